@@ -1,0 +1,1 @@
+"""Evergreen: a recommender that knows when it has gone stale."""

@@ -1,0 +1,148 @@
+"""params.yaml as typed, frozen settings: one class a section; unknown keys are refused by name."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from pipeline.errors import ConfigError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _utc(value: object) -> object:
+    """An ISO 8601 string as UTC; without a zone it means UTC."""
+    if value is None or isinstance(value, datetime):
+        return value
+    if not isinstance(value, str):
+        raise ValueError('write it in quotes, as ISO 8601: "1998-03-01"')
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        raise ValueError(f'{value!r} is no ISO 8601 time; write it like "1998-03-01"') from None
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+class Files(Section):
+    interactions: str | None
+    """File or glob: .csv, .tsv, .jsonl, .parquet, also with .gz."""
+    items: str | None
+    """The same; may be the interactions file; null takes the item columns of the interactions."""
+    users: str | None
+    columns: dict[str, Any]
+    """Our column name -> the file's name, or {constant: value}."""
+
+
+class Collect(Section):
+    source: str
+    """A module of pipeline/sources/, with - for _."""
+    as_of: Annotated[datetime | None, BeforeValidator(_utc)]
+    """The data is read as if it were this moment; later rows are set apart. null: the last kept row."""
+    path: str | None
+    """movielens: folder or zip archive."""
+    url: str | None
+    """movielens: archive to download when there is no path."""
+    sha256: str | None
+    """movielens: checksum of the archive."""
+    files: Files
+    max_rejected_share: Share
+    """More bad rows than this fail the stage before anything is replaced."""
+
+
+class Positive(Section):
+    events: list[str] | None
+    """Events that count as success; null: all."""
+    min_value: float | None
+    """Least value of a success, for rows that have one; null: every row."""
+
+
+class Preprocess(Section):
+    min_user_interactions: Annotated[int, Field(ge=0)]
+    """Users with fewer rows in train are left out of fitting (never out of evaluation)."""
+    validation_share: Annotated[float, Field(gt=0, lt=1)]
+    """Of all interactions."""
+    test_share: Annotated[float, Field(gt=0, lt=1)]
+    positive: Positive
+    max_points_per_user: Count
+    item_text: str
+    """Template over title, year, categories, description, tags and any further column of items."""
+    max_text_characters: Count
+    """Longer texts are cut."""
+
+
+class Finetune(Section):
+    encoder: str
+    """package:NAME/SUBDIR (a model inside an installed package), a local folder, or a hub id."""
+    max_length: Annotated[int, Field(ge=4, le=8192)]
+    """Tokens of an item's text that are read."""
+    epochs: Annotated[int, Field(ge=0)]
+    """At most; early stopping on validation nDCG@10 may end before. 0 leaves the encoder as it came."""
+    batch_size: Annotated[int, Field(ge=2)]
+    """Points (history, target) a step."""
+    learning_rate: Annotated[float, Field(gt=0)]
+    """Peak, of the encoder; linear warm-up, cosine decay."""
+    trainable_layers: Annotated[int, Field(ge=0)]
+    """Topmost transformer layers that are trained; the rest are frozen, their activations computed once."""
+    accumulate: Count
+    """Batches a step of the optimiser."""
+    precision: str
+    """auto, or a Lightning precision. auto: bf16-mixed where the processor computes in it, else 32-true."""
+    devices: int | str
+    num_nodes: Count
+    strategy: str
+
+
+class Evaluate(Section):
+    k: Annotated[int, Field(ge=10)]
+    """Length of the ranked lists; the headline is @10."""
+    bootstrap_samples: Annotated[int, Field(ge=100)]
+
+
+class DecidePromotion(Section):
+    approval: Literal["auto", "human"]
+    """human: an allowed promotion waits for `evergreen registry promote`."""
+
+
+class Recommend(Section):
+    k: Count
+
+
+class Params(Section):
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    collect: Collect
+    preprocess: Preprocess
+    finetune: Finetune
+    evaluate: Evaluate
+    decide_promotion: DecidePromotion
+    recommend: Recommend
+
+    @classmethod
+    def load(cls, path: Path) -> "Params":
+        """Read and check the whole file. Raises ConfigError naming every wrong key at once."""
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ConfigError(f"{path}: no such file: run from the project's folder") from None
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{path}: not YAML: {error}") from None
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            problems = "; ".join(_problem(detail) for detail in error.errors())
+            raise ConfigError(f"{path}: {problems}") from None
+
+
+def _problem(detail: Any) -> str:
+    key = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        return f"{key}: unknown key; remove it or correct its name"
+    if detail["type"] == "missing":
+        return f"{key}: missing; add it (see the committed params.yaml)"
+    return f"{key}: {detail['msg'].removeprefix('Value error, ')} (found {detail['input']!r})"

@@ -1,0 +1,66 @@
+"""`run(main)`: turns a stage's typed function into its command line, and its errors into one line."""
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from pipeline.errors import PipelineError
+
+# Before any heavy import: no telemetry, no hub look-ups behind the user's back.
+ENVIRONMENT = {"DO_NOT_TRACK": "1", "DVC_NO_ANALYTICS": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to kill this process when its parent dies (Linux).
+
+    DVC killed while a stage runs leaves the stage as an orphan that later overwrites its successor's outputs.
+    """
+    if sys.platform == "linux":
+        import ctypes
+        import signal
+
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+def explain(error: BaseException) -> str | None:
+    """The one line for what the user can mend; None for a bug."""
+    if isinstance(error, PipelineError):
+        return f"error: {error}"
+    if isinstance(error, OSError) and error.errno is not None:
+        import errno
+
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return f"error: no space left on the disk while writing {error.filename or 'a file'}: free some and run again"
+        if error.errno in (errno.EACCES, errno.EROFS):
+            return f"error: {error.filename}: not writable: change its permissions and run again"
+    if isinstance(error, KeyboardInterrupt):
+        return "error: interrupted: run the same command to go on; `dvc checkout` restores the last good outputs"
+    return None
+
+
+def guarded(function: Callable[[], Any]) -> Any:
+    """Call `function`; end the process with exit code 1 (130 if interrupted) and one line for a user's error."""
+    try:
+        return function()
+    except BaseException as error:
+        line = explain(error)
+        if line is None:
+            raise
+        print(" ".join(line.split()), file=sys.stderr, flush=True)
+        raise SystemExit(130 if isinstance(error, KeyboardInterrupt) else 1) from None
+
+
+def run(main: Callable[..., None]) -> None:
+    """Run a stage's `main` with command-line arguments made from its signature."""
+    os.environ.update({key: value for key, value in ENVIRONMENT.items() if key not in os.environ})
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    die_with_parent()
+
+    import typer
+
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(main)
+    guarded(lambda: app(standalone_mode=True))
