@@ -33,16 +33,16 @@ def explain(error: BaseException) -> str | None:
         import errno
 
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return f"error: no space left on the disk while writing {error.filename or 'a file'}: free some and run again"
+            return f"error: {error.filename or 'disk'}: no space left on the disk: free some and run again"
         if error.errno in (errno.EACCES, errno.EROFS):
             return f"error: {error.filename}: not writable: change its permissions and run again"
     if isinstance(error, KeyboardInterrupt):
-        return "error: interrupted: run the same command to go on; `dvc checkout` restores the last good outputs"
+        return "error: interrupted: run it again to go on; `dvc checkout` restores the last outputs"
     return None
 
 
 def guarded(function: Callable[[], Any]) -> Any:
-    """Call `function`; end the process with exit code 1 (130 if interrupted) and one line for a user's error."""
+    """Call `function`; end with exit code 1 (130 if interrupted) and one line for a user's error."""
     try:
         return function()
     except BaseException as error:
