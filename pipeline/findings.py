@@ -1,0 +1,128 @@
+"""What an evaluation says, in words: which baseline is best, who beats whom, and whether fine-tuning paid.
+
+In: `evaluation` as in reports/evaluation.json. Out: differences with their answers, and sentences.
+Rule: a paired interval above zero is a yes, below zero a no, around zero not distinguishable from chance.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.pages import finite, number, words
+
+HEADLINE = "ndcg@10"
+OURS, ABLATIONS = ("challenger", "champion"), ("without_text", "frozen_text")
+LABELS = {"without_text": "no text", "frozen_text": "frozen text", "challenger": "fine-tuned (challenger)"}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """challenger − `name` in nDCG@10 at the same points, with its paired interval."""
+
+    name: str
+    value: float | None
+    low: float | None
+    high: float | None
+
+    @property
+    def answer(self) -> str:
+        """yes: above zero; no: below; unsure: the interval holds zero; missing: not measured."""
+        if self.value is None or self.low is None or self.high is None:
+            return "missing"
+        return "yes" if self.low > 0 else "no" if self.high < 0 else "unsure"
+
+    @property
+    def figures(self) -> str:
+        low, high = number(self.low, sign=True), number(self.high, sign=True)
+        return f"{number(self.value, sign=True)} nDCG@10 (95% interval {low} to {high})"
+
+
+def kind(name: str) -> str:
+    """challenger, champion, ablation or baseline; also the class of style.css that a model is drawn in."""
+    return name if name in OURS else "ablation" if name in ABLATIONS else "baseline"
+
+
+def ranked(models: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Models by nDCG@10 on all points, the best first; those without a figure last."""
+
+    def badness(slices: dict[str, Any]) -> float:
+        value = figure(slices)
+        return 1.0 if value is None else -value
+
+    return dict(sorted(((n, mapping(s)) for n, s in models.items()), key=lambda pair: badness(pair[1])))
+
+
+def best_baseline(evaluation: Mapping[str, Any]) -> str | None:
+    """The name that `evaluation` gives, else the baseline with the highest nDCG@10 on all points."""
+    models = ranked(evaluation["models"])
+    named = evaluation.get("best_baseline")
+    rivals = [name for name in models if kind(name) == "baseline" and figure(models[name]) is not None]
+    return str(named) if named in models else rivals[0] if rivals else None
+
+
+def difference(evaluation: Mapping[str, Any], name: str, slice_name: str = "all") -> Difference:
+    """challenger − `name` on a slice; without figures if it was not measured."""
+    found = mapping(mapping(mapping(evaluation.get("paired_slices")).get(name)).get(slice_name))
+    if slice_name == "all":
+        found = mapping(mapping(evaluation.get("paired")).get(name)) or found
+    return Difference(name, *(finite(found.get(key)) for key in (HEADLINE, "low", "high")))
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    """The mapping, or an empty one for whatever else stands in its place."""
+    return dict(value) if isinstance(value, Mapping) else {}
+
+
+def figure(slices: Mapping[str, Any], slice_name: str = "all", key: str = HEADLINE) -> float | None:
+    """One figure of a model, None where it has none."""
+    return finite(mapping(slices.get(slice_name)).get(key))
+
+
+def payoff(evaluation: Mapping[str, Any]) -> dict[str, str]:
+    """Did fine-tuning pay? Only if it beats both the frozen encoder and having no text at all."""
+    pairs = [difference(evaluation, name) for name in reversed(ABLATIONS)]
+    pairs = [pair for pair in pairs if pair.answer != "missing"]
+    answers = {pair.answer for pair in pairs}
+    answer = next((one for one in ("no", "unsure", "yes") if one in answers), "missing")
+    if answer == "missing":
+        text = "The challenger was not compared with itself without text and with frozen text."
+        return {"answer": answer, "text": text, "cold": ""}
+    opening = {
+        "yes": "Fine-tuning paid on this data",
+        "no": "Fine-tuning did not pay on this data",
+        "unsure": "Whether fine-tuning paid cannot be told from chance on this data",
+    }[answer]
+    text = "; ".join(f"fine-tuned − {LABELS[pair.name]} is {pair.figures}" for pair in pairs)
+    cold = difference(evaluation, "frozen_text", "cold_items")
+    known = f"On cold items, fine-tuned − frozen text is {cold.figures}."
+    return {
+        "answer": answer,
+        "text": f"{opening}: {text}.",
+        "cold": "" if cold.answer == "missing" else known,
+    }
+
+
+def verdict(evaluation: Mapping[str, Any], best: str | None) -> dict[str, str]:
+    """Does the challenger beat the best baseline, and the champion?"""
+    models = evaluation["models"]
+    if best is None or "challenger" not in models:
+        return {"answer": "missing", "text": "A challenger and a baseline are needed.", "champion": ""}
+    pair, name = difference(evaluation, best), words(best)
+    ours, theirs = (figure(mapping(models[one])) for one in ("challenger", best))
+    share = f", {number(100 * (ours / theirs - 1), 0, sign=True)}%" if ours is not None and theirs else ""
+    leader = "challenger" if (pair.value or 0) > 0 else "baseline"
+    text = {
+        "yes": f"The challenger beats the best baseline, {name}: {pair.figures}{share}.",
+        "no": f"A baseline wins, {name}: challenger − {name} is {pair.figures}{share}.",
+        "unsure": f"The challenger and the best baseline, {name}, cannot be told apart: "
+        f"{pair.figures}{share}; the {leader} has the higher mean.",
+        "missing": f"Only means are known: challenger {number(ours)}, {name} {number(theirs)}.",
+    }[pair.answer]
+    champion = difference(evaluation, "champion")
+    than = {"yes": "better than", "no": "worse than", "unsure": "not distinguishable from", "missing": ""}
+    served = f"It is {than[champion.answer]} the champion in service: {champion.figures}."
+    return {
+        "answer": pair.answer,
+        "text": text,
+        "champion": "" if champion.answer == "missing" else served,
+    }

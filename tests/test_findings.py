@@ -1,0 +1,117 @@
+"""The sentences of an evaluation follow from the paired intervals."""
+
+from typing import Any
+
+import pytest
+
+from pipeline.findings import best_baseline, difference, payoff, ranked, verdict
+
+ABOVE, AROUND, BELOW = (0.010, 0.004, 0.016), (0.002, -0.003, 0.007), (-0.010, -0.016, -0.004)
+
+
+def pair(figures: tuple[float, float, float]) -> dict[str, float]:
+    return dict(zip(("ndcg@10", "low", "high"), figures, strict=True))
+
+
+def evaluation(**figures: tuple[float, float, float]) -> dict[str, Any]:
+    """challenger at 0.08; every other model where its difference puts it."""
+    models = {"challenger": 0.08} | {name: 0.08 - gap[0] for name, gap in figures.items()}
+    return {
+        "models": {name: {"all": {"ndcg@10": value}} for name, value in models.items()},
+        "paired": {name: pair(gap) for name, gap in figures.items()},
+    }
+
+
+@pytest.mark.parametrize(
+    ("frozen", "none", "answer"),
+    [
+        (ABOVE, ABOVE, "yes"),
+        (ABOVE, AROUND, "unsure"),
+        (AROUND, ABOVE, "unsure"),
+        (BELOW, ABOVE, "no"),
+        (AROUND, BELOW, "no"),
+    ],
+)
+def test_finetuning_pays_only_over_frozen_text_and_over_no_text(frozen: Any, none: Any, answer: str) -> None:
+    assert payoff(evaluation(frozen_text=frozen, without_text=none))["answer"] == answer
+
+
+def test_payoff_says_both_differences() -> None:
+    found = payoff(evaluation(frozen_text=ABOVE, without_text=AROUND))
+    assert found["text"] == (
+        "Whether fine-tuning paid cannot be told from chance on this data: "
+        "fine-tuned − frozen text is +0.010 nDCG@10 (95% interval +0.004 to +0.016); "
+        "fine-tuned − no text is +0.002 nDCG@10 (95% interval −0.003 to +0.007)."
+    )
+    assert found["cold"] == ""
+
+
+def test_payoff_adds_the_cold_items() -> None:
+    found = evaluation(frozen_text=ABOVE)
+    found["paired_slices"] = {"frozen_text": {"cold_items": pair(BELOW)}}
+    assert payoff(found)["cold"].startswith("On cold items, fine-tuned − frozen text is −0.010 nDCG@10")
+
+
+def test_payoff_without_ablations_is_missing() -> None:
+    assert payoff(evaluation(ease=ABOVE))["answer"] == "missing"
+
+
+@pytest.mark.parametrize(
+    ("gap", "answer", "text"),
+    [
+        (ABOVE, "yes", "The challenger beats the best baseline, ease: +0.010 nDCG@10"),
+        (
+            AROUND,
+            "unsure",
+            "The challenger and the best baseline, ease, cannot be told apart: +0.002 nDCG@10",
+        ),
+        (BELOW, "no", "A baseline wins, ease: challenger − ease is −0.010 nDCG@10"),
+    ],
+)
+def test_verdict_follows_the_paired_interval(gap: Any, answer: str, text: str) -> None:
+    found = verdict(evaluation(ease=gap), "ease")
+    assert (found["answer"], found["text"][: len(text)]) == (answer, text)
+
+
+def test_verdict_gives_the_relative_gain() -> None:
+    assert verdict(evaluation(ease=ABOVE), "ease")["text"].endswith("+14%.")  # .08 / .07
+
+
+def test_verdict_names_the_higher_mean_if_unsure() -> None:
+    found = evaluation(ease=(-0.002, -0.007, 0.003))
+    assert verdict(found, "ease")["text"].endswith("; the baseline has the higher mean.")
+
+
+def test_verdict_compares_with_the_champion() -> None:
+    found = verdict(evaluation(ease=ABOVE, champion=BELOW), "ease")
+    assert found["champion"].startswith("It is worse than the champion in service: −0.010")
+
+
+def test_verdict_without_pair_gives_means_only() -> None:
+    found = evaluation(ease=ABOVE) | {"paired": {}}
+    assert verdict(found, "ease")["text"] == "Only means are known: challenger 0.080, ease 0.070."
+
+
+def test_verdict_without_baseline_or_challenger_is_missing() -> None:
+    assert verdict(evaluation(), None)["answer"] == "missing"
+    assert verdict({"models": {"ease": {}}}, "ease")["answer"] == "missing"
+
+
+def test_best_baseline_is_the_named_one_or_the_highest() -> None:
+    found = evaluation(ease=ABOVE, item_knn=AROUND, frozen_text=BELOW, champion=BELOW)
+    assert best_baseline(found) == "item_knn"
+    assert best_baseline(found | {"best_baseline": "ease"}) == "ease"
+    assert best_baseline(found | {"best_baseline": "gone"}) == "item_knn"
+    assert best_baseline(evaluation(champion=ABOVE)) is None
+
+
+def test_models_without_a_figure_stand_last() -> None:
+    found = evaluation(ease=ABOVE)["models"] | {"ials": {"all": {"ndcg@10": None}}, "content": {}}
+    assert list(ranked(found)) == ["challenger", "ease", "ials", "content"]
+
+
+def test_difference_of_a_slice_is_its_own() -> None:
+    found = evaluation(ease=ABOVE) | {"paired_slices": {"ease": {"warm": pair(BELOW), "all": pair(AROUND)}}}
+    assert difference(found, "ease", "warm").answer == "no"
+    assert difference(found, "ease").answer == "yes"
+    assert difference(found, "ease", "cold_users").answer == "missing"

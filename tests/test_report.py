@@ -1,0 +1,427 @@
+"""The evaluation page: harmless whatever the data holds, and whole whatever is missing."""
+
+import math
+from html.parser import HTMLParser
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from pipeline.report import render
+
+# nDCG@10 on all, warm, cold items; the rest of a model's figures follows from these.
+FIGURES = {
+    "challenger": (0.0812, 0.0849, 0.0310),
+    "champion": (0.0774, 0.0811, 0.0268),
+    "without_text": (0.0757, 0.0803, 0.0021),
+    "frozen_text": (0.0779, 0.0815, 0.0244),
+    "popularity": (0.0402, 0.0425, 0.0000),
+    "recent_popularity": (0.0517, 0.0544, 0.0012),
+    "item_knn": (0.0651, 0.0688, 0.0000),
+    "ease": (0.0698, 0.0741, 0.0000),
+    "ials": (0.0633, 0.0669, 0.0000),
+    "content": (0.0211, 0.0209, 0.0192),
+    "frozen_encoder": (0.0163, 0.0158, 0.0177),
+}
+COUNTS = {
+    "all": (166, 2214),
+    "warm": (90, 1320),
+    "cold_items": (21, 64),
+    "cold_users": (76, 830),
+    "empty_history": (74, 74),
+}
+ITEM = {"item_id": "50", "title": "Star Wars (1977)"}
+
+
+def scores(ndcg: float, users: int, points: int) -> dict[str, float]:
+    wide = 0.11 * ndcg * math.sqrt(166 / users) + 0.002
+    result: dict[str, float] = {"users": users, "points": points}
+    for k, factor in ((5, 0.78), (10, 1.0), (20, 1.31)):
+        recall = min(1.0, 2.1 * ndcg * factor)
+        result |= {f"ndcg@{k}": ndcg * factor, f"recall@{k}": recall, f"precision@{k}": recall / k}
+        result |= {f"mrr@{k}": 0.71 * ndcg * factor}
+        result |= {f"ndcg@{k}_low": max(0.0, ndcg * factor - wide), f"ndcg@{k}_high": ndcg * factor + wide}
+    return result | {"coverage@10": 0.12 + 4 * ndcg, "novelty@10": 3.1 - 9 * ndcg, "diversity@10": 0.71}
+
+
+def slices(ndcg: float, warm: float, cold: float) -> dict[str, Any]:
+    by_name = dict(zip(COUNTS, (ndcg, warm, cold, 0.8 * ndcg, 0.6 * ndcg), strict=True))
+    result = {name: scores(value, *COUNTS[name]) for name, value in by_name.items()}
+    result["all"]["popularity_bias@10"] = 0.31 - ndcg
+    return result
+
+
+def pair(value: float, half: float = 0.004) -> dict[str, float]:
+    return {"ndcg@10": value, "low": value - half, "high": value + half}
+
+
+def evaluation() -> dict[str, Any]:
+    """Made-up figures of eleven models in the shape of reports/evaluation.json."""
+    ours = FIGURES["challenger"]
+    buckets = ["0", "1–4", "5–19", "20–99", "100+"]
+    history = {
+        name: [
+            scores(FIGURES[name][0] * (0.6 + 0.15 * place), 30 + place, 74 + 310 * place) | {"bucket": bucket}
+            for place, bucket in enumerate(buckets)
+        ]
+        for name in ("challenger", "ease")
+    }
+    deciles = {
+        name: [
+            scores(FIGURES[name][0] * 0.02 * decile**2, 40, 20 + 9 * decile**2) | {"decile": decile}
+            for decile in range(1, 11)
+        ]
+        for name in ("challenger", "ease")
+    }
+    window = {"users": 751, "items": 1616, "points": None}
+    return {
+        "as_of": "1998-04-22T23:10:38+00:00",
+        "fit_end": "1998-03-08T02:14:11+00:00",
+        "k": 20,
+        "seed": 17,
+        "data_hash": "sha256:9f2c41d07be3a8815c7a",
+        "split": {
+            "train": {
+                "rows": 80_000,
+                "first": "1997-09-20T03:05:10Z",
+                "last": "1998-02-18T14:02:00Z",
+                **window,
+            },
+            "validation": {"rows": 10_000, "first": "1998-02-18", "last": "1998-03-08", **window},
+            "test": {
+                "rows": 10_000,
+                "first": "1998-03-08",
+                "last": "1998-04-22",
+                "users": 166,
+                "points": 2214,
+            },
+            "repeats": 0,
+            "capped_points": 3911,
+        },
+        "models": {name: slices(*figures) for name, figures in FIGURES.items()},
+        "paired": {
+            name: pair(ours[0] - figures[0]) for name, figures in FIGURES.items() if name != "challenger"
+        },
+        "paired_slices": {
+            name: {"cold_items": pair(ours[2] - figures[2], 0.012), "warm": pair(ours[1] - figures[1])}
+            for name, figures in FIGURES.items()
+            if name != "challenger"
+        },
+        "tuned": {"ease": {"regularisation": 200.0, "half_life": 25}, "recent_popularity": {"days": 30}},
+        "by_history_length": history,
+        "by_popularity_decile": deciles,
+        "best_baseline": "ease",
+        "seconds": {name: 0.7 + place for place, name in enumerate(FIGURES)},
+        "training": {"encoder": "all-MiniLM-L6-v2", "trainable_layers": 2, "seconds": 171.4, "epochs": 6},
+    }
+
+
+def curves() -> pd.DataFrame:
+    rows = [
+        (phase, step, metric, start * math.exp(-step / 300) + end + 0.02 * start * math.sin(7 * step))
+        for phase, metric, start, end in [
+            ("encoder", "loss", 2.4, 3.1),
+            ("encoder", "validation_ndcg@10", -0.04, 0.081),
+            ("encoder", "learning_rate", 2e-4, 0.0),
+            ("scorer", "loss", 0.3, 0.4),
+            ("scorer", "validation_ndcg@10", -0.02, 0.084),
+        ]
+        for step in range(0, 1000, 100 if metric.startswith("validation") else 2)
+    ]
+    return pd.DataFrame(rows, columns=["phase", "step", "metric", "value"])
+
+
+def examples() -> list[dict[str, Any]]:
+    titles = [
+        "Star Wars (1977)",
+        "Fargo (1996)",
+        "Return of the Jedi (1983)",
+        "L.A. Confidential (1997)",
+        "Cité des enfants perdus, La (1995)",
+        "Wrong Trousers, The (1993)",
+        "Good, The Bad and The Ugly, The (1966)",
+        "Schindler's List (1993)",
+        "Jackie Brown (1997)",
+        "As Good As It Gets (1997)",
+        "Good Will Hunting (1997)",
+        "Hunt for Red October, The (1990)",
+    ]
+    items = [{"item_id": str(place), "title": title} for place, title in enumerate(titles)]
+    return [
+        {
+            "user_id": f"{7 * user + 13:04d}",
+            "timestamp": "1998-03-12T10:21:00+00:00",
+            "slice": "warm" if user % 3 else "empty_history",
+            "history_length": 14 * (user % 3),
+            "history": items[user : user + 8] if user % 3 else [],
+            "targets": [items[(user + 5 * (user if user % 2 else 11)) % 12]],
+            "list": [
+                items[(user + 5 * place) % 12] | {"reasons": ["near Fargo (1996)"]} for place in range(10)
+            ],
+        }
+        for user in range(10)
+    ]
+
+
+HOSTILE = "</style></title></svg><script>alert(1)</script><img src=x onerror=alert(2)><b unclosed='"
+SHOWN = {
+    "html",
+    "head",
+    "meta",
+    "title",
+    "style",
+    "body",
+    "header",
+    "main",
+    "footer",
+    "nav",
+    "section",
+    "article",
+}
+SHOWN |= {
+    "div",
+    "p",
+    "h1",
+    "h2",
+    "h3",
+    "h4",
+    "ul",
+    "ol",
+    "li",
+    "dl",
+    "dt",
+    "dd",
+    "a",
+    "b",
+    "i",
+    "bdi",
+    "small",
+}
+SHOWN |= {"span", "strong", "table", "caption", "thead", "tbody", "tr", "th", "td", "details", "summary"}
+SHOWN |= {"figure", "figcaption", "svg", "g", "line", "circle", "rect", "text", "polyline", "polygon"}
+
+
+class Page(HTMLParser):
+    """What a browser would see: elements, attributes, text, and whether every element was closed."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.attributes: list[tuple[str, str]] = []
+        self.stack: list[str] = []
+        self.words: list[str] = []
+        self.headings: list[str] = []
+        self.hits: list[str] = []
+        self.feed(html)
+        self.close()
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+        if tag != "meta":  # the only element without an end that is not written <.../>
+            self.stack.append("li.hit" if (tag, ("class", "hit")) == ("li", *attrs[:1]) else tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.stack.pop().split(".")[0] == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" in self.stack:
+            return
+        self.words.append(data)
+        if self.stack[-1:] == ["h2"]:
+            self.headings.append(data)
+        if "li.hit" in self.stack and self.stack[-1] == "bdi":
+            self.hits.append(data)
+
+
+def assert_harmless(html: str) -> Page:
+    page = Page(html)
+    assert page.stack == []
+    assert page.tags <= SHOWN
+    names = {name for name, _ in page.attributes}
+    assert not {name for name in names if name.startswith("on")} | names & {
+        "src",
+        "srcset",
+        "style",
+        "xlink:href",
+    }
+    assert all(value.startswith("#") for name, value in page.attributes if name == "href")
+    return page
+
+
+def replace_texts(value: Any, text: str) -> Any:
+    """Every text of a structure replaced, but not the names of keys."""
+    if isinstance(value, dict):
+        return {key: replace_texts(one, text) for key, one in value.items()}
+    if isinstance(value, list):
+        return [replace_texts(one, text) for one in value]
+    return text if isinstance(value, str) else value
+
+
+def test_page_has_every_section_in_order() -> None:
+    page = assert_harmless(render(evaluation(), examples(), curves()))
+    assert page.headings == [
+        "What was trained on what",
+        "Did fine-tuning pay?",
+        "Does the challenger beat the best baseline?",
+        "Every model",
+        "Slices",
+        "Training curves",
+        "By length of history and by popularity of the item",
+        "Ten users, their history and their list",
+        "How to read it",
+    ]
+    assert "Not in this evaluation" not in page.text
+
+
+def test_page_says_what_was_trained_on_what() -> None:
+    text = assert_harmless(render(evaluation())).text
+    for fact in (
+        "Encoder all-MiniLM-L6-v2",
+        "Trained layers 2",
+        "Training 171 s",
+        "Seed 17",
+        "9f2c41d07be3 ",
+    ):
+        assert fact in text
+    assert "Data as of 1998-04-22 23:10 Fitted until 1998-03-08 02:14" in text
+    assert "train 1997-09-20 03:05 1998-02-18 14:02 80,000 751 1,616 –" in text
+    assert "11 models rank every available item at 2,214 points of 166 users." in text
+    assert "capped points 3,911" in text
+
+
+def test_page_loads_nothing_and_forbids_scripts() -> None:
+    html = render(evaluation(), examples(), curves())
+    policy = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+    assert ("content", policy) in Page(html).attributes
+    for address in ("http:", "https:", "//", "url(", "@import", "javascript:"):
+        assert address not in html.replace("<!doctype html>", "")
+
+
+def test_same_input_gives_the_same_page() -> None:
+    assert render(evaluation(), examples(), curves()) == render(evaluation(), examples(), curves())
+
+
+def test_hostile_texts_are_shown_escaped() -> None:
+    page = assert_harmless(
+        render(
+            replace_texts(evaluation(), HOSTILE),
+            replace_texts(examples(), HOSTILE),
+            curves().assign(phase=HOSTILE, metric=HOSTILE),
+        )
+    )
+    assert "<script>alert(1)</script><img src=x onerror=alert(2)>" in page.text
+
+
+def test_hostile_names_of_models_slices_and_settings_are_shown_escaped() -> None:
+    found = evaluation()
+    found["models"][HOSTILE] = {HOSTILE: scores(0.05, 3, 9), "all": scores(0.05, 3, 9)}
+    for name in ("ease", "challenger"):
+        found["models"][name][HOSTILE] = scores(0.05, 3, 9)
+    found["paired"][HOSTILE] = pair(0.02)
+    found |= {"best_baseline": HOSTILE, "tuned": {HOSTILE: {HOSTILE: HOSTILE}}}
+    found["split"][HOSTILE] = found["training"][HOSTILE] = {HOSTILE: [HOSTILE]}
+    found["by_history_length"][HOSTILE] = [scores(0.05, 3, 9) | {"bucket": HOSTILE}]
+    page = assert_harmless(render(found, examples(), curves()))
+    assert page.text.count("<script>alert(1)</script>") >= 6
+
+
+def test_very_long_title_is_cut_with_an_ellipsis() -> None:
+    usual = render(evaluation(), examples(), curves())
+    html = render(evaluation(), replace_texts(examples(), "long " * 20_000), curves())
+    assert "long long…" in Page(html).text
+    assert len(html) < 2 * len(usual)
+
+
+def test_direction_overrides_and_controls_are_removed() -> None:
+    bad = "abc\u202etxt.exe\u2066\u200f\x00\x1b[31m\ud800\u2028end"
+    html = render(replace_texts(evaluation(), bad), replace_texts(examples(), bad), curves())
+    assert "abctxt.exe[31mend" in assert_harmless(html).text
+    assert not set(html) & set("\u202e\u2066\u200f\x00\x1b\ud800\u2028")
+    html.encode("utf-8")
+
+
+def test_right_to_left_and_joined_titles_survive() -> None:
+    title = "قصة حب — می‌خواهم 👩‍👩‍👧 東京"
+    html = render(evaluation(), [{"user_id": "1", "list": [{"item_id": "1", "title": title}]}])
+    assert f"<bdi>{title}</bdi>" in html
+
+
+@pytest.mark.parametrize("models", [{}, {"challenger": {}}, {"challenger": None}, {"ease": {"all": {}}}])
+def test_models_alone_are_enough(models: dict[str, Any]) -> None:
+    page = assert_harmless(render({"models": models}))
+    assert len(page.headings) == 9
+    for absent in ("counts and dates of the split", "paired differences", "training curves", "example users"):
+        assert f"Not in this evaluation: {absent}." in page.text
+
+
+@pytest.mark.parametrize("key", [key for key in evaluation() if key != "models"])
+def test_any_other_key_may_be_absent_or_null(key: str) -> None:
+    found = evaluation()
+    assert_harmless(render(found | {key: None}, examples(), curves()))
+    del found[key]
+    assert_harmless(render(found, examples(), curves()))
+
+
+@pytest.mark.parametrize("unknown", [None, math.nan, math.inf, "broken"])
+def test_what_is_no_finite_number_shows_as_a_dash(unknown: Any) -> None:
+    def blank(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: blank(one) for key, one in value.items()}
+        return unknown if isinstance(value, float) else value
+
+    found = evaluation()
+    found |= {key: blank(found[key]) for key in ("models", "paired", "paired_slices", "seconds")}
+    text = assert_harmless(render(found, examples(), curves().assign(value=math.nan))).text
+    assert "ease – – – –" in text
+    assert not {"nan", "inf", "None", "broken"} & set(text.replace("[", " ").replace(",", " ").split())
+
+
+def test_few_users_are_flagged() -> None:
+    text = assert_harmless(render(evaluation())).text
+    assert "cold items item never in train 21 few users 64" in text
+    assert "warm user and item seen in train 90 1,320" in text
+
+
+def test_models_stand_best_first_with_interval_and_difference() -> None:
+    text = assert_harmless(render(evaluation())).text
+    assert "ease 0.070 [0.060, 0.079] 0.015 0.147 0.050" in text
+    assert "ease +0.011 +0.007 to +0.015 better" in text
+    table = text[text.index("At list length 10") :]
+    assert table.index("challenger 0.081") < table.index("champion 0.077") < table.index("ease 0.070")
+
+
+def test_hits_are_found_by_id_or_taken_from_the_list() -> None:
+    other = {"item_id": "7", "title": "Other"}
+    by_id = {"user_id": "0042", "targets": [ITEM], "list": [other, ITEM]}
+    by_flag = {"user_id": "0043", "list": [other | {"hit": True}, ITEM | {"hit": False}]}
+    page = assert_harmless(render(evaluation(), [by_id, by_flag]))
+    assert page.hits == ["Star Wars (1977)", "Other"]
+    assert "User 0042" in page.text
+
+
+def test_item_without_title_shows_its_id() -> None:
+    titles: list[Any] = [None, math.nan, "", " \u202e"]
+    example = {
+        "user_id": "1",
+        "list": [{"item_id": f"00{n}", "title": title} for n, title in enumerate(titles)],
+    }
+    text = assert_harmless(render(evaluation(), [example])).text
+    assert all(f"00{place} (no title)" in text for place in range(4))
+
+
+def test_every_phase_and_metric_gets_a_curve_in_the_order_of_the_frame() -> None:
+    html = render(evaluation(), curves=curves())
+    labels = [value for name, value in Page(html).attributes if name == "aria-label" and "by step" in value]
+    assert [label.split(" by step")[0] for label in labels] == [
+        "encoder, loss",
+        "encoder, validation ndcg@10",
+        "encoder, learning rate",
+        "scorer, loss",
+        "scorer, validation ndcg@10",
+    ]
