@@ -8,6 +8,7 @@ Rule: every text is untrusted: cleaned by `plain`, then escaped by Jinja's autoe
 import math
 import re
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,11 @@ UNSAFE = re.compile(
 
 def page(template: str, **values: Any) -> str:
     """Fill a template that extends base.html. Raises jinja2.UndefinedError for a value that it lacks."""
+    return _environment().get_template(template).render(**values)
+
+
+@cache
+def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -31,7 +37,7 @@ def page(template: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters.update(number=number, words=words, moment=moment, show=show)
-    return environment.get_template(template).render(**values)
+    return environment
 
 
 def _finalize(value: Any) -> Any:

@@ -48,6 +48,7 @@ def slices(ndcg: float, warm: float, cold: float) -> dict[str, Any]:
     by_name = dict(zip(COUNTS, (ndcg, warm, cold, 0.8 * ndcg, 0.6 * ndcg), strict=True))
     result = {name: scores(value, *COUNTS[name]) for name, value in by_name.items()}
     result["all"]["popularity_bias@10"] = 0.31 - ndcg
+    result["cold_items"] |= {"ndcg@10_item_low": 0.6 * cold, "ndcg@10_item_high": 1.5 * cold}
     return result
 
 
@@ -380,6 +381,11 @@ def test_what_is_no_finite_number_shows_as_a_dash(unknown: Any) -> None:
     text = assert_harmless(render(found, examples(), curves().assign(value=math.nan))).text
     assert "ease – – – –" in text
     assert not {"nan", "inf", "None", "broken"} & set(text.replace("[", " ").replace(",", " ").split())
+
+
+def test_cold_items_have_an_interval_by_items_too() -> None:
+    text = assert_harmless(render(evaluation())).text
+    assert "0.031 [0.019, 0.043] by items [0.019, 0.046]" in text  # 0.6 and 1.5 times 0.031
 
 
 def test_few_users_are_flagged() -> None:
