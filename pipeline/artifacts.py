@@ -48,10 +48,10 @@ def files_hash(files: Mapping[str, Path]) -> str:
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    """model.json. Raises ArtifactError if it is missing or damaged."""
+    """model.json, NaN read as null. Raises ArtifactError if it is missing or damaged."""
     path = folder / CARD
     try:
-        card = json.loads(path.read_text(encoding="utf-8"))
+        card = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
     except (FileNotFoundError, NotADirectoryError):
         raise _no_model(folder) from None
     except ValueError as error:

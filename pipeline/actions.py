@@ -1,0 +1,311 @@
+"""What changes the registry or the served folder: promote, roll back, put the champion in its place.
+
+Actions on one repository, worktrees included, take turns: a lock that dies with its holder. Each reads the
+state under the lock, checks, makes sure of the model's objects, then creates its tags in one git transaction.
+Killed before, it leaves objects that nothing names; killed amid it, at most a version never appointed, which
+the next promotion of the same model takes up. So at any moment there is the old champion or the new one.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pipeline.artifacts import (
+    README,
+    VERSION,
+    folder_hash,
+    has_model,
+    read_card,
+    replace_folder,
+    temporary_beside,
+)
+from pipeline.errors import ArtifactError, ConfigError
+from pipeline.git import Git
+from pipeline.objects import MODEL, Objects, locked, locked_md5
+from pipeline.params import Params
+from pipeline.registry import NAME, RECORDS, STAGE, State, Version, export, message, read_state
+
+CHAMPION = Path("models/champion")
+LOCK, FOLDER_LOCK = "evergreen", "evergreen-champion"
+VERDICT, METRICS, MANIFEST = "reports/promotion.json", "reports/metrics.json", "data/raw/manifest.json"
+_SNAPSHOT = (VERDICT, METRICS, "reports/evaluation.json", MANIFEST)
+_LARGEST_UNTRACKED = (
+    1_000_000  # bytes of a dependency that a snapshot takes in although git does not track it
+)
+
+
+class Refused(ArtifactError):
+    """A rule forbids the action; the registry is as it was."""
+
+
+def promote(root: Path, *, reason: str | None = None, approve: bool = False) -> Version:
+    """Make models/challenger the champion, as reports/promotion.json allows; returns its version.
+
+    Promoting the champion's own model again does nothing. Raises Refused with the reason where the verdict,
+    the approval or the state of the registry forbids it.
+    """
+    git, objects = Git(root), Objects(root)
+    before = read_state(git).champion
+    with git.lock(LOCK) as descriptor:
+        state = read_state(git)
+        _refuse_if_overtaken(state, before)
+        verdict, artifact_hash = _read_verdict(root), folder_hash(root / MODEL)
+        _refuse_by_verdict(verdict, artifact_hash)
+        if state.champion and state.champion.artifact_hash == artifact_hash:
+            return state.champion
+        _refuse_by_history(verdict, artifact_hash, state)
+        if Params.load(root / "params.yaml").decide_promotion.approval == "human" and not approve:
+            raise Refused("not promoted: it waits for approval: `evergreen registry promote --approve`")
+        md5 = _checked_objects(root, objects, artifact_hash)
+        git.use_fallback_identity()
+        reason = " ".join((reason or _gains(verdict)).split())
+        version, messages = _unfinished(state, artifact_hash), {}
+        if version is None:
+            version = _new_version(root, git, state, verdict, md5, reason)
+            messages = {f"{NAME}@{version.name}": message(f"{NAME} {version.name}: {reason}", version.record)}
+        _appoint(git, state, version, "promote", reason, messages, descriptor)
+        export(root, read_state(git))
+    return version
+
+
+def rollback(root: Path, *, to: str | None = None, reason: str | None = None) -> Version:
+    """Make an earlier version the champion again: by default the one that the champion replaced.
+
+    Raises Refused where there is none, ArtifactError where its model is nowhere to be had.
+    """
+    git, objects = Git(root), Objects(root)
+    before = read_state(git).champion
+    with git.lock(LOCK) as descriptor:
+        state = read_state(git)
+        _refuse_if_overtaken(state, before)
+        version = state.find(to) if to else state.champion and state.predecessor(state.champion)
+        if version is None:
+            raise Refused(
+                "not rolled back: there is no earlier champion; `evergreen registry list` shows all"
+            )
+        if version == state.champion:
+            return version
+        objects.require(version.md5, version.artifact_hash)
+        git.use_fallback_identity()
+        _appoint(git, state, version, "rollback", " ".join((reason or "by hand").split()), {}, descriptor)
+        export(root, read_state(git))
+    return version
+
+
+def put_champion(root: Path, to: Path | None = None) -> tuple[Version | None, bool]:
+    """Make `to` (models/champion) the champion's folder: (version, whether anything had to be done).
+
+    Verified by hash before it replaces the old one in one step. Without a champion, no model stays there.
+    """
+    folder = to or root / CHAMPION
+    if to:
+        _check_target(to)
+    git = Git(root)
+    with git.lock(FOLDER_LOCK):
+        state = read_state(git)
+        export(root, state)
+        champion = state.champion
+        if champion is None:
+            return None, _empty(folder)
+        claim = {
+            "version": champion.name,
+            "commit": champion.commit,
+            "artifact_hash": champion.artifact_hash,
+        }
+        if _is_right(folder, claim):
+            return champion, False
+        temporary = temporary_beside(folder)
+        try:
+            Objects(root).restore(champion.md5, champion.artifact_hash, temporary)
+            if folder_hash(temporary) != champion.artifact_hash:
+                raise ArtifactError(
+                    f"{temporary}: damaged while it was copied: run `evergreen champion` again"
+                )
+            (temporary / VERSION).write_text(json.dumps(claim, indent=2) + "\n", encoding="utf-8")
+            replace_folder(temporary, folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return champion, True
+
+
+def _is_right(folder: Path, claim: dict[str, Any]) -> bool:
+    try:
+        written = json.loads((folder / VERSION).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return written == claim and has_model(folder) and folder_hash(folder) == claim["artifact_hash"]
+
+
+def _empty(folder: Path) -> bool:
+    if not has_model(folder):
+        return False
+    replace_folder(temporary_beside(folder), folder)
+    return True
+
+
+def _check_target(folder: Path) -> None:
+    """Refuse to replace a folder that is not ours to replace."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: not a folder: name a new one")
+    others = [path.name for path in folder.iterdir() if path.name not in (README, ".gitignore")]
+    if others and not has_model(folder) and VERSION not in others:
+        raise ConfigError(f"{folder}: holds {others[0]} and no model: name a new or empty folder")
+
+
+def _refuse_if_overtaken(state: State, before: Version | None) -> None:
+    if state.champion == before:
+        return
+    record = state.appointments[-1].record
+    name = state.champion.name if state.champion else "no version"
+    raise Refused(
+        f"nothing done: meanwhile {name} became champion ({record.get('action')} by {record.get('who')},"
+        f" {record.get('when')}): look at `evergreen registry list` and decide anew"
+    )
+
+
+def _read_verdict(root: Path) -> dict[str, Any]:
+    path = root / VERDICT
+    try:
+        verdict = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
+        complete = {"promote", "checks"} <= set(verdict) and "artifact_hash" in verdict["challenger"]
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: no such file: run `dvc repro decide_promotion`") from None
+    except (ValueError, TypeError, KeyError):
+        complete = False
+    if not complete:
+        raise ArtifactError(f"{path}: malformed: run `dvc repro --force decide_promotion`")
+    return verdict
+
+
+def _refuse_by_verdict(verdict: dict[str, Any], artifact_hash: str) -> None:
+    if verdict["challenger"]["artifact_hash"] != artifact_hash:
+        raise Refused(
+            f"not promoted: {MODEL} is not the model that was evaluated: run `dvc repro decide_promotion`"
+        )
+    if verdict["promote"] is not True:
+        failed = [str(check.get("text")) for check in verdict["checks"] if not check.get("passed")]
+        raise Refused(f"not promoted: {'; '.join(failed) or 'the verdict is no'}")
+
+
+def _refuse_by_history(verdict: dict[str, Any], artifact_hash: str, state: State) -> None:
+    compared = (verdict.get("champion") or {}).get("artifact_hash")
+    current = state.champion.artifact_hash if state.champion else None
+    for version in state.versions:
+        if version.artifact_hash == artifact_hash and state.was_champion(version):
+            raise Refused(
+                f"not promoted: this model is {version.name}, which was replaced:"
+                f" `evergreen registry rollback --to {version.name}` brings it back"
+            )
+    if compared != current:
+        name = state.champion.name if state.champion else "none"
+        raise Refused(
+            f"not promoted: it was compared with another champion than the present one ({name}):"
+            " run `evergreen champion` and `dvc repro decide_promotion`"
+        )
+
+
+def _checked_objects(root: Path, objects: Objects, artifact_hash: str) -> str:
+    """md5 of the model's objects: those that dvc.lock names, whole in the cache and in the remote if any."""
+    lock = root / "dvc.lock"
+    md5 = locked_md5(lock.read_text(encoding="utf-8") if lock.is_file() else None)
+    if md5 is None or objects.files(md5) is None:
+        raise ArtifactError(f"{MODEL}: not in the DVC cache: run `dvc commit --force finetune`")
+    objects.require(md5, artifact_hash)
+    if objects.remote:
+        objects.push(md5)
+    return md5
+
+
+def _unfinished(state: State, artifact_hash: str) -> Version | None:
+    """A version of this model that a killed promotion registered without appointing it."""
+    found = (v for v in state.versions if v.artifact_hash == artifact_hash and not state.was_champion(v))
+    return next(found, None)
+
+
+def _new_version(
+    root: Path, git: Git, state: State, verdict: dict[str, Any], md5: str, reason: str
+) -> Version:
+    card, name = read_card(root / MODEL), f"v{state.next_number}.0.0"
+    manifest = _json(root / MANIFEST)
+    record = {
+        "action": "register",
+        "version": name,
+        "who": git.identity(),
+        "when": _now(),
+        "reason": reason,
+        "artifact_hash": verdict["challenger"]["artifact_hash"],
+        "fit_end": card.get("fit_end"),
+        "as_of": card.get("as_of"),
+        "metrics": _json(root / METRICS),
+        "parent": state.champion.name if state.champion else None,
+        "training": card.get("training"),
+        "data": {key: manifest.get(key) for key in ("source", "fingerprint", "as_of", "content_hash")},
+        "objects": {"path": MODEL, "md5": md5},
+        "verdict": verdict,
+    }
+    return Version(name, state.next_number, _snapshot(root, git, f"{NAME} {name}: {reason}"), record)
+
+
+def _snapshot(root: Path, git: Git, subject: str) -> str:
+    """Commit the project as it is: tracked files, dvc.lock, the files that stages read, the reports."""
+    lock = (root / "dvc.lock").read_text(encoding="utf-8")
+    small = [
+        str(entry["path"])
+        for entry in locked(lock, "deps")
+        if entry.get("size", 0) <= _LARGEST_UNTRACKED and _is_inside(str(entry["path"]))
+    ]
+    files = ["dvc.yaml", "dvc.lock", "params.yaml", *git.untracked(small)]
+    reports = [root / path for path in _SNAPSHOT if (root / path).is_file()]
+    records = {f"{RECORDS}/{path.name}": path.read_text(encoding="utf-8") for path in reports}
+    return git.snapshot(subject, records, files)
+
+
+def _is_inside(path: str) -> bool:
+    return not path.startswith(("/", "..")) and "://" not in path
+
+
+def _appoint(
+    git: Git,
+    state: State,
+    version: Version,
+    action: str,
+    reason: str,
+    messages: dict[str, str],
+    descriptor: int,
+) -> None:
+    record = {
+        "action": action,
+        "version": version.name,
+        "from": state.champion.name if state.champion else None,
+        "who": git.identity(),
+        "when": _now(),
+        "reason": reason,
+        "artifact_hash": version.artifact_hash,
+    }
+    subject = f"{NAME} {version.name} is {STAGE} ({action}): {reason}"
+    # The version's tag comes first: an appointment never points to a version that is not there.
+    tags = {**messages, f"{NAME}#{STAGE}#{state.next_counter}": message(subject, record)}
+    git.create_tags(version.commit, tags, after=state.newest, keep_open=descriptor)
+
+
+def _gains(verdict: dict[str, Any]) -> str:
+    checks = [check for check in verdict["checks"] if str(check.get("name")).startswith("beats_")]
+    return "; ".join(str(check.get("text")) for check in checks) or "allowed by decide_promotion"
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

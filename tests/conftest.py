@@ -1,0 +1,30 @@
+import shutil
+from pathlib import Path
+
+import pytest
+import toy
+
+
+@pytest.fixture(scope="session")
+def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A toy project trained with the seeds 1, 2 and 3; what each left lies in .evergreen/seed-N."""
+    project = toy.new_project(tmp_path_factory.mktemp("toy") / "project")
+    before = 17
+    for seed in (1, 2, 3):
+        toy.set_param(project, f"seed: {before}", f"seed: {seed}")
+        before = seed
+        toy.dvc(project, "repro", "-q")
+        kept = project / ".evergreen" / f"seed-{seed}"
+        shutil.copytree(project / "models" / "challenger", kept / "challenger")
+        shutil.copy(project / "dvc.lock", kept / "dvc.lock")
+    return project
+
+
+@pytest.fixture
+def trained(trained_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it, with git's identity and configuration out of reach, and no verdict yet."""
+    for name, value in toy.environment().items():
+        monkeypatch.setenv(name, value)
+    for name in ("GIT_AUTHOR_NAME", "GIT_COMMITTER_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_EMAIL", "EMAIL"):
+        monkeypatch.delenv(name, raising=False)
+    return Path(shutil.copytree(trained_once, tmp_path / "project", symlinks=True))
