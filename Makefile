@@ -1,0 +1,53 @@
+# The project's verbs. `make` alone lists them.
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lint constraints clean
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# No telemetry.
+export DO_NOT_TRACK := 1
+export DVC_NO_ANALYTICS := 1
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+# A PYTHON that is given is taken or refused. Otherwise: the environment's own, then the first that fits
+# (it is run to find out, since a shim of that name may exist and fail).
+PYTHONS := $(if $(PYTHON),$(PYTHON),.venv/bin/python python3 python3.11 python3.12 python3.13)
+FITS := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
+
+define environment
+@for python in $(PYTHONS); do \
+	if "$$python" -c '$(FITS)' 2>/dev/null; then exec "$$python" setup_environment.py $(1); fi; \
+done; \
+echo "error: $(PYTHONS): none is Python 3.11, 3.12 or 3.13: install one, or name it: PYTHON=/path/to/python make setup" >&2; \
+exit 1
+endef
+
+help: ## list the verbs
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## make the environment in .venv, or complete it
+	$(call environment)
+
+run: ## from a fresh clone to a promoted recommender and its report
+	$(call environment)
+	@evergreen cycle
+
+test: ## run the default tests
+	$(call environment,dev)
+	@pytest
+
+lint: ## check style, types and spelling
+	$(call environment,dev)
+	ruff check
+	ruff format --check
+	mypy
+	codespell
+
+constraints: ## pin every version anew, those already pinned stay; all anew: UPGRADE=--upgrade
+	$(call environment,dev)
+	uv pip compile $(UPGRADE) --quiet --universal --python-version 3.11 --all-extras --no-annotate \
+		--no-emit-index-url --custom-compile-command "make constraints" \
+		--output-file constraints.txt pyproject.toml
+
+clean: ## remove the environment and the tools' caches; data, models and the registry stay
+	rm -rf .venv .mypy_cache .ruff_cache .hypothesis build *.egg-info
+	find pipeline tests -name __pycache__ -type d -prune -exec rm -rf {} +
