@@ -1,12 +1,17 @@
 """`run(main)`: turns a stage's typed function into its command line, and its errors into one line."""
 
+import functools
 import logging
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from pipeline.errors import PipelineError
+
+ERROR_FILE = "EVERGREEN_ERROR_FILE"
+"""Environment variable: a file that gets a stage's error line too, for whoever runs the stage through dvc."""
 
 # Before any heavy import: no telemetry, no hub look-ups behind the user's back.
 ENVIRONMENT = {"DO_NOT_TRACK": "1", "DVC_NO_ANALYTICS": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -49,7 +54,10 @@ def guarded(function: Callable[[], Any]) -> Any:
         line = explain(error)
         if line is None:
             raise
-        print(" ".join(line.split()), file=sys.stderr, flush=True)
+        line = " ".join(line.split())
+        print(line, file=sys.stderr, flush=True)
+        if path := os.environ.get(ERROR_FILE):
+            Path(path).write_text(line, encoding="utf-8")
         raise SystemExit(130 if isinstance(error, KeyboardInterrupt) else 1) from None
 
 
@@ -62,5 +70,11 @@ def run(main: Callable[..., None]) -> None:
     import typer
 
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(main)
-    guarded(lambda: app(standalone_mode=True))
+
+    @app.command()
+    @functools.wraps(main)
+    def command(*arguments: Any, **options: Any) -> None:
+        # Inside of typer, which would end an interrupted command without a word.
+        guarded(lambda: main(*arguments, **options))
+
+    app(standalone_mode=True)
