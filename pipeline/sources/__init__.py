@@ -1,0 +1,79 @@
+"""Where data comes from: one module per kind of source, chosen by `collect.source` (with - for _).
+
+A source module has two functions (docs/sources.md shows a whole one):
+
+    read(settings: Collect) -> Tables
+    fingerprint(settings: Collect) -> str    # sha256 (hex) over the contents it would read, without parsing
+
+Modules whose name starts with an underscore help them and are no sources.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pkgutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pipeline.params import Collect
+
+# Columns that a chunk may have beside the contract's, for the list of rejected rows.
+REASON, PLACE, RAW = "_reason", "_place", "_raw"
+# Prefix of columns of interactions that describe the item; they move to items, first in time wins.
+OF_ITEM = "items."
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What a source found, as it stands there: `collect` checks, converts and sorts it.
+
+    Frames have the contract's column names; times, numbers and ids in any notation that pipeline.values
+    reads; any further columns. Optional in each row: `_place` (file and line, to find it again) and, for a
+    row that could not be read at all, `_reason` (words_like_this) with `_raw` (its text).
+    """
+
+    interactions: Iterable[pd.DataFrame]
+    """Chunks small enough for memory; an interaction column `items.title` gives the item's title."""
+    items: pd.DataFrame | None = None
+    users: pd.DataFrame | None = None
+
+
+def known() -> list[str]:
+    names = (module.name for module in pkgutil.iter_modules(__path__))
+    return sorted(name.replace("_", "-") for name in names if not name.startswith("_"))
+
+
+def load(name: str) -> ModuleType:
+    """The source's module. Raises ConfigError listing the known names."""
+    if name not in known():
+        raise ConfigError(f"collect.source: no source {name!r}; there are {', '.join(known())}")
+    return import_module(f"{__name__}.{name.replace('-', '_')}")
+
+
+def read(settings: Collect) -> Tables:
+    tables: Tables = load(settings.source).read(settings)
+    return tables
+
+
+def fingerprint(settings: Collect) -> str:
+    """Changes if and only if the contents of the source do (or another source is named)."""
+    digest: str = load(settings.source).fingerprint(settings)
+    return hashlib.sha256(f"{settings.source}\0{digest}".encode()).hexdigest()
+
+
+def digest_of(files: Iterable[Path]) -> str:
+    """sha256 (hex) over the files' contents, in the order given."""
+    total = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as stream:
+            total.update(hashlib.file_digest(stream, "sha256").digest())
+    return total.hexdigest()

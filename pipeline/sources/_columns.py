@@ -1,0 +1,213 @@
+"""collect.files.columns: which column of which file is ours, and which of ours are constants.
+
+`ours: theirs` names a column of the file; `theirs: ours` is understood where it can mean nothing else.
+A constant is {constant: X}, "=X", a number, and for `event` any text that names no column. A qualified key
+(`items.text`) concerns one table; others concern the tables that own the column. An entry set to null leaves
+the file's column of that name out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from pipeline import tables as t
+from pipeline.errors import ConfigError, DataError
+from pipeline.sources import OF_ITEM, PLACE, RAW, REASON
+from pipeline.values import as_lists, as_text
+
+KEY = "collect.files.columns"
+TABLES = ("interactions", "items", "users")
+DESCRIPTION = "description"  # what people call the items' text
+# Columns that describe an item wherever they stand.
+ITEM_COLUMNS = (t.TITLE, DESCRIPTION, t.CATEGORIES, t.YEAR, t.AVAILABLE_FROM, t.AVAILABLE_UNTIL)
+OWNERS = {
+    t.USER: ("interactions", "users"),
+    t.ITEM: ("interactions", "items"),
+    t.TEXT: ("interactions", "items"),
+    **dict.fromkeys((t.TIME, t.EVENT, t.VALUE), ("interactions",)),
+    **dict.fromkeys(ITEM_COLUMNS, ("items",)),
+}
+REQUIRED = {"interactions": (t.USER, t.ITEM, t.TIME), "items": (t.ITEM,), "users": (t.USER,)}
+# A further column must not look like one of these to the readers of a folder of partitions.
+_TAKEN = {name.lower() for name in (*t.INTERACTIONS, *t.ITEMS, "month", PLACE, RAW, REASON)}
+
+
+@dataclass(frozen=True)
+class Constant:
+    value: Any
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the mapping. `table` is None where the key was not qualified."""
+
+    key: str
+    table: str | None
+    ours: str
+    theirs: str | Constant | None
+
+    def concerns(self, table: str) -> bool:
+        if self.table:
+            return table == self.table
+        if isinstance(self.theirs, Constant):  # it would fit every table
+            return table == OWNERS.get(self.ours, TABLES)[0]
+        return table in OWNERS.get(self.ours, TABLES)
+
+
+@dataclass
+class Plan:
+    """One file's columns: our name -> its name or a constant; `out` are left out."""
+
+    chosen: dict[str, str | Constant] = field(default_factory=dict)
+    out: set[str] = field(default_factory=set)
+
+    def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """The frame under our names: ours first, then the rest, then `_place`, `_reason`, `_raw`."""
+        result = {}
+        for ours, theirs in self.chosen.items():
+            if isinstance(theirs, Constant):
+                result[ours] = pd.Series([theirs.value] * len(frame), frame.index)
+            elif theirs in frame:
+                result[ours] = frame[theirs]
+            else:  # JSON lines: no row of this chunk has it
+                result[ours] = pd.Series([None] * len(frame), frame.index, dtype=object)
+        used = {theirs for theirs in self.chosen.values() if isinstance(theirs, str)} | self.out
+        rows = {name: frame[name] for name in (PLACE, REASON, RAW) if name in frame}
+        for name in frame.columns:
+            if name not in used and name not in rows:
+                result[free_name(name, result)] = frame[name]
+        if OF_ITEM + t.CATEGORIES in result:  # one cell of text while it travels with an interaction
+            lists = as_lists(result[OF_ITEM + t.CATEGORIES])
+            result[OF_ITEM + t.CATEGORIES] = as_text(lists.str.join("|"))
+        return pd.DataFrame({**result, **rows})
+
+
+def free_name(name: str, taken: Iterable[str]) -> str:
+    """`name`, or file_`name` where it would be taken for another column."""
+    taken = {other.lower() for other in taken} | _TAKEN
+    while name.lower() in taken:
+        name = f"file_{name}"
+    return name
+
+
+def plans(
+    columns: Mapping[str, Any], files: Mapping[str, Mapping[str, list[str]]], items_inside: bool
+) -> dict[str, dict[str, Plan]]:
+    """table -> file -> Plan, for `files`: table -> file -> its columns.
+
+    `items_inside`: the items are described by columns of the interactions, which become `items.X`.
+    Raises ConfigError for an entry that makes no sense, DataError for a column that is not there.
+    """
+    everything = {name for table in files.values() for found in table.values() for name in found}
+    entries = [_entry(key, value, everything) for key, value in columns.items()]
+    entries.sort(key=lambda entry: entry.table is None)  # what is said of one table goes before the rest
+    used: set[str] = set()
+    result: dict[str, dict[str, Plan]] = {}
+    for table, found in files.items():
+        result[table] = {}
+        for file, names in found.items():
+            result[table][file] = _plan(entries, table, file, names, items_inside, used)
+    _refuse_unused(entries, used, files)
+    return result
+
+
+def _entry(key: str, value: Any, everything: set[str]) -> Entry:
+    table, ours = _qualified(key)
+    if isinstance(value, dict):
+        if set(value) != {"constant"}:
+            raise ConfigError(f"{KEY}.{key}: write the file's column or {{constant: value}}")
+        return Entry(key, table, ours, Constant(value["constant"]))
+    if value is None:
+        return Entry(key, table, ours, None)
+    if not isinstance(value, str):
+        return Entry(key, table, ours, Constant(value))
+    other_table, other = _qualified(value)
+    if key in everything and ours not in OWNERS and other in OWNERS:
+        return Entry(key, other_table, other, key)
+    if value in everything:
+        return Entry(key, table, ours, value)
+    if value.startswith("="):
+        return Entry(key, table, ours, Constant(value[1:]))
+    return Entry(key, table, ours, Constant(value) if ours == t.EVENT else value)
+
+
+def _qualified(key: str) -> tuple[str | None, str]:
+    table, dot, name = key.partition(".")
+    return (table, name) if dot and table in TABLES and name else (None, key)
+
+
+def _plan(
+    entries: list[Entry], table: str, file: str, names: list[str], items_inside: bool, used: set[str]
+) -> Plan:
+    plan, said_of = Plan(), dict[str, str | None]()
+    inside = items_inside and table == "interactions"
+    for entry in entries:
+        of_item = inside and (entry.table == "items" or (entry.table is None and entry.ours in ITEM_COLUMNS))
+        if not entry.concerns(table) and not of_item:
+            continue
+        ours = _our_name(entry.ours, of_item or table == "items", of_item)
+        if entry.theirs is None:
+            used.add(entry.key)
+            plan.out |= {entry.ours} & set(names)
+        elif isinstance(entry.theirs, Constant) or entry.theirs in names:
+            used.add(entry.key)
+            if ours not in plan.chosen:
+                plan.chosen[ours], said_of[ours] = entry.theirs, entry.table
+            elif said_of[ours] == entry.table:
+                raise ConfigError(f"{KEY}.{entry.key}: {ours} is named twice: keep one")
+    _add_natural(plan, table, names, inside)
+    for ours in REQUIRED[table]:
+        if ours not in plan.chosen:
+            wanted = next((e.theirs for e in entries if e.ours == ours and e.concerns(table)), ours)
+            raise DataError(
+                f"{file}: no column {wanted!r} for {ours}; columns there: {_listed(names)}; "
+                f"name it in {KEY}, like {ours}: {names[0] if names else 'X'}"
+            )
+    return plan
+
+
+def _add_natural(plan: Plan, table: str, names: list[str], inside: bool) -> None:
+    """Columns of the file that already have our names."""
+    taken = {theirs for theirs in plan.chosen.values() if isinstance(theirs, str)} | plan.out
+    for name in names:
+        if inside and name in ITEM_COLUMNS:
+            ours = _our_name(name, True, True)
+        elif table == "items" and name == DESCRIPTION and t.TEXT not in names:
+            ours = t.TEXT
+        elif name in t.COLUMNS[table]:
+            ours = name
+        else:
+            continue
+        if name not in taken and ours not in plan.chosen:
+            plan.chosen[ours] = name
+
+
+def _our_name(name: str, is_items: bool, of_item: bool) -> str:
+    if is_items and name == DESCRIPTION:
+        name = t.TEXT
+    return OF_ITEM + name if of_item else name
+
+
+def _refuse_unused(
+    entries: list[Entry], used: set[str], files: Mapping[str, Mapping[str, list[str]]]
+) -> None:
+    for entry in entries:
+        if entry.key not in used:
+            tables = [table for table in TABLES if entry.concerns(table) and table in files] or [
+                "interactions"
+            ]
+            file, names = next(iter(files[tables[0]].items()))
+            wanted = entry.theirs if isinstance(entry.theirs, str) else entry.key
+            raise DataError(
+                f"{file}: no column {wanted!r} for {entry.ours}; columns there: {_listed(names)}; "
+                f"correct {KEY}.{entry.key}"
+            )
+
+
+def _listed(names: list[str]) -> str:
+    more = f", ... ({len(names)} in all)" if len(names) > 10 else ""
+    return ", ".join(names[:10]) + more

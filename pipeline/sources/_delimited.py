@@ -1,0 +1,267 @@
+"""Delimited text in chunks, in which a broken row costs that row and no other.
+
+A row with a wrong number of fields, an unclosed quote or bytes that are not of the encoding becomes a row
+with a `_reason` and its `_raw` text. A quoted field may hold line breaks, so an unclosed quote seems to open
+one; it is believed only if the lines up to the closing quote make one row of the right width. Blocks without
+quotes go through pyarrow (an order of magnitude faster), others line by line through the csv module.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import IO
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
+
+from pipeline.errors import DataError
+from pipeline.sources import PLACE, RAW, REASON
+
+BLOCK = 16 << 20  # bytes parsed at a time
+LONGEST_LINE = 64 << 20  # bytes
+LINES_A_ROW = 1_000  # a quoted field with more line breaks counts as an unclosed quote
+RAW_CHARACTERS = 500  # of a broken row, to recognise it
+
+WRONG_FIELDS, UNCLOSED, BAD_QUOTES = "wrong_number_of_fields", "unclosed_quote", "misplaced_quote"
+_SEPARATOR = "\x1f"  # stands for a delimiter of several characters
+csv.field_size_limit(LONGEST_LINE)
+
+
+@dataclass(frozen=True)
+class Dialect:
+    delimiter: str = ","
+    names: tuple[str, ...] | None = None
+    """The columns of a file without a header."""
+    quoting: bool = True
+    literal_quotes: bool = False
+    """A row whose quotes make no sense is split as it stands (tab-separated files often do not quote)."""
+    encoding: str = "utf-8"
+
+
+@dataclass
+class _Rows:
+    """What a block gave: whole rows, broken rows, and the number of lines that these took."""
+
+    good: list[list[str]] = field(default_factory=list)
+    lines: list[int] = field(default_factory=list)
+    broken: list[tuple[int, str, str]] = field(default_factory=list)  # line, reason, raw
+    used: int = 0
+
+
+def read(stream: IO[bytes], file: str, dialect: Dialect) -> Iterator[pd.DataFrame]:
+    """Frames of `str` columns (empty cells are ""), at least one, which may have no rows.
+
+    `_place` is `file:line`. Raises DataError if the file is empty or its header is no text.
+    """
+    blocks = _blocks(stream, file)
+    first = next(blocks, b"")
+    if dialect.names is None:
+        first, line, dialect = _header(first, file, dialect)
+    else:
+        line = 1
+        if not first.strip():
+            raise DataError(f"{file}: empty: bring a file with rows")
+    pending, data = b"", first or next(blocks, b"")
+    seen = False
+    while data or pending:
+        following = next(blocks, b"")
+        frame, rest, count = _parse(pending + data, line, file, dialect, final=not following)
+        if len(frame):
+            seen = True
+            yield frame
+        pending, data, line = rest, following, line + count
+    if not seen:
+        assert dialect.names is not None
+        yield _frame(
+            pa.table({name: pa.array([], pa.large_string()) for name in dialect.names}), [], [], file
+        )
+
+
+def _blocks(stream: IO[bytes], file: str) -> Iterator[bytes]:
+    """Pieces of about BLOCK bytes that end at a line's end."""
+    rest = b""
+    while piece := stream.read(BLOCK):
+        piece = rest + piece
+        end = piece.rfind(b"\n") + 1
+        if not end and len(piece) > LONGEST_LINE:
+            raise DataError(f"{file}: a line of more than {LONGEST_LINE >> 20} MB: is it a text file?")
+        rest = piece[end:]
+        if end:
+            yield piece[:end]
+    if rest:
+        yield rest
+
+
+def _header(block: bytes, file: str, dialect: Dialect) -> tuple[bytes, int, Dialect]:
+    """(what follows the header, its line number, the dialect with names and the delimiter seen)."""
+    block = block.removeprefix(b"\xef\xbb\xbf")
+    body = block.lstrip(b"\r\n")
+    if not body.strip():
+        raise DataError(f"{file}: empty: bring a file with a header and rows")
+    skipped = block[: len(block) - len(body)].count(b"\n")
+    raw, _, rest = body.partition(b"\n")
+    try:
+        text = raw.decode(dialect.encoding).rstrip("\r")
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise DataError(
+            f"{file}: the header is not {dialect.encoding.upper()} text: convert the file to UTF-8"
+        )
+    delimiter = dialect.delimiter
+    if delimiter == "," and "," not in text:  # what spreadsheets of other countries write
+        delimiter = next((other for other in (";", "\t", "|") if other in text), ",")
+    try:
+        names = next(csv.reader([text], delimiter=delimiter, strict=True))
+    except csv.Error:
+        names = text.split(delimiter)
+    changes = {"names": _distinct(names), "delimiter": delimiter}
+    return rest, skipped + 2, Dialect(**{**dialect.__dict__, **changes})
+
+
+def _distinct(names: list[str]) -> tuple[str, ...]:
+    """Every column has a name of its own: an empty one becomes `column_3`, a repeated one `name_2`."""
+    result: list[str] = []
+    for number, name in enumerate(names, 1):
+        wanted, times = name.strip() or f"column_{number}", 1
+        unique = wanted
+        while unique in result:
+            times += 1
+            unique = f"{wanted}_{times}"
+        result.append(unique)
+    return tuple(result)
+
+
+def _parse(
+    data: bytes, line: int, file: str, dialect: Dialect, final: bool
+) -> tuple[pd.DataFrame, bytes, int]:
+    """(frame, bytes left for the next block, lines used)."""
+    assert dialect.names is not None
+    simple = _simple(data, dialect)
+    if simple is not None:
+        table, lines, broken = _fast(simple, line, dialect)
+        return _frame(table, lines, broken, file), b"", data.count(b"\n")
+    split = re.findall(rb"[^\n]*\n|[^\n]+", data)
+    rows = _slow(split, line, dialect, final)
+    columns = zip(*rows.good, strict=True) if rows.good else ([] for _ in dialect.names)
+    table = pa.table(
+        {name: pa.array(cells, pa.large_string()) for name, cells in zip(dialect.names, columns, strict=True)}
+    )
+    return _frame(table, rows.lines, rows.broken, file), b"".join(split[rows.used :]), rows.used
+
+
+def _simple(data: bytes, dialect: Dialect) -> bytes | None:
+    """The block in UTF-8 with a one-byte delimiter if a line is a row in it; None if it needs care."""
+    if (dialect.quoting and b'"' in data) or data.startswith((b"\n", b"\r\n")):
+        return None
+    if b"\n\n" in data or b"\n\r" in data or data.count(b"\r") != data.count(b"\r\n"):
+        return None
+    try:
+        text = data.decode(dialect.encoding)
+    except UnicodeDecodeError:
+        return None
+    if len(dialect.delimiter) > 1:
+        if _SEPARATOR in text:
+            return None
+        text = text.replace(dialect.delimiter, _SEPARATOR)
+    return text.encode()
+
+
+def _fast(
+    data: bytes, line: int, dialect: Dialect
+) -> tuple[pa.Table, np.ndarray, list[tuple[int, str, str]]]:
+    assert dialect.names is not None
+    delimiter = dialect.delimiter if len(dialect.delimiter) == 1 else _SEPARATOR
+    broken: list[tuple[int, str, str]] = []
+
+    def wrong(row: pyarrow.csv.InvalidRow) -> str:
+        raw = row.text.replace(_SEPARATOR, dialect.delimiter)
+        broken.append((line + row.number - 1, WRONG_FIELDS, raw[:RAW_CHARACTERS]))
+        return "skip"
+
+    table = pyarrow.csv.read_csv(
+        pa.BufferReader(data),
+        # One piece: only then are rows numbered from the start of the data.
+        pyarrow.csv.ReadOptions(use_threads=False, block_size=len(data) + 1, column_names=dialect.names),
+        pyarrow.csv.ParseOptions(delimiter=delimiter, quote_char=False, invalid_row_handler=wrong),
+        pyarrow.csv.ConvertOptions(
+            column_types=dict.fromkeys(dialect.names, pa.large_string()), strings_can_be_null=False
+        ),
+    )
+    lines = np.arange(line, line + len(table) + len(broken))
+    return table, np.setdiff1d(lines, [number for number, _, _ in broken], assume_unique=True), broken
+
+
+def _slow(lines: list[bytes], start: int, dialect: Dialect, final: bool) -> _Rows:
+    rows = _Rows()
+    assert dialect.names is not None
+    width = len(dialect.names)
+    while rows.used < len(lines):
+        number, at = start + rows.used, rows.used
+        raw = lines[at].rstrip(b"\r\n")
+        rows.used += 1
+        if not raw:
+            continue
+        fields, reason = _row(raw, width, dialect)
+        if reason == UNCLOSED:
+            if not final and len(lines) - at < LINES_A_ROW:
+                rows.used = at  # the closing quote may be in the next block
+                return rows
+            joined, count = _joined(lines, at, width, dialect)
+            if joined:
+                fields, rows.used = joined, at + count
+        if not fields and reason in (UNCLOSED, BAD_QUOTES) and dialect.literal_quotes:
+            literal = raw.decode(dialect.encoding).split(dialect.delimiter)
+            fields = literal if len(literal) == width else []
+        if fields:
+            rows.good.append(fields)
+            rows.lines.append(number)
+        else:
+            text = raw.decode(dialect.encoding, "backslashreplace")[:RAW_CHARACTERS]
+            rows.broken.append((number, reason, text))
+    return rows
+
+
+def _row(raw: bytes, width: int, dialect: Dialect) -> tuple[list[str], str]:
+    """(fields, reason): fields are empty if the line alone is no row."""
+    try:
+        text = raw.decode(dialect.encoding)
+    except UnicodeDecodeError:
+        return [], f"not_{dialect.encoding.replace('-', '')}"
+    if not dialect.quoting or '"' not in text:
+        fields = text.split(dialect.delimiter)
+    else:
+        try:
+            fields = next(csv.reader([text], delimiter=dialect.delimiter, strict=True))
+        except csv.Error as error:
+            return [], UNCLOSED if "unexpected end of data" in str(error) else BAD_QUOTES
+    return (fields, "") if len(fields) == width else ([], WRONG_FIELDS)
+
+
+def _joined(lines: list[bytes], at: int, width: int, dialect: Dialect) -> tuple[list[str], int]:
+    """The row of several lines that starts at `at`, and its number of lines; ([], 0) if it is none.
+
+    Inside a quoted field quotes come in pairs, so the first later line with an odd number closes it.
+    """
+    for end in range(at + 1, min(at + LINES_A_ROW, len(lines))):
+        if lines[end].count(b'"') % 2:
+            fields, _ = _row(b"".join(lines[at : end + 1]).rstrip(b"\r\n"), width, dialect)
+            return fields, end + 1 - at if fields else 0
+    return [], 0
+
+
+def _frame(
+    table: pa.Table, lines: list[int] | np.ndarray, broken: list[tuple[int, str, str]], file: str
+) -> pd.DataFrame:
+    frame = table.to_pandas().astype("str")
+    frame[PLACE] = f"{file}:" + pd.Series(np.asarray(lines, dtype=np.int64)).astype("str")
+    if not broken:
+        return frame
+    reasons = pd.DataFrame(broken, columns=["line", REASON, RAW]).astype({REASON: "str", RAW: "str"})
+    reasons[PLACE] = f"{file}:" + reasons.pop("line").astype("str")
+    return pd.concat([frame, reasons], ignore_index=True)

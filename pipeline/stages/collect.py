@@ -1,0 +1,239 @@
+"""The source's rows, checked and sorted: the only stage that touches the outside world.
+
+In: params.yaml (section collect) and the source it names. Out, under data/raw/:
+- interactions/month=YYYY-MM/part-0.parquet: user_id, item_id, timestamp, event ("interaction" where the
+  source has none), value, text and further columns; in order of time, ties in fixed-salt hash order;
+- items.parquet (by item_id: the contract's columns and further ones), users.parquet (at least user_id);
+- rejected.parquet: table, reason, place (file:row) and the cells as they came, of every row not kept;
+- manifest.json: source, fingerprint, as_of, counts, first and last timestamp, content hash.
+
+Bad rows: no id, no readable timestamp, a value that is no number, a row that cannot be parsed. More than
+max_rejected_share of them fail the stage before anything is replaced. Rows later than as_of, whatever else
+they hold, are listed with reason after_as_of but not charged: a replay with an earlier as_of leaves out most
+of the data, and that is no fault of it. Duplicates (same user, item, timestamp and event) are counted apart;
+the first row read stays. Items and users are kept whole: as_of cuts neither their rows nor their texts.
+
+No clock: as_of null means the last kept timestamp, so the same source gives the same bytes.
+
+    python -m pipeline.stages.collect data/raw
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tqdm import tqdm
+
+from pipeline import sources
+from pipeline import tables as t
+from pipeline.catalogue import describe_items, empty, items_table, no, optional, users_table
+from pipeline.errors import DataError
+from pipeline.params import Collect, Params
+from pipeline.partitions import Partitions, Written
+from pipeline.rejected import AFTER_AS_OF, Rejected, rejected_file
+from pipeline.run import run
+from pipeline.sources import OF_ITEM, PLACE, RAW, REASON
+from pipeline.values import as_ids, as_moments, as_numbers, as_text
+
+log = logging.getLogger(__name__)
+
+# In this order they are taken away; put in place in the opposite one, so that a manifest means all are there.
+OUTPUTS = ("manifest.json", "interactions", "items.parquet", "users.parquet", "rejected.parquet")
+DEFAULT_EVENT = "interaction"
+SHOW_PROGRESS_FROM = 1_000_000  # rows, where stderr is no terminal
+
+
+def collect(found: sources.Tables, settings: Collect, folder: Path) -> dict[str, Any]:
+    """Write the tables into the empty `folder`; return the manifest without source and fingerprint.
+
+    Raises DataError if too many rows are bad or none is left.
+    """
+    partitions = Partitions(folder / "spill")
+    described: dict[str, pd.DataFrame] = {}
+    ids: dict[str, set[str]] = {t.USER: set(), t.ITEM: set()}
+    with rejected_file(folder / "rejected.parquet") as rejected:
+        for chunk in _progress(found.interactions):
+            rows, reasons = check_interactions(chunk, settings.as_of)
+            rejected.add("interactions", chunk, reasons)
+            kept = rows[reasons.isna()]
+            describe_items(described, kept)
+            own = [name for name in kept if not name.startswith(OF_ITEM)]
+            partitions.add(t.check(kept[own], "interactions", settings.source))
+            for name, values in ids.items():
+                values.update(kept[name].unique())
+        items, item_rows = items_table(found.items, described, rejected)
+        users, user_rows = users_table(found.users, rejected)
+    for table in rejected.read:
+        rejected.enforce(table, settings.max_rejected_share)
+    if not ids[t.USER]:
+        raise DataError(_nothing_kept(rejected, settings))
+    written = partitions.write(folder / "interactions")
+    shutil.rmtree(folder / "spill", ignore_errors=True)
+    t.write_parquet(t.check(items, "items", settings.source), folder / "items.parquet")
+    t.write_parquet(t.check(users, "users", settings.source), folder / "users.parquet")
+    return {
+        **_times_and_counts(written, rejected, settings),
+        "users": len(ids[t.USER]),
+        "items": len(ids[t.ITEM]),
+        "item_rows": item_rows,
+        "user_rows": user_rows,
+        "content_hash": _content_hash(folder),
+    }
+
+
+def check_interactions(chunk: pd.DataFrame, as_of: datetime | None) -> tuple[pd.DataFrame, pd.Series]:
+    """(the chunk in the contract's types, the reason why a row is not kept or None).
+
+    Raises DataError if the source forgot a column.
+    """
+    for name in (t.USER, t.ITEM, t.TIME):
+        if name not in chunk:
+            raise DataError(f"the source gives no column {name}: see docs/sources.md")
+    user, item = as_ids(chunk[t.USER]), as_ids(chunk[t.ITEM])
+    time, no_time = as_moments(chunk[t.TIME])
+    value, no_number = optional(chunk, t.VALUE, as_numbers) or (empty(chunk, "float64"), no(chunk))
+    event = optional(chunk, t.EVENT, as_ids)
+    event = pd.Series(DEFAULT_EVENT, chunk.index) if event is None else event.fillna(DEFAULT_EVENT)
+    text = optional(chunk, t.TEXT, as_text)
+    unread = chunk[REASON] if REASON in chunk else empty(chunk, "str")
+    later = no(chunk) if as_of is None else time > pd.Timestamp(as_of)
+    reasons = pd.Series(None, chunk.index, dtype=object)
+    for reason, where in (  # the last one that applies stands
+        ("value_not_a_number", no_number),
+        ("no_timestamp", time.isna()),
+        ("unreadable_timestamp", no_time),
+        ("no_item_id", item.isna()),
+        ("no_user_id", user.isna()),
+        (AFTER_AS_OF, later),
+        (unread, unread.notna()),
+    ):
+        reasons = reasons.mask(where, reason)
+    rows = {t.USER: user, t.ITEM: item, t.TIME: time, t.EVENT: event.astype("str"), t.VALUE: value}
+    rows[t.TEXT] = empty(chunk, "str") if text is None else text
+    further = chunk.columns.difference([*t.INTERACTIONS, PLACE, REASON, RAW], sort=False)
+    return pd.DataFrame({**rows, **chunk[further]}), reasons
+
+
+def sentence(manifest: dict[str, Any]) -> str:
+    rows = manifest["rows"]
+    later = f", {rows[AFTER_AS_OF]:,} after {manifest['as_of']}" if rows[AFTER_AS_OF] else ""
+    people = f"{manifest['users']:,} users and {manifest['items']:,} items"
+    span = f"{manifest['first_timestamp'][:10]} to {manifest['last_timestamp'][:10]}"
+    left_out = f"{rows['rejected']:,} rejected, {rows['duplicates']:,} duplicates{later}"
+    return f"collected {rows['kept']:,} interactions of {people}, {span}; {left_out}"
+
+
+def _times_and_counts(written: Written, rejected: Rejected, settings: Collect) -> dict[str, Any]:
+    first, last = (pd.Timestamp(moment, tz="UTC").to_pydatetime() for moment in (written.first, written.last))
+    by_reason = {table: dict(sorted(counts.items())) for table, counts in sorted(rejected.counts.items())}
+    return {
+        "as_of": (settings.as_of or last).isoformat(),
+        "first_timestamp": first.isoformat(),
+        "last_timestamp": last.isoformat(),
+        "rows": {
+            "read": rejected.read["interactions"],
+            "kept": written.rows,
+            "rejected": rejected.bad("interactions"),
+            "duplicates": written.duplicates,
+            AFTER_AS_OF: rejected.later("interactions"),
+        },
+        "rejected": by_reason,
+    }
+
+
+def _nothing_kept(rejected: Rejected, settings: Collect) -> str:
+    read, later = rejected.read.get("interactions", 0), rejected.later("interactions")
+    if not read:
+        return f"{settings.source}: no interactions: bring a file with rows"
+    bad = rejected.bad("interactions")
+    return (
+        f"{settings.source}: none of {read:,} interactions can be kept ({bad:,} are bad, "
+        f"{later:,} later than collect.as_of): correct the file or collect.as_of"
+    )
+
+
+def _content_hash(folder: Path) -> str:
+    """sha256 (hex) over the sorted names and contents of the tables; rejected rows are none of it."""
+    total = hashlib.sha256()
+    for path in sorted(
+        [*folder.glob("interactions/*/*.parquet"), folder / "items.parquet", folder / "users.parquet"]
+    ):
+        with path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        total.update(f"{path.relative_to(folder).as_posix()}\0{digest}\n".encode())
+    return total.hexdigest()
+
+
+def _progress(chunks: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+    """The chunks, with a bar on a terminal, or on any stderr once there are many rows."""
+    read, bar = 0, None
+    try:
+        for chunk in chunks:
+            yield chunk
+            read += len(chunk)
+            if bar is None and (sys.stderr.isatty() or read >= SHOW_PROGRESS_FROM):
+                bar = tqdm(
+                    initial=read - len(chunk), unit=" rows", unit_scale=True, desc="reading", mininterval=1
+                )
+            if bar is not None:
+                bar.update(len(chunk))
+    finally:
+        if bar is not None:
+            bar.close()
+
+
+@contextmanager
+def replacing(raw: Path) -> Iterator[Path]:
+    """An empty folder beside the outputs; what it holds when the block ends takes their place.
+
+    After an error (or Ctrl-C) the old outputs stand as before.
+    """
+    partial = raw / ".partial"
+    shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
+    (partial / "new").mkdir(parents=True)
+    (partial / "old").mkdir()
+    try:
+        yield partial / "new"
+        _swap(raw, partial / "new", partial / "old")
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _swap(raw: Path, new: Path, old: Path) -> None:
+    """Renames only, so a full disk cannot stop it half way; if anything else does, back to the old ones."""
+    moved: list[tuple[Path, Path]] = []
+    pairs = [(raw / name, old / name) for name in OUTPUTS if (raw / name).exists()]
+    pairs += [(new / name, raw / name) for name in reversed(OUTPUTS)]
+    try:
+        for source, target in pairs:
+            source.rename(target)
+            moved.append((source, target))
+    except BaseException:
+        for source, target in reversed(moved):
+            with suppress(OSError):
+                target.rename(source)
+        raise
+
+
+def main(raw: Path, params: Path = Path("params.yaml")) -> None:
+    settings = Params.load(params).collect
+    with replacing(raw) as folder:
+        fingerprint = sources.fingerprint(settings)
+        manifest = collect(sources.read(settings), settings, folder)
+        manifest = {"source": settings.source, "fingerprint": fingerprint, **manifest}
+        (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    log.info(sentence(manifest))
+
+
+if __name__ == "__main__":
+    run(main)
