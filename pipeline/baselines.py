@@ -20,6 +20,7 @@ import scipy.sparse as sp
 from pipeline.histories import MICROSECONDS_A_DAY, TRAIN, Log, Points
 
 BLOCK_BYTES = 64_000_000  # of one temporary array
+SMALL = 0.01  # history items of less than this share of the largest weight are left out
 
 
 class Scorer(Protocol):
@@ -214,9 +215,18 @@ def liking(log: Log, disliked_weight: float) -> np.ndarray:
     return np.where(log.positive, 1, disliked_weight).astype(np.float32)
 
 
+def without_small(weights: sp.csr_matrix, share: float = SMALL) -> sp.csr_matrix:
+    """Weights of a history without those below `share` of its largest, which cost time and move nothing."""
+    largest = np.asarray(weights.max(axis=1).todense()).ravel() if weights.nnz else np.zeros(weights.shape[0])
+    floor = np.repeat(share * largest, np.diff(weights.indptr))
+    weights.data[weights.data < floor] = 0
+    weights.eliminate_zeros()
+    return weights
+
+
 @dataclass(frozen=True)
 class HistoryScorer:
-    """Scores linear in the recency-weighted history (EASE, item-kNN), or any function of it."""
+    """Any function of the recency-weighted history: EASE, item-kNN, iALS, categories, vectors."""
 
     name: str
     items: int
@@ -226,8 +236,7 @@ class HistoryScorer:
 
     def score(self, points: Points) -> np.ndarray:
         weights = points.weights(self.items, self.half_life, liking(points.log, self.disliked_weight))
-        weights.eliminate_zeros()
-        return self.from_weights(weights)
+        return self.from_weights(without_small(weights))
 
 
 # Implicit-feedback matrix factorisation -------------------------------------------------------------------
