@@ -85,6 +85,16 @@ class Log:
         start, stop = self.span(user, time)
         return Points(self, user, item, time, start, stop)
 
+    def successes(self, rows: np.ndarray) -> Points:
+        """A point for every positive row of the mask whose item the user had not met strictly before."""
+        pair = self.user.astype(np.int64) * (int(self.item.max(initial=0)) + 1) + self.item
+        order = np.lexsort((self.time, pair))
+        new = np.r_[True, np.diff(pair[order]) != 0] if len(order) else np.zeros(0, bool)
+        first_time = np.empty(len(self), np.int64)
+        first_time[order] = self.time[order][new][np.cumsum(new) - 1]
+        chosen = np.flatnonzero(rows & self.positive & (first_time == self.time))
+        return self.points(self.user[chosen], self.item[chosen], self.time[chosen])
+
 
 @dataclass(frozen=True)
 class Points:
@@ -107,6 +117,10 @@ class Points:
     def chunks(self, size: int) -> Iterator[Points]:
         for begin in range(0, len(self), size):
             yield self[begin : begin + size]
+
+    def newest(self, rows: int) -> Points:
+        """The same points with at most the newest `rows` of each history."""
+        return replace(self, start=np.maximum(self.start, self.stop - rows))
 
     @property
     def lengths(self) -> np.ndarray:

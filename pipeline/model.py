@@ -1,0 +1,135 @@
+"""The networks: a text space with its user tower, a sequence tower, the MLP scorer that fuses all."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline.histories import Points
+
+
+class TextSpace(nn.Module):
+    """Users and items in the encoder's space: a user is the recency-weighted mean of the history's vectors.
+
+    With weights w_i = 2^(-newer_i / half_life) (infinite: the plain mean U = 1/n sum F(x_i)), the logit of an
+    item is cosine(U, F(x)) / temperature, after the mean vector of all items was subtracted from each F(x).
+    """
+
+    def __init__(self, temperature: float = 0.15) -> None:
+        super().__init__()
+        self.log_temperature = nn.Parameter(torch.tensor(float(np.log(temperature))))
+
+    def forward(self, history: Tensor, vectors: Tensor, centre: Tensor) -> Tensor:
+        """(points, items) sparse or dense weights, (items, width) vectors -> (points, items) logits."""
+        centred = F.normalize(vectors - centre, dim=-1)
+        user = F.normalize(history @ centred, dim=-1)
+        return user @ centred.T / self.log_temperature.exp()
+
+
+class SequenceTower(nn.Module):
+    """A GRU over a user's items in time order (Hidasi et al. 2016), each item its own vector plus its text's.
+
+    An item's vector is an embedding of its id plus a learned small multiple of its projected text; dropping
+    whole id embeddings in training makes the text carry items that were seen rarely, or never. An item never
+    in train has no id part.
+    """
+
+    MOST_ROWS = 100  # of a history that are read
+    known: Tensor
+    text: Tensor
+
+    def __init__(self, known: np.ndarray, text: np.ndarray | None, size: int = 64, hidden: int = 96) -> None:
+        """`known`: (items,) bool, in train; `text`: (items, width) or None for ids alone."""
+        super().__init__()
+        items = len(known)
+        self.id_embedding = nn.Embedding(items + 1, size, padding_idx=items)
+        nn.init.normal_(self.id_embedding.weight, std=0.02)
+        self.register_buffer("known", torch.from_numpy(np.r_[known, False]).unsqueeze(1).float())
+        self.bias = nn.Parameter(torch.zeros(items + 1))
+        self.liked = nn.Embedding(2, size)
+        nn.init.zeros_(self.liked.weight)
+        self.gru = nn.GRU(size, hidden, batch_first=True)
+        self.out = nn.Linear(hidden, size)
+        self.start = nn.Parameter(torch.zeros(size))  # the user vector of an empty history
+        if text is None:
+            self.project: nn.Linear | None = None
+        else:
+            self.project = nn.Linear(text.shape[1], size, bias=False)
+            nn.init.normal_(self.project.weight, std=3 / text.shape[1] ** 0.5)
+            self.text_scale = nn.Parameter(torch.tensor(0.05))
+            padded = np.concatenate([text, np.zeros((1, text.shape[1]), np.float32)])
+            self.register_buffer("text", torch.from_numpy(padded), persistent=False)
+
+    @property
+    def padding(self) -> int:
+        return self.id_embedding.num_embeddings - 1
+
+    def items(self) -> Tensor:
+        """(items + 1, size) vectors; the last, of the padding, is zero but for nothing."""
+        vectors = self.id_embedding.weight * self.known
+        if self.project is not None:
+            if self.training:
+                vectors = vectors * (torch.rand(len(vectors), 1, device=vectors.device) > 0.1)
+            vectors = vectors + self.text_scale * self.project(self.text)
+        return vectors
+
+    def forward(self, item: Tensor, liked: Tensor, vectors: Tensor) -> Tensor:
+        """(batch, length) items and 0/1 -> (batch, length + 1, size): the user vector before each place."""
+        x = vectors[item] + self.liked(liked)
+        if self.training:
+            # A comparison of uniforms is several times faster on a CPU than torch's bernoulli dropout.
+            x = x * (torch.rand_like(x) > 0.2) / 0.8
+        states = self.out(self.gru(x)[0])
+        return torch.cat([self.start.expand(len(x), 1, -1), states], dim=1)
+
+    @torch.no_grad()
+    def score(self, points: Points) -> np.ndarray:
+        """(points, items) float32 log-probabilities over the items known from train; others on that scale."""
+        device = self.bias.device
+        vectors = self.items()
+        start = np.maximum(points.start, points.stop - self.MOST_ROWS)
+        rows = start[:, None] + np.arange(max(1, int((points.stop - start).max(initial=0))))
+        inside = rows < points.stop[:, None]
+        rows = np.where(inside, rows, 0)
+        item = torch.from_numpy(np.where(inside, points.log.item[rows], self.padding)).long().to(device)
+        liked = torch.from_numpy((points.log.positive[rows] & inside).astype(np.int64)).to(device)
+        states = self(item, liked, vectors)
+        last = torch.from_numpy(points.stop - start).to(device)
+        logits = states[torch.arange(len(points), device=device), last] @ vectors[:-1].T + self.bias[:-1]
+        masked = logits.masked_fill(self.known[:-1, 0] == 0, -torch.inf)
+        return (logits - masked.logsumexp(dim=1, keepdim=True)).cpu().numpy()
+
+
+class FusionScorer(nn.Module):
+    """Standardised features of (point, item) -> one score: a linear part plus an MLP's correction of it."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, features: int, hidden: int = 64) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("deviation", torch.ones(features))
+        self.linear = nn.Linear(features, 1, bias=False)
+        last = nn.Linear(hidden // 2, 1, bias=False)
+        self.mlp = nn.Sequential(
+            nn.Linear(features, hidden),
+            nn.GELU(),
+            nn.Linear(hidden, hidden // 2),
+            nn.GELU(),
+            last,
+        )
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(last.weight)
+
+    def standardise(self, sample: Tensor) -> None:
+        """Take mean and deviation from a (rows, features) sample."""
+        self.mean.copy_(sample.mean(0))
+        self.deviation.copy_(sample.std(0, correction=0) + 1e-3)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(..., features) -> (...)."""
+        x = ((features - self.mean) / self.deviation).clamp(-8, 8)
+        return (self.linear(x) + self.mlp(x)).squeeze(-1)

@@ -1,0 +1,128 @@
+"""Train the challenger: encoder and user tower, sequence tower, and the MLP scorer that fuses them.
+
+In: data/prepared (pipeline/histories.py). Out: models/challenger (a model folder, pipeline/recommender.py),
+models/ablations (`without_text`, `frozen_text`, and the un-tuned vectors of all items), reports/training
+(curves.csv: phase, step, metric, value; summary.json). Phases: pipeline/challenger.py.
+
+Killed and started again it goes on from the last checkpoint, in .evergreen/checkpoints/<hash of settings,
+data and code>, removed after success.
+Run: python -m pipeline.stages.finetune data/prepared models/challenger models/ablations reports/training
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import resource
+import shutil
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+import pipeline
+from pipeline import recommender
+from pipeline.artifacts import replace_folder, temporary_beside
+from pipeline.challenger import Trained, train
+from pipeline.errors import ConfigError
+from pipeline.histories import Prepared, load_prepared
+from pipeline.params import Params
+from pipeline.run import run
+from pipeline.training import Run
+
+log = logging.getLogger(__name__)
+CHECKPOINTS = Path(".evergreen/checkpoints")
+
+
+def finetune(prepared: Prepared, context: Run) -> Trained:
+    """Same prepared tables, settings, seed and machine: same weights."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        return train(prepared, context)
+    except (RuntimeError, MemoryError) as error:
+        told = str(error).lower()
+        if not (isinstance(error, MemoryError) or "out of memory" in told or "can't allocate" in told):
+            raise
+        size = context.settings.batch_size
+        raise ConfigError(
+            f"params.yaml: finetune.batch_size: out of memory at {size}; try {max(2, size // 2)}"
+        ) from None
+
+
+def checkpoint_key(data: Path, params: Params) -> str:
+    """Hash of everything that a resumed run must share with the one it continues."""
+    digest = hashlib.sha256(params.finetune.model_dump_json().encode() + str(params.seed).encode())
+    sources = sorted(Path(pipeline.__path__[0]).rglob("*.py"))
+    for path in [*sorted(data.glob("*.parquet")), *sources]:
+        digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:16]
+
+
+def _quiet() -> None:
+    """Lightning's notes on settings that are meant."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning_fabric)\.")
+
+
+def main(
+    data: Path, challenger: Path, ablations: Path, training: Path, params: Path = Path("params.yaml")
+) -> None:
+    _quiet()
+    started, settings = time.monotonic(), Params.load(params)
+    prepared = load_prepared(data)
+    summary = json.loads((data / "summary.json").read_text(encoding="utf-8"))
+    folder = CHECKPOINTS / checkpoint_key(data, settings)
+    context = Run(settings.finetune, settings.seed, folder)
+    trained = finetune(prepared, context)
+    card = {
+        **{key: summary.get(key) for key in ("as_of", "train_end", "fit_end", "data_hash")},
+        "seed": settings.seed,
+        "max_length": trained.encoder.max_length,
+        "finetune": settings.finetune.model_dump(),
+        "training": trained.summary,
+    }
+    _write_models(trained, card, prepared, challenger, ablations)
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    figures = {
+        **trained.summary,
+        "seconds": round(time.monotonic() - started, 1),
+        "peak_gib": round(memory, 2),
+    }
+    _write_report(training, figures, context.curves)
+    shutil.rmtree(folder, ignore_errors=True)
+    quality = trained.summary.get("challenger_validation_ndcg@10")
+    log.info(
+        "trained in %.0f s, %.1f GiB at most; validation nDCG@10 %s", figures["seconds"], memory, quality
+    )
+
+
+def _write_models(
+    trained: Trained, card: dict[str, Any], prepared: Prepared, challenger: Path, ablations: Path
+) -> None:
+    beside = temporary_beside(ablations)
+    np.save(beside / recommender.FROZEN, trained.frozen.astype(np.float32))
+    for name, model in trained.models.items():
+        target = temporary_beside(challenger) if name == "challenger" else beside / name
+        encoder = trained.encoder if name == "challenger" else None
+        own = card | {"name": name, "features": model.card["features"]}
+        recommender.save(target, own, prepared.catalogue, model.inputs, model.scorer, model.centre, encoder)
+        if name == "challenger":
+            replace_folder(target, challenger)
+    replace_folder(beside, ablations)
+
+
+def _write_report(folder: Path, figures: dict[str, Any], curves: list[dict[str, Any]]) -> None:
+    beside = temporary_beside(folder)
+    columns = ["phase", "step", "metric", "value"]
+    pd.DataFrame(curves, columns=columns).to_csv(beside / "curves.csv", index=False)
+    (beside / "summary.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    replace_folder(beside, folder)
+
+
+if __name__ == "__main__":
+    run(main)
