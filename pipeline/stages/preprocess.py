@@ -1,0 +1,188 @@
+"""Raw tables -> windows, points, catalogue with texts, and behaviour features.
+
+In: data/raw: interactions/month=*/*.parquet, items.parquet, manifest.json.
+Out: data/prepared:
+  train, validation, test_interactions.parquet   every row of the window and all its raw columns, `fit`,
+                                                 `positive`; by time, ties by a fixed-salt digest
+  test, validation_points.parquet                point_id, user_id, item_id, timestamp
+  items.parquet                                  pipeline/items.py
+  item_features, user_features.parquet           pipeline/behaviour.py
+  summary.json                                   counts of all of it
+The rules of split and points are in pipeline/splitting.py. A raw column named like one of ours (`fit`,
+`positive`, `window`; of items `item_text`, `first_seen`) is kept with `_raw` behind its name.
+Run: python -m pipeline.stages.preprocess data/raw data/prepared
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ibis
+import pandas as pd
+
+from pipeline import behaviour, counting, splitting
+from pipeline import items as catalogue
+from pipeline import tables as t
+from pipeline.artifacts import replace_folder, temporary_beside
+from pipeline.engine import duckdb_connection, named, read_parquet, write_parquet
+from pipeline.errors import ConfigError, DataError
+from pipeline.params import Params, Preprocess
+from pipeline.run import run
+from pipeline.splitting import TEST, TRAIN, VALIDATION, WINDOWS
+
+log = logging.getLogger(__name__)
+
+COLLECT = "run `dvc repro -f collect`"
+FILES = {"train": "train", "validation": "validation", "test": "test_interactions"}
+EVENTS_NAMED = 20
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What `preprocess` makes: expressions still to be computed, one frame, and the counts."""
+
+    tables: dict[str, ibis.Table]  # file name without suffix -> rows in the file's order
+    items: pd.DataFrame
+    summary: dict[str, Any]
+
+
+def preprocess(connection: ibis.BaseBackend, items: pd.DataFrame, settings: Preprocess) -> Prepared:
+    """From the table `interactions` of `connection`, any Ibis backend; it gets named intermediate tables.
+
+    Raises DataError where a window, a success or a point is impossible, ConfigError for the template.
+    """
+    _check(settings)
+    items = items.rename(columns=_raw_names(items.columns, (catalogue.ITEM_TEXT, catalogue.FIRST_SEEN)))
+    template = catalogue.parse_template(settings.item_text, items.columns)
+    rows = connection.table("interactions")
+    taken = _raw_names(rows.columns, ("fit", "positive", "window"))
+    rows = splitting.typed(rows.rename({new: old for old, new in taken.items()}))
+    events = counting.count_events(rows, settings.positive)
+    if warning := counting.mostly_excluded(events, settings.positive):
+        log.warning(warning)
+    by_time = splitting.rows_by_time(rows).to_pandas()
+    cuts = splitting.find_cuts(by_time, settings.validation_share, settings.test_share)
+    rows = splitting.with_windows(rows, cuts, settings.positive)
+    users = named(connection, "users_seen", splitting.seen(rows, t.USER))
+    seen = named(connection, "items_seen", splitting.seen(rows, t.ITEM))
+    windows = counting.count_windows(by_time, cuts, users, seen, settings.min_user_interactions)
+    counting.check_windows(windows, events, settings.positive, settings.min_user_interactions)
+
+    train_end = pd.Timestamp(windows["train"]["last"])
+    table = catalogue.complete(items, seen.select(t.ITEM, "first_seen").to_pandas())
+    table = catalogue.with_text(table, template, settings.max_text_characters, train_end)
+    offer = [t.ITEM, t.AVAILABLE_FROM, t.AVAILABLE_UNTIL]
+    offered = named(connection, "items_offered", ibis.memtable(table[offer]))
+    moments = splitting.moments(rows, offered, settings.max_points_per_user)
+    moments = named(connection, "moments", moments)
+    points = counting.count_points(moments, users, seen, windows)
+    counting.check_points(points)
+    summary = {
+        "train_end": windows["train"]["last"],
+        "fit_end": windows["validation"]["last"],
+        "rows": {"read": int(events["rows"].sum()), "kept": int(by_time["rows"].sum()), "dropped": 0},
+        "windows": windows,
+        "points": points,
+        "repeats": points["test"]["repeats"],
+        "points_capped": points["test"]["capped"],
+        "points_unavailable": points["test"]["unavailable"],
+        "items": catalogue.count_items(table, len(items), train_end),
+        "events": {str(name): int(n) for name, n in events[[t.EVENT, "rows"]].head(EVENTS_NAMED).to_numpy()},
+    }
+    rows = splitting.with_fit(rows, users, settings.min_user_interactions)
+    return Prepared(_tables(rows, moments), table, summary)
+
+
+def _check(settings: Preprocess) -> None:
+    if settings.validation_share + settings.test_share >= 1:
+        raise ConfigError(
+            f"preprocess.validation_share {settings.validation_share:g} and preprocess.test_share "
+            f"{settings.test_share:g} leave nothing for train: their sum must be below 1"
+        )
+
+
+def _raw_names(columns: Iterable[str], ours: tuple[str, ...]) -> dict[str, str]:
+    """Old -> new names of columns that would collide; engines do not tell Fit from fit."""
+    return {name: f"{name}_raw" for name in columns if name.lower() in ours}
+
+
+def _tables(rows: ibis.Table, moments: ibis.Table) -> dict[str, ibis.Table]:
+    train = rows.filter(rows.window == TRAIN)
+    ranges = behaviour.find_ranges(train)
+    windows = {
+        FILES[name]: splitting.in_order(rows.filter(rows.window == number).drop("window"))
+        for number, name in enumerate(WINDOWS)
+    }
+    return windows | {
+        "validation_points": splitting.points(moments, VALIDATION),
+        "test": splitting.points(moments, TEST),
+        "item_features": behaviour.item_features(train, ranges),
+        "user_features": behaviour.user_features(train, ranges),
+    }
+
+
+def read_interactions(raw: Path, connection: ibis.BaseBackend) -> None:
+    """The monthly files as the view `interactions`. Raises DataError if files or columns are missing."""
+    folder = raw / "interactions"
+    files = sorted(folder.rglob("*.parquet"))
+    if not files:
+        raise DataError(f"{folder}: no Parquet file: {COLLECT}")
+    missing = set(t.INTERACTIONS) - set(read_parquet(connection, files, "interactions").columns)
+    if missing:
+        raise DataError(f"{folder}: no column {', '.join(sorted(missing))}: {COLLECT}")
+
+
+def read_manifest(raw: Path) -> dict[str, Any]:
+    """manifest.json of collect. Raises DataError if it is missing or damaged."""
+    path = raw / "manifest.json"
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file: {COLLECT}") from None
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{path}: damaged ({error}): {COLLECT}") from None
+
+
+def write(prepared: Prepared, manifest: dict[str, Any], folder: Path) -> None:
+    """Every file of data/prepared into the empty `folder`."""
+    for name, table in prepared.tables.items():
+        write_parquet(table, folder / f"{name}.parquet")
+    t.write_parquet(prepared.items, folder / "items.parquet")
+    taken = {"as_of": "as_of", "data_hash": "content_hash", "collected": "rows", "rejected": "rejected"}
+    summary = {ours: manifest.get(theirs) for ours, theirs in taken.items()} | prepared.summary
+    text = json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False)
+    (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
+
+
+def main(raw: Path, prepared: Path, params: Path = Path("params.yaml")) -> None:
+    settings = Params.load(params).preprocess
+    manifest, items = read_manifest(raw), t.read_parquet(raw / "items.parquet", "items")
+    partial = temporary_beside(prepared)
+    try:
+        spill = partial / "spill"
+        with duckdb_connection(spill) as connection:
+            read_interactions(raw, connection)
+            result = preprocess(connection, items, settings)
+            write(result, manifest, partial)
+        shutil.rmtree(spill, ignore_errors=True)
+        replace_folder(partial, prepared)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    windows, test = result.summary["windows"], result.summary["points"]["test"]
+    log.info(
+        f"prepared {' + '.join(str(windows[name]['rows']) for name in WINDOWS)} interactions (train + "
+        f"validation + test, train ends {result.summary['train_end']}); {test['points']} test points of "
+        f"{test['users']} users; {len(result.items)} items, "
+        f"{result.summary['items']['without_text']} without text"
+    )
+
+
+if __name__ == "__main__":
+    run(main)
