@@ -295,7 +295,8 @@ def _appoint(
 
 
 def _gains(verdict: dict[str, Any]) -> str:
-    checks = [check for check in verdict["checks"] if str(check.get("name")).startswith("beats_")]
+    beats = [check for check in verdict["checks"] if str(check.get("name")).startswith("beats_")]
+    checks = [check for check in beats if check.get("value") is not None]
     return "; ".join(str(check.get("text")) for check in checks) or "allowed by decide_promotion"
 
 

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import ArtifactError
+from pipeline.errors import ArtifactError, PipelineError
 
 CARD, VERSION, README = "model.json", "version.json", "README.md"
 _BLOCK = 1 << 20  # bytes read at a time
@@ -107,8 +107,11 @@ def pinned(folder: Path) -> Iterator[Path]:
         yield folder
         return
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    path = f"/proc/self/fd/{descriptor}"
     try:
-        yield Path(f"/proc/self/fd/{descriptor}")
+        yield Path(path)
+    except PipelineError as error:
+        raise type(error)(str(error).replace(path, str(folder))) from None
     finally:
         os.close(descriptor)
 

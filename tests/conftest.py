@@ -28,3 +28,17 @@ def trained(trained_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     for name in ("GIT_AUTHOR_NAME", "GIT_COMMITTER_NAME", "GIT_AUTHOR_EMAIL", "GIT_COMMITTER_EMAIL", "EMAIL"):
         monkeypatch.delenv(name, raising=False)
     return Path(shutil.copytree(trained_once, tmp_path / "project", symlinks=True))
+
+
+@pytest.fixture(scope="session")
+def cycled_once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A toy project after its first `evergreen cycle`, and what that printed."""
+    project = toy.new_cycle_project(tmp_path_factory.mktemp("cycle") / "project")
+    done = toy.evergreen(project, "cycle")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return project, done.stdout
+
+
+@pytest.fixture
+def cycled(cycled_once: tuple[Path, str], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(cycled_once[0], tmp_path / "project", symlinks=True))

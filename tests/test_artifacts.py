@@ -99,6 +99,13 @@ def test_leftovers_of_dead_processes_go_and_others_stay(tmp_path):
     assert alive.exists()
 
 
+def test_errors_about_a_pinned_folder_name_the_folder(tmp_path):
+    (tmp_path / "champion").mkdir()
+    with pytest.raises(ArtifactError) as raised, pinned(tmp_path / "champion") as folder:
+        read_card(folder)
+    assert str(raised.value).startswith(f"{tmp_path / 'champion' / 'model.json'}: no such file")
+
+
 def test_reader_of_a_pinned_folder_never_sees_a_mixture(tmp_path):
     final = model(tmp_path / "champion", {"v": 0}, weights="0")
     stop = threading.Event()

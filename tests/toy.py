@@ -131,3 +131,112 @@ def use_challenger(project: Path, seed: int, promote: bool = True, champion: str
 
 def tags(project: Path) -> list[str]:
     return git(project, "tag", "--list").split()
+
+
+# A whole graph, for the cycle
+
+CYCLE_YAML = """
+stages:
+  collect:
+    cmd: python collect.py data/raw
+    deps: [collect.py]
+    params: [collect]
+    outs: [data/raw/rows.txt, data/raw/manifest.json]
+  finetune:
+    cmd: python finetune.py models/challenger
+    deps: [finetune.py, data/raw/rows.txt]
+    params: [seed]
+    outs: [models/challenger]
+  evaluate:
+    cmd: python evaluate.py reports/evaluation.json
+    deps: [evaluate.py, gain.txt, models/challenger, models/champion]
+    outs: [reports/evaluation.json]
+  decide_promotion:
+    cmd: >-
+      python -m pipeline.stages.decide_promotion reports/evaluation.json models/challenger models/champion
+      reports/promotion.json
+    deps: [reports/evaluation.json, models/challenger, models/champion]
+    params: [decide_promotion]
+    outs: [reports/promotion.json]
+  recommend:
+    cmd: python recommend.py recommendations/top_k.parquet
+    deps: [recommend.py, models/champion]
+    outs: [recommendations/top_k.parquet]
+"""
+COLLECT = """
+import json, pathlib, sys
+from pipeline import sources
+from pipeline.errors import DataError
+from pipeline.params import Params
+from pipeline.run import run
+
+def main(out: pathlib.Path) -> None:
+    settings = Params.load(pathlib.Path("params.yaml")).collect
+    text = pathlib.Path(settings.files.interactions).read_text()
+    if "bad" in text:
+        raise DataError("source.csv: row 3: bad; remove it")
+    out.mkdir(parents=True, exist_ok=True)
+    rows = [row for row in text.split() if settings.as_of is None or row[-10:] <= str(settings.as_of)[:10]]
+    (out / "rows.txt").write_text("\\n".join(rows))
+    manifest = {"source": "files", "fingerprint": sources.fingerprint(settings), "as_of": str(settings.as_of)}
+    (out / "manifest.json").write_text(json.dumps(manifest))
+
+run(main)
+"""
+CYCLE_FINETUNE = """
+import json, pathlib, sys, time
+from pipeline.run import die_with_parent
+die_with_parent()
+rows = pathlib.Path("data/raw/rows.txt").read_text()
+if "sleep" in rows:
+    pathlib.Path("asleep.txt").write_text("")
+    time.sleep(60)
+out = pathlib.Path(sys.argv[1])
+out.mkdir(parents=True)
+(out / "weights").write_text(rows)
+(out / "model.json").write_text(json.dumps({"fit_end": rows.split()[-1][-10:]}))
+"""
+EVALUATE = """
+import json, pathlib, sys
+gain = float(pathlib.Path("gain.txt").read_text())
+pair = {"ndcg@10": gain + 0.01, "low": gain, "high": gain + 0.02}
+names = ["popularity", "recent_popularity"]
+names += ["champion"] if pathlib.Path("models/champion/model.json").exists() else []
+fit_end = json.load(open("models/challenger/model.json"))["fit_end"]
+every = {"users": 2, "points": 3, "ndcg@10": 0.13, "ndcg@10_low": 0.1, "ndcg@10_high": 0.16, "recall@10": 0.2}
+models = {"challenger": {"all": every}} | {name: {"all": every | {"ndcg@10": 0.05}} for name in names}
+report = {"as_of": fit_end, "fit_end": fit_end, "models": models, "paired": {name: pair for name in names}}
+out = pathlib.Path(sys.argv[1])
+out.parent.mkdir(exist_ok=True)
+out.write_text(json.dumps(report))
+"""
+RECOMMEND = """
+import pathlib, sys
+out = pathlib.Path(sys.argv[1])
+out.parent.mkdir(exist_ok=True)
+version = pathlib.Path("models/champion/version.json")
+out.write_text(version.read_text() if version.exists() else "none")
+"""
+
+
+def new_cycle_project(folder: Path) -> Path:
+    files = {
+        "collect.py": COLLECT,
+        "finetune.py": CYCLE_FINETUNE,
+        "evaluate.py": EVALUATE,
+        "recommend.py": RECOMMEND,
+        "gain.txt": "0.01",
+        "source.csv": "user,item,1998-01-01\nuser,item,1998-02-01\n",
+    }
+    project = new_project(folder, CYCLE_YAML, **files)
+    set_param(project, "source: movielens-100k", "source: files")
+    set_param(project, "interactions: null", "interactions: source.csv")
+    git(project, "commit", "-q", "-a", "-m", "Bring own data")
+    return project
+
+
+def evergreen(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pipeline", *arguments]
+    return subprocess.run(
+        command, cwd=project, env=environment(), capture_output=True, text=True, check=False
+    )

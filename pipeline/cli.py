@@ -1,0 +1,228 @@
+"""The command `evergreen`. Each command imports what it needs when it runs, so that `--help` is instant."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+
+from pipeline.errors import ConfigError
+from pipeline.run import ENVIRONMENT, guarded
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich"
+)
+registry = typer.Typer(
+    no_args_is_help=True, help="Versions: list, promote, roll back, look where one comes from."
+)
+app.add_typer(registry, name="registry")
+
+JSON = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Reason = Annotated[str | None, typer.Option(help="Why; kept in the registry's record.")]
+
+
+def main() -> None:
+    """Entry point: everything that a user can mend is one line on standard error and exit code 1."""
+    try:
+        code = app(prog_name="evergreen", standalone_mode=False)
+    except Exception as error:
+        # Wrong usage, whichever click typer brings along.
+        text = getattr(error, "format_message", None)
+        if text is None:
+            raise
+        if not text():  # no command given: typer has shown the help
+            raise SystemExit(0) from None
+        print(f"error: {' '.join(text().split()).rstrip('.')}: see `evergreen --help`", file=sys.stderr)
+        raise SystemExit(1) from None
+    raise SystemExit(code if isinstance(code, int) else 0)
+
+
+def command(group: typer.Typer, name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a command that runs in the project's folder, whose errors and interruption become one line."""
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def guard(*arguments: Any, **options: Any) -> None:
+            guarded(lambda: function(*arguments, **options))
+
+        group.command(name)(guard)
+        return function
+
+    return register
+
+
+def project() -> Path:
+    """The folder with params.yaml, here or above; made the working directory."""
+    os.environ.update({key: value for key, value in ENVIRONMENT.items() if key not in os.environ})
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for name in ("dvc", "dvc_data", "dvc_objects", "transformers"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    signal.signal(signal.SIGTERM, _interrupt)
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "params.yaml").is_file() and (folder / "dvc.yaml").is_file():
+            os.chdir(folder)
+            return folder
+    raise ConfigError(
+        f"{here}: neither here nor above are params.yaml and dvc.yaml: go to the project's folder"
+    )
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"evergreen {version('evergreen-recommender')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """[bold]Evergreen[/bold]: a recommender that knows when it has gone stale."""
+
+
+@command(app, "cycle")
+def cycle(
+    as_of: Annotated[
+        str | None,
+        typer.Option(help='Read the data as if it were this moment, e.g. "1998-03-01"; in this run only.'),
+    ] = None,
+) -> None:
+    """The loop once: collect if the source changed, train, evaluate, promote if allowed, recommend.
+
+    With nothing new it says so and runs no stage.
+    """
+    from pipeline.cycle import cycle as run_cycle
+    from pipeline.show import show_results
+
+    root = project()
+    run_cycle(root, as_of)
+    show_results(root)
+
+
+@command(app, "recommend")
+def recommend(
+    user: Annotated[str | None, typer.Option(help="A user_id of the data.")] = None,
+    items: Annotated[
+        str | None, typer.Option(help="A history given in place: item_ids, oldest first.")
+    ] = None,
+    text: Annotated[str | None, typer.Option(help="What is sought, in words.")] = None,
+    k: Annotated[int, typer.Option("-k", help="How many items.")] = 10,
+    as_json: JSON = False,
+) -> None:
+    """The champion's best items for a user, a history (--items ID,ID,...) or a text, with reasons."""
+    from pipeline.lists import listed
+    from pipeline.show import show_list
+
+    root = project()
+    history = None if items is None else [item.strip() for item in items.split(",") if item.strip()]
+    rows = listed(root, user=user, items=history, text=text, k=k)
+    if as_json:
+        _print_json(rows)
+    else:
+        show_list(rows)
+
+
+@command(app, "champion")
+def champion(
+    to: Annotated[Path | None, typer.Option(help="Another folder than models/champion.")] = None,
+) -> None:
+    """Put the champion's folder into models/champion (or elsewhere), verified by hash, never half."""
+    from pipeline.actions import CHAMPION, put_champion
+
+    target = to.absolute() if to else None
+    version, changed = put_champion(project(), target)
+    if version is None:
+        print("no champion yet: `evergreen cycle` trains and promotes the first one")
+    else:
+        print(
+            f"{to or CHAMPION}: {version.name}, {'put there' if changed else 'already there'}, hash verified"
+        )
+
+
+@command(registry, "list")
+def list_versions(as_json: JSON = False) -> None:
+    """Versions, newest first: dates, quality, commit, and whether the model can be had."""
+    from pipeline.registry import versions_table
+    from pipeline.show import show_versions
+
+    rows = versions_table(project())
+    if as_json:
+        _print_json(rows)
+    else:
+        show_versions(rows)
+
+
+@command(registry, "promote")
+def promote(
+    reason: Reason = None,
+    approve: Annotated[bool, typer.Option("--approve", help="Give the approval of a person.")] = False,
+) -> None:
+    """Make models/challenger the champion, if reports/promotion.json allows it."""
+    from pipeline.actions import promote as act
+    from pipeline.git import Git
+    from pipeline.registry import read_state
+
+    root = project()
+    before = read_state(Git(root)).champion
+    version = act(root, reason=reason, approve=approve)
+    if version == before:
+        print(f"{version.name} is this model and already the champion: nothing to do")
+        return
+    print(f"{version.name} is the champion: {version.record.get('reason')}")
+    _next_steps()
+
+
+@command(registry, "rollback")
+def rollback(
+    to: Annotated[
+        str | None, typer.Option(help="A version; by default the one that the champion replaced.")
+    ] = None,
+    reason: Reason = None,
+) -> None:
+    """Make an earlier version the champion again. Works offline."""
+    from pipeline.actions import rollback as act
+
+    version = act(project(), to=to, reason=reason)
+    print(f"{version.name} is the champion")
+    _next_steps()
+
+
+@command(registry, "lineage")
+def lineage(
+    version: Annotated[str, typer.Argument(help="e.g. v2.0.0, or `champion`.")], as_json: JSON = False
+) -> None:
+    """Where a version comes from: commit, params, data manifest, fingerprint of the source."""
+    from pipeline.registry import lineage as find
+    from pipeline.show import show_lineage
+
+    found = find(project(), version)
+    if as_json:
+        _print_json(found)
+    else:
+        show_lineage(found)
+
+
+def _next_steps() -> None:
+    print("`evergreen champion` puts it into models/champion; `git push --tags` shares it")
+
+
+def _print_json(content: object) -> None:
+    print(json.dumps(content, indent=2, ensure_ascii=False))

@@ -1,0 +1,110 @@
+"""`dvc` as a process of its own: nothing of it is imported here, and nothing of it outlives us.
+
+A killed dvc orphans the stage it runs, which later overwrites its successor's outputs. So dvc and its stages
+get a process group of their own: interrupted, we interrupt, then kill, the whole group; killed, the kernel
+kills dvc with us.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import PipelineError
+from pipeline.run import ENVIRONMENT, ERROR_FILE, die_with_parent
+
+GRACE_SECONDS = 10
+
+
+class StageFailed(PipelineError):
+    """A stage ended with an error; the message is the stage's own where it gave one."""
+
+
+def repro(root: Path, *arguments: str) -> None:
+    """`dvc repro ARGUMENTS`, its output shown. Raises StageFailed with the stage's own line."""
+    with tempfile.TemporaryDirectory(prefix="evergreen-") as folder:
+        error_file = Path(folder) / "error"
+        code, _ = _run(root, ["repro", *arguments], {ERROR_FILE: str(error_file)}, show=True)
+        if code:
+            said = error_file.read_text(encoding="utf-8") if error_file.is_file() else ""
+            line = said.strip().removeprefix("error: ")
+            raise StageFailed(line or f"`dvc repro {' '.join(arguments)}` failed: what it says is above")
+
+
+def status(root: Path) -> dict[str, list[str]]:
+    """What changed since each stage last ran, e.g. {"finetune": ["params.yaml: seed", "models/champion"]}."""
+    code, output = _run(root, ["status", "--json"], {}, show=False)
+    try:
+        found = json.loads(output.strip().splitlines()[-1])
+    except (ValueError, IndexError):
+        raise PipelineError(f"`dvc status` failed ({code}): {_last_line(output)}") from None
+    return {stage: _changes(entries) for stage, entries in found.items()}
+
+
+def _changes(entries: list[Any]) -> list[str]:
+    """The paths of one stage's entry in `dvc status --json`; params with their keys."""
+    names: list[str] = []
+    for entry in entries:
+        if isinstance(entry, str):
+            names.append(entry)  # "changed command", "always changed"
+            continue
+        for change in entry.values():
+            for path, what in change.items():
+                names += [f"{path}: {key}" for key in what] if isinstance(what, dict) else [path]
+    return list(dict.fromkeys(names))
+
+
+def _run(root: Path, arguments: list[str], environment: dict[str, str], show: bool) -> tuple[int, str]:
+    """(exit code, standard output and error if not shown)."""
+    binaries = str(Path(sys.executable).parent)  # stages say `python`: ours
+    path = f"{binaries}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dvc", *arguments],
+        cwd=root,
+        env={**ENVIRONMENT, **os.environ, "PATH": path, **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=None if show else subprocess.PIPE,
+        stderr=None if show else subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+        start_new_session=True,
+        preexec_fn=die_with_parent,
+    )
+    try:
+        output, _ = process.communicate()
+    except BaseException:
+        _stop(process)
+        raise
+    return process.returncode, output or ""
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    """Interrupt the group, give it time to tidy up, then kill what is left of it."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if _signal(process, number):
+            try:
+                process.wait(GRACE_SECONDS)
+                break
+            except subprocess.TimeoutExpired:
+                continue
+    _signal(process, signal.SIGKILL)
+    process.wait()
+
+
+def _signal(process: subprocess.Popen[str], number: signal.Signals) -> bool:
+    try:
+        os.killpg(process.pid, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _last_line(output: str) -> str:
+    lines = [line for line in output.strip().splitlines() if line.strip()]
+    return lines[-1] if lines else "no output"

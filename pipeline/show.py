@@ -1,0 +1,164 @@
+"""Tables for the terminal: results of the evaluation, recommendations, versions and their lineage.
+
+Titles and reasons come from the data: they are shown as they are, without markup or control characters.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from pipeline.errors import ArtifactError
+
+REPORTS = {
+    "reports/evaluation.html": "figures, curves and examples, to be read",
+    "reports/evaluation.json": "every figure",
+    "reports/promotion.json": "the verdict, check by check",
+    "recommendations/top_k.parquet": "the champion's lists for every user",
+}
+_FIRST = ("challenger", "champion")
+_WIDTH = 120  # where the output is no terminal
+
+
+def show_results(root: Path) -> None:
+    """Models by nDCG@10, challenger and champion first, and where the reports are."""
+    evaluation = _read(root / "reports" / "evaluation.json")
+    models, paired = evaluation.get("models") or {}, evaluation.get("paired") or {}
+    one = (models.get("challenger") or {}).get("all") or {}
+    counts = f"{one.get('users', '?')} users, {one.get('points', '?')} test points"
+    table = _table(
+        ("model", "nDCG@10", "95 % interval", "recall@10", "MRR@10", "coverage@10", "challenger − model"),
+        title=f"{counts}, fitted to {evaluation.get('fit_end')}, as of {evaluation.get('as_of')}",
+    )
+    for name in sorted(models, key=lambda name: _place(name, models)):
+        row = models[name].get("all") or {}
+        table.add_row(
+            name,
+            _number(row.get("ndcg@10")),
+            _interval(row.get("ndcg@10_low"), row.get("ndcg@10_high")),
+            *(_number(row.get(key)) for key in ("recall@10", "mrr@10", "coverage@10")),
+            _pair(paired.get(name)),
+            style="bold" if name in _FIRST else None,
+        )
+    console = _console()
+    console.print(table)
+    for path, content in REPORTS.items():
+        if (root / path).exists():
+            console.print(Text(f"{path:<32}{content}"))
+
+
+def show_list(rows: list[dict[str, Any]]) -> None:
+    """What `evergreen recommend` found."""
+    table = _table(("", "item", "title", "score", "why"), right=("", "score"))
+    for row in rows:
+        score = "by popularity" if row["score"] is None else f"{row['score']:.3f}"
+        cells = (str(row["rank"]), row["item_id"], row["title"] or "", score, "; ".join(row["reasons"]))
+        table.add_row(*map(_plain, cells))
+    _console().print(table)
+
+
+def show_versions(rows: list[dict[str, Any]]) -> None:
+    """What `evergreen registry list` found."""
+    if not rows:
+        _console().print("no version yet: `evergreen cycle` trains and promotes the first one")
+        return
+    table = _table(("version", "", "since", "fit_end", "nDCG@10", "commit", "model in"), right=("nDCG@10",))
+    for row in rows:
+        cells = (
+            row["version"],
+            row["status"],
+            row["when"],
+            row["fit_end"],
+            _number(headline(row["metrics"])),
+            row["commit"][:10],
+            row["objects"],
+        )
+        style = "bold" if row["status"] == "champion" else "red" if row["objects"] == "missing" else None
+        table.add_row(*(_plain(str(cell or "")) for cell in cells), style=style)
+    _console().print(table)
+
+
+def headline(metrics: Any) -> Any:
+    """nDCG@10 on all points among the flat figures of reports/metrics.json."""
+    found = metrics if isinstance(metrics, dict) else {}
+    return next((found[key] for key in found if key.split(".")[-1] == "ndcg@10"), None)
+
+
+def show_lineage(found: dict[str, Any]) -> None:
+    """What `evergreen registry lineage` found, from the version down to the source."""
+    record, manifest = found["record"], found["manifest"] or {}
+    rows = json.dumps(manifest.get("rows"))
+    lines = {
+        "version": f"{found['version']}: {record.get('reason')}",
+        "made": f"{record.get('when')} by {record.get('who')}",
+        "champion": "; ".join(
+            f"{a.get('when')} ({a.get('action')}: {a.get('reason')})" for a in found["appointments"]
+        )
+        or "never",
+        "model": f"hash {record.get('artifact_hash')}, fitted to {record.get('fit_end')}",
+        "metrics": json.dumps(record.get("metrics")),
+        "commit": f"{found['commit']}, on top of {found['based_on']}",
+        "params": f"git show {found['commit'][:10]}:params.yaml",
+        "data": f"as of {manifest.get('as_of')}, hash {manifest.get('content_hash')}, rows {rows}",
+        "source": f"{manifest.get('source')}, fingerprint {manifest.get('fingerprint')}",
+    }
+    console = _console()
+    for key, value in lines.items():
+        console.print(_plain(f"{key:<10}{value}"), soft_wrap=True)
+    for path, md5 in found["outputs"].items():
+        console.print(_plain(f"{'output':<10}{path}  {md5}"), soft_wrap=True)
+
+
+def _console() -> Console:
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(width=_WIDTH, highlight=False)
+
+
+def _table(columns: tuple[str, ...], title: str | None = None, right: tuple[str, ...] | None = None) -> Table:
+    """`right`: columns aligned to the right; by default all but the first."""
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
+    for place, column in enumerate(columns):
+        to_right = place > 0 if right is None else column in right
+        table.add_column(column, justify="right" if to_right else "left")
+    return table
+
+
+def _plain(text: str) -> Text:
+    return Text("".join(character if character.isprintable() else " " for character in text))
+
+
+def _place(name: str, models: dict[str, Any]) -> tuple[bool, bool, float]:
+    gain = (models[name].get("all") or {}).get("ndcg@10")
+    return name != "challenger", name not in _FIRST, -gain if isinstance(gain, int | float) else 1.0
+
+
+def _number(value: Any, sign: str = "") -> str:
+    return f"{value:{sign}.4f}" if isinstance(value, int | float) else "-"
+
+
+def _interval(low: Any, high: Any, sign: str = "") -> str:
+    return f"{_number(low, sign)} .. {_number(high, sign)}"
+
+
+def _pair(pair: dict[str, Any] | None) -> str:
+    if not pair:
+        return ""
+    return f"{_number(pair.get('ndcg@10'), '+')}  [{_interval(pair.get('low'), pair.get('high'), '+')}]"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        evaluation = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: no such file: run `dvc repro evaluate`") from None
+    except ValueError as error:
+        raise ArtifactError(f"{path}: damaged ({error}): run `dvc repro --force evaluate`") from None
+    if not isinstance(evaluation, dict):
+        raise ArtifactError(f"{path}: not a JSON object: run `dvc repro --force evaluate`")
+    return evaluation

@@ -1,0 +1,128 @@
+"""The champion's lists for every user of the data, ready to be looked up.
+
+In: data/prepared (pipeline/histories.py) and models/champion. Out: recommendations/top_k.parquet, a row per user
+and rank: user_id, rank (from 1), item_id, score (null: not scored, listed by popularity), reasons (list of
+sentences), version (of the champion). A user's history is all of the user's rows; the moment is the data's
+as_of. Without a champion the table is empty.
+
+    python -m pipeline.stages.recommend data/prepared models/champion recommendations/top_k.parquet
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import tables as t
+from pipeline.artifacts import has_model, pinned
+from pipeline.histories import Points, Prepared, load_prepared
+from pipeline.params import Params
+from pipeline.params import Recommend as Settings
+from pipeline.run import run
+
+if TYPE_CHECKING:
+    from pipeline.recommender import Recommender
+
+log = logging.getLogger(__name__)
+SCHEMA = pa.schema(
+    [
+        (t.USER, pa.string()),
+        ("rank", pa.int32()),
+        (t.ITEM, pa.string()),
+        ("score", pa.float32()),
+        ("reasons", pa.list_(pa.string())),
+        ("version", pa.string()),
+    ]
+)
+USERS_AT_ONCE = 1000  # explained and written together; scoring makes its own, smaller chunks
+
+
+def recommend(model: Recommender, prepared: Prepared, as_of: int, settings: Settings) -> Iterator[pa.Table]:
+    """Tables of SCHEMA, users in order of their ids. `as_of`: microseconds; all rows are history."""
+    from pipeline.ranking import popularity_order, rank_points
+
+    catalogue = prepared.catalogue
+    order = popularity_order(model.inputs.statistics.popularity[:, 0], catalogue.ids)
+    for points in moments(prepared, as_of).chunks(USERS_AT_ONCE):
+        top, scores = rank_points(model, points, catalogue, order, settings.k)
+        users = prepared.user_ids[points.user]
+        yield as_table(users, catalogue.ids, top, scores, model.reasons(points, top), model.version)
+
+
+def moments(prepared: Prepared, as_of: int) -> Points:
+    """One point per user, just after as_of and after all that is known."""
+    users = len(prepared.user_ids)
+    moment = max(as_of, int(prepared.log.time.max(initial=0))) + 1
+    nothing = np.full(users, -1, np.int32)
+    return prepared.log.points(np.arange(users, dtype=np.int32), nothing, np.full(users, moment, np.int64))
+
+
+def as_table(
+    users: np.ndarray,
+    item_ids: np.ndarray,
+    top: np.ndarray,
+    scores: np.ndarray,
+    reasons: list[list[list[str]]],
+    version: str | None,
+) -> pa.Table:
+    """(users, k) item indices (-1: no item) and scores, with reasons of the listed items, as rows of SCHEMA."""
+    row, place = np.nonzero(top >= 0)
+    columns = {
+        t.USER: users[row],
+        "rank": place + 1,
+        t.ITEM: item_ids[top[row, place]],
+        "score": pa.array(scores[row, place], pa.float32(), from_pandas=True),
+        "reasons": [sentences for of_user in reasons for sentences in of_user],
+        "version": [version] * len(row),
+    }
+    return pa.table(columns, schema=SCHEMA)
+
+
+def main(prepared: Path, champion: Path, top_k: Path, params: Path = Path("params.yaml")) -> None:
+    settings = Params.load(params).recommend
+    if not has_model(champion):
+        write(top_k, [])
+        log.info("no champion yet: no recommendations; `evergreen cycle` trains and promotes one")
+        return
+    from pipeline.recommender import Recommender
+
+    data = load_prepared(prepared)
+    with pinned(champion) as folder:
+        model = Recommender.load(folder, data.catalogue.items, "champion")
+        write(top_k, recommend(model, data, _as_of(prepared), settings))
+    users = len(data.user_ids)
+    log.info("top %d of %d users by %s", settings.k, users, model.version or "an unnamed champion")
+
+
+def write(path: Path, tables: Iterable[pa.Table]) -> None:
+    """One Parquet file, put in place when it is complete."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        with pq.ParquetWriter(temporary, SCHEMA) as writer:
+            for table in tables:
+                writer.write_table(table)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _as_of(prepared: Path) -> int:
+    """Microseconds, from summary.json; 0 if it does not say."""
+    try:
+        text = json.loads((prepared / "summary.json").read_text(encoding="utf-8")).get("as_of")
+        return int(datetime.fromisoformat(text).timestamp() * 1_000_000)
+    except (OSError, ValueError, TypeError):
+        return 0
+
+
+if __name__ == "__main__":
+    run(main)
