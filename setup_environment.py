@@ -114,9 +114,10 @@ def install(root: Path, venv: Path, extras: list[str]) -> None:
 
 def compile_modules(python: str, site_packages: Path) -> None:
     """Ahead of the first start, for all; where PYTHONDONTWRITEBYTECODE is set nothing else ever would."""
-    command = [python, "-m", "compileall", "-qq", "-j", "0", "-x", "/tests?/|/testing/", str(site_packages)]
+    compileall = [python, "-W", "ignore", "-m", "compileall", "-qq", "-j", "0", "-x", "/tests?/|/testing/"]
     print("environment: compiling modules", flush=True)
-    subprocess.run(command, check=False)  # some packages carry templates that are not Python: no failure
+    # Not checked: some packages carry templates that are not Python.
+    subprocess.run([*compileall, str(site_packages)], check=False)
 
 
 def set_up(root: Path, extras: set[str]) -> None:
