@@ -11,7 +11,7 @@ resamples, so that differences are paired; over items where items, not users, ar
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import scipy.sparse as sp
@@ -131,20 +131,23 @@ def list_means(listed: np.ndarray, item_values: np.ndarray) -> np.ndarray:
         return total / present.sum(axis=1)
 
 
-def list_diversity(listed: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    """(points,) 1 - mean cosine of all pairs of a list; `vectors` (items, d) unit or zero rows.
+def list_diversity(listed: np.ndarray, vectors: np.ndarray, cutoffs: Sequence[int]) -> np.ndarray:
+    """(points, cutoffs) 1 - mean cosine of all pairs of the first k; `vectors` (items, d) unit or zero rows.
 
     Zero rows (items without a vector) are left out; NaN if fewer than two items remain. The sum over pairs
-    is (|sum of vectors|^2 - n) / 2, so no pair is formed.
+    is (|sum of vectors|^2 - n) / 2, so no pair is formed. `cutoffs` ascend, the last at most the lists' k.
     """
     with_zero = np.vstack([vectors, np.zeros((1, vectors.shape[1]), vectors.dtype)])  # -1: the zero row
     has = np.asarray(with_zero.any(axis=1))
-    result = np.full(len(listed), np.nan)
+    listed = listed[:, : cutoffs[-1]]
+    begins = [0, *cutoffs[:-1]]
+    result = np.full((len(listed), len(cutoffs)), np.nan)
     for block in blocks(len(listed), listed.shape[1] * max(vectors.shape[1], 1)):
-        count = has[listed[block]].sum(axis=1).astype(float)
-        total = with_zero[listed[block]].sum(axis=1, dtype=np.float64)
+        present = has[listed[block]].astype(float)
+        count = np.cumsum(np.add.reduceat(present, begins, axis=1), axis=1)
+        total = np.cumsum(np.add.reduceat(with_zero[listed[block]], begins, axis=1), axis=1, dtype=np.float64)
         pairs = np.where(count > 1, count * (count - 1), np.nan)
-        result[block] = 1 - (np.square(total).sum(axis=1) - count) / pairs
+        result[block] = 1 - (np.square(total).sum(axis=2) - count) / pairs
     return result
 
 

@@ -1,0 +1,338 @@
+"""Rank every test point by every model, measure with intervals, and write the report.
+
+In: data/prepared, models/{challenger,ablations,champion}, reports/training (curves.csv, summary.json).
+Out, in reports/:
+  evaluation.json       models -> slice -> figures, paired differences challenger - model, tuned settings
+  metrics.json          the headline figures, flat
+  ranked_lists.parquet  model, point_id, rank 1..k, item_id, score (null: not scored, listed by popularity)
+  evaluation.html       for people (pipeline/report.py)
+Rule: the contract's protocol. Baselines are fitted on train and tuned on validation (pipeline/tuning.py);
+lists by pipeline/ranking.py; figures by pipeline/figures.py and pipeline/metrics.py.
+
+    python -m pipeline.stages.evaluate data/prepared models/challenger models/ablations models/champion \\
+        reports
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from pipeline import tables as t
+from pipeline.artifacts import folder_hash, has_model, pinned, read_card
+from pipeline.baselines import Scorer, popularity, train_rows
+from pipeline.content import VectorScorer, category_matrix
+from pipeline.examples import examples, moment
+from pipeline.figures import (
+    CHALLENGER,
+    HEADLINE,
+    Measured,
+    Question,
+    by_history_length,
+    by_popularity_decile,
+)
+from pipeline.findings import difference, kind, ranked
+from pipeline.histories import Catalogue, Prepared, load_prepared
+from pipeline.params import Evaluate, Params
+from pipeline.ranking import popularity_order, rank_points
+from pipeline.report import render
+from pipeline.run import run
+from pipeline.tuning import Fitted, fit_baselines
+
+log = logging.getLogger(__name__)
+
+CHAMPION, ABLATIONS = "champion", ("without_text", "frozen_text")
+VALIDATION, TEST = "validation", "test"
+BASELINES = 7
+COLUMNS = ("recall@10", "mrr@10", "coverage@10")  # of the closing table
+NAMES = ["model", "point_id", "item_id"]
+SCHEMA = pa.schema(
+    [
+        ("model", pa.string()),
+        ("point_id", pa.string()),
+        ("rank", pa.int32()),
+        ("item_id", pa.string()),
+        ("score", pa.float32()),
+    ]
+)
+
+Lists = dict[str, tuple[np.ndarray, np.ndarray]]  # model -> (points, k) item indices, scores
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """`figures` as in evaluation.json, without what only files know; `lists` of every model."""
+
+    figures: Json
+    lists: Lists
+
+
+def evaluate(
+    prepared: Prepared,
+    scorers: Mapping[str, Scorer],
+    settings: Evaluate,
+    seed: int,
+    *,
+    vectors: np.ndarray | None = None,
+    same: Mapping[str, str] | None = None,
+    progress: Callable[[str], object] = lambda name: None,
+) -> Evaluation:
+    """Every model's lists at the test points, and their figures.
+
+    `vectors` (items, d): un-tuned text vectors, for diversity (else categories are). `same`: name -> the
+    model whose lists it shares (a champion that is the challenger). `progress` hears each name in its turn.
+    """
+    items = len(prepared.catalogue)
+    counts = popularity(prepared.log, train_rows(prepared.log), items)
+    order = popularity_order(counts, prepared.catalogue.ids)
+    lists: Lists = {}
+    seconds = {}
+    for name, scorer in scorers.items():
+        progress(name)
+        begin = time.perf_counter()
+        lists[name] = rank_points(scorer, prepared.test, prepared.catalogue, order, settings.k)
+        seconds[name] = time.perf_counter() - begin
+    lists |= {name: lists[other] for name, other in (same or {}).items()}
+    lists = {name: lists[name] for name in sorted(lists, key=_place)}
+    unit, source = _similarity(vectors, prepared.catalogue)
+    question = Question(
+        prepared.test, prepared.catalogue, counts, order, unit, settings.k, settings.bootstrap_samples, seed
+    )
+    progress("figures")
+    measured = Measured.of(question, {name: listed for name, (listed, _) in lists.items()})
+    models, paired = measured.all_slices()
+    figures = {
+        "k": settings.k,
+        "models": models,
+        "paired": {name: pairs["all"] for name, pairs in paired.items()},
+        "paired_slices": paired,
+        "best_baseline": _best_baseline(models),
+        "by_history_length": measured.rows(by_history_length(prepared.test), "bucket"),
+        "by_popularity_decile": measured.rows(by_popularity_decile(prepared.test, order), "decile"),
+        "diversity_of": source,
+        "seconds": seconds,
+    }
+    return Evaluation(figures, lists)
+
+
+def _place(name: str) -> int:
+    """Ours first, then the ablations, then the baselines; otherwise as given."""
+    first = (CHALLENGER, CHAMPION, *ABLATIONS)
+    return first.index(name) if name in first else len(first)
+
+
+def _similarity(vectors: np.ndarray | None, catalogue: Catalogue) -> tuple[np.ndarray, str | None]:
+    """((items, d) unit or zero rows, what they are): of texts, where there are any, else of categories."""
+    if vectors is not None and vectors.any():
+        return VectorScorer.of(vectors).vectors, "texts"
+    categories = category_matrix(catalogue).toarray()
+    norms = np.linalg.norm(categories, axis=1, keepdims=True)
+    return categories / np.where(norms > 0, norms, 1), "categories" if categories.any() else None
+
+
+def _best_baseline(models: Mapping[str, Json]) -> str | None:
+    """The baseline with the highest nDCG@10 on all test points: chosen after the fact."""
+    found = {name: by["all"][HEADLINE] for name, by in models.items() if kind(name) == "baseline"}
+    known = {name: value for name, value in found.items() if not math.isnan(value)}
+    return max(known, key=lambda name: known[name]) if known else None
+
+
+def headline(figures: Json) -> Json:
+    """Ten flat figures of the challenger: DVC's metrics file. Six digits, so that differences can be read."""
+    by, best = figures["models"].get(CHALLENGER, {}), figures["best_baseline"]
+    everywhere = by.get("all", {})
+    pair = figures["paired"].get(best, {})
+    found = {key: everywhere.get(key) for key in (HEADLINE, "recall@10", "mrr@10", "coverage@10")}
+    found |= {
+        f"{HEADLINE}_{name}": by.get(name, {}).get(HEADLINE) for name in ("warm", "cold_items", "cold_users")
+    }
+    found |= {"gain_over_best_baseline": pair.get(HEADLINE), "gain_over_best_baseline_low": pair.get("low")}
+    rounded = {key: None if value is None else round(float(value), 6) for key, value in found.items()}
+    return rounded | {"users": everywhere.get("users")}
+
+
+def verdict(figures: Json) -> str:
+    """One line: does the challenger beat the best baseline?"""
+    best = figures["best_baseline"]
+    pair = difference(figures, best or "")
+    if pair.value is None or pair.low is None or pair.high is None:
+        return "the challenger was not compared with a baseline"
+    said = {
+        "yes": f"challenger beats the best baseline ({best})",
+        "no": f"challenger does not beat the best baseline ({best}): it is worse",
+        "unsure": f"challenger does not surely beat the best baseline ({best})",
+    }[pair.answer]
+    return f"{said} by {pair.value:+.4f} [{pair.low:+.4f}, {pair.high:+.4f}] nDCG@10"
+
+
+def write_lists(lists: Lists, prepared: Prepared, path: Path) -> None:
+    """One row group a model; the same lists give the same bytes."""
+    ids = pa.array(prepared.catalogue.ids, pa.string())
+    points = pa.array(prepared.test_point_ids, pa.string())
+    with pq.ParquetWriter(path, SCHEMA, compression="zstd", use_dictionary=NAMES) as writer:
+        for name, (listed, scores) in lists.items():
+            point, place = np.nonzero(listed >= 0)
+            score = scores[point, place]
+            columns = [
+                pa.repeat(name, len(point)).cast(pa.string()),
+                points.take(pa.array(point)),
+                pa.array(place + 1, pa.int32()),
+                ids.take(pa.array(listed[point, place])),
+                pa.array(score, pa.float32(), mask=np.isnan(score)),
+            ]
+            writer.write_table(pa.table(columns, schema=SCHEMA), row_group_size=max(len(point), 1))
+
+
+def facts(data: Path, challenger: Path, training: Path, prepared: Prepared) -> Json:
+    """What only files know: dates, windows, how the challenger was trained."""
+    summary, card = _read_json(data / "summary.json"), read_card(challenger)
+    windows = {name: dict(window) for name, window in summary.get("windows", {}).items()}
+    points = {VALIDATION: prepared.validation, TEST: prepared.test}
+    for name, asked in points.items():
+        windows[name] = windows.get(name, {}) | {"points": len(asked)}
+    counted = {key: summary.get(key) for key in ("repeats", "points_capped", "points_unavailable")}
+    told = _read_json(training / "summary.json") or card.get("training") or {}
+    return {
+        "as_of": summary.get("as_of") or moment(prepared.log.time.max()),
+        "train_end": moment(prepared.train_end),
+        "fit_end": card.get("fit_end") or summary.get("fit_end"),
+        "data_hash": summary.get("data_hash"),
+        "split": windows | {key: value for key, value in counted.items() if value is not None},
+        "training": told,
+    }
+
+
+def _read_json(path: Path) -> Json:
+    """The object, {} if there is none."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def chosen(fitted: Mapping[str, Fitted], training: Json) -> Json:
+    """The settings that validation chose, and the figures it chose by."""
+    validation = {name: {HEADLINE: found.validation} for name, found in fitted.items()}
+    for name in (CHALLENGER, *ABLATIONS):
+        if (value := training.get(f"{name}_validation_{HEADLINE}")) is not None:
+            validation[name] = {HEADLINE: value}
+    return {
+        "settings_chosen_on": VALIDATION,
+        "tuned": {name: found.settings for name, found in fitted.items() if found.settings},
+        "validation": validation,
+    }
+
+
+def as_json(value: Any) -> Any:
+    """NaN as null, infinity as text, numpy's numbers as numbers."""
+    if isinstance(value, Mapping):
+        return {str(key): as_json(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_json(entry) for entry in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else "infinite"
+    return value
+
+
+def _write(path: Path, text: str) -> None:
+    with t.renamed(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _write_json(path: Path, value: Any) -> None:
+    _write(path, json.dumps(as_json(value), indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def show(figures: Json) -> None:
+    """The closing table on stderr, best first, and the verdict."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("model", no_wrap=True)
+    for column in (HEADLINE, "95 % interval", *COLUMNS):
+        table.add_column(column, justify="right", no_wrap=True)
+    for name, by in ranked(figures["models"]).items():
+        row = by["all"]
+        ends = f"{row[f'{HEADLINE}_low']:.4f} to {row[f'{HEADLINE}_high']:.4f}"
+        table.add_row(name, f"{row[HEADLINE]:.4f}", ends, *(f"{row[column]:.4f}" for column in COLUMNS))
+    Console(stderr=True).print(table)
+    log.info("%s", verdict(figures))
+
+
+def main(
+    data: Path,
+    challenger: Path,
+    ablations: Path,
+    champion: Path,
+    reports: Path,
+    params: Path = Path("params.yaml"),
+) -> None:
+    settings = Params.load(params)
+    prepared = load_prepared(data)
+    vectors, scorers, same = _load(prepared, challenger, ablations, champion)
+    total = 2 * BASELINES + len(scorers)
+    with tqdm(total=total, desc="evaluate", unit="model", disable=None, leave=False) as bar:
+
+        def tell(name: str) -> None:
+            bar.set_postfix_str(name)
+            bar.update()
+
+        fitted = fit_baselines(prepared, vectors, settings.seed, lambda name: tell(f"tuning {name}"))
+        scorers |= {name: found.scorer for name, found in fitted.items()}
+        result = evaluate(
+            prepared, scorers, settings.evaluate, settings.seed, vectors=vectors, same=same, progress=tell
+        )
+    known = facts(data, challenger, reports / "training", prepared)
+    figures = known | {"seed": settings.seed} | chosen(fitted, known["training"]) | result.figures
+    for name, found in fitted.items():
+        figures["seconds"][name] += found.seconds
+    write(figures, result.lists, prepared, scorers[CHALLENGER], reports)
+    show(figures)
+
+
+def _load(
+    prepared: Prepared, challenger: Path, ablations: Path, champion: Path
+) -> tuple[np.ndarray, dict[str, Scorer], dict[str, str]]:
+    """(un-tuned text vectors, the trained models, the champion's twin if it is one of them)."""
+    from pipeline.recommender import frozen_vectors, load_scorers
+
+    with pinned(champion) as held:
+        scorers = load_scorers(challenger, ablations, held, prepared)
+        if has_model(held) and folder_hash(held) == folder_hash(challenger):
+            del scorers[CHAMPION]
+            return frozen_vectors(ablations, prepared.catalogue), scorers, {CHAMPION: CHALLENGER}
+    return frozen_vectors(ablations, prepared.catalogue), scorers, {}
+
+
+def write(figures: Json, lists: Lists, prepared: Prepared, scorer: Scorer, reports: Path) -> None:
+    """The four files, each put in place when it is complete; evaluation.json, which decides, comes last."""
+    reports.mkdir(parents=True, exist_ok=True)
+    curves = reports / "training" / "curves.csv"
+    page = render(
+        as_json(figures),
+        examples(prepared, lists[CHALLENGER][0], scorer),
+        pd.read_csv(curves) if curves.is_file() else None,
+    )
+    with t.renamed(reports / "ranked_lists.parquet") as temporary:
+        write_lists(lists, prepared, temporary)
+    _write(reports / "evaluation.html", page)
+    _write_json(reports / "metrics.json", headline(figures))
+    _write_json(reports / "evaluation.json", figures)
+
+
+if __name__ == "__main__":
+    run(main)
