@@ -80,7 +80,8 @@ def check_items(frame: pd.DataFrame) -> tuple[pd.DataFrame, Counts]:
         moments, bad = optional(frame, name, as_moments) or (empty(frame, t.MOMENT), no(frame))
         items[name], unreadable = moments, unreadable | bad
     items = _one_a_key(_with_further(items, frame), t.ITEM)
-    items[t.CATEGORIES] = [cell if isinstance(cell, list) else [] for cell in items[t.CATEGORIES]]
+    filled = [cell if isinstance(cell, list) else [] for cell in items[t.CATEGORIES]]
+    items[t.CATEGORIES] = pd.Series(filled, items.index, dtype=object)
     counts = {"kept": len(items), "duplicates": len(frame) - len(items)}
     return items, {**counts, "unreadable_dates": int(unreadable.sum())}
 

@@ -45,7 +45,7 @@ def check(frame: pd.DataFrame, table: str, where: str) -> pd.DataFrame:
         _schema(table).validate(frame, lazy=True)
     except SchemaErrors as error:
         cases = error.failure_cases
-        problems = dict.fromkeys(_problem(case) for case in cases.to_dict("records"))
+        problems = dict.fromkeys(_problem(case, frame) for case in cases.to_dict("records"))
         more = f"; and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise DataError(f"{where}: {'; '.join(list(problems)[:3])}{more}") from None
     return frame
@@ -191,14 +191,14 @@ def _are_lists_of_text(column: pd.Series) -> bool:
     return all(isinstance(cell, list) and all(isinstance(text, str) for text in cell) for cell in column)
 
 
-def _problem(case: dict[str, Any]) -> str:
+def _problem(case: dict[str, Any], frame: pd.DataFrame) -> str:
     """One failure case of pandera in our words."""
     check_name, found = str(case["check"]), case["failure_case"]
     if check_name == "column_in_dataframe":
         return f"no column {found}"
     column = case["column"]
     if check_name.startswith("dtype"):
-        return f"column {column}: type {found}, should be {_wanted(check_name)}"
+        return f"column {column}: type {frame[column].dtype}, should be {_wanted(check_name)}"
     if check_name == "not_nullable":
         return f"column {column}: empty cells"
     if check_name == "field_uniqueness":
@@ -207,4 +207,5 @@ def _problem(case: dict[str, Any]) -> str:
 
 
 def _wanted(check_name: str) -> str:
-    return check_name.removeprefix("dtype('").removesuffix("')")
+    name = check_name.removeprefix("dtype('").removesuffix("')")
+    return "str" if name.startswith("str") else name

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 from collections.abc import Iterable
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ NO_NUMBER = [*NO_ID, "NA", "N/A"]
 
 # Epochs tell their unit by their size: 1973 to 5138 do not overlap (1e11 s is the year 5138, 1e11 ms 1973).
 _MILLISECONDS, _MICROSECONDS, _NANOSECONDS = 10**11, 10**14, 10**17
+_NEVER = np.iinfo(np.int64).min  # microseconds; numpy's NaT
 _INTEGER = r"[+-]?\d{1,18}|[+-]?[1-8]\d{18}"
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,2})?"
 
@@ -68,18 +71,20 @@ def as_moments(column: pd.Series) -> tuple[pd.Series, pd.Series]:
     if pd.api.types.is_datetime64_any_dtype(column.dtype):
         return pd.to_datetime(column, utc=True).astype(MOMENT), pd.Series(False, column.index)
     if pd.api.types.is_integer_dtype(column.dtype) and not column.isna().any():
-        micros = pd.Series(_epochs(column.to_numpy(dtype=np.int64)), column.index)
-        return pd.to_datetime(micros, unit="us", utc=True).astype(MOMENT), pd.Series(False, column.index)
+        moments = _from_micros(_epochs(column.to_numpy(dtype=np.int64)), column.index)
+        return moments, moments.isna()
     text = as_text(column).str.strip()
     text = text.mask(text.isin(NO_NUMBER))
     moments = pd.Series(pd.NaT, column.index, dtype=MOMENT)
-    for is_kind, convert in ((_is(text, _INTEGER), _from_integers), (_is(text, _NUMBER), _from_floats)):
-        rows = is_kind & moments.isna()
+    integers, numbers = _is(text, _INTEGER), _is(text, _NUMBER)
+    kinds = [
+        (integers, _from_integers),
+        (numbers & ~integers, _from_floats),
+        (_is(text, r"\d{4}[-/\d].*") & ~numbers, _from_iso),
+    ]
+    for rows, convert in kinds:
         if rows.any():
             moments[rows] = convert(text[rows])
-    rows = _is(text, r"\d{4}[-/\d].*") & ~_is(text, _NUMBER)
-    if rows.any():
-        moments[rows] = _from_iso(text[rows])
     return moments, text.notna() & moments.isna()
 
 
@@ -119,17 +124,18 @@ def _cell_text(cell: Any) -> str | None:
     if isinstance(cell, bytes):
         return cell.decode("utf-8", "replace")
     if isinstance(cell, list | tuple | dict | np.ndarray):
-        return json.dumps(cell, ensure_ascii=False, default=lambda part: getattr(part, "tolist", str)())
+        return json.dumps(cell, ensure_ascii=False, default=_plain)
     if pd.isna(cell):
         return None
     if hasattr(cell, "isoformat"):
         return str(cell.isoformat())
-    # A float or decimal that is a whole number is written as one.
-    return (
-        str(int(cell))
-        if not isinstance(cell, bool) and np.isfinite(cell) and cell == int(cell)
-        else str(cell)
-    )
+    if isinstance(cell, float | np.floating | Decimal) and math.isfinite(cell) and cell == int(cell):
+        return str(int(cell))
+    return str(cell)
+
+
+def _plain(part: Any) -> Any:
+    return part.tolist() if hasattr(part, "tolist") else str(part)
 
 
 def _is(text: pd.Series, pattern: str) -> pd.Series:
@@ -148,13 +154,12 @@ def _epochs(numbers: np.ndarray) -> np.ndarray:
         calendar = pd.to_datetime(pd.Series(numbers[days].astype(str)), format="%Y%m%d", errors="coerce")
         if calendar.notna().mean() > 0.5:
             micros = calendar.astype("datetime64[us]").astype("int64").to_numpy()
-            result[days] = np.where(calendar.isna(), np.iinfo(np.int64).min, micros)  # that is NaT
+            result[days] = np.where(calendar.isna(), _NEVER, micros)
     return result
 
 
 def _from_integers(text: pd.Series) -> pd.Series:
-    micros = _epochs(text.astype("int64").to_numpy())
-    return pd.Series(micros.view("datetime64[us]"), text.index).dt.tz_localize("UTC")
+    return _from_micros(_epochs(text.astype("int64").to_numpy()), text.index)
 
 
 def _from_floats(text: pd.Series) -> pd.Series:
@@ -163,11 +168,14 @@ def _from_floats(text: pd.Series) -> pd.Series:
     scale = np.select(
         [size < _MILLISECONDS, size < _MICROSECONDS, size < _NANOSECONDS], [1e6, 1e3, 1.0], 1e-3
     )
-    micros = np.where(size < 9e18, np.round(numbers * scale), np.nan)
-    valid = np.isfinite(micros)
-    result = np.full(len(micros), np.iinfo(np.int64).min)
-    result[valid] = micros[valid].astype(np.int64)
-    return pd.Series(result.view("datetime64[us]"), text.index).dt.tz_localize("UTC")
+    valid = size < 9e18
+    micros = np.full(len(numbers), _NEVER)
+    micros[valid] = np.round(numbers[valid] * scale[valid]).astype(np.int64)
+    return _from_micros(micros, text.index)
+
+
+def _from_micros(micros: np.ndarray, index: pd.Index) -> pd.Series:
+    return pd.Series(micros.view("datetime64[us]"), index).dt.tz_localize("UTC")
 
 
 def _from_iso(text: pd.Series) -> pd.Series:

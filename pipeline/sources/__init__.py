@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,6 +68,16 @@ def fingerprint(settings: Collect) -> str:
     """Changes if and only if the contents of the source do (or another source is named)."""
     digest: str = load(settings.source).fingerprint(settings)
     return hashlib.sha256(f"{settings.source}\0{digest}".encode()).hexdigest()
+
+
+def existing(settings: Collect) -> Path:
+    """collect.path. Raises ConfigError if it is null, DataError if nothing is there."""
+    if not settings.path:
+        raise ConfigError("collect.path: null; name the data to read")
+    path = Path(settings.path)
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder: correct collect.path")
+    return path
 
 
 def digest_of(files: Iterable[Path]) -> str:

@@ -102,6 +102,8 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
                 yield io.BytesIO(stream.read()) if kind(path) == "parquet" else stream  # type: ignore[misc]
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{path}: damaged gzip ({error}): bring the file again") from None
+    except PermissionError:
+        raise DataError(f"{path}: not readable: change its permissions") from None
 
 
 def _parquet_file(stream: IO[bytes], path: Path) -> pq.ParquetFile:

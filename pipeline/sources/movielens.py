@@ -19,9 +19,9 @@ from typing import Any
 import pandas as pd
 
 from pipeline import tables as t
-from pipeline.errors import ConfigError, DataError
+from pipeline.errors import DataError
 from pipeline.params import Collect
-from pipeline.sources import PLACE, RAW, REASON, Tables, _movies, digest_of
+from pipeline.sources import PLACE, RAW, REASON, Tables, _movies, digest_of, existing
 from pipeline.sources._delimited import Dialect
 from pipeline.sources._delimited import read as read_delimited
 from pipeline.sources._download import download
@@ -72,14 +72,9 @@ def fingerprint(settings: Collect) -> str:
 
 
 def _path(settings: Collect) -> Path:
-    if settings.path:
-        path = Path(settings.path)
-        if not path.exists():
-            raise DataError(f"{path}: no such folder or archive: correct collect.path")
-        return path
-    if settings.url:
+    if settings.url and not settings.path:
         return download(settings.url, settings.sha256)
-    raise ConfigError("collect.path: null; name a folder or zip of MovieLens, or give collect.url")
+    return existing(settings)
 
 
 def _layout(path: Path) -> tuple[Files, str]:

@@ -1,0 +1,153 @@
+import io
+from typing import Any
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.errors import DataError
+from pipeline.sources import PLACE, RAW, REASON, _delimited
+from pipeline.sources._delimited import Dialect, read
+
+
+def frame(text: str | bytes, dialect: Dialect | None = None) -> pd.DataFrame:
+    data = text.encode() if isinstance(text, str) else text
+    return pd.concat(list(read(io.BytesIO(data), "x.csv", dialect or Dialect())), ignore_index=True)
+
+
+def good(table: pd.DataFrame) -> list[list[str]]:
+    rows = table[table[REASON].isna()] if REASON in table else table
+    return rows.drop(columns=[PLACE, REASON, RAW], errors="ignore").to_numpy().tolist()
+
+
+def bad(table: pd.DataFrame) -> list[tuple[str, str, str]]:
+    rows = table[table[REASON].notna()]
+    return list(zip(rows[PLACE], rows[REASON], rows[RAW], strict=True))
+
+
+@pytest.mark.parametrize("quoted", ["1,2,3", '1,2,"3"'])  # a quote sends the block through the careful path
+def test_rows_with_a_wrong_number_of_fields_cost_only_themselves(quoted: str) -> None:
+    table = frame(f"a,b,c\n{quoted}\n4,5,6\n7,8\n1,2,3,4\n007,,9\n")
+    assert good(table) == [["1", "2", "3"], ["4", "5", "6"], ["007", "", "9"]]
+    assert bad(table) == [
+        ("x.csv:4", "wrong_number_of_fields", "7,8"),
+        ("x.csv:5", "wrong_number_of_fields", "1,2,3,4"),
+    ]
+    assert table[PLACE].tolist()[:3] == ["x.csv:2", "x.csv:3", "x.csv:6"]
+
+
+def test_an_unclosed_quote_does_not_swallow_the_rest() -> None:
+    table = frame('a,b\n1,"x\n2,y\n3,z\n')
+    assert good(table) == [["2", "y"], ["3", "z"]]
+    assert bad(table) == [("x.csv:2", "unclosed_quote", '1,"x')]
+
+
+def test_two_unclosed_quotes_do_not_make_one_row_of_what_lies_between() -> None:
+    table = frame('a,b\n1,"x\n2,y\n3,"z\n4,w\n')
+    assert good(table) == [["2", "y"], ["4", "w"]]
+    assert [reason for _, reason, _ in bad(table)] == ["unclosed_quote"] * 2
+
+
+def test_a_quoted_field_may_hold_line_breaks_quotes_and_commas() -> None:
+    table = frame('a,b\r\n1,"two\r\nlines, ""so"" to say"\r\n2,5" nail\r\n3,"x"\r\n')
+    assert good(table) == [["1", 'two\r\nlines, "so" to say'], ["2", '5" nail'], ["3", "x"]]
+    assert table[PLACE].tolist() == ["x.csv:2", "x.csv:4", "x.csv:5"]
+
+
+def test_text_after_a_closing_quote_is_a_broken_row() -> None:
+    assert bad(frame('a,b\n1,"x"y\n2,z\n')) == [("x.csv:2", "misplaced_quote", '1,"x"y')]
+
+
+def test_bytes_that_are_no_utf8_cost_their_row() -> None:
+    table = frame("a,b\n1,é\n".encode() + "2,é\n".encode("latin-1") + b"3,x\n")
+    assert good(table) == [["1", "é"], ["3", "x"]]
+    assert bad(table) == [("x.csv:3", "not_utf8", "2,\\xe9")]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("\ufeffa,b\n1,2\n", [["1", "2"]]),
+        ("\n\na,b\n\n1,2\n\n", [["1", "2"]]),
+        ("a,b\n1,2", [["1", "2"]]),
+        ("a;b\n1;2,5\n", [["1", "2,5"]]),
+        ("a\tb\n1\t2\n", [["1", "2"]]),
+        ('"a","b"\n"1","2"\n', [["1", "2"]]),
+        ("a,b\n", []),
+    ],
+)
+def test_shapes_of_files(text: str, expected: list[list[str]]) -> None:
+    table = frame(text)
+    assert table.columns.tolist() == ["a", "b", PLACE]
+    assert good(table) == expected
+
+
+def test_columns_get_names_of_their_own() -> None:
+    assert frame(",a,a\n1,2,3\n").columns.tolist() == ["column_1", "a", "a_2", PLACE]
+
+
+def test_quotes_of_tab_separated_text_may_mean_nothing() -> None:
+    table = frame('a\tb\n1\t"Why" she said\n2\t"open\n3\t"x\ty"\n', Dialect("\t", literal_quotes=True))
+    assert good(table) == [["1", '"Why" she said'], ["2", '"open'], ["3", "x\ty"]]
+
+
+def test_a_delimiter_of_two_characters_and_another_encoding() -> None:
+    dialect = Dialect("::", names=("a", "b"), quoting=False, encoding="latin-1")
+    table = frame('1::Misérables "Les": x\n2::y::z\n'.encode("latin-1"), dialect)
+    assert good(table) == [["1", 'Misérables "Les": x']]
+    assert bad(table) == [("x.csv:2", "wrong_number_of_fields", "2::y::z")]
+
+
+@pytest.mark.parametrize("data", [b"", b"\n\n", b"\xef\xbb\xbf"])
+def test_an_empty_file_is_named(data: bytes) -> None:
+    with pytest.raises(DataError, match=r"x\.csv: empty"):
+        frame(data)
+
+
+@pytest.mark.parametrize("data", ["a,b\n1,2\n".encode("utf-16"), b"a,\xff\n1,2\n", b"\x00\x01\x02"])
+def test_a_header_that_is_no_text_is_named(data: bytes) -> None:
+    with pytest.raises(DataError, match=r"x\.csv: the header is not UTF-8 text: convert the file to UTF-8"):
+        frame(data)
+
+
+def test_a_line_without_end_is_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_delimited, "LONGEST_LINE", 100)
+    with pytest.raises(DataError, match="is it a text file"):
+        frame(b"x" * 1000)
+
+
+rows = st.lists(
+    st.sampled_from(
+        ["1,2", "1", "1,2,3", '1,"2"', '1,"2\n3"', '"', '1,"2', 'x",y', "é,ü", "1,\udcff", '"a""b",c']
+    ),
+    max_size=12,
+)
+
+
+@given(rows, st.integers(1, 12))
+@settings(max_examples=60, deadline=None)
+def test_blocks_and_paths_do_not_change_the_result(lines: list[str], size: int) -> None:
+    data = b"a,b\n" + "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
+    whole = frame(data)
+    block, simple = _delimited.BLOCK, _delimited._simple
+    try:
+        _delimited.BLOCK = size
+        in_pieces = frame(data)
+        _delimited.BLOCK = block
+        _delimited._simple = lambda data, dialect: None  # type: ignore[assignment]
+        carefully = frame(data)
+    finally:
+        _delimited.BLOCK, _delimited._simple = block, simple
+    for other in (in_pieces, carefully):
+        assert summary(other) == summary(whole)
+
+
+def summary(table: pd.DataFrame) -> list[Any]:
+    return sorted(table.astype("str").fillna("").to_dict("records"), key=lambda row: int(row[PLACE][6:]))
+
+
+def test_texts_of_100_kb_go_through_both_paths() -> None:
+    long = "ü" * 100_000
+    assert good(frame(f"a,b\n1,{long}\n")) == [["1", long]]
+    assert good(frame(f'a,b\n1,"{long}"\n')) == [["1", long]]

@@ -1,0 +1,297 @@
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from collecting import interactions, items, of_files, rejected, run, written
+
+from pipeline import sources
+from pipeline.errors import ConfigError, DataError
+from pipeline.sources.files import fingerprint, read
+
+HEADER = "user_id,item_id,timestamp"
+ROW = "007,a,1580472000"
+
+
+def first(path: Path | str, **changes: Any) -> pd.DataFrame:
+    return next(iter(read(of_files(path, **changes)).interactions))
+
+
+def table(rows: list[dict[str, Any]]) -> pa.Table:
+    return pa.Table.from_pylist(rows)
+
+
+ROWS = [
+    {"user_id": "007", "item_id": "a", "timestamp": "2020-01-31T12:00:00Z", "value": 1.5},
+    {"user_id": "8", "item_id": "b", "timestamp": "2020-01-31T12:00:01Z", "value": None},
+]
+
+
+def as_csv(path: Path, delimiter: str = ",") -> bytes:
+    lines = [
+        delimiter.join(ROWS[0]),
+        *(delimiter.join(str(cell or "") for cell in row.values()) for row in ROWS),
+    ]
+    return "".join(f"{line}\r\n" for line in lines).encode()
+
+
+def as_json(path: Path) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in ROWS).encode()
+
+
+def as_parquet(path: Path) -> bytes:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table(ROWS), sink)
+    return sink.getvalue().to_pybytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("x.csv", as_csv),
+        ("x.tsv", lambda path: as_csv(path, "\t")),
+        ("x.jsonl", as_json),
+        ("x.ndjson", as_json),
+        ("x.parquet", as_parquet),
+    ],
+)
+@pytest.mark.parametrize("zipped", [False, True])
+def test_every_format_plain_and_gzipped_gives_the_same(
+    tmp_path: Path, name: str, make: Any, zipped: bool
+) -> None:
+    data = make(tmp_path)
+    path = tmp_path / (name + ".gz" if zipped else name)
+    path.write_bytes(gzip.compress(data) if zipped else data)
+    frame = interactions(run(tmp_path, of_files(path)))
+    assert frame["user_id"].tolist() == ["007", "8"]
+    assert frame["item_id"].tolist() == ["a", "b"]
+    assert frame["timestamp"].astype("int64").tolist() == [1_580_472_000_000_000, 1_580_472_001_000_000]
+    assert frame["event"].tolist() == ["interaction"] * 2
+    assert frame["value"].tolist()[0] == 1.5
+    assert frame["value"].isna().tolist() == [False, True]
+
+
+def test_a_glob_reads_its_files_in_order_of_name(tmp_path: Path) -> None:
+    for name in ("b", "a"):
+        written(tmp_path / f"{name}.csv", HEADER, f"{name},x,1")
+    chunks = list(read(of_files(tmp_path / "*.csv")).interactions)
+    assert [chunk["user_id"].tolist() for chunk in chunks] == [["a"], ["b"]]
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        {"user_id": "who", "item_id": "what", "timestamp": "when"},
+        {"who": "user_id", "what": "item_id", "when": "timestamp"},
+        {"interactions.user_id": "who", "item_id": "what", "when": "interactions.timestamp"},
+    ],
+)
+def test_columns_are_mapped_either_way(tmp_path: Path, columns: dict[str, str]) -> None:
+    frame = first(written(tmp_path / "x.csv", "who,what,when,shop", "1,2,3,4"), columns=columns)
+    assert frame.drop(columns="_place").to_dict("records") == [
+        {"user_id": "1", "item_id": "2", "timestamp": "3", "shop": "4"}
+    ]
+
+
+@pytest.mark.parametrize("constant", [{"constant": "purchase"}, "=purchase", "purchase"])
+def test_event_may_be_a_constant(tmp_path: Path, constant: Any) -> None:
+    path = written(tmp_path / "x.csv", HEADER, ROW)
+    frame = first(path, columns={"event": constant, "value": 2})
+    assert frame["event"].tolist() == ["purchase"]
+    assert frame["value"].tolist() == [2]
+
+
+def test_event_names_a_column_if_there_is_one(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.csv", f"{HEADER},type", f"{ROW},click")
+    assert first(path, columns={"event": "type"})["event"].tolist() == ["click"]
+
+
+def test_a_column_may_be_left_out(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.csv", f"{HEADER},text", f"{ROW},secret")
+    assert "text" in first(path)
+    assert "text" not in first(path, columns={"text": None})
+
+
+def test_further_columns_that_look_like_ours_get_another_name(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.csv", f"{HEADER},Timestamp,month,value,stars", f"{ROW},t,m,v,5")
+    frame = first(path, columns={"value": "stars"})
+    assert frame.columns.tolist() == [
+        "value", "user_id", "item_id", "timestamp", "file_Timestamp", "file_month", "file_value", "_place",
+    ]  # fmt: skip
+
+
+def test_items_come_from_the_first_filled_cell_in_time(tmp_path: Path) -> None:
+    path = written(
+        tmp_path / "x.csv",
+        f"{HEADER},title,description,categories,year,text",
+        "1,a,2020-01-02,Later,,x|y,,nice",
+        "1,a,2020-01-01,,about a,,,bad",
+        "2,b,2020-01-01,Second,,,1999,",
+        "3,b,2020-01-01,First,,z,2001,",
+    )
+    for named in (None, path):
+        raw = run(tmp_path, of_files(path, items=named))
+        found = items(raw)
+        assert found["title"].to_dict() == {"a": "Later", "b": "First"}  # of a tie the first by the alphabet
+        assert found.loc["a", "text"] == "about a"
+        assert found["categories"].to_dict() == {"a": ["x", "y"], "b": ["z"]}
+        assert found["year"].fillna(0).to_dict() == {"a": 0, "b": 1999}
+        frame = interactions(raw)
+        assert sorted(frame["text"].dropna()) == ["bad", "nice"]
+        assert frame.columns.tolist() == ["user_id", "item_id", "timestamp", "event", "value", "text"]
+
+
+def test_rows_of_the_future_describe_no_item(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.csv", f"{HEADER},title", "1,a,2020-01-01,", "1,a,2020-01-03,Spoiler")
+    assert items(run(tmp_path, of_files(path, as_of="2020-01-02")))["title"].isna().all()
+
+
+def test_items_and_users_have_files_of_their_own(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.csv", "user,item,time,text", "007,01,1580472000,a review")
+    things = written(
+        tmp_path / "items.csv",
+        "item,name,description,categories,price,zip",
+        "01,A,long,x|y,2.5,001",
+        "02,B,,,1,7",
+        "01,,,z,,",
+        ",no id,,,,",
+    )
+    people = written(tmp_path / "users.csv", "user,age", "007,30", "8,", "8,41")
+    columns = {"user_id": "user", "item_id": "item", "timestamp": "time", "title": "name"}
+    raw = run(tmp_path, of_files(path, items=things, users=people, columns=columns, max_rejected_share=0.5))
+    found = items(raw)
+    assert found["title"].to_dict() == {"01": "A", "02": "B"}
+    assert found["text"].fillna("").to_dict() == {"01": "long", "02": ""}
+    assert found["categories"].to_dict() == {"01": ["x", "y"], "02": []}
+    assert found["price"].tolist() == [2.5, 1.0]
+    assert found["zip"].tolist() == ["001", "7"]
+    assert pd.read_parquet(raw / "users.parquet").to_dict("list") == {
+        "user_id": ["007", "8"],
+        "age": [30, 41],
+    }
+    assert interactions(raw)["text"].tolist() == ["a review"]
+    manifest = json.loads((raw / "manifest.json").read_text())
+    assert manifest["item_rows"] == {"kept": 2, "duplicates": 1, "unreadable_dates": 0}
+    assert manifest["user_rows"] == {"kept": 2, "duplicates": 1}
+    assert manifest["rejected"] == {"items": {"no_item_id": 1}}
+
+
+def test_one_mapping_may_differ_by_table(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.csv", f"{HEADER},body,summary", f"{ROW},review,s")
+    things = written(tmp_path / "items.csv", "item_id,body,summary", "a,kept,about a")
+    raw = run(tmp_path, of_files(path, items=things, columns={"text": "body", "items.text": "summary"}))
+    assert interactions(raw)["text"].tolist() == ["review"]
+    assert items(raw).loc["a", ["text", "body"]].tolist() == ["about a", "kept"]
+
+
+def test_an_item_column_of_the_interactions_can_be_named(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.csv", f"{HEADER},maker,price", f"{ROW},Acme,3.5")
+    raw = run(tmp_path, of_files(path, columns={"items.brand": "maker", "items.text": "price"}))
+    assert items(raw).loc["a", ["brand", "text"]].tolist() == ["Acme", "3.5"]
+    assert "maker" not in interactions(raw)
+
+
+def test_parquet_keeps_types_long_ids_and_lists(tmp_path: Path) -> None:
+    rows = [
+        {"user_id": 9007199254740993, "item_id": 1.0, "timestamp": 1580472000, "paid": True},
+        {"user_id": None, "item_id": 2.0, "timestamp": 1580472000, "paid": None},
+    ]
+    pq.write_table(table(rows), tmp_path / "x.parquet")
+    things = pa.table({"item_id": pa.array(["1", "2"]).dictionary_encode(), "categories": [["a", "b"], None]})
+    pq.write_table(things, tmp_path / "items.parquet")
+    section = of_files(tmp_path / "x.parquet", items=tmp_path / "items.parquet", max_rejected_share=0.5)
+    raw = run(tmp_path, section)
+    frame = interactions(raw)
+    assert frame[["user_id", "item_id", "paid"]].values.tolist() == [["9007199254740993", "1", True]]
+    assert items(raw)["categories"].tolist() == [["a", "b"], []]
+    assert rejected(raw)[["reason", "place"]].to_numpy().tolist() == [["no_user_id", "x.parquet:2"]]
+
+
+def test_json_lines_of_all_shapes(tmp_path: Path) -> None:
+    path = written(
+        tmp_path / "x.jsonl",
+        '{"user_id": 7, "item_id": "007", "timestamp": 1580472000.5, "more": {"a": [1]}}',
+        "",
+        '{"user_id": "7", "item_id": 7, "timestamp": "2020-01-31", "value": true, "new": "\\ud83d"}',
+        '{"user_id": 7, "item_id": ',
+        "[1, 2]",
+    )
+    raw = run(tmp_path, of_files(path, max_rejected_share=0.5))
+    frame = interactions(raw)
+    assert frame[["user_id", "item_id", "value"]].fillna(-1).values.tolist() == [
+        ["7", "7", 1.0],
+        ["7", "007", -1.0],
+    ]
+    assert frame["more"].tolist()[1] == '{"a": [1]}'
+    assert frame["new"].tolist()[0] == "?"
+    assert rejected(raw)[["reason", "place"]].to_numpy().tolist() == [
+        ["not_json", "x.jsonl:4"],
+        ["not_json", "x.jsonl:5"],
+    ]
+
+
+def test_the_fingerprint_follows_the_contents(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.csv", HEADER, ROW)
+    section = of_files(path)
+    before = fingerprint(section)
+    path.rename(tmp_path / "y.csv")
+    assert fingerprint(of_files(tmp_path / "y.csv")) == before
+    written(path, HEADER, ROW, "8,b,1580472001")
+    assert fingerprint(section) != before
+    assert sources.fingerprint(section) == sources.fingerprint(section)
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (
+            {"item_id": "sku"},
+            r"x\.csv: no column 'sku' for item_id; columns there: user_id, thing, timestamp, c1, c2, c3, c4, "
+            r"c5, c6, c7, \.\.\. \(12 in all\); name it in collect\.files\.columns, like item_id: user_id",
+        ),
+        ({"item_id": "thing", "title": "name"}, "no column 'name' for title; .*; correct .*columns.title"),
+        ({"item_id": "thing", "thing": "item_id"}, "item_id is named twice"),
+        ({"item_id": {"column": "thing"}}, "item_id: write the file's column or {constant: value}"),
+        ({"item_id": "thing", "users.age": "c1"}, "no column 'c1' for age; .*correct .*users.age"),
+    ],
+)
+def test_a_mapping_that_fits_nothing_is_named(tmp_path: Path, columns: dict[str, Any], message: str) -> None:
+    header = "user_id,thing,timestamp," + ",".join(f"c{number}" for number in range(1, 10))
+    path = written(tmp_path / "x.csv", header, "1,2,3" + ",0" * 9)
+    with pytest.raises((DataError, ConfigError), match=message):
+        read(of_files(path, columns=columns))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("none.csv", None, r"none\.csv: no such file: correct collect\.files\.interactions"),
+        ("none*.csv", None, r"none\*\.csv: no file matches: correct collect\.files\.interactions"),
+        ("", None, r"a folder: name its files, like .*/\*\.csv"),
+        ("x.xlsx", b"", r"x\.xlsx: unknown kind of file: rename it to end in \.csv"),
+        ("x.csv", b"", r"x\.csv: empty"),
+        ("x.jsonl", b"\n", r"x\.jsonl: empty"),
+        ("x.json", b'[{"user_id": 1}]', r"x\.json: a JSON array: write one object a line"),
+        ("x.parquet", b"PAR1 not", r"x\.parquet: not a Parquet file"),
+        ("x.csv.gz", b"not gzip", r"x\.csv\.gz: damaged gzip"),
+        ("x.csv.gz", gzip.compress(b"a" * 9999)[:30], r"x\.csv\.gz: damaged gzip"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str, content: Any, message: str) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises((DataError, ConfigError), match=message):
+        list(read(of_files(tmp_path / name)).interactions)
+
+
+def test_no_file_named_at_all() -> None:
+    with pytest.raises(ConfigError, match=r"collect\.files\.interactions: null; name a file"):
+        read(
+            of_files("x").model_copy(
+                update={"files": of_files("x").files.model_copy(update={"interactions": None})}
+            )
+        )
