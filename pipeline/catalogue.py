@@ -10,7 +10,7 @@ from pipeline import tables as t
 from pipeline.errors import DataError
 from pipeline.rejected import Rejected
 from pipeline.sources import OF_ITEM, PLACE, RAW, REASON
-from pipeline.values import as_ids, as_lists, as_moments, as_text, as_typed
+from pipeline.values import as_ids, as_lists, as_moments, as_prose, as_text, as_typed
 
 Counts = dict[str, int]
 
@@ -57,7 +57,7 @@ def _with_further(ours: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
 def describe_items(described: dict[str, pd.DataFrame], kept: pd.DataFrame) -> None:
     """Update column -> (item_id, timestamp, cell): an item's first filled cell, ties by the cell."""
     for name in (name for name in kept if name.startswith(OF_ITEM)):
-        cell = kept[name] if pd.api.types.is_numeric_dtype(kept[name].dtype) else as_text(kept[name])
+        cell = kept[name] if pd.api.types.is_numeric_dtype(kept[name].dtype) else as_prose(kept[name])
         rows = pd.DataFrame({t.ITEM: kept[t.ITEM], t.TIME: kept[t.TIME], "cell": cell}).dropna()
         if name in described:
             rows = pd.concat([described[name], rows]) if len(rows) else described[name]
@@ -71,7 +71,7 @@ def check_items(frame: pd.DataFrame) -> tuple[pd.DataFrame, Counts]:
     """(items in the contract's types, counts): rows of one item_id become one of their first filled cells."""
     items = pd.DataFrame({t.ITEM: as_ids(frame[t.ITEM])})
     for name in (t.TITLE, t.TEXT):
-        text = optional(frame, name, as_text)
+        text = optional(frame, name, as_prose)
         items[name] = empty(frame, "str") if text is None else text
     lists = optional(frame, t.CATEGORIES, as_lists)
     items[t.CATEGORIES] = empty(frame, object) if lists is None else lists.where(lists.str.len() > 0, None)

@@ -21,6 +21,12 @@ from pipeline.tables import MOMENT
 NO_ID = ["", "nan", "NaN", "null", "NULL", "None", "<NA>", "\\N"]  # how writers spell a missing value
 NO_NUMBER = [*NO_ID, "NA", "N/A"]
 
+_TRUTH = {
+    word: str(value)
+    for value, words in ((1, "true True TRUE"), (0, "false False FALSE"))
+    for word in words.split()
+}
+
 # Epochs tell their unit by their size: 1973 to 5138 do not overlap (1e11 s is the year 5138, 1e11 ms 1973).
 _MILLISECONDS, _MICROSECONDS, _NANOSECONDS = 10**11, 10**14, 10**17
 _NEVER = np.iinfo(np.int64).min  # microseconds; numpy's NaT
@@ -48,6 +54,15 @@ def as_text(column: pd.Series) -> pd.Series:
     return text.mask(text == "")
 
 
+def as_prose(column: pd.Series) -> pd.Series:
+    """as_text, but a list is its texts in one line (descriptions that come as lists of paragraphs)."""
+    if column.dtype == object:
+        column = column.map(
+            lambda cell: " ".join(_flat(cell)) if isinstance(cell, list | np.ndarray) else cell
+        )
+    return as_text(column)
+
+
 def as_numbers(column: pd.Series) -> tuple[pd.Series, pd.Series]:
     """(float64, which cells hold something that is no finite number)."""
     if pd.api.types.is_numeric_dtype(column.dtype):
@@ -55,7 +70,7 @@ def as_numbers(column: pd.Series) -> tuple[pd.Series, pd.Series]:
         bad = np.isinf(numbers)
         return numbers.mask(bad), bad
     text = as_text(column).str.strip()
-    text = text.mask(text.isin(NO_NUMBER)).replace({"True": "1", "False": "0"})
+    text = text.mask(text.isin(NO_NUMBER)).replace(_TRUTH)
     numbers = pd.to_numeric(text, errors="coerce").astype("float64")
     numbers = numbers.mask(np.isinf(numbers))
     return numbers, text.notna() & numbers.isna()

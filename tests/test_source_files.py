@@ -234,6 +234,37 @@ def test_json_lines_of_all_shapes(tmp_path: Path) -> None:
     ]
 
 
+def test_reviews_and_products_of_a_shop_in_json_lines(tmp_path: Path) -> None:
+    review = {"rating": 5.0, "title": "Great", "text": "Works", "images": [], "asin": "B1", "parent": "B0"}
+    review |= {"user_id": "AG", "timestamp": 1588687728923, "verified": True}
+    product = {"parent": "B0", "title": "Lamp", "description": ["Bright.", "Small."], "price": None}
+    product |= {"categories": [["Home", "Light"]], "features": ["a", "b"]}
+    product |= {"details": {"Brand": "X"}, "videos": [{"url": "u"}]}
+    path = written(tmp_path / "reviews.jsonl", json.dumps(review))
+    things = written(tmp_path / "products.jsonl", json.dumps(product))
+    raw = run(tmp_path, of_files(path, items=things, columns={"item_id": "parent", "value": "rating"}))
+    row = interactions(raw).iloc[0]
+    assert row[["user_id", "item_id", "value", "text", "file_title"]].tolist() == [
+        "AG",
+        "B0",
+        5.0,
+        "Works",
+        "Great",
+    ]
+    assert row["timestamp"] == pd.Timestamp(1588687728923, unit="ms", tz="UTC")
+    found = items(raw).loc["B0"]
+    assert found[["title", "text", "categories"]].tolist() == ["Lamp", "Bright. Small.", ["Home", "Light"]]
+    assert found["features"] == ["a", "b"]
+    assert found[["details", "videos"]].tolist() == ['{"Brand": "X"}', '[{"url": "u"}]']
+
+
+def test_a_column_named_like_ours_may_be_something_else(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.csv", "0,1,timestamp,text", "u,i,1,about i")
+    raw = run(tmp_path, of_files(path, columns={"user_id": 0, "item_id": 1, "text": "description"}))
+    assert items(raw).loc["i", "text"] == "about i"
+    assert interactions(raw)["text"].isna().all()
+
+
 def test_the_fingerprint_follows_the_contents(tmp_path: Path) -> None:
     path = written(tmp_path / "x.csv", HEADER, ROW)
     section = of_files(path)

@@ -45,9 +45,10 @@ def test_numbers_are_finite_or_bad_or_missing() -> None:
     numbers, bad = as_numbers(pd.Series(["4.5", " -1e3 ", "", "NA", None, "x", "inf", "1,5"]))
     assert cells(numbers) == [4.5, -1000.0, None, None, None, None, None, None]
     assert bad.tolist() == [False] * 5 + [True] * 3
-    numbers, bad = as_numbers(pd.Series([True, False]))
-    assert numbers.tolist() == [1.0, 0.0]
-    assert not bad.any()
+    for truth in ([True, False], ["true", "False"]):
+        numbers, bad = as_numbers(pd.Series(truth))
+        assert numbers.tolist() == [1.0, 0.0]
+        assert not bad.any()
     assert as_numbers(pd.Series([np.inf, np.nan]))[1].tolist() == [True, False]
 
 

@@ -124,9 +124,9 @@ def _entry(key: str, value: Any, everything: set[str]) -> Entry:
     if value is None:
         return Entry(key, table, ours, None)
     if not isinstance(value, str):
-        return Entry(key, table, ours, Constant(value))
+        return Entry(key, table, ours, str(value) if str(value) in everything else Constant(value))
     other_table, other = _qualified(value)
-    if key in everything and ours not in OWNERS and other in OWNERS:
+    if key in everything and other in OWNERS and (ours not in OWNERS or value not in everything):
         return Entry(key, other_table, other, key)
     if value in everything:
         return Entry(key, table, ours, value)

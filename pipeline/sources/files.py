@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from pipeline import tables as t
@@ -63,11 +65,20 @@ def _table(paths: list[Path], chosen: dict[str, Plan], contract: list[str]) -> p
     parts = []
     for path in paths:
         part = pd.concat([chosen[str(path)].apply(chunk) for chunk in frames(path)], ignore_index=True)
-        if kind(path) in ("csv", "tsv"):
-            for name in part.columns.difference([*contract, PLACE, REASON, RAW], sort=False):
+        for name in part.columns.difference([*contract, PLACE, REASON, RAW], sort=False):
+            if kind(path) in ("csv", "tsv"):
                 part[name] = as_typed(part[name])
+            elif part[name].dtype == object and part[name].map(_is_nested).any():
+                part[name] = as_text(part[name])
         parts.append(part)
     return pd.concat(parts, ignore_index=True)
+
+
+def _is_nested(cell: Any) -> bool:
+    """Objects and lists of them: their fields differ from row to row, so they are kept as JSON text."""
+    if isinstance(cell, list | np.ndarray):
+        return any(isinstance(part, dict | list | np.ndarray) for part in cell)
+    return isinstance(cell, dict)
 
 
 def _texts(frame: pd.DataFrame, contract: list[str]) -> pd.DataFrame:

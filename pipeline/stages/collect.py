@@ -43,7 +43,7 @@ from pipeline.partitions import Partitions, Written
 from pipeline.rejected import AFTER_AS_OF, Rejected, rejected_file
 from pipeline.run import run
 from pipeline.sources import OF_ITEM, PLACE, RAW, REASON
-from pipeline.values import as_ids, as_moments, as_numbers, as_text
+from pipeline.values import as_ids, as_moments, as_numbers, as_prose
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ def check_interactions(chunk: pd.DataFrame, as_of: datetime | None) -> tuple[pd.
     value, no_number = optional(chunk, t.VALUE, as_numbers) or (empty(chunk, "float64"), no(chunk))
     event = optional(chunk, t.EVENT, as_ids)
     event = pd.Series(DEFAULT_EVENT, chunk.index) if event is None else event.fillna(DEFAULT_EVENT)
-    text = optional(chunk, t.TEXT, as_text)
+    text = optional(chunk, t.TEXT, as_prose)
     unread = chunk[REASON] if REASON in chunk else empty(chunk, "str")
     later = no(chunk) if as_of is None else time > pd.Timestamp(as_of)
     reasons = pd.Series(None, chunk.index, dtype=object)
