@@ -99,11 +99,12 @@ def _user_counts(users: ibis.Table, starts: dict[str, Any], min_user_interaction
 
 def check_windows(windows: dict[str, Any], events: pd.DataFrame, positive: Positive, least_rows: int) -> None:
     """Raises DataError if a window has no success, or train nobody to fit on."""
+    wanted = "all" if positive.events is None else positive.events
     for name, counts in windows.items():
         if counts["positive"] == 0:
             raise DataError(
                 f"preprocess.positive: none of the {counts['rows']} rows of the {name} window is a success "
-                f"(events {positive.events or 'all'}, min_value {positive.min_value}); the data have "
+                f"(events {wanted}, min_value {positive.min_value}); the data have "
                 f"{_describe(events)}: set events and min_value to what counts as success there"
             )
     train = windows["train"]

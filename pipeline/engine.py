@@ -38,6 +38,10 @@ def duckdb_connection(spill: Path) -> Iterator[ibis.BaseBackend]:
             f"not enough memory, or room in {spill}, for the interactions (DuckDB: {_first_line(error)}): "
             "free some, or collect a shorter span"
         ) from None
+    except RuntimeError as error:
+        if "interrupted" in str(error).lower():  # how DuckDB reports Ctrl-C within a query
+            raise KeyboardInterrupt from None
+        raise
     except duckdb.Error as error:
         if "no space left" in str(error).lower():
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(spill)) from None

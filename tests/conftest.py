@@ -1,8 +1,12 @@
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import toy
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @pytest.fixture(scope="session")
@@ -42,3 +46,20 @@ def cycled_once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 @pytest.fixture
 def cycled(cycled_once: tuple[Path, str], tmp_path: Path) -> Path:
     return Path(shutil.copytree(cycled_once[0], tmp_path / "project", symlinks=True))
+
+
+@pytest.fixture
+def prepare(tmp_path: Path) -> Any:
+    """prepare(interactions, items=None, **settings) runs the stage preprocess in a folder of its own."""
+    import small_data as small
+
+    from pipeline.stages.preprocess import main
+
+    def run(
+        interactions: "pd.DataFrame", items: "pd.DataFrame | None" = None, **settings: Any
+    ) -> small.Prepared:
+        raw = small.write_raw(tmp_path / "raw", interactions, items)
+        main(raw, tmp_path / "prepared", small.write_params(tmp_path / "params.yaml", **settings))
+        return small.Prepared(tmp_path / "prepared")
+
+    return run
