@@ -1,7 +1,7 @@
 """The champion's lists for every user of the data, ready to be looked up.
 
-In: data/prepared (pipeline/histories.py) and models/champion. Out: recommendations/top_k.parquet, a row per user
-and rank: user_id, rank (from 1), item_id, score (null: not scored, listed by popularity), reasons (list of
+In: data/prepared (pipeline/histories.py) and models/champion. Out: recommendations/top_k.parquet, a row for
+each user and rank: user_id, rank (from 1), item_id, score (null: listed by popularity), reasons (list of
 sentences), version (of the champion). A user's history is all of the user's rows; the moment is the data's
 as_of. Without a champion the table is empty.
 
@@ -73,7 +73,7 @@ def as_table(
     reasons: list[list[list[str]]],
     version: str | None,
 ) -> pa.Table:
-    """(users, k) item indices (-1: no item) and scores, with reasons of the listed items, as rows of SCHEMA."""
+    """(users, k) item indices (-1: no item) and scores, with the listed items' reasons, as rows of SCHEMA."""
     row, place = np.nonzero(top >= 0)
     columns = {
         t.USER: users[row],
