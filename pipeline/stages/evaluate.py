@@ -171,11 +171,11 @@ def verdict(figures: Json) -> str:
     if pair.value is None or pair.low is None or pair.high is None:
         return "the challenger was not compared with a baseline"
     said = {
-        "yes": f"challenger beats the best baseline ({best})",
-        "no": f"challenger does not beat the best baseline ({best}): it is worse",
-        "unsure": f"challenger does not surely beat the best baseline ({best})",
+        "yes": f"challenger beats the best baseline ({best}) by",
+        "no": f"challenger does not beat the best baseline ({best}), it is worse:",
+        "unsure": f"challenger does not surely beat the best baseline ({best}):",
     }[pair.answer]
-    return f"{said} by {pair.value:+.4f} [{pair.low:+.4f}, {pair.high:+.4f}] nDCG@10"
+    return f"{said} {pair.value:+.4f} [{pair.low:+.4f}, {pair.high:+.4f}] nDCG@10"
 
 
 def write_lists(lists: Lists, prepared: Prepared, path: Path) -> None:
@@ -257,11 +257,10 @@ def _write_json(path: Path, value: Any) -> None:
 
 def show(figures: Json) -> None:
     """The closing table on stderr, best first, and the verdict."""
-    from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD)
+    table = Table(box=None, pad_edge=False)
     table.add_column("model", no_wrap=True)
     for column in (HEADLINE, "95 % interval", *COLUMNS):
         table.add_column(column, justify="right", no_wrap=True)
