@@ -32,6 +32,7 @@ from pipeline.registry import NAME, RECORDS, STAGE, State, Version, export, mess
 CHAMPION = Path("models/champion")
 LOCK, FOLDER_LOCK = "evergreen", "evergreen-champion"
 VERDICT, METRICS, MANIFEST = "reports/promotion.json", "reports/metrics.json", "data/raw/manifest.json"
+TRAINING = "reports/training/summary.json"  # with the cost: seconds, memory
 _SNAPSHOT = (VERDICT, METRICS, "reports/evaluation.json", MANIFEST)
 _LARGEST_UNTRACKED = (
     1_000_000  # bytes of a dependency that a snapshot takes in although git does not track it
@@ -244,7 +245,7 @@ def _new_version(
         "as_of": card.get("as_of"),
         "metrics": _json(root / METRICS),
         "parent": state.champion.name if state.champion else None,
-        "training": card.get("training"),
+        "training": _json(root / TRAINING) or card.get("training"),
         "data": {key: manifest.get(key) for key in ("source", "fingerprint", "as_of", "content_hash")},
         "objects": {"path": MODEL, "md5": md5},
         "verdict": verdict,

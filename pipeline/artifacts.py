@@ -77,23 +77,52 @@ def replace_folder(temporary: Path, final: Path) -> None:
     """Put the finished folder `temporary` in the place of `final`, in one step; README.md of `final` stays.
 
     On Linux the kernel exchanges the two names, so at every moment `final` is the whole old or the whole new
-    folder. Where that call does not exist, two renames leave an instant without the folder, never a mixture.
+    folder. Where that call does not exist, two renames leave an instant without the folder; where the folder
+    cannot be renamed (it is a mount point), it holds no model while it is refilled. Never a mixture.
     """
     if (final / README).is_file() and not (temporary / README).exists():
         shutil.copy2(final / README, temporary / README)
     if not final.exists():
         os.rename(temporary, final)
-    elif _exchange(temporary, final):
-        shutil.rmtree(temporary)
-    else:
-        old = temporary.with_name(temporary.name.removesuffix(".partial") + ".old.partial")
-        os.rename(final, old)
-        try:
-            os.rename(temporary, final)
-        except OSError:
-            os.rename(old, final)
+        return
+    try:
+        if not _exchange(temporary, final):
+            _rename_twice(temporary, final)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EBUSY):
             raise
-        shutil.rmtree(old)
+        _refill(temporary, final)
+    shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _rename_twice(temporary: Path, final: Path) -> None:
+    old = temporary.with_name(f"{temporary.name.removesuffix('.partial')}.old.partial")
+    os.rename(final, old)
+    try:
+        os.rename(temporary, final)
+    except OSError:
+        os.rename(old, final)
+        raise
+    shutil.rmtree(old)
+
+
+def _refill(temporary: Path, final: Path) -> None:
+    """Of a mount point, or of a layer below a container's own: such a folder cannot be renamed.
+
+    The card goes first and comes last, so that meanwhile the folder holds no model rather than a mixture.
+    """
+    (final / CARD).unlink(missing_ok=True)
+    for path in final.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != README:
+            path.unlink()
+    for path in sorted(temporary.iterdir(), key=lambda path: path.name == CARD):
+        if path.name == CARD:
+            shutil.copy2(path, final / f".{CARD}.partial")
+            os.rename(final / f".{CARD}.partial", final / CARD)
+        elif path.name != README:
+            shutil.move(path, final / path.name)
 
 
 @contextmanager

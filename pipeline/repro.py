@@ -17,9 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import PipelineError
-from pipeline.run import ENVIRONMENT, ERROR_FILE, die_with_parent
+from pipeline.run import ENVIRONMENT, ERROR_FILE
 
 GRACE_SECONDS = 10
+_DVC = """
+import sys
+from pipeline.run import die_with_parent
+die_with_parent()
+from dvc.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
 
 
 class StageFailed(PipelineError):
@@ -30,7 +37,7 @@ def repro(root: Path, *arguments: str) -> None:
     """`dvc repro ARGUMENTS`, its output shown. Raises StageFailed with the stage's own line."""
     with tempfile.TemporaryDirectory(prefix="evergreen-") as folder:
         error_file = Path(folder) / "error"
-        code, _ = _run(root, ["repro", *arguments], {ERROR_FILE: str(error_file)}, show=True)
+        code, _, _ = _run(root, ["repro", *arguments], {ERROR_FILE: str(error_file)}, show=True)
         if code:
             said = error_file.read_text(encoding="utf-8") if error_file.is_file() else ""
             line = said.strip().removeprefix("error: ")
@@ -39,11 +46,12 @@ def repro(root: Path, *arguments: str) -> None:
 
 def status(root: Path) -> dict[str, list[str]]:
     """What changed since each stage last ran, e.g. {"finetune": ["params.yaml: seed", "models/champion"]}."""
-    code, output = _run(root, ["status", "--json"], {}, show=False)
+    code, output, error = _run(root, ["status", "--json"], {}, show=False)
     try:
-        found = json.loads(output.strip().splitlines()[-1])
-    except (ValueError, IndexError):
-        raise PipelineError(f"`dvc status` failed ({code}): {_last_line(output)}") from None
+        found = json.loads(output)
+    except ValueError:
+        lines = [line for line in error.splitlines() if line.startswith("ERROR: ")] or ["no output"]
+        raise PipelineError(f"`dvc status` failed ({code}): {lines[0].removeprefix('ERROR: ')}") from None
     return {stage: _changes(entries) for stage, entries in found.items()}
 
 
@@ -60,41 +68,46 @@ def _changes(entries: list[Any]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _run(root: Path, arguments: list[str], environment: dict[str, str], show: bool) -> tuple[int, str]:
-    """(exit code, standard output and error if not shown)."""
+def _run(root: Path, arguments: list[str], environment: dict[str, str], show: bool) -> tuple[int, str, str]:
+    """(exit code, standard output, standard error), the latter two if not shown."""
     binaries = str(Path(sys.executable).parent)  # stages say `python`: ours
     path = f"{binaries}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     process = subprocess.Popen(
-        [sys.executable, "-m", "dvc", *arguments],
+        [sys.executable, "-c", _DVC, *arguments],
         cwd=root,
         env={**ENVIRONMENT, **os.environ, "PATH": path, **environment},
         stdin=subprocess.DEVNULL,
         stdout=None if show else subprocess.PIPE,
-        stderr=None if show else subprocess.STDOUT,
+        stderr=None if show else subprocess.PIPE,
         encoding="utf-8",
         errors="replace",
         start_new_session=True,
-        preexec_fn=die_with_parent,
     )
     try:
-        output, _ = process.communicate()
+        output, error = process.communicate()
     except BaseException:
         _stop(process)
         raise
-    return process.returncode, output or ""
+    return process.returncode, output or "", error or ""
 
 
 def _stop(process: subprocess.Popen[str]) -> None:
     """Interrupt the group, give it time to tidy up, then kill what is left of it."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        if _signal(process, number):
-            try:
-                process.wait(GRACE_SECONDS)
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if _signal(process, number) and _ended(process):
                 break
-            except subprocess.TimeoutExpired:
-                continue
-    _signal(process, signal.SIGKILL)
-    process.wait()
+    finally:  # also when the user has no patience
+        _signal(process, signal.SIGKILL)
+        process.wait()
+
+
+def _ended(process: subprocess.Popen[str]) -> bool:
+    try:
+        process.wait(GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
 
 
 def _signal(process: subprocess.Popen[str], number: signal.Signals) -> bool:
@@ -103,8 +116,3 @@ def _signal(process: subprocess.Popen[str], number: signal.Signals) -> bool:
     except ProcessLookupError:
         return False
     return True
-
-
-def _last_line(output: str) -> str:
-    lines = [line for line in output.strip().splitlines() if line.strip()]
-    return lines[-1] if lines else "no output"

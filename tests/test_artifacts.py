@@ -1,3 +1,4 @@
+import errno
 import hashlib
 import json
 import os
@@ -81,6 +82,27 @@ def test_replace_keeps_readme_and_drops_old_files(tmp_path, monkeypatch, exchang
     replace_folder(temporary, final)
     assert sorted(p.name for p in final.iterdir()) == ["README.md", "model.json", "new"]
     assert read_card(final) == {"v": 2}
+    assert [p.name for p in tmp_path.iterdir()] == ["champion"]
+
+
+@pytest.mark.parametrize("code", [errno.EXDEV, errno.EBUSY])
+def test_mount_point_is_refilled_with_the_card_last(tmp_path, monkeypatch, code):
+    final = model(tmp_path / "champion", {"v": 1}, old="1")
+    (final / "README.md").write_text("kept")
+    (final / "encoder").mkdir()
+    temporary = model(temporary_beside(final), {"v": 2}, new="2")
+    (temporary / "encoder").mkdir()
+    (temporary / "encoder" / "weights").write_text("w")
+
+    def refuse(one: Path, other: Path) -> bool:
+        raise OSError(code, "cannot be renamed")
+
+    monkeypatch.setattr(artifacts, "_exchange", refuse)
+    inode, expected = final.stat().st_ino, folder_hash(temporary)
+    replace_folder(temporary, final)
+    assert final.stat().st_ino == inode
+    assert folder_hash(final) == expected
+    assert (final / "README.md").read_text() == "kept"
     assert [p.name for p in tmp_path.iterdir()] == ["champion"]
 
 
