@@ -170,28 +170,41 @@ def ease(matrix: sp.csr_matrix, regularisation: float, max_items: int = 8000) ->
     if not items:
         return ItemMatrix(matrix.shape[1], kept, np.zeros((0, 0), np.float32))
     if users < items:
-        inverse = _inverse((x @ x.T).toarray(), regularisation)
-        p = -(x.T @ (inverse @ x.toarray()))
+        inverse = _inverse(_gram(sp.csr_matrix(x.T)), regularisation)
+        p = -(x.T @ (inverse.astype(np.float32) @ x.toarray()))
         p[np.diag_indices(items)] += 1
         p /= regularisation
     else:
-        p = _inverse((x.T @ x).toarray(), regularisation)
+        p = _inverse(_gram(x), regularisation)
     p /= -np.diag(p).copy()
     p[np.diag_indices(items)] = 0
     return ItemMatrix(matrix.shape[1], kept, np.ascontiguousarray(p, dtype=np.float32))
 
 
+def _gram(x: sp.csr_matrix) -> np.ndarray:
+    """x'x, dense, in blocks (the sparse product would be larger than the dense); float64 if that is cheap."""
+    size = x.shape[1]
+    gram = np.empty((size, size), np.float64 if size <= 3000 else np.float32)
+    turned, columns = sp.csr_matrix(x.T), x.tocsc()
+    for block in blocks(size, size):
+        gram[:, block] = (turned @ columns[:, block]).toarray()
+    return gram
+
+
 def _inverse(gram: np.ndarray, regularisation: float) -> np.ndarray:
-    """(gram + regularisation I)^-1 by Cholesky; float64 while it is cheap."""
-    gram = gram.astype(np.float64 if len(gram) <= 3000 else np.float32)
+    """(gram + regularisation I)^-1 by Cholesky, in the memory of `gram` and with its type."""
     gram[np.diag_indices(len(gram))] += regularisation
     suffix = "d" if gram.dtype == np.float64 else "s"
+    # Transposed, a C-ordered array is what Fortran wants, so nothing is copied.
     factor, failed = getattr(scipy.linalg.lapack, suffix + "potrf")(gram.T, lower=1, overwrite_a=1)
     if failed:
         raise ValueError(f"EASE: the Gram matrix is not positive definite at {regularisation=}")
     inverse, _ = getattr(scipy.linalg.lapack, suffix + "potri")(factor, lower=1, overwrite_c=1)
-    lower = np.tril(inverse, -1)
-    return lower + lower.T + np.diag(np.diag(inverse))
+    for block in blocks(len(gram), len(gram)):  # only the lower triangle holds the result
+        corner = np.tril(inverse[block, block])
+        inverse[block, block] = corner + np.tril(corner, -1).T
+        inverse[block, block.stop :] = inverse[block.stop :, block].T
+    return inverse
 
 
 def item_knn(matrix: sp.csr_matrix, neighbours: int, shrinkage: float) -> ItemMatrix:

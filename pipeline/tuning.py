@@ -3,8 +3,8 @@
 In: the prepared data, un-tuned item vectors. Out: one Fitted per baseline.
 Rule: matrices and counts come from train rows; each setting in turn takes the value of its grid with the best
 nDCG@10 (mean over users) at the validation points, of which at most POINTS are used (fewer of a large
-catalogue), drawn by a fixed-salt hash. A small problem gets a second round. Where nothing can be told apart
-the first value stands. Nothing is fitted on validation.
+catalogue), drawn by a fixed-salt hash. A small problem gets a second round, a large one shorter grids. Where
+nothing can be told apart the first value stands. Nothing is fitted on validation.
 """
 
 from __future__ import annotations
@@ -35,27 +35,30 @@ Settings = dict[str, Any]
 Build = Callable[[Settings], b.Scorer]
 Prepares = tuple[Build, Mapping[str, Sequence[Any]]]
 
+LARGE_ROWS, LARGE_SIDE, SHORT = 500_000, 4000, 3  # train rows; users and items; values of a shorter grid
+
 HALF_LIVES = (5.0, 0.5, 1.0, 2.0, 10.0, 20.0, 50.0, np.inf)  # items of the history; the first is the start
 HISTORY: dict[str, Sequence[Any]] = {"half_life": HALF_LIVES, "disliked_weight": (1.0, 0.3, 0.0)}
 RECENT_SHARES = tuple(2.0**-step for step in (5, 0, 1, 2, 3, 4, 6, 7, 8, 9))  # of train's span
 KNN: dict[str, Sequence[Any]] = {
     "positives_only": (True, False),
-    "neighbours": (100, 20, 50, 200, 400),
-    "shrinkage": (10.0, 0.0, 3.0, 30.0, 100.0),
+    "neighbours": (100, 50, 200, 20, 400),
+    "shrinkage": (10.0, 0.0, 30.0, 3.0, 100.0),
     **HISTORY,
 }
 EASE: dict[str, Sequence[Any]] = {
     "positives_only": (True, False),
-    "regularisation": (300.0, 30.0, 100.0, 1000.0, 3000.0),
+    "regularisation": (300.0, 100.0, 1000.0, 30.0, 3000.0),
     **HISTORY,
 }
 IALS: dict[str, Sequence[Any]] = {
     "factors": (64, 32, 128),
     "regularisation": (10.0, 3.0, 30.0, 100.0),
-    "alpha": (10.0, 1.0, 3.0, 30.0),
+    "alpha": (10.0, 3.0, 30.0, 1.0),
     "positives_only": (True, False),
     **HISTORY,
 }
+FITTED = (set(KNN) | set(EASE) | set(IALS)) - set(HISTORY)  # trying these means fitting anew
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,7 @@ def fit_baselines(
     for name, prepare in todo.items():
         progress(name)
         build, grid = prepare(prepared)
-        fitted[name] = tune(build, _distinct(prepared, grid), quality, rounds)
+        fitted[name] = tune(build, _worthwhile(prepared, grid), quality, rounds)
     return fitted
 
 
@@ -151,10 +154,14 @@ def _quality(prepared: Prepared) -> Callable[[b.Scorer], float]:
     return quality
 
 
-def _distinct(prepared: Prepared, grid: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
-    """The grid without settings that change nothing where every row is a success."""
+def _worthwhile(prepared: Prepared, grid: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
+    """The grid without settings that change nothing as every row is a success; shorter if fits are slow."""
+    rows = b.train_rows(prepared.log)
+    sides = (len(np.unique(column[rows])) for column in (prepared.log.user, prepared.log.item))
+    slow = rows.sum() > LARGE_ROWS or min(sides) > LARGE_SIDE
     idle = {"positives_only", "disliked_weight"} if prepared.log.positive.all() else set()
-    return {name: values[:1] if name in idle else values for name, values in grid.items()}
+    kept = {name: 1 if name in idle else SHORT if slow and name in FITTED else None for name in grid}
+    return {name: values[: kept[name]] for name, values in grid.items()}
 
 
 def _train_popularity(prepared: Prepared) -> np.ndarray:

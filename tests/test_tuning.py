@@ -103,11 +103,18 @@ def test_what_happens_after_train_is_not_fitted() -> None:
 def test_settings_that_change_nothing_are_not_tried() -> None:
     data = world()
     every = replace(data, log=replace(data.log, positive=np.ones(len(data.log), bool)))
-    grid = tuning._distinct(every, tuning.EASE)
+    grid = tuning._worthwhile(every, tuning.EASE)
     assert grid["positives_only"] == (True,)
     assert grid["disliked_weight"] == (1.0,)
     assert grid["half_life"] == tuning.EASE["half_life"]
-    assert tuning._distinct(data, tuning.EASE) == tuning.EASE
+    assert tuning._worthwhile(data, tuning.EASE) == tuning.EASE
+
+
+def test_large_data_have_shorter_grids_of_what_must_be_fitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "LARGE_ROWS", 20)
+    grid = tuning._worthwhile(world(), tuning.EASE)
+    assert grid["regularisation"] == tuning.EASE["regularisation"][:3]
+    assert grid["half_life"] == tuning.EASE["half_life"]
 
 
 def test_sample_is_a_fixed_part_of_the_validation_points() -> None:
