@@ -46,6 +46,7 @@ SEQUENCE_EPOCHS, SEQUENCE_BATCH = 15, 32
 MORE_SEQUENCE_EPOCHS = 5  # on all of train, from the weights fitted on its inner rows
 SCORER_EPOCHS, SCORER_BATCH = 8, 128
 HARD, RANDOM = 100, 100  # candidates of a point
+VALIDATION_HARD = 300
 HARD_BY = ("ease_5", "knn_5", "sequence_z", "text_5", "popularity_0.05", "categories_5")
 
 
@@ -172,9 +173,11 @@ def _fuse(
         scorer.linear.weight[0, features.index("popularity_0.05")] = 0.1
     epochs = 0
     if len(parts.later) >= 2:
-        sample = _sample(inner, parts.later, np.random.default_rng([run.seed, 2]))
+        generator = np.random.default_rng([run.seed, 2])
+        sample = _sample(inner, parts.later, generator, HARD, RANDOM)
+        against = _sample(full, parts.validation, generator, VALIDATION_HARD, 0)
         scorer.standardise(torch.from_numpy(sample.features[::4].astype(np.float32)).flatten(0, 1))
-        task = ScorerTask(run, f"scorer ({name})", scorer, sample, parts.validation, model.score)
+        task = ScorerTask(run, f"scorer ({name})", scorer, sample, parts.validation, against)
         sampler = EpochSampler(run, task.phase, len(sample.target))
         epochs = fit(run, task, sampler, SCORER_BATCH, SCORER_EPOCHS)
     gain = _mean_by_user(model, parts.validation)
@@ -220,13 +223,15 @@ def _towers(
     return inner, full
 
 
-def _sample(inputs: Inputs, points: Points, generator: np.random.Generator) -> Candidates:
+def _sample(
+    inputs: Inputs, points: Points, generator: np.random.Generator, hard: int, random: int
+) -> Candidates:
     """The item taken, the hardest others by a mixture of the inputs, and a random share of the rest.
 
     Each random candidate stands for as many items as it was drawn from, so the softmax over the sample
     estimates the one over the whole catalogue (sampled softmax with importance weights).
     """
-    parts = [_sample_chunk(inputs, chunk, generator) for chunk in points.chunks(64)]
+    parts = [_sample_chunk(inputs, chunk, generator, hard, random) for chunk in points.chunks(64)]
     features, log_weight, target = (np.concatenate(column) for column in zip(*parts, strict=True))
     # Users with many points count less, though more than once: between every point and every user alike.
     weight = np.bincount(points.user)[points.user] ** -0.5
@@ -234,7 +239,7 @@ def _sample(inputs: Inputs, points: Points, generator: np.random.Generator) -> C
 
 
 def _sample_chunk(
-    inputs: Inputs, points: Points, generator: np.random.Generator
+    inputs: Inputs, points: Points, generator: np.random.Generator, hardest: int, others: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     names, features = inputs.features(points)
     row = np.arange(len(points))[:, None]
@@ -244,11 +249,11 @@ def _sample_chunk(
     hardness = sum(features[..., names.index(name)] for name in HARD_BY if name in names)
     hardness = np.where(seen, -np.inf, hardness)
     hardness[row[:, 0], points.target] = np.inf
-    hard_count = min(HARD, inputs.items)
+    hard_count = min(hardest, inputs.items)
     hard = np.argpartition(-hardness, hard_count - 1, axis=1)[:, :hard_count]
     rest = ~seen
     rest[row, hard] = False
-    random_count = min(RANDOM, inputs.items - hard_count)
+    random_count = min(others, inputs.items - hard_count)
     draw = np.where(rest, generator.random(rest.shape, dtype=np.float32), 2)
     random = np.argpartition(draw, max(random_count - 1, 0), axis=1)[:, :random_count]
     left = rest.sum(axis=1, keepdims=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,31 +95,32 @@ class Task(pl.LightningModule):
     weight_decay = 0.0
     total_steps: int
 
-    def __init__(self, run: Run, validation: Points, score: Callable[[Points], np.ndarray] | None) -> None:
+    def __init__(self, run: Run, validation: Points) -> None:
         super().__init__()
-        self.run_, self.points, self.score = run, validation, score
+        self.run_, self.points = run, validation
 
     def on_train_epoch_start(self) -> None:
         torch.manual_seed(int(self.run_.generator(self.phase, self.current_epoch).integers(2**31)))
 
     def validation_step(self, batch: np.ndarray, index: int) -> None:
-        mine = self.points[np.arange(self.global_rank, len(self.points), self.trainer.world_size)]
+        mine = np.arange(self.global_rank, len(self.points), self.trainer.world_size)
         users = int(self.points.user.max(initial=-1)) + 1
         # Sums per user travel between the processes, so nothing is counted twice or padded.
         sums = torch.zeros(2, users, dtype=torch.float64)
-        for chunk in mine.chunks(64):
-            gain = target_ndcg(self.validation_scores(chunk), chunk, 10)
-            sums[0] += torch.from_numpy(np.bincount(chunk.user, gain, minlength=users))
-            sums[1] += torch.from_numpy(np.bincount(chunk.user, minlength=users))
+        for begin in range(0, len(mine), 64):
+            rows = mine[begin : begin + 64]
+            user = self.points.user[rows]
+            sums[0] += torch.from_numpy(np.bincount(user, self.gains(rows), minlength=users))
+            sums[1] += torch.from_numpy(np.bincount(user, minlength=users))
         if self.trainer.world_size > 1:
             sums = self.all_gather(sums.to(self.device)).sum(0).cpu()
         there = sums[1] > 0
         value = float((sums[0][there] / sums[1][there]).mean()) if bool(there.any()) else 0.0
         self.log(NDCG, value, prog_bar=True, batch_size=1, rank_zero_only=True)
 
-    def validation_scores(self, points: Points) -> np.ndarray:
-        assert self.score is not None
-        return self.score(points)
+    def gains(self, rows: np.ndarray) -> np.ndarray:
+        """(rows,) nDCG@10 of these validation points; of a task that validates."""
+        raise NotImplementedError
 
     def configure_optimizers(self) -> Any:
         trained = [p for p in self.parameters() if p.requires_grad]
@@ -153,7 +154,7 @@ class TextTask(Task):
         validation: Points,
         half_life: float,
     ) -> None:
-        super().__init__(run, validation, None)
+        super().__init__(run, validation)
         self.encoder, self.space = encoder, TextSpace()
         self.tokens, self.train_points, self.half_life = tokens, train, half_life
         self.learning_rate = run.settings.learning_rate
@@ -213,9 +214,11 @@ class TextTask(Task):
         self.centre.copy_(self.vectors.mean(0))
 
     @torch.no_grad()
-    def validation_scores(self, points: Points) -> np.ndarray:
+    def gains(self, rows: np.ndarray) -> np.ndarray:
+        points = self.points[rows]
         history = torch.from_numpy(points.weights(len(self.tokens), self.half_life).toarray()).to(self.device)
-        return self.space(history, self.vectors, self.centre).float().cpu().numpy()
+        scores = self.space(history, self.vectors, self.centre).float().cpu().numpy()
+        return target_ndcg(scores, points, 10)
 
 
 def _lower_activations(encoder: TextEncoder, tokens: Tokens, layers: int) -> np.ndarray:
@@ -242,7 +245,7 @@ class SequenceTask(Task):
     def __init__(
         self, run: Run, phase: str, tower: SequenceTower, data: Log, rows: np.ndarray, validation: Points
     ) -> None:
-        super().__init__(run, validation, tower.score)
+        super().__init__(run, validation)
         self.phase, self.learning_rate = phase, 8e-3
         self.tower, self.data = tower, data
         self.segments = _segments(data, rows, tower.MOST_ROWS)
@@ -311,11 +314,22 @@ class ScorerTask(Task):
         scorer: FusionScorer,
         sample: Candidates,
         validation: Points,
-        score: Callable[[Points], np.ndarray],
+        validation_sample: Candidates,
     ) -> None:
-        super().__init__(run, validation, score)
+        super().__init__(run, validation)
+        self.validation_sample = validation_sample
         self.phase, self.learning_rate = phase, 2e-3
         self.scorer, self.sample = scorer, sample
+
+    @torch.no_grad()
+    def gains(self, rows: np.ndarray) -> np.ndarray:
+        """Among the hardest candidates alone: what stands above the target is nearly always one of them."""
+        sample = self.validation_sample
+        features = torch.from_numpy(sample.features[rows].astype(np.float32)).to(self.device)
+        scores = self.scorer(features).cpu().numpy()
+        scores[sample.log_weight[rows] < -1e8] = -np.inf
+        rank = (scores >= scores[np.arange(len(rows)), sample.target[rows]][:, None]).sum(axis=1)
+        return np.where(rank <= 10, 1 / np.log2(1 + rank), 0)
 
     def training_step(self, batch: np.ndarray, index: int) -> Tensor:
         features = torch.from_numpy(self.sample.features[batch].astype(np.float32)).to(self.device)

@@ -1,0 +1,151 @@
+"""The whole stage on a tiny world: what it learns, what it writes, and that a kill costs nothing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import tiny
+
+from pipeline.artifacts import folder_hash
+from pipeline.errors import ConfigError
+from pipeline.histories import load_prepared
+from pipeline.stages import finetune, preprocess
+
+REPOSITORY = Path.cwd()
+OUTPUTS = ("models/challenger", "models/ablations", "reports/training")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world")
+    tiny.raw(folder / "raw")
+    tiny.params(folder / "params.yaml", tiny.encoder(folder / "encoder"))
+    preprocess.main(folder / "raw", folder / "prepared", folder / "params.yaml")
+    return folder
+
+
+def command(world: Path) -> list[str]:
+    paths = [str(world / "prepared"), *OUTPUTS]
+    return [sys.executable, "-m", "pipeline.stages.finetune", *paths, "--params", str(world / "params.yaml")]
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(REPOSITORY), "HF_HUB_OFFLINE": "1"}
+
+
+@pytest.fixture(scope="module")
+def trained(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    done = subprocess.run(command(world), cwd=folder, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_weights_of_the_encoder_change(world: Path, trained: Path) -> None:
+    from pipeline.encoder import TextEncoder
+
+    before = TextEncoder.load(str(world / "encoder"), 16).state_dict()
+    after = TextEncoder.load(str(trained / "models/challenger/encoder"), 16).state_dict()
+    top = [key for key in before if ".layer.1." in key and "weight" in key]
+    assert max(float((before[key] - after[key]).abs().max()) for key in top) > 1e-3
+    # Half precision on disk: what was frozen comes back within its rounding.
+    frozen = [key for key in before if ".layer.0." in key]
+    assert max(float((before[key] - after[key]).abs().max()) for key in frozen) < 1e-3
+
+
+def test_taste_is_learned(world: Path, trained: Path) -> None:
+    from pipeline.ranking import popularity_order, top_k
+    from pipeline.recommender import Recommender
+
+    prepared = load_prepared(world / "prepared")
+    model = Recommender.load(trained / "models/challenger", prepared.catalogue.items)
+    points = prepared.test[np.flatnonzero(prepared.test.lengths >= 2)]
+    order = popularity_order(model.inputs.statistics.popularity[:, 0], prepared.catalogue.ids)
+    top, _ = top_k(model.score(points), points, prepared.catalogue, order, 1)
+    own = points.log.item[points.stop - 1] % 2
+    assert (top[:, 0] % 2 == own).mean() > 0.9
+
+
+def test_curves_and_figures_are_written(trained: Path) -> None:
+    curves = pd.read_csv(trained / "reports/training/curves.csv")
+    assert set(curves.columns) == {"phase", "step", "metric", "value"}
+    assert {"text", "sequence (challenger)", "scorer (challenger)"} <= set(curves["phase"])
+    figures = json.loads((trained / "reports/training/summary.json").read_text())
+    assert figures["unknown_token_share"] == 0
+    assert figures["seconds"] > 0
+    assert not (trained / ".evergreen/checkpoints").exists() or not any(
+        (trained / ".evergreen/checkpoints").iterdir()
+    )
+
+
+def test_model_folder_holds_no_time_and_repeats_exactly(world: Path, trained: Path, tmp_path: Path) -> None:
+    done = subprocess.run(command(world), cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert folder_hash(tmp_path / OUTPUTS[0]) == folder_hash(trained / OUTPUTS[0])
+
+
+@pytest.mark.parametrize("phase", ["text", "scorer (challenger)"])
+def test_killed_run_goes_on_from_its_checkpoint_to_the_same_model(
+    world: Path, trained: Path, tmp_path: Path, phase: str
+) -> None:
+    process = subprocess.Popen(
+        command(world), cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 300
+    while not list(tmp_path.glob(f".evergreen/checkpoints/*/{phase}/last.ckpt")):
+        assert process.poll() is None, process.stderr.read() if process.stderr else ""
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (tmp_path / OUTPUTS[0]).exists()
+    done = subprocess.run(command(world), cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "resumed" in done.stderr
+    assert folder_hash(tmp_path / OUTPUTS[0]) == folder_hash(trained / OUTPUTS[0])
+
+
+def test_no_item_text_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny.raw(tmp_path / "raw", texts=False)
+    settings = tiny.params(tmp_path / "params.yaml", tiny.encoder(tmp_path / "encoder"))
+    preprocess.main(tmp_path / "raw", tmp_path / "prepared", settings)
+    monkeypatch.chdir(tmp_path)
+    finetune.main(tmp_path / "prepared", *(Path(path) for path in OUTPUTS), params=settings)
+    prepared = load_prepared(tmp_path / "prepared")
+    from pipeline.recommender import Recommender
+
+    model = Recommender.load(Path(OUTPUTS[0]), prepared.catalogue.items)
+    assert np.isfinite(model.score(prepared.test)).all()
+
+
+@pytest.mark.parametrize(
+    ("encoder", "message"),
+    [
+        ("package:no_such_package/model", "finetune.encoder: package no_such_package is not installed"),
+        ("./nowhere", "finetune.encoder: ./nowhere: no such folder"),
+        ("package:numpy/core", r"finetune.encoder: no model \(config.json\)"),
+    ],
+)
+def test_unknown_encoder_is_named(world: Path, encoder: str, message: str) -> None:
+    from pipeline.encoder import TextEncoder
+
+    with pytest.raises(ConfigError, match=message):
+        TextEncoder.load(encoder, 16)
+
+
+def test_encoder_without_tokenizer_is_named(tmp_path: Path) -> None:
+    from pipeline.encoder import TextEncoder
+
+    folder = tiny.encoder(tmp_path / "encoder")
+    for path in folder.glob("*token*"):
+        path.unlink()
+    (folder / "vocab.txt").unlink()
+    with pytest.raises(ConfigError, match="tokenizer"):
+        TextEncoder.load(str(folder), 16)

@@ -1,0 +1,85 @@
+"""A tiny language model and a tiny world of two tastes, for the tests of training.
+
+Users of one taste take "red" items, those of the other "blue" ones; texts say which. So whoever learned
+anything ranks the taste's items first, also the item that nobody has touched.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from pipeline import tables as t
+
+ITEMS, USERS = 24, 30
+
+
+def encoder(folder: Path) -> Path:
+    """A BERT of two layers with its own word-level tokenizer, saved; weights from a fixed seed."""
+    import torch
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    folder.mkdir(parents=True)
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "red", "blue", "thing", "number", ".", ","]
+    (folder / "vocab.txt").write_text("\n".join(words + [str(n) for n in range(100)]) + "\n")
+    tokenizer = BertTokenizerFast(str(folder / "vocab.txt"))
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=32,
+    )
+    BertModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def raw(folder: Path, rows_a_user: int = 12, texts: bool = True) -> Path:
+    """data/raw: every user takes items of its own taste in a random order; the last item is new to all."""
+    generator = np.random.default_rng(5)
+    rows = []
+    for user in range(USERS):
+        own = np.flatnonzero(np.arange(ITEMS) % 2 == user % 2)
+        taken = generator.permutation(own)[:rows_a_user]
+        # Users come one after the other, half overlapping, so every window has new and known ones.
+        times = user * 5 + np.arange(rows_a_user) + generator.random()
+        rows += [(f"u{user:02}", f"i{item:02}", hour) for item, hour in zip(taken, times, strict=False)]
+    table = pd.DataFrame(rows, columns=[t.USER, t.ITEM, "hour"])
+    start = pd.Timestamp("2020-01-01", tz="UTC")
+    table[t.TIME] = (start + pd.to_timedelta(table.pop("hour"), unit="h")).astype("datetime64[us, UTC]")
+    table = table.assign(**{t.EVENT: "click", t.VALUE: np.nan, t.TEXT: None})
+    month = folder / "interactions" / "month=2020-01"
+    month.mkdir(parents=True)
+    table.astype({t.VALUE: "float64", t.TEXT: "str"}).to_parquet(month / "part-0.parquet", index=False)
+    colour = ["red" if item % 2 else "blue" for item in range(ITEMS)]
+    items = pd.DataFrame(
+        {
+            t.ITEM: [f"i{item:02}" for item in range(ITEMS)],
+            t.TITLE: [f"{c} thing number {i}" if texts else None for i, c in enumerate(colour)],
+            t.TEXT: None,
+            t.CATEGORIES: [[c] if texts else [] for c in colour],
+            t.AVAILABLE_FROM: pd.Series([pd.NaT] * ITEMS, dtype="datetime64[us, UTC]"),
+            t.AVAILABLE_UNTIL: pd.Series([pd.NaT] * ITEMS, dtype="datetime64[us, UTC]"),
+        }
+    )
+    items.to_parquet(folder / "items.parquet", index=False)
+    manifest = {"source": "tiny", "as_of": table[t.TIME].max().isoformat(), "content_hash": "tiny"}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def params(path: Path, encoder: Path, **finetune: object) -> Path:
+    """The committed params.yaml with the tiny encoder, and settings that take seconds."""
+    content = yaml.safe_load(Path("params.yaml").read_text())
+    content["finetune"] |= {"encoder": str(encoder), "batch_size": 32, "epochs": 2, "learning_rate": 1e-3}
+    content["finetune"] |= {"trainable_layers": 1} | finetune
+    content["preprocess"] |= {"min_user_interactions": 2, "positive": {"events": None, "min_value": None}}
+    path.write_text(yaml.safe_dump(content))
+    return path
