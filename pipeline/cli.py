@@ -10,13 +10,12 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
 
 from pipeline.errors import ConfigError
-from pipeline.run import ENVIRONMENT, guarded
+from pipeline.run import ENVIRONMENT, guarded, interrupt
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich"
@@ -66,7 +65,7 @@ def project() -> Path:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for name in ("dvc", "dvc_data", "dvc_objects", "transformers"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
     here = Path.cwd()
     for folder in (here, *here.parents):
         if (folder / "params.yaml").is_file() and (folder / "dvc.yaml").is_file():
@@ -75,10 +74,6 @@ def project() -> Path:
     raise ConfigError(
         f"{here}: neither here nor above are params.yaml and dvc.yaml: go to the project's folder"
     )
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _print_version(wanted: bool) -> None:

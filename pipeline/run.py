@@ -3,9 +3,11 @@
 import functools
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from pipeline.errors import PipelineError
@@ -24,7 +26,6 @@ def die_with_parent() -> None:
     """
     if sys.platform == "linux":
         import ctypes
-        import signal
 
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
@@ -41,7 +42,7 @@ def explain(error: BaseException) -> str | None:
             return f"error: {error.filename or 'disk'}: no space left on the disk: free some and run again"
         if error.errno in (errno.EACCES, errno.EROFS):
             return f"error: {error.filename}: not writable: change its permissions and run again"
-    if isinstance(error, KeyboardInterrupt):
+    if _is_interruption(error):
         return "error: interrupted: run it again to go on; `dvc checkout` restores the last outputs"
     return None
 
@@ -58,7 +59,19 @@ def guarded(function: Callable[[], Any]) -> Any:
         print(line, file=sys.stderr, flush=True)
         if path := os.environ.get(ERROR_FILE):
             Path(path).write_text(line, encoding="utf-8")
-        raise SystemExit(130 if isinstance(error, KeyboardInterrupt) else 1) from None
+        raise SystemExit(130 if _is_interruption(error) else 1) from None
+
+
+def _is_interruption(error: BaseException) -> bool:
+    """Also where Lightning made an exit of it."""
+    if isinstance(error, SystemExit):
+        return isinstance(error.__context__, KeyboardInterrupt)
+    return isinstance(error, KeyboardInterrupt)
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """Signal handler: end like Ctrl-C does, tidying up on the way."""
+    raise KeyboardInterrupt
 
 
 def run(main: Callable[..., None]) -> None:
@@ -66,6 +79,8 @@ def run(main: Callable[..., None]) -> None:
     os.environ.update({key: value for key, value in ENVIRONMENT.items() if key not in os.environ})
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     die_with_parent()
+    # Lightning's own handler ends the process with exit code 0, as if the stage had done its work.
+    signal.signal(signal.SIGTERM, interrupt)
 
     import typer
 
