@@ -63,7 +63,7 @@ def promote(root: Path, *, reason: str | None = None, approve: bool = False) -> 
             raise Refused("not promoted: it waits for approval: `evergreen registry promote --approve`")
         md5 = _checked_objects(root, objects, artifact_hash)
         git.use_fallback_identity()
-        reason = " ".join((reason or _gains(verdict)).split())
+        reason = _one_line(reason or _gains(verdict))
         version, messages = _unfinished(state, artifact_hash), {}
         if version is None:
             version = _new_version(root, git, state, verdict, md5, reason)
@@ -92,7 +92,7 @@ def rollback(root: Path, *, to: str | None = None, reason: str | None = None) ->
             return version
         objects.require(version.md5, version.artifact_hash)
         git.use_fallback_identity()
-        _appoint(git, state, version, "rollback", " ".join((reason or "by hand").split()), {}, descriptor)
+        _appoint(git, state, version, "rollback", _one_line(reason or "by hand"), {}, descriptor)
         export(root, read_state(git))
     return version
 
@@ -108,7 +108,8 @@ def put_champion(root: Path, to: Path | None = None) -> tuple[Version | None, bo
     git = Git(root)
     with git.lock(FOLDER_LOCK):
         state = read_state(git)
-        export(root, state)
+        if to is None:
+            export(root, state)
         champion = state.champion
         if champion is None:
             return None, _empty(folder)
@@ -299,6 +300,10 @@ def _gains(verdict: dict[str, Any]) -> str:
     beats = [check for check in verdict["checks"] if str(check.get("name")).startswith("beats_")]
     checks = [check for check in beats if check.get("value") is not None]
     return "; ".join(str(check.get("text")) for check in checks) or "allowed by decide_promotion"
+
+
+def _one_line(text: str) -> str:
+    return " ".join("".join(character if character.isprintable() else " " for character in text).split())
 
 
 def _json(path: Path) -> dict[str, Any]:

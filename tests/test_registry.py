@@ -32,7 +32,7 @@ def promoted(project: Path, *seeds: int) -> list[str]:
 
 def test_first_promotion_makes_version_and_champion(trained):
     artifact_hash = toy.use_challenger(trained, 1)
-    version = promote(trained, reason="it is\nthe first")
+    version = promote(trained, reason="it is\nthe\x01\x1b first")
     assert toy.tags(trained) == ["recommender#champion#1", "recommender@v1.0.0"]
     assert (version.name, version.artifact_hash) == ("v1.0.0", artifact_hash)
     record = version.record
@@ -330,7 +330,7 @@ def test_unreachable_remote_promotes_nothing(trained, tmp_path):
     assert toy.tags(trained) == []
 
 
-def test_version_can_be_reproduced_from_its_tag(trained):
+def test_version_can_be_reproduced_from_its_tag_in_a_worktree_that_promotes_too(trained):
     hashes = promoted(trained, 1, 2)
     toy.git(trained, "worktree", "add", "-q", "--detach", "../again", "recommender@v1.0.0")
     again = trained.parent / "again"
@@ -340,6 +340,10 @@ def test_version_can_be_reproduced_from_its_tag(trained):
     assert folder_hash(again / "models" / "challenger") == hashes[0]
     put_champion(again)
     assert folder_hash(again / CHAMPION) == hashes[1]
+    shutil.copytree(trained / ".evergreen", again / ".evergreen")
+    toy.use_challenger(again, 3, champion=hashes[1])
+    assert promote(again).name == "v3.0.0"
+    assert champion_of(trained) == "v3.0.0"
 
 
 def test_lineage_leads_from_version_to_source(trained):
