@@ -1,0 +1,22 @@
+"""A Log written as (user, item, time) triples."""
+
+import numpy as np
+
+from pipeline.histories import Log
+
+
+def log_of(rows: list[tuple[int, int, int]], items: int, positive: list[bool] | None = None) -> Log:
+    rows = sorted(rows, key=lambda row: row[0])  # stable: the given order is the order in time
+    user, item, time = (np.array(column) for column in zip(*rows, strict=True))
+    assert item.max() < items
+    return Log(
+        user=user.astype(np.int32),
+        item=item.astype(np.int32),
+        time=time.astype(np.int64),
+        value=np.full(len(rows), np.nan, np.float32),
+        event=np.full(len(rows), "click", dtype=object),
+        positive=np.ones(len(rows), bool) if positive is None else np.array(positive),
+        fit=np.ones(len(rows), bool),
+        window=np.zeros(len(rows), np.int8),
+        indptr=np.r_[0, np.cumsum(np.bincount(user))].astype(np.int64),
+    )
