@@ -26,7 +26,7 @@ from pipeline.metrics import accuracy, mean_of_users, target_rank
 from pipeline.ranking import popularity_order, rank_points
 
 POINTS, FEWEST, SALT, K = 2000, 500, "evergreen.tuning", 10
-CELLS = 8_000_000  # points x items of one trial, as long as FEWEST points remain
+CELLS = 10_000_000  # points x items of one trial, as long as FEWEST points remain
 TWO_ROUNDS = 4_000_000  # cells up to which a second round is affordable
 MAX_ITEMS = 8000  # of EASE's matrix
 CACHE_BYTES = 400_000_000
@@ -38,25 +38,30 @@ Prepares = tuple[Build, Mapping[str, Sequence[Any]]]
 LARGE_ROWS, LARGE_SIDE, SHORT = 500_000, 4000, 3  # train rows; users and items; values of a shorter grid
 
 HALF_LIVES = (5.0, 0.5, 1.0, 2.0, 10.0, 20.0, 50.0, np.inf)  # items of the history; the first is the start
-HISTORY: dict[str, Sequence[Any]] = {"half_life": HALF_LIVES, "disliked_weight": (1.0, 0.3, 0.0)}
+DISLIKED = (1.0, 0.3, 0.0)  # weight of history items that are no success
+HISTORY: dict[str, Sequence[Any]] = {"half_life": HALF_LIVES, "disliked_weight": DISLIKED}
 RECENT_SHARES = tuple(2.0**-step for step in (5, 0, 1, 2, 3, 4, 6, 7, 8, 9))  # of train's span
+# The half-life comes first: it matters most, and trying it fits nothing anew.
 KNN: dict[str, Sequence[Any]] = {
+    "half_life": HALF_LIVES,
     "positives_only": (True, False),
     "neighbours": (100, 50, 200, 20, 400),
     "shrinkage": (10.0, 0.0, 30.0, 3.0, 100.0),
-    **HISTORY,
+    "disliked_weight": DISLIKED,
 }
 EASE: dict[str, Sequence[Any]] = {
+    "half_life": HALF_LIVES,
     "positives_only": (True, False),
     "regularisation": (300.0, 100.0, 1000.0, 30.0, 3000.0),
-    **HISTORY,
+    "disliked_weight": DISLIKED,
 }
 IALS: dict[str, Sequence[Any]] = {
+    "half_life": HALF_LIVES,
     "factors": (64, 32, 128),
     "regularisation": (10.0, 3.0, 30.0, 100.0),
     "alpha": (10.0, 3.0, 30.0, 1.0),
     "positives_only": (True, False),
-    **HISTORY,
+    "disliked_weight": DISLIKED,
 }
 FITTED = (set(KNN) | set(EASE) | set(IALS)) - set(HISTORY)  # trying these means fitting anew
 
