@@ -18,7 +18,7 @@ import torch
 from pipeline import baselines as b
 from pipeline.content import VectorScorer
 from pipeline.encoder import TextEncoder, texts_to_vectors
-from pipeline.features import Inputs, fit_inputs
+from pipeline.features import Inputs, Matrix, fit_inputs
 from pipeline.histories import Catalogue, Log, Points, Prepared
 from pipeline.model import FusionScorer, SequenceTower
 from pipeline.recommender import Recommender
@@ -41,9 +41,9 @@ MOST_SCORER_POINTS = 12_000
 MOST_VALIDATION_POINTS = 1_500
 TEXT_POINTS_PER_EPOCH = 4_096
 TEXT_HALF_LIFE = 5.0
-REGULARISATIONS = (50.0, 200.0, 500.0, 1000.0)
-SEQUENCE_EPOCHS, SEQUENCE_BATCH = 15, 32
-MORE_SEQUENCE_EPOCHS = 5  # on all of train, from the weights fitted on its inner rows
+REGULARISATIONS = (100.0, 300.0, 1000.0)
+SEQUENCE_EPOCHS, SEQUENCE_BATCH = 12, 32
+MORE_SEQUENCE_EPOCHS = 4  # on all of train, from the weights fitted on its inner rows
 SCORER_EPOCHS, SCORER_BATCH = 8, 128
 HARD, RANDOM = 100, 100  # candidates of a point
 VALIDATION_HARD = 300
@@ -110,13 +110,13 @@ def train(prepared: Prepared, run: Run) -> Trained:
     if frozen.any() and run.settings.epochs and run.settings.trainable_layers:
         summary["text_epochs"] = _tune_encoder(prepared.log, run, parts, encoder, texts)
         tuned, _ = texts_to_vectors(encoder, texts)
-    regularisation = _choose_regularisation(prepared.log, parts, prepared.catalogue)
-    summary["ease_regularisation"] = regularisation
+    matrix = _choose_matrix(prepared.log, parts, prepared.catalogue)
+    summary |= {"ease_regularisation": matrix.regularisation, "positives_only": matrix.positives_only}
     variants = {"challenger": tuned, "frozen_text": frozen, "without_text": None}
     models = {}
     for name, vectors in variants.items():
         usable = vectors if vectors is not None and vectors.any() else None
-        models[name], figures = _fuse(prepared, run, parts, name, usable, regularisation)
+        models[name], figures = _fuse(prepared, run, parts, name, usable, matrix)
         summary |= {f"{name}_{key}": value for key, value in figures.items()}
     return Trained(models, encoder, frozen, summary)
 
@@ -136,16 +136,17 @@ def _tune_encoder(data: Log, run: Run, parts: Split, encoder: TextEncoder, texts
     return epochs
 
 
-def _choose_regularisation(data: Log, parts: Split, catalogue: Catalogue) -> float:
-    """Of EASE, by validation nDCG@10 with the recency half-life that the features use."""
-    matrix = b.interactions(data, parts.full, len(catalogue))
+def _choose_matrix(data: Log, parts: Split, catalogue: Catalogue) -> Matrix:
+    """By the validation nDCG@10 of EASE, with the recency half-life that the features use."""
     weights = parts.validation.weights(len(catalogue), 5)
-    points = parts.validation
     quality = {}
-    for value in REGULARISATIONS:
-        gain = target_ndcg(b.ease(matrix, value).score(weights), points, 10)
-        quality[value] = float(gain.mean()) if len(gain) else 0.0
-    return max(quality, key=lambda value: quality[value])
+    for positives_only in (True, False) if not data.positive.all() else (False,):
+        rows = parts.full & data.positive if positives_only else parts.full
+        met = b.interactions(data, rows, len(catalogue))
+        for value in REGULARISATIONS:
+            gain = target_ndcg(b.ease(met, value).score(weights), parts.validation, 10)
+            quality[Matrix(positives_only, value)] = float(gain.mean()) if len(gain) else 0.0
+    return max(quality, key=lambda matrix: quality[matrix])
 
 
 def _fuse(
@@ -154,15 +155,15 @@ def _fuse(
     parts: Split,
     name: str,
     vectors: np.ndarray | None,
-    regularisation: float,
+    matrix: Matrix,
 ) -> tuple[Recommender, dict[str, object]]:
     """Sequence tower and scorer around one kind of text vectors."""
     data, catalogue = prepared.log, prepared.catalogue
     text = None if vectors is None else VectorScorer.of(vectors).vectors
     centre = None if vectors is None else vectors[np.linalg.norm(vectors, axis=1) > 0].mean(axis=0)
     towers = _towers(data, run, parts, name, len(catalogue), text)
-    inner = fit_inputs(data, parts.inner, catalogue, regularisation, text, towers[0])
-    full = fit_inputs(data, parts.full, catalogue, regularisation, text, towers[1])
+    inner = fit_inputs(data, parts.inner, catalogue, matrix, text, towers[0], run.seed)
+    full = fit_inputs(data, parts.full, catalogue, matrix, text, towers[1], run.seed)
     features = full.features(prepared.validation[:1])[0] if len(prepared.validation) else []
     torch.manual_seed(run.seed)
     scorer = FusionScorer(len(features))

@@ -75,7 +75,7 @@ class Tokens:
         return np.diff(self.offsets)
 
     def buckets(self, texts: np.ndarray, size: int = TOKENS_A_BUCKET) -> Iterator[np.ndarray]:
-        """Positions in `texts`, in groups of similar length that fit `size` tokens padded to their longest."""
+        """Positions in `texts`, in groups of like length that fit `size` tokens padded to their longest."""
         lengths = self.lengths[texts]
         order = np.argsort(lengths, kind="stable")
         begin = 0

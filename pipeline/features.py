@@ -20,9 +20,9 @@ from pipeline.model import SequenceTower
 HALF_LIVES = (1, 5, 30)  # history items
 RECENT_SHARES = (0.01, 0.05, 0.2)  # popularity decays by half over the newest share of the rows
 LAST_ITEMS = 8
+IALS_FACTORS, IALS_REGULARISATION, IALS_ALPHA = 64, 20.0, 3.0
 DISLIKED = 0.3  # weight of a history row that is no success
 KEPT_NEIGHBOURS = 500  # an item's, in the EASE matrix that is saved: what is served is what was evaluated
-TEXT, SEQUENCE = ("text_5", "text_30", "text_mean", "text_max"), ("sequence", "sequence_z")
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,21 @@ class Statistics:
 
 
 @dataclass(frozen=True)
+class Matrix:
+    """How the collaborative models are fitted; chosen on validation."""
+
+    positives_only: bool
+    regularisation: float  # of EASE
+
+
+@dataclass(frozen=True)
 class Inputs:
     """Fitted inputs over one catalogue."""
 
     items: int
     ease: b.ItemMatrix
     knn: b.ItemMatrix
+    ials: b.Factors
     statistics: Statistics
     value_mean: float
     value_deviation: float
@@ -75,6 +84,7 @@ class Inputs:
             if half_life == HALF_LIVES[1]:
                 columns["ease_raw"] = scores
             columns[f"knn_{half_life}"] = _standardised(np.nan_to_num(self.knn.score(weights[half_life])))
+            columns[f"ials_{half_life}"] = _standardised(np.nan_to_num(self.ials.score(weights[half_life])))
 
     def _sequence(self, columns: dict[str, np.ndarray], points: Points) -> None:
         if self.sequence is None:
@@ -140,20 +150,22 @@ def fit_inputs(
     log: Log,
     rows: np.ndarray,
     catalogue: Catalogue,
-    regularisation: float,
+    matrix: Matrix,
     text: np.ndarray | None,
     sequence: SequenceTower | None,
+    seed: int,
 ) -> Inputs:
     """Fit on the rows of a mask; `text`: (items, width) centred unit vectors."""
     items = len(catalogue)
-    matrix = b.interactions(log, rows, items)
+    met = b.interactions(log, rows & log.positive if matrix.positives_only else rows, items)
     values = row_values(log)
     mean = float(values[rows].mean()) if rows.any() else 0.0
     deviation = float(values[rows].std()) + 1e-6 if rows.any() else 1.0
     return Inputs(
         items=items,
-        ease=b.ease(matrix, regularisation).pruned(KEPT_NEIGHBOURS),
-        knn=b.item_knn(matrix, neighbours=50, shrinkage=5.0),
+        ease=b.ease(met, matrix.regularisation).pruned(KEPT_NEIGHBOURS),
+        knn=b.item_knn(met, neighbours=100, shrinkage=30.0),
+        ials=b.ials(met, IALS_FACTORS, IALS_REGULARISATION, IALS_ALPHA, seed),
         statistics=_statistics(log, rows, items, (values - mean) / deviation),
         value_mean=mean,
         value_deviation=deviation,

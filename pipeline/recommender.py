@@ -25,11 +25,11 @@ from safetensors.torch import save_file as save_tensors
 
 from pipeline import tables as t
 from pipeline.artifacts import CARD, VERSION, has_model, read_card
-from pipeline.baselines import ItemMatrix, Scorer
+from pipeline.baselines import Factors, ItemMatrix, Scorer
 from pipeline.content import Content, category_matrix
 from pipeline.encoder import TextEncoder, texts_to_vectors
 from pipeline.errors import ArtifactError, DataError
-from pipeline.features import Inputs, Statistics, years
+from pipeline.features import IALS_ALPHA, IALS_REGULARISATION, Inputs, Statistics, years
 from pipeline.histories import Catalogue, Points, Prepared
 from pipeline.model import FusionScorer, SequenceTower
 
@@ -143,6 +143,7 @@ class Recommender:
             items=len(catalogue),
             ease=_bind_matrix(arrays, "ease", place, len(catalogue)),
             knn=_bind_matrix(arrays, "knn", place, len(catalogue)),
+            ials=_bind_factors(arrays, place, len(catalogue)),
             statistics=_bind_statistics(arrays, place, len(catalogue)),
             value_mean=card["value_mean"],
             value_deviation=card["value_deviation"],
@@ -176,6 +177,7 @@ def save(
         sparse = sp.csr_matrix(matrix.matrix)
         arrays |= {f"{name}.kept": matrix.kept, f"{name}.data": sparse.data}
         arrays |= {f"{name}.indices": sparse.indices, f"{name}.indptr": sparse.indptr}
+    arrays |= {"ials": inputs.ials.vectors, "ials.known": inputs.ials.known}
     arrays |= {f"statistics.{key}": value for key, value in asdict(inputs.statistics).items()}
     if inputs.text is not None and centre is not None:
         arrays |= {"text": inputs.text, "centre": centre}
@@ -332,6 +334,13 @@ def _bind_matrix(arrays: dict[str, np.ndarray], name: str, place: np.ndarray, it
     if len(there) < count:
         matrix = matrix[there][:, there]
     return ItemMatrix(items, kept[there], matrix)
+
+
+def _bind_factors(arrays: dict[str, np.ndarray], place: np.ndarray, items: int) -> Factors:
+    there = place >= 0
+    vectors, known = np.zeros((items, arrays["ials"].shape[1]), np.float32), np.zeros(items, bool)
+    vectors[place[there]], known[place[there]] = arrays["ials"][there], arrays["ials.known"][there]
+    return Factors(vectors, known, IALS_REGULARISATION, IALS_ALPHA)
 
 
 def _bind_statistics(arrays: dict[str, np.ndarray], place: np.ndarray, items: int) -> Statistics:

@@ -240,7 +240,7 @@ class SequenceTask(Task):
     one timestamp never explain each other.
     """
 
-    MOST_CLASSES = 4096
+    MOST_CLASSES = 1024  # of the softmax: a new random choice each step, and the batch's targets
 
     def __init__(
         self, run: Run, phase: str, tower: SequenceTower, data: Log, rows: np.ndarray, validation: Points
@@ -252,6 +252,15 @@ class SequenceTask(Task):
         self.classes = np.unique(data.item[rows])
         new = np.r_[True, (np.diff(data.time) != 0) | (np.diff(data.user) != 0)]
         self.group_start = np.maximum.accumulate(np.where(new, np.arange(len(data)), 0))
+
+    def on_fit_start(self) -> None:
+        # A recurrent step is a small product: threads that wait for each other at every one cost more than
+        # they bring.
+        self.threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+
+    def on_fit_end(self) -> None:
+        torch.set_num_threads(self.threads)
 
     def training_step(self, batch: np.ndarray, index: int) -> Tensor | None:
         start, stop = self.segments[batch].T

@@ -1,0 +1,134 @@
+"""A model folder holds the whole model, also for a catalogue that has changed since."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import tiny
+import torch
+
+from pipeline import recommender
+from pipeline.baselines import train_rows
+from pipeline.content import VectorScorer
+from pipeline.encoder import TextEncoder, texts_to_vectors
+from pipeline.errors import ArtifactError, DataError
+from pipeline.features import Matrix, fit_inputs
+from pipeline.histories import Prepared, load_prepared
+from pipeline.model import FusionScorer, SequenceTower
+from pipeline.recommender import Recommender
+from pipeline.stages import preprocess
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("recommender")
+    settings = tiny.params(folder / "params.yaml", tiny.encoder(folder / "encoder"))
+    preprocess.main(tiny.raw(folder / "raw"), folder / "prepared", settings)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def prepared(folder: Path) -> Prepared:
+    return load_prepared(folder / "prepared")
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path, prepared: Prepared) -> Recommender:
+    """Fitted inputs under random networks, saved in folder/model."""
+    encoder = TextEncoder.load(str(folder / "encoder"), 16)
+    vectors, _ = texts_to_vectors(encoder, prepared.catalogue.items["item_text"].tolist())
+    text, rows = VectorScorer.of(vectors).vectors, train_rows(prepared.log)
+    torch.manual_seed(1)
+    known = np.bincount(prepared.log.item[rows], minlength=len(prepared.catalogue)) > 0
+    tower = SequenceTower(known, text).eval()
+    inputs = fit_inputs(prepared.log, rows, prepared.catalogue, Matrix(False, 10.0), text, tower, 1)
+    features = inputs.features(prepared.test[:1])[0]
+    scorer = FusionScorer(len(features))
+    with torch.no_grad():
+        scorer.linear.weight.normal_()
+    card = {"features": features, "fit_end": "2020-01-05", "max_length": 16}
+    made = Recommender("challenger", card, prepared.catalogue, inputs, scorer, vectors.mean(axis=0))
+    recommender.save(folder / "model", card, prepared.catalogue, inputs, scorer, made.centre, encoder)
+    return made
+
+
+def test_saved_and_loaded_model_scores_the_same(folder: Path, prepared: Prepared, model: Recommender) -> None:
+    again = Recommender.load(folder / "model", prepared.catalogue.items)
+    np.testing.assert_allclose(again.score(prepared.test), model.score(prepared.test), atol=1e-4)
+    assert again.fit_end == "2020-01-05"
+
+
+def test_every_score_is_a_number(prepared: Prepared, model: Recommender) -> None:
+    assert np.isfinite(model.score(prepared.test)).all()
+
+
+def test_scores_do_not_depend_on_other_points(prepared: Prepared, model: Recommender) -> None:
+    together = model.score(prepared.test[:5])
+    alone = np.concatenate([model.score(prepared.test[i : i + 1]) for i in range(5)])
+    np.testing.assert_allclose(together, alone, atol=1e-4)
+
+
+def test_new_item_is_encoded_and_the_others_keep_their_scores(
+    folder: Path, prepared: Prepared, model: Recommender
+) -> None:
+    items = prepared.catalogue.items
+    new = items.iloc[[1]].assign(item_id="i000-new")  # sorts between i00 and i01
+    again = Recommender.load(folder / "model", pd.concat([items, new], ignore_index=True))
+    place = again.catalogue.index(items["item_id"])
+    assert again.inputs.statistics.count[again.catalogue.index(np.array(["i000-new"]))] == 0
+    moved = again.inputs.ease.score(_weights(again, place))
+    np.testing.assert_allclose(moved[0, place[2:4]], model.inputs.ease.score(_weights(model))[0, 2:4])
+    encoded = again.inputs.text[again.catalogue.index(np.array(["i000-new"]))][0]
+    np.testing.assert_allclose(encoded, model.inputs.text[1], atol=2e-2)  # the same text, half precision
+
+
+def _weights(model: Recommender, place: np.ndarray | None = None):
+    import scipy.sparse as sp
+
+    item = 0 if place is None else int(place[0])
+    return sp.csr_matrix(([1.0], ([0], [item])), shape=(1, len(model.catalogue)))
+
+
+def test_item_that_is_gone_is_left_out(folder: Path, prepared: Prepared, model: Recommender) -> None:
+    items = prepared.catalogue.items.iloc[1:]
+    again = Recommender.load(folder / "model", items)
+    assert len(again.inputs.ease.kept) == len(model.inputs.ease.kept) - 1
+    assert again.inputs.items == len(items)
+
+
+def test_history_given_in_place(folder: Path, model: Recommender) -> None:
+    found = recommender.recommend(folder / "model", folder / "prepared", items=["i00", "i02"], k=5)
+    assert [row["rank"] for row in found] == [1, 2, 3, 4, 5]
+    assert not {"i00", "i02"} & {row["item_id"] for row in found}
+    assert all(row["reasons"] for row in found)
+
+
+def test_free_text_finds_its_items(folder: Path, model: Recommender) -> None:
+    found = recommender.recommend(folder / "model", folder / "prepared", text="blue thing number 4. blue.", k=3)
+    assert found[0]["title"] == "blue thing number 4"
+
+
+def test_unknown_user_gets_a_list(folder: Path, model: Recommender) -> None:
+    assert len(recommender.recommend(folder / "model", folder / "prepared", user="nobody", k=4)) == 4
+
+
+def test_unknown_item_is_named(folder: Path, model: Recommender) -> None:
+    with pytest.raises(DataError, match="zzz: no such item_id"):
+        recommender.recommend(folder / "model", folder / "prepared", items=["i00", "zzz"])
+
+
+def test_folder_without_model_is_named(tmp_path: Path, prepared: Prepared) -> None:
+    with pytest.raises(ArtifactError, match=r"model\.json"):
+        Recommender.load(tmp_path, prepared.catalogue.items)
+
+
+def test_damaged_folder_is_named(
+    folder: Path, prepared: Prepared, model: Recommender, tmp_path: Path
+) -> None:
+    import shutil
+
+    damaged = Path(shutil.copytree(folder / "model", tmp_path / "model"))
+    (damaged / "networks.safetensors").write_bytes(b"half")
+    with pytest.raises(ArtifactError, match="damaged"):
+        Recommender.load(damaged, prepared.catalogue.items)
