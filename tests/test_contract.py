@@ -167,19 +167,13 @@ def closure(file: Path) -> set[Path]:
 def test_code_dependencies_are_what_the_stage_imports(name: str) -> None:
     """One that is missing leaves stale results without a word; one too many trains again for nothing."""
     files = closure(ROOT / "pipeline" / "stages" / f"{name}.py")
-    imported = {str(file.relative_to(ROOT)) for file in files} - {"pipeline/__init__.py"}
+    imported = {str(file.relative_to(ROOT)) for file in files} | {"pipeline/__init__.py"}
     declared = {path for path in of_kind(name, "deps") if within(path, "pipeline")}
     assert (TEMPLATES in declared) == ("pipeline/pages.py" in imported)
     declared -= {TEMPLATES}
     missing = {file for file in imported if not any(within(file, path) for path in declared)}
     needless = {path for path in declared if not any(within(file, path) for file in imported)}
     assert (missing, needless) == (set(), set())
-
-
-def test_the_package_itself_holds_no_code() -> None:
-    """It is no dependency of any stage."""
-    body = ast.parse((ROOT / "pipeline" / "__init__.py").read_text(encoding="utf-8")).body
-    assert all(isinstance(node, ast.Expr) for node in body)
 
 
 def loaded(*arguments: str) -> set[str]:
