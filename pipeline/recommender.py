@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 import torch
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from safetensors.torch import load_file as load_tensors
 from safetensors.torch import save_file as save_tensors
@@ -129,7 +130,7 @@ class Recommender:
             own = pd.read_parquet(folder / "items.parquet")
             arrays = load_file(folder / "inputs.safetensors")
             networks = load_tensors(folder / "networks.safetensors")
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
             raise ArtifactError(
                 f"{folder}: damaged ({error}): run `evergreen champion`, or train anew"
             ) from None
@@ -211,7 +212,10 @@ def load_scorers(challenger: Path, ablations: Path, champion: Path, prepared: Pr
 
 def frozen_vectors(ablations: Path, catalogue: Catalogue) -> np.ndarray:
     """(items, width) float32 un-tuned vectors in the catalogue's order; zero rows: no text."""
-    vectors = np.load(ablations / FROZEN)
+    try:
+        vectors = np.load(ablations / FROZEN)
+    except (OSError, ValueError):
+        raise ArtifactError(f"{ablations / FROZEN}: missing or damaged: run `dvc repro finetune`") from None
     if len(vectors) != len(catalogue):
         raise ArtifactError(f"{ablations / FROZEN}: of another catalogue: run `dvc repro finetune`")
     return vectors.astype(np.float32)

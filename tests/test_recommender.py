@@ -105,7 +105,8 @@ def test_history_given_in_place(folder: Path, model: Recommender) -> None:
 
 
 def test_free_text_finds_its_items(folder: Path, model: Recommender) -> None:
-    found = recommender.recommend(folder / "model", folder / "prepared", text="blue thing number 4. blue.", k=3)
+    text = "blue thing number 4. blue."
+    found = recommender.recommend(folder / "model", folder / "prepared", text=text, k=3)
     assert found[0]["title"] == "blue thing number 4"
 
 
