@@ -75,11 +75,15 @@ def _cycle(root: Path) -> None:
 
 
 def _train(root: Path, news: dict[str, list[str]], source_changed: bool) -> None:
-    if not (root / "dvc.lock").is_file():
+    lock = root / "dvc.lock"
+    done = re.findall(r"^  (\w+):$", lock.read_text(encoding="utf-8"), re.MULTILINE) if lock.is_file() else []
+    if not done:
         say("training", "every stage runs, for the first time")
-    else:
-        for stage, changes in news.items():
-            say("training", f"{stage} is stale: {_causes(changes)}")
+    for stage in (name for name in news if done):
+        say(
+            "training",
+            f"{stage}: {_causes(news[stage])} changed" if stage in done else f"{stage}: has not run yet",
+        )
     if source_changed or "collect" in news:
         repro.repro(root, "--force", "--single-item", "collect")
     repro.repro(root, "decide_promotion")
