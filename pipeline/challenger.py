@@ -20,7 +20,7 @@ from pipeline.content import VectorScorer
 from pipeline.encoder import TextEncoder, texts_to_vectors
 from pipeline.features import Inputs, Matrix, fit_inputs
 from pipeline.histories import Catalogue, Log, Points, Prepared
-from pipeline.model import FusionScorer, SequenceTower
+from pipeline.model import FusionScorer, SequenceTower, one_thread
 from pipeline.recommender import Recommender
 from pipeline.training import (
     Candidates,
@@ -201,7 +201,8 @@ def _tower(
     task = SequenceTask(run, name, tower, data, rows, validation)
     if len(task.segments):
         sampler = EpochSampler(run, name, len(task.segments))
-        fit(run, task, sampler, SEQUENCE_BATCH, epochs, validate=False)
+        with one_thread():
+            fit(run, task, sampler, SEQUENCE_BATCH, epochs, validate=False)
     return tower.eval()
 
 

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.histories import Points
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """A recurrent step is a small product: threads that wait for each other at every one cost more than they
+    bring, and many times more where something else uses a core."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class TextSpace(nn.Module):
@@ -95,7 +110,8 @@ class SequenceTower(nn.Module):
         rows = np.where(inside, rows, 0)
         item = torch.from_numpy(np.where(inside, points.log.item[rows], self.padding)).long().to(device)
         liked = torch.from_numpy((points.log.positive[rows] & inside).astype(np.int64)).to(device)
-        states = self(item, liked, vectors)
+        with one_thread():
+            states = self(item, liked, vectors)
         last = torch.from_numpy(points.stop - start).to(device)
         logits = states[torch.arange(len(points), device=device), last] @ vectors[:-1].T + self.bias[:-1]
         masked = logits.masked_fill(self.known[:-1, 0] == 0, -torch.inf)

@@ -253,15 +253,6 @@ class SequenceTask(Task):
         new = np.r_[True, (np.diff(data.time) != 0) | (np.diff(data.user) != 0)]
         self.group_start = np.maximum.accumulate(np.where(new, np.arange(len(data)), 0))
 
-    def on_fit_start(self) -> None:
-        # A recurrent step is a small product: threads that wait for each other at every one cost more than
-        # they bring.
-        self.threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-
-    def on_fit_end(self) -> None:
-        torch.set_num_threads(self.threads)
-
     def training_step(self, batch: np.ndarray, index: int) -> Tensor | None:
         start, stop = self.segments[batch].T
         rows = start[:, None] + np.arange(int((stop - start).max()))
