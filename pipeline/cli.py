@@ -17,12 +17,10 @@ import typer
 from pipeline.errors import ConfigError
 from pipeline.run import ENVIRONMENT, guarded, interrupt
 
-app = typer.Typer(
-    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich"
-)
-registry = typer.Typer(
-    no_args_is_help=True, help="Versions: list, promote, roll back, look where one comes from."
-)
+# Plain help: rich would double the time until it shows.
+PLAIN: dict[str, Any] = {"rich_markup_mode": None, "no_args_is_help": True}
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, **PLAIN)
+registry = typer.Typer(help="Versions: list, promote, roll back, trace.", **PLAIN)
 app.add_typer(registry, name="registry")
 
 JSON = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -38,14 +36,17 @@ def main() -> None:
         text = getattr(error, "format_message", None)
         if text is None:
             raise
-        if not text():  # no command given: typer has shown the help
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(text())
             raise SystemExit(0) from None
         print(f"error: {' '.join(text().split()).rstrip('.')}: see `evergreen --help`", file=sys.stderr)
         raise SystemExit(1) from None
     raise SystemExit(code if isinstance(code, int) else 0)
 
 
-def command(group: typer.Typer, name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def command(
+    group: typer.Typer, name: str, summary: str
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register a command that runs in the project's folder, whose errors and interruption become one line."""
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
@@ -53,7 +54,7 @@ def command(group: typer.Typer, name: str) -> Callable[[Callable[..., None]], Ca
         def guard(*arguments: Any, **options: Any) -> None:
             guarded(lambda: function(*arguments, **options))
 
-        group.command(name)(guard)
+        group.command(name, short_help=summary)(guard)
         return function
 
     return register
@@ -90,10 +91,10 @@ def _options(
         bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
     ] = False,
 ) -> None:
-    """[bold]Evergreen[/bold]: a recommender that knows when it has gone stale."""
+    """Evergreen: a recommender that knows when it has gone stale."""
 
 
-@command(app, "cycle")
+@command(app, "cycle", "Collect, train, evaluate, promote, recommend.")
 def cycle(
     as_of: Annotated[
         str | None,
@@ -112,7 +113,7 @@ def cycle(
     show_results(root)
 
 
-@command(app, "recommend")
+@command(app, "recommend", "Items for a user, a history or a text.")
 def recommend(
     user: Annotated[str | None, typer.Option(help="A user_id of the data.")] = None,
     items: Annotated[
@@ -135,7 +136,7 @@ def recommend(
         show_list(rows)
 
 
-@command(app, "champion")
+@command(app, "champion", "Put the champion's folder in place.")
 def champion(
     to: Annotated[Path | None, typer.Option(help="Another folder than models/champion.")] = None,
 ) -> None:
@@ -152,7 +153,7 @@ def champion(
         )
 
 
-@command(registry, "list")
+@command(registry, "list", "Versions, newest first.")
 def list_versions(as_json: JSON = False) -> None:
     """Versions, newest first: dates, quality, commit, and whether the model can be had."""
     from pipeline.registry import versions_table
@@ -165,7 +166,7 @@ def list_versions(as_json: JSON = False) -> None:
         show_versions(rows)
 
 
-@command(registry, "promote")
+@command(registry, "promote", "Make the challenger the champion, if allowed.")
 def promote(
     reason: Reason = None,
     approve: Annotated[bool, typer.Option("--approve", help="Give the approval of a person.")] = False,
@@ -185,7 +186,7 @@ def promote(
     _next_steps()
 
 
-@command(registry, "rollback")
+@command(registry, "rollback", "Make an earlier version the champion again.")
 def rollback(
     to: Annotated[
         str | None, typer.Option(help="A version; by default the one that the champion replaced.")
@@ -200,7 +201,7 @@ def rollback(
     _next_steps()
 
 
-@command(registry, "lineage")
+@command(registry, "lineage", "Where a version comes from.")
 def lineage(
     version: Annotated[str, typer.Argument(help="e.g. v2.0.0, or `champion`.")], as_json: JSON = False
 ) -> None:
