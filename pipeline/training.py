@@ -381,7 +381,10 @@ def fit(
         return int(state["epoch"])
     s = run.settings
     task.total_steps = -(-sampler.taken // batch_size) * epochs // s.accumulate + 1
-    best = ModelCheckpoint(folder, "best", monitor=NDCG, mode="max", save_weights_only=True)
+    # The best is saved before the newest, whose state tells of it: a kill in between loses neither.
+    best = ModelCheckpoint(
+        folder, "best", monitor=NDCG, mode="max", save_weights_only=True, save_on_train_epoch_end=False
+    )
     newest = ModelCheckpoint(folder, "last", save_on_train_epoch_end=True, enable_version_counter=False)
     callbacks: list[Callback] = [Curves(run, task), newest]
     if validate:

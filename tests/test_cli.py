@@ -1,9 +1,9 @@
 import json
+import resource
 import shutil
 import signal
 import subprocess
 import sys
-import time
 import types
 from pathlib import Path
 
@@ -49,11 +49,16 @@ def test_help_is_instant_and_imports_nothing_heavy():
     assert done.stdout.strip() == "[]"
     command, best = [sys.executable, "-m", "pipeline", "--help"], 9.0
     for _ in range(3):
-        start = time.perf_counter()
+        start = _children_cpu_seconds()
         output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        best = min(best, time.perf_counter() - start)
+        best = min(best, _children_cpu_seconds() - start)
     assert all(name in output for name in ("cycle", "recommend", "registry", "champion"))
-    assert best < 1.5  # 0.5 s on an idle machine
+    assert best < 1  # wall 0.5 s on an idle machine; CPU seconds do not mind what else runs
+
+
+def _children_cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def test_version(run, tmp_path):

@@ -91,6 +91,7 @@ def test_model_folder_holds_no_time_and_repeats_exactly(world: Path, trained: Pa
     assert folder_hash(tmp_path / OUTPUTS[0]) == folder_hash(trained / OUTPUTS[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", ["text", "scorer (challenger)"])
 def test_killed_run_goes_on_from_its_checkpoint_to_the_same_model(
     world: Path, trained: Path, tmp_path: Path, phase: str
