@@ -205,7 +205,7 @@ class TextTask(Task):
         logits = logits.masked_fill(history > 0, -torch.inf)
         target = torch.from_numpy(np.searchsorted(classes, points.target)).to(self.device)
         loss = F.cross_entropy(logits, target)
-        self.log("loss", loss, prog_bar=True, batch_size=len(batch))
+        self.log("loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(batch))
         return loss
 
     def on_validation_epoch_start(self) -> None:
@@ -276,7 +276,7 @@ class SequenceTask(Task):
         logits = chosen @ vectors[index_of].T + self.tower.bias[index_of]
         goal = torch.from_numpy(np.searchsorted(classes, target)).to(self.device)
         loss = F.cross_entropy(logits, goal)
-        self.log("loss", loss, prog_bar=True, batch_size=len(batch))
+        self.log("loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(batch))
         return loss
 
 
@@ -337,7 +337,7 @@ class ScorerTask(Task):
         target = torch.from_numpy(self.sample.target[batch]).to(self.device)
         weight = torch.from_numpy(self.sample.weight[batch]).to(self.device)
         loss = (F.cross_entropy(logits, target, reduction="none") * weight).mean()
-        self.log("loss", loss, prog_bar=True, batch_size=len(batch))
+        self.log("loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(batch))
         return loss
 
 
