@@ -68,7 +68,7 @@ def show_versions(rows: list[dict[str, Any]]) -> None:
     if not rows:
         _console().print("no version yet: `evergreen cycle` trains and promotes the first one")
         return
-    table = _table(("version", "", "since", "fit_end", "nDCG@10", "commit", "model in"), right=("nDCG@10",))
+    table = _table(("version", "", "made", "fit_end", "nDCG@10", "commit", "model in"), right=("nDCG@10",))
     for row in rows:
         cells = (
             row["version"],
