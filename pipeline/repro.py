@@ -1,8 +1,9 @@
 """`dvc` as a process of its own: nothing of it is imported here, and nothing of it outlives us.
 
 A killed dvc orphans the stage it runs, which later overwrites its successor's outputs. So dvc and its stages
-get a process group of their own: interrupted, we interrupt, then kill, the whole group; killed, the kernel
-kills dvc with us.
+get a process group of their own: interrupted, we interrupt, then kill, the whole group. Killed, we cannot: so
+dvc's process holds the end of a pipe, which says when we are gone, and kills the group then, whatever shells
+stand between it and the stage.
 """
 
 from __future__ import annotations
@@ -21,11 +22,15 @@ from pipeline.run import ENVIRONMENT, ERROR_FILE
 
 GRACE_SECONDS = 10
 _DVC = """
-import sys
-from pipeline.run import die_with_parent
-die_with_parent()
+import os, signal, sys, threading
+
+def end_with_parent(pipe):
+    os.read(pipe, 1)  # nothing is ever written: it returns when the other end is closed
+    os.killpg(0, signal.SIGKILL)
+
+threading.Thread(target=end_with_parent, args=[int(sys.argv[1])], daemon=True).start()
 from dvc.cli import main
-sys.exit(main(sys.argv[1:]))
+sys.exit(main(sys.argv[2:]))
 """
 
 
@@ -72,22 +77,30 @@ def _run(root: Path, arguments: list[str], environment: dict[str, str], show: bo
     """(exit code, standard output, standard error), the latter two if not shown."""
     binaries = str(Path(sys.executable).parent)  # stages say `python`: ours
     path = f"{binaries}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    process = subprocess.Popen(
-        [sys.executable, "-c", _DVC, *arguments],
-        cwd=root,
-        env={**ENVIRONMENT, **os.environ, "PATH": path, **environment},
-        stdin=subprocess.DEVNULL,
-        stdout=None if show else subprocess.PIPE,
-        stderr=None if show else subprocess.PIPE,
-        encoding="utf-8",
-        errors="replace",
-        start_new_session=True,
-    )
+    theirs, ours = os.pipe()
     try:
-        output, error = process.communicate()
-    except BaseException:
-        _stop(process)
-        raise
+        process = subprocess.Popen(
+            [sys.executable, "-c", _DVC, str(theirs), *arguments],
+            cwd=root,
+            env={**ENVIRONMENT, **os.environ, "PATH": path, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=None if show else subprocess.PIPE,
+            stderr=None if show else subprocess.PIPE,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,
+            pass_fds=[theirs],
+        )
+        try:
+            output, error = process.communicate()
+        except BaseException:
+            _stop(process)
+            raise
+    finally:
+        os.close(theirs)
+        os.close(ours)
+    if process.returncode < 0:  # killed, by us or by somebody else
+        _signal(process, signal.SIGKILL)
     return process.returncode, output or "", error or ""
 
 

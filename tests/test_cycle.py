@@ -147,7 +147,7 @@ def test_interrupted_cycle_leaves_no_process_and_the_next_one_goes_on(cycled, nu
     process = subprocess.Popen(
         command,
         cwd=cycled,
-        env=toy.environment(),
+        env=toy.environment() | {"SHELL": "/bin/sh"},  # dash stays between dvc and the stage, bash does not
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
