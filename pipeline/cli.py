@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import json
 import logging
 import os
@@ -22,8 +23,14 @@ PLAIN: dict[str, Any] = {"rich_markup_mode": None, "no_args_is_help": True}
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, **PLAIN)
 registry = typer.Typer(help="Versions: list, promote, roll back, trace.", **PLAIN)
 app.add_typer(registry, name="registry")
+bench = typer.Typer(help="Benchmarks of the project: ratios, each measured in one run.", **PLAIN)
+app.add_typer(bench, name="bench")
 
 JSON = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Data = Annotated[
+    Path | None,
+    typer.Option(help="Another folder than data/raw, with interactions/ and items.parquet as there."),
+]
 Reason = Annotated[str | None, typer.Option(help="Why; kept in the registry's record.")]
 
 
@@ -39,7 +46,9 @@ def main() -> None:
         if type(error).__name__ == "NoArgsIsHelpError":
             print(text())
             raise SystemExit(0) from None
-        print(f"error: {' '.join(text().split()).rstrip('.')}: see `evergreen --help`", file=sys.stderr)
+        context = getattr(error, "ctx", None)
+        helpful = f"{context.command_path if context else 'evergreen'} --help"
+        print(f"error: {' '.join(text().split()).rstrip('.')}: see `{helpful}`", file=sys.stderr)
         raise SystemExit(1) from None
     raise SystemExit(code if isinstance(code, int) else 0)
 
@@ -214,6 +223,34 @@ def lineage(
         _print_json(found)
     else:
         show_lineage(found)
+
+
+def _add_benches() -> None:
+    """One command for each module of pipeline/bench, with the first line of its docstring as help.
+
+    A bench is `run(data: Path | None) -> dict`: "name", "conditions", "figures", "ratios" (see show_bench).
+    """
+    for file in sorted((Path(__file__).parent / "bench").glob("[!_]*.py")):
+        _add_bench(file.stem, file.read_text(encoding="utf-8").split('"""')[1].splitlines()[0])
+
+
+def _add_bench(name: str, summary: str) -> None:
+    def measure(data: Data = None, as_json: JSON = False) -> None:
+        folder = data.absolute() if data else None
+        project()
+        result = importlib.import_module(f"pipeline.bench.{name}").run(folder)
+        if as_json:
+            _print_json(result)
+        else:
+            from pipeline.show import show_bench
+
+            show_bench(result)
+
+    measure.__doc__ = summary
+    command(bench, name, summary)(measure)
+
+
+_add_benches()
 
 
 def _next_steps() -> None:

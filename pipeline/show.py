@@ -115,6 +115,46 @@ def show_lineage(found: dict[str, Any]) -> None:
         console.print(_plain(f"{'output':<10}{path}  {md5}"), soft_wrap=True)
 
 
+def show_bench(result: dict[str, Any]) -> None:
+    """What a bench measured: `conditions` and `ratios` as lines, `figures` as lines or as one table.
+
+    A table where every figure is an object: {ROW: {COLUMN: value}}. `findings`, if any, are sentences.
+    """
+    console, figures = _console(), result.get("figures") or {}
+    for key, value in (result.get("conditions") or {}).items():
+        console.print(_plain(f"{_words(key):<28}{_cell(value)}"), soft_wrap=True)
+    if figures and all(isinstance(row, dict) for row in figures.values()):
+        columns = list(dict.fromkeys(column for row in figures.values() for column in row))
+        table = _table(("", *map(_words, columns)), title=f"\nbench {result['name']}")
+        for name, row in figures.items():
+            table.add_row(_plain(_words(name)), *(_plain(_cell(row.get(column))) for column in columns))
+        console.print(table)
+    else:
+        console.print()
+        for key, value in figures.items():
+            console.print(_plain(f"{_words(key):<28}{_cell(value)}"), soft_wrap=True)
+    for key, value in (result.get("ratios") or {}).items():
+        console.print(
+            Text.assemble((_plain(f"{_words(key):<40}").plain, "bold"), _cell(value)), soft_wrap=True
+        )
+    for sentence in result.get("findings") or ():
+        console.print(_plain(sentence), soft_wrap=True)
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        return ", ".join(map(_cell, value))
+    if isinstance(value, dict):
+        return ", ".join(f"{_words(key)} {_cell(one)}" for key, one in value.items())
+    return "-" if value is None else str(value)
+
+
 def _console() -> Console:
     console = Console(highlight=False)
     return console if console.is_terminal else Console(width=_WIDTH, highlight=False)
