@@ -108,6 +108,28 @@ class Evaluate(Section):
 class DecidePromotion(Section):
     approval: Literal["auto", "human"]
     """human: an allowed promotion waits for `evergreen registry promote`."""
+    tolerance: Share
+    """Share of the champion's nDCG@10. The difference's lower bound must be above minus this."""
+    min_gain: Share
+    """Share of the champion's nDCG@10. The mean difference must be above this: what another seed gives."""
+    min_users: Count
+    """Users among the compared points; with fewer the models are not comparable. Also to guard a slice."""
+    min_points: Count
+    """Points that are later than the fit_end of both models; with fewer they are not comparable."""
+    slice_guard: Share
+    """Share of the champion's nDCG@10 on a slice that may be lost; more blocks, if it is no chance."""
+    coverage_guard: Share
+    """Share of the champion's coverage@10 that may be lost."""
+    popularity_guard: Share
+    """How far the mean popularity percentile (0 to 1) of what is listed may rise above the champion's."""
+    max_ms_per_list: Annotated[float | None, Field(gt=0)]
+    """Milliseconds a list, many at once, on the machine that evaluates; null: no limit."""
+    max_model_mib: Annotated[float | None, Field(gt=0)]
+    """Size of the model folder; null: no limit."""
+    accept_new_features: bool
+    """true: the challenger's scorer may be told other features than the champion's."""
+    replace_unread: str | None
+    """A champion's version that this code cannot read, to be replaced without a comparison with it."""
 
 
 class Recommend(Section):
