@@ -10,28 +10,21 @@ validation   chooses epochs and settings; nothing is fitted on it
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from pipeline import baselines as b
 from pipeline.content import VectorScorer
-from pipeline.encoder import TextEncoder, texts_to_vectors
-from pipeline.features import Inputs, Matrix, fit_inputs
+from pipeline.encoder import TextEncoder, tokenize
+from pipeline.features import Asked, Columns, Inputs, Matrix, fit_inputs
 from pipeline.histories import Catalogue, Log, Points, Prepared
 from pipeline.model import FusionScorer, SequenceTower, one_thread
 from pipeline.recommender import Recommender
-from pipeline.training import (
-    Candidates,
-    EpochSampler,
-    Run,
-    ScorerTask,
-    SequenceTask,
-    TextTask,
-    fit,
-    target_ndcg,
-)
+from pipeline.tasks import Candidates, ScorerTask, SequenceTask, TextTask, frozen_layers
+from pipeline.training import EpochSampler, Run, fit, target_ndcg
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +39,7 @@ SEQUENCE_EPOCHS, SEQUENCE_BATCH = 8, 32
 MORE_SEQUENCE_EPOCHS = 3  # on all of train, from the weights fitted on its inner rows
 SCORER_EPOCHS, SCORER_BATCH = 8, 128
 HARD, RANDOM = 100, 100  # candidates of a point
+CHUNK = 64  # points whose features are in memory at a time
 VALIDATION_HARD = 300
 HARD_BY = ("ease_5", "knn_5", "sequence_z", "text_5", "popularity_0.05", "categories_5")
 
@@ -54,9 +48,9 @@ HARD_BY = ("ease_5", "knn_5", "sequence_z", "text_5", "popularity_0.05", "catego
 class Trained:
     """What `train` makes: three models over one catalogue and what the report tells of the training."""
 
-    models: dict[str, Recommender]  # challenger, frozen_text, without_text
-    encoder: TextEncoder
-    frozen: np.ndarray  # (items, width) un-tuned vectors
+    models: dict[str, Recommender]  # challenger; frozen_text, without_text if it is no refresh
+    encoder: TextEncoder | None  # None: a refresh of a model without one
+    frozen: np.ndarray | None  # (items, width) un-tuned vectors; None in a refresh
     summary: dict[str, object]
 
 
@@ -92,48 +86,76 @@ def _at_most(points: Points, per_user: int, total: int, generator: np.random.Gen
     return points[np.sort(kept)]
 
 
-def train(prepared: Prepared, run: Run) -> Trained:
-    """All phases. The summary holds counts and epochs, no times: same seed, same bytes."""
+def train(prepared: Prepared, run: Run, champion: Recommender | None = None) -> Trained:
+    """All phases. The summary holds counts and epochs, no times: same seed, same bytes.
+
+    With `champion` (bound to this catalogue) a refresh: its text vectors stay, of new items its encoder makes
+    them, everything else is fitted anew; no ablations.
+    """
     parts = split(prepared, run.seed)
+    summary: dict[str, object] = {"scorer_points": len(parts.later), "train_rows": int(parts.full.sum())}
+    frozen = None
+    if champion is not None:
+        encoder, own = champion.encoder(), champion.inputs.text
+        spaces = {"challenger": None if own is None else Space(own, champion.centre)}
+        summary |= {"refresh_of": champion.version, "encoder": champion.card["training"].get("encoder")}
+    else:
+        encoder, frozen, tuned, told = _text_vectors(prepared, run, parts)
+        spaces = {"challenger": Space.of(tuned), "frozen_text": Space.of(frozen), "without_text": None}
+        summary |= told
+    matrix = _choose_matrix(prepared.log, parts, prepared.catalogue)
+    summary |= {"ease_regularisation": matrix.regularisation, "positives_only": matrix.positives_only}
+    models, figures = _fuse(prepared, run, parts, spaces, matrix)
+    return Trained(models, encoder, frozen, summary | figures)
+
+
+@dataclass(frozen=True)
+class Space:
+    """Item vectors in which text is compared."""
+
+    vectors: np.ndarray  # (items, width) float32 centred unit vectors; zero rows: no text
+    centre: np.ndarray | None  # (width,) what was subtracted
+
+    @classmethod
+    def of(cls, vectors: np.ndarray) -> Space | None:
+        """None where no item has a text."""
+        there = vectors.any(axis=1)
+        return cls(VectorScorer.of(vectors).vectors, vectors[there].mean(axis=0)) if there.any() else None
+
+
+def _text_vectors(
+    prepared: Prepared, run: Run, parts: Split
+) -> tuple[TextEncoder, np.ndarray, np.ndarray, dict[str, object]]:
+    """(tuned encoder, (items, width) vectors before, after, what the summary says of it)."""
     texts = prepared.catalogue.items["item_text"].fillna("").tolist()
+    empty = np.array([not text for text in texts], bool)
     encoder = TextEncoder.load(run.settings.encoder, run.settings.max_length)
-    frozen, tokens = texts_to_vectors(encoder, texts)
-    summary: dict[str, object] = {
+    tokens, below = tokenize(encoder, texts), frozen_layers(encoder, run.settings)
+    hidden = encoder.lower_activations(tokens, below) if below < len(encoder.layers) else None
+
+    def encode() -> np.ndarray:
+        with torch.no_grad():
+            vectors = encoder.encode(tokens, None, hidden, below).cpu().numpy()
+        vectors[empty] = 0
+        return vectors
+
+    frozen = tuned = encode()
+    told: dict[str, object] = {
         "encoder": run.settings.encoder,
         "unknown_token_share": round(tokens.unknown_share, 4),
         "layers": len(encoder.layers),
-        "trainable_layers": min(run.settings.trainable_layers, len(encoder.layers)),
-        "scorer_points": len(parts.later),
-        "train_rows": int(parts.full.sum()),
+        "trainable_layers": len(encoder.layers) - below,
     }
-    tuned = frozen
-    if frozen.any() and run.settings.epochs and run.settings.trainable_layers:
-        summary["text_epochs"] = _tune_encoder(prepared.log, run, parts, encoder, texts)
-        tuned, _ = texts_to_vectors(encoder, texts)
-    matrix = _choose_matrix(prepared.log, parts, prepared.catalogue)
-    summary |= {"ease_regularisation": matrix.regularisation, "positives_only": matrix.positives_only}
-    variants = {"challenger": tuned, "frozen_text": frozen, "without_text": None}
-    models = {}
-    for name, vectors in variants.items():
-        usable = vectors if vectors is not None and vectors.any() else None
-        models[name], figures = _fuse(prepared, run, parts, name, usable, matrix)
-        summary |= {f"{name}_{key}": value for key, value in figures.items()}
-    return Trained(models, encoder, frozen, summary)
-
-
-def _tune_encoder(data: Log, run: Run, parts: Split, encoder: TextEncoder, texts: list[str]) -> int:
     # An item without text must not pull the others: its vector is that of an empty string, never a target.
-    has_text = np.array([bool(text) for text in texts])
-    points = data.successes(parts.inner & has_text[data.item])
+    points = prepared.log.successes(parts.inner & ~empty[prepared.log.item])
     points = points[np.flatnonzero(points.lengths > 0)]
-    if not len(points):
-        return 0
-    tokens = encoder.tokenize(texts)
-    task = TextTask(run, encoder, tokens, points, parts.validation, TEXT_HALF_LIFE)
-    sampler = EpochSampler(run, task.phase, len(points), TEXT_POINTS_PER_EPOCH)
-    epochs = fit(run, task, sampler, run.settings.batch_size, run.settings.epochs)
-    encoder.requires_grad_(False)
-    return epochs
+    if hidden is not None and run.settings.epochs and len(points) and not empty.all():
+        task = TextTask(run, encoder, tokens, hidden, points, parts.validation, TEXT_HALF_LIFE)
+        sampler = EpochSampler(run, task.phase, len(points), TEXT_POINTS_PER_EPOCH)
+        told["text_epochs"] = fit(run, task, sampler, run.settings.batch_size, run.settings.epochs)
+        encoder.requires_grad_(False)
+        tuned = encode()
+    return encoder, frozen, tuned, told
 
 
 def _choose_matrix(data: Log, parts: Split, catalogue: Catalogue) -> Matrix:
@@ -150,48 +172,85 @@ def _choose_matrix(data: Log, parts: Split, catalogue: Catalogue) -> Matrix:
 
 
 def _fuse(
-    prepared: Prepared,
+    prepared: Prepared, run: Run, parts: Split, spaces: dict[str, Space | None], matrix: Matrix
+) -> tuple[dict[str, Recommender], dict[str, object]]:
+    """Sequence tower and scorer around each kind of text vectors, and their figures.
+
+    What does not depend on the text is fitted, and computed for every point, once for all of them.
+    """
+    data, catalogue = prepared.log, prepared.catalogue
+    inner = fit_inputs(data, parts.inner, catalogue, matrix, run.seed)
+    full = fit_inputs(data, parts.full, catalogue, matrix, run.seed)
+    early: dict[str, Inputs] = {}
+    late: dict[str, Inputs] = {}
+    for name, space in spaces.items():
+        text = None if space is None else space.vectors
+        towers = _towers(data, run, parts, name, len(catalogue), text)
+        early[name] = replace(inner, text=text, sequence=towers[0])
+        late[name] = replace(full, text=text, sequence=towers[1])
+    samples: dict[str, Candidates] = {}
+    against: dict[str, Candidates] = {}
+    if len(parts.later) >= 2 and len(parts.validation):
+        generator = np.random.default_rng([run.seed, 2])
+        samples = _samples(early, parts.later, generator, HARD, RANDOM)
+        against = _samples(late, parts.validation, generator, VALIDATION_HARD, 0)
+    models, figures = {}, {}
+    for name, inputs in late.items():
+        space, features = spaces[name], list(inputs.columns(prepared.validation[:1]))
+        scorer, epochs = _scorer(run, parts, name, features, samples.pop(name, None), against.get(name))
+        centre = None if space is None else space.centre
+        models[name] = Recommender(name, {"features": features}, catalogue, inputs, scorer, centre)
+        figures[f"{name}_scorer_epochs"] = epochs
+    gains = _validation_gains(models, parts.validation)
+    return models, figures | {f"{name}_validation_ndcg@10": gain for name, gain in gains.items()}
+
+
+def _scorer(
     run: Run,
     parts: Split,
     name: str,
-    vectors: np.ndarray | None,
-    matrix: Matrix,
-) -> tuple[Recommender, dict[str, object]]:
-    """Sequence tower and scorer around one kind of text vectors."""
-    data, catalogue = prepared.log, prepared.catalogue
-    text = None if vectors is None else VectorScorer.of(vectors).vectors
-    centre = None if vectors is None else vectors[np.linalg.norm(vectors, axis=1) > 0].mean(axis=0)
-    towers = _towers(data, run, parts, name, len(catalogue), text)
-    inner = fit_inputs(data, parts.inner, catalogue, matrix, text, towers[0], run.seed)
-    full = fit_inputs(data, parts.full, catalogue, matrix, text, towers[1], run.seed)
-    features = full.features(prepared.validation[:1])[0] if len(prepared.validation) else []
+    features: list[str],
+    sample: Candidates | None,
+    against: Candidates | None,
+) -> tuple[FusionScorer, int]:
     torch.manual_seed(run.seed)
     scorer = FusionScorer(len(features))
-    model = Recommender(name, {"features": features}, catalogue, full, scorer, centre)
     with torch.no_grad():
         # Before it has learned anything it ranks like EASE with recent popularity behind it.
         scorer.linear.weight[0, features.index("ease_5")] = 1
         scorer.linear.weight[0, features.index("popularity_0.05")] = 0.1
     epochs = 0
-    if len(parts.later) >= 2:
-        generator = np.random.default_rng([run.seed, 2])
-        sample = _sample(inner, parts.later, generator, HARD, RANDOM)
-        against = _sample(full, parts.validation, generator, VALIDATION_HARD, 0)
+    if sample is not None and against is not None:
         scorer.standardise(torch.from_numpy(sample.features[::4].astype(np.float32)).flatten(0, 1))
         task = ScorerTask(run, f"scorer ({name})", scorer, sample, parts.validation, against)
         sampler = EpochSampler(run, task.phase, len(sample.target))
         epochs = fit(run, task, sampler, SCORER_BATCH, SCORER_EPOCHS)
-    gain = _mean_by_user(model, parts.validation)
-    scorer.eval()
-    return model, {"scorer_epochs": epochs, "validation_ndcg@10": gain}
+    return scorer.eval(), epochs
 
 
-def _mean_by_user(model: Recommender, points: Points) -> float | None:
+def _validation_gains(models: dict[str, Recommender], points: Points) -> dict[str, float | None]:
+    """nDCG@10 over whole catalogues, mean over users."""
     if not len(points):
-        return None
-    gain = np.concatenate([target_ndcg(model.score(chunk), chunk, 10) for chunk in points.chunks(64)])
+        return dict.fromkeys(models)
+    gains: dict[str, list[np.ndarray]] = {name: [] for name in models}
+    for chunk in points.chunks(CHUNK):
+        for name, columns in _each({name: model.inputs for name, model in models.items()}, chunk):
+            scores = models[name].score_columns(columns, len(chunk))
+            gains[name].append(target_ndcg(scores, chunk, 10))
     _, place = np.unique(points.user, return_inverse=True)
-    return round(float((np.bincount(place, gain) / np.bincount(place)).mean()), 6)
+    return {
+        name: round(float((np.bincount(place, np.concatenate(gain)) / np.bincount(place)).mean()), 6)
+        for name, gain in gains.items()
+    }
+
+
+def _each(variants: Mapping[str, Inputs], points: Points) -> Iterator[tuple[str, Columns]]:
+    """The features of each variant of one fit; those that they share are computed once."""
+    any_inputs = next(iter(variants.values()))
+    asked = Asked.of(points, any_inputs.items)
+    shared = any_inputs.shared(asked)
+    for name, inputs in variants.items():
+        yield name, shared | inputs.own(asked)
 
 
 def _tower(
@@ -225,38 +284,48 @@ def _towers(
     return inner, full
 
 
-def _sample(
-    inputs: Inputs, points: Points, generator: np.random.Generator, hard: int, random: int
-) -> Candidates:
-    """The item taken, the hardest others by a mixture of the inputs, and a random share of the rest.
+def _samples(
+    variants: Mapping[str, Inputs], points: Points, generator: np.random.Generator, hard: int, random: int
+) -> dict[str, Candidates]:
+    """The item taken, the hardest others by a mixture of a variant's inputs, and a random share of the rest.
 
     Each random candidate stands for as many items as it was drawn from, so the softmax over the sample
     estimates the one over the whole catalogue (sampled softmax with importance weights).
     """
-    parts = [_sample_chunk(inputs, chunk, generator, hard, random) for chunk in points.chunks(64)]
-    features, log_weight, target = (np.concatenate(column) for column in zip(*parts, strict=True))
+    parts: dict[str, list[tuple[np.ndarray, ...]]] = {name: [] for name in variants}
+    for chunk in points.chunks(CHUNK):
+        items = next(iter(variants.values())).items
+        draw = generator.random((len(chunk), items), dtype=np.float32)
+        for name, columns in _each(variants, chunk):
+            parts[name].append(_sample_chunk(columns, chunk, draw, hard, random))
     # Users with many points count less, though more than once: between every point and every user alike.
     weight = np.bincount(points.user)[points.user] ** -0.5
-    return Candidates(features, log_weight, target, (weight / weight.mean()).astype(np.float32))
+    weight = (weight / weight.mean()).astype(np.float32)
+    found = {}
+    for name, part in parts.items():
+        features, log_weight, target = (np.concatenate(column) for column in zip(*part, strict=True))
+        found[name] = Candidates(features, log_weight, target, weight)
+    return found
 
 
 def _sample_chunk(
-    inputs: Inputs, points: Points, generator: np.random.Generator, hardest: int, others: int
+    columns: Columns, points: Points, draw: np.ndarray, hardest: int, others: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    names, features = inputs.features(points)
+    """(points, candidates, features) float16; of each candidate the log weight; place of the target."""
+    items = draw.shape[1]
     row = np.arange(len(points))[:, None]
-    seen = np.zeros((len(points), inputs.items), bool)
+    seen = np.zeros((len(points), items), bool)
     point, history = points.rows()
     seen[point, points.log.item[history]] = True
-    hardness = sum(features[..., names.index(name)] for name in HARD_BY if name in names)
+    hardness = sum(columns[name] for name in HARD_BY if name in columns)
     hardness = np.where(seen, -np.inf, hardness)
     hardness[row[:, 0], points.target] = np.inf
-    hard_count = min(hardest, inputs.items)
+    hard_count = min(hardest, items)
     hard = np.argpartition(-hardness, hard_count - 1, axis=1)[:, :hard_count]
     rest = ~seen
     rest[row, hard] = False
-    random_count = min(others, inputs.items - hard_count)
-    draw = np.where(rest, generator.random(rest.shape, dtype=np.float32), 2)
+    random_count = min(others, items - hard_count)
+    draw = np.where(rest, draw, 2)
     random = np.argpartition(draw, max(random_count - 1, 0), axis=1)[:, :random_count]
     left = rest.sum(axis=1, keepdims=True)
     drawn = np.minimum(left, random_count)
@@ -268,4 +337,7 @@ def _sample_chunk(
     log_weight[seen[row, chosen]] = -1e9
     log_weight[chosen == points.target[:, None]] = 0
     target = (chosen == points.target[:, None]).argmax(axis=1)
-    return features[row, chosen].astype(np.float16), log_weight, target
+    features = np.empty((*chosen.shape, len(columns)), np.float16)
+    for place, column in enumerate(columns.values()):
+        features[..., place] = np.broadcast_to(column, draw.shape)[row, chosen]
+    return features, log_weight, target

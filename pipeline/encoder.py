@@ -196,15 +196,41 @@ class TextEncoder(nn.Module):
         return caught[0]
 
     @torch.no_grad()
-    def encode(self, tokens: Tokens) -> np.ndarray:
-        """(texts, width) float32 unit vectors of all texts; an empty text gets zeros."""
+    def lower_activations(self, tokens: Tokens, layers: int) -> np.ndarray:
+        """(tokens, width) float32: what enters the layer above the lowest `layers`, for every token."""
+        out = np.empty((len(tokens.ids), self.width), np.float32)
         device = next(self.model.parameters()).device
-        out = np.zeros((len(tokens), self.width), dtype=np.float32)
-        everything = np.arange(len(tokens))
-        for bucket in tokens.buckets(everything):
+        for bucket in tokens.buckets(np.arange(len(tokens))):
             ids, mask = tokens.padded(bucket, self.pad)
-            out[bucket] = self(ids.to(device), mask.to(device)).cpu().numpy()
+            states = self.lower(ids.to(device), mask.to(device), layers).cpu()
+            out[flat(tokens.offsets[bucket], tokens.lengths[bucket])] = states[mask.bool()].numpy()
         return out
+
+    def encode(
+        self,
+        tokens: Tokens,
+        texts: np.ndarray | None = None,
+        hidden: np.ndarray | None = None,
+        above: int = 0,
+    ) -> Tensor:
+        """(texts, width) unit vectors of these texts, of all by default; an empty text gets zeros.
+
+        With `hidden` (lower_activations of the lowest `above` layers) only the layers above them run.
+        """
+        texts = np.arange(len(tokens)) if texts is None else texts
+        device = next(self.model.parameters()).device
+        parts, places = [torch.zeros(0, self.width, device=device)], [np.zeros(0, np.int64)]
+        for bucket in tokens.buckets(texts):
+            ids, mask = tokens.padded(texts[bucket], self.pad)
+            if hidden is None:
+                parts.append(self(ids.to(device), mask.to(device)))
+            else:
+                entering = torch.zeros(*ids.shape, self.width)
+                rows = flat(tokens.offsets[texts[bucket]], tokens.lengths[texts[bucket]])
+                entering[mask.bool()] = torch.from_numpy(hidden[rows])
+                parts.append(self(ids.to(device), mask.to(device), entering.to(device), above))
+            places.append(bucket)
+        return torch.cat(parts)[torch.from_numpy(np.argsort(np.concatenate(places))).to(device)]
 
     def save(self, folder: Path) -> None:
         """Write the model (half precision: half the bytes to version) and its tokenizer."""
@@ -231,7 +257,16 @@ class TextEncoder(nn.Module):
 
 
 def texts_to_vectors(encoder: TextEncoder, texts: list[str]) -> tuple[np.ndarray, Tokens]:
-    """Unit vectors of all texts, each distinct one encoded once; rows of empty texts are zero."""
+    """Unit vectors of all texts; rows of empty texts are zero."""
+    tokens = tokenize(encoder, texts)
+    with torch.no_grad():
+        vectors = encoder.encode(tokens).cpu().numpy()
+    vectors[[not text for text in texts]] = 0
+    return vectors, tokens
+
+
+def tokenize(encoder: TextEncoder, texts: list[str]) -> Tokens:
+    """Token ids of all texts; warns if many are unknown to the encoder."""
     tokens = encoder.tokenize(texts)
     if tokens.unknown_share > UNKNOWN_SHARE_WARNING:
         log.warning(
@@ -240,9 +275,7 @@ def texts_to_vectors(encoder: TextEncoder, texts: list[str]) -> tuple[np.ndarray
             100 * tokens.unknown_share,
             MULTILINGUAL,
         )
-    vectors = encoder.encode(tokens)
-    vectors[[not text for text in texts]] = 0
-    return vectors, tokens
+    return tokens
 
 
 class _Stop(Exception):

@@ -1,7 +1,7 @@
 """What the scorer is told about a point and an item: every model's opinion, and how far to trust it.
 
 `fit_inputs` fits everything on the rows of one mask (collaborative matrices, popularity, item statistics);
-`Inputs.features(points)` evaluates it on live histories. The scorer is fitted on points later than the rows
+`Inputs.columns(points)` evaluates it on live histories. The scorer is fitted on points later than the rows
 that its inputs were fitted on (stacking), then the inputs are fitted again on all of train.
 """
 
@@ -45,9 +45,13 @@ class Matrix:
     regularisation: float  # of EASE
 
 
+Columns = dict[str, np.ndarray]
+"""Name -> float32 array that broadcasts to (points, items)."""
+
+
 @dataclass(frozen=True)
 class Inputs:
-    """Fitted inputs over one catalogue."""
+    """Fitted inputs over one catalogue. Variants of one fit differ in `sequence` and `text` alone."""
 
     items: int
     ease: b.ItemMatrix
@@ -61,89 +65,107 @@ class Inputs:
     categories: Content
     year: np.ndarray  # (items,) float64, NaN where unknown
 
-    def features(self, points: Points) -> tuple[list[str], np.ndarray]:
-        """Names and a (points, items, features) float32 array."""
-        columns: dict[str, np.ndarray] = {}
-        liking = b.liking(points.log, DISLIKED)
-        weights = {h: points.weights(self.items, h, liking) for h in HALF_LIVES}
-        self._collaborative(columns, weights)
-        self._sequence(columns, points)
-        self._text(columns, points, weights)
-        self._content(columns, points, weights)
-        self._items(columns)
-        self._trust(columns, points)
-        out = np.empty((len(points), self.items, len(columns)), np.float32)
-        for place, column in enumerate(columns.values()):
-            out[..., place] = column
-        return list(columns), out
+    def columns(self, points: Points) -> Columns:
+        """Every feature by name."""
+        asked = Asked.of(points, self.items)
+        return self.shared(asked) | self.own(asked)
 
-    def _collaborative(self, columns: dict[str, np.ndarray], weights: dict[int, sp.csr_matrix]) -> None:
+    def shared(self, asked: Asked) -> Columns:
+        """The features that do not depend on text and sequence tower: equal for all variants of one fit."""
+        return self._collaborative(asked) | self._content(asked) | self._items() | self._trust(asked.points)
+
+    def own(self, asked: Asked) -> Columns:
+        return self._sequence(asked.points) | self._text(asked)
+
+    def _collaborative(self, asked: Asked) -> Columns:
+        columns: Columns = {}
         for half_life in HALF_LIVES:
-            scores = np.nan_to_num(self.ease.score(weights[half_life]))
+            scores = np.nan_to_num(self.ease.score(asked.weights[half_life]))
             columns[f"ease_{half_life}"] = _standardised(scores)
             if half_life == HALF_LIVES[1]:
                 columns["ease_raw"] = scores
-            columns[f"knn_{half_life}"] = _standardised(np.nan_to_num(self.knn.score(weights[half_life])))
-            columns[f"ials_{half_life}"] = _standardised(np.nan_to_num(self.ials.score(weights[half_life])))
+            for name, model in (("knn", self.knn), ("ials", self.ials)):
+                scores = np.nan_to_num(model.score(asked.weights[half_life]))
+                columns[f"{name}_{half_life}"] = _standardised(scores)
+        return columns
 
-    def _sequence(self, columns: dict[str, np.ndarray], points: Points) -> None:
+    def _sequence(self, points: Points) -> Columns:
         if self.sequence is None:
-            return
+            return {}
         # Relative to a uniform choice, so that catalogues of any size look alike.
         scores = self.sequence.score(points) + np.float32(np.log(max(1, (self.statistics.count > 0).sum())))
-        columns["sequence"] = scores
-        columns["sequence_z"] = _standardised(scores)
+        return {"sequence": scores, "sequence_z": _standardised(scores)}
 
-    def _text(
-        self, columns: dict[str, np.ndarray], points: Points, weights: dict[int, sp.csr_matrix]
-    ) -> None:
+    def _text(self, asked: Asked) -> Columns:
         if self.text is None:
-            return
+            return {}
+        points, columns = asked.points, {}
         for half_life in HALF_LIVES[1:]:
-            columns[f"text_{half_life}"] = _unit(weights[half_life] @ self.text) @ self.text.T
-        everything = points.weights(self.items)
-        columns["text_mean"] = _unit(everything @ self.text) @ self.text.T
+            columns[f"text_{half_life}"] = _unit(asked.weights[half_life] @ self.text) @ self.text.T
+        columns["text_mean"] = _unit(points.weights(self.items) @ self.text) @ self.text.T
+        point, row = points.newest(LAST_ITEMS).rows()
+        item, place = np.unique(points.log.item[row], return_inverse=True)
+        near = self.text[item] @ self.text.T
         nearest = np.zeros((len(points), self.items), np.float32)
-        for back in range(1, LAST_ITEMS + 1):
-            row = points.stop - back
-            there = row >= points.start
-            item = points.log.item[row[there]]
-            nearest[there] = np.maximum(nearest[there], self.text[item] @ self.text.T)
-        columns["text_max"] = nearest
+        back = points.stop[point] - row
+        for step in range(1, LAST_ITEMS + 1):  # one item of each history at a time
+            turn = back == step
+            nearest[point[turn]] = np.maximum(nearest[point[turn]], near[place[turn]])
+        return columns | {"text_max": nearest}
 
-    def _content(
-        self, columns: dict[str, np.ndarray], points: Points, weights: dict[int, sp.csr_matrix]
-    ) -> None:
+    def _content(self, asked: Asked) -> Columns:
+        columns: Columns = {}
         for half_life in HALF_LIVES[1:]:
-            overlap = np.nan_to_num(self.categories.score(weights[half_life]))
+            overlap = np.nan_to_num(self.categories.score(asked.weights[half_life]))
             columns[f"categories_{half_life}"] = _standardised(overlap)
         known = np.isfinite(self.year)
         year = np.where(known, self.year, 0)
-        recent = weights[HALF_LIVES[1]]
+        recent = asked.weights[HALF_LIVES[1]]
         total = recent @ known.astype(np.float64)
         mean = np.where(total > 0, (recent @ year) / np.where(total > 0, total, 1), np.nan)
-        gap = np.nan_to_num((np.where(known, self.year, np.nan)[None, :] - mean[:, None]) / 10)
-        columns["year_gap"], columns["year_distance"] = gap, np.abs(gap)
-        now = 1970 + points.time / (MICROSECONDS_A_DAY * 365.2425)
-        age = np.nan_to_num(now[:, None] - np.where(known, self.year, np.nan)[None, :])
-        columns["release_age"] = np.log1p(np.maximum(age, 0))
+        unknown = np.where(known, self.year, np.nan)[None, :]
+        gap = np.nan_to_num((unknown - mean[:, None]) / 10).astype(np.float32)
+        now = 1970 + asked.points.time / (MICROSECONDS_A_DAY * 365.2425)
+        age = np.nan_to_num(now[:, None] - unknown).astype(np.float32)
+        return columns | {
+            "year_gap": gap,
+            "year_distance": np.abs(gap),
+            "release_age": np.log1p(np.maximum(age, 0)),
+        }
 
-    def _items(self, columns: dict[str, np.ndarray]) -> None:
+    def _items(self) -> Columns:
         s = self.statistics
-        for place, name in enumerate(("popularity", *(f"popularity_{share}" for share in RECENT_SHARES))):
-            columns[name] = s.popularity[None, :, place]
-        for name in ("value", "liked", "age", "silence"):
-            columns[f"item_{name}"] = getattr(s, name)[None, :]
-        columns["cold"] = (s.count == 0)[None, :]
+        names = ("popularity", *(f"popularity_{share}" for share in RECENT_SHARES))
+        columns = {name: s.popularity[None, :, place] for place, name in enumerate(names)}
+        columns |= {
+            f"item_{name}": getattr(s, name)[None, :] for name in ("value", "liked", "age", "silence")
+        }
+        return columns | {"cold": (s.count == 0).astype(np.float32)[None, :]}
 
-    def _trust(self, columns: dict[str, np.ndarray], points: Points) -> None:
+    def _trust(self, points: Points) -> Columns:
         lengths = points.lengths
-        columns["history_length"] = np.log1p(lengths)[:, None]
-        columns["history_empty"] = (lengths == 0)[:, None]
         point, row = points.rows()
         value = (row_values(points.log)[row] - self.value_mean) / self.value_deviation
         mean = np.bincount(point, value, minlength=len(points)) / (lengths + 3)
-        columns["user_value"] = mean[:, None]
+        columns = {
+            "history_length": np.log1p(lengths),
+            "history_empty": lengths == 0,
+            "user_value": mean,
+        }
+        return {name: column.astype(np.float32)[:, None] for name, column in columns.items()}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Points with the recency weights of their histories, which most features start from."""
+
+    points: Points
+    weights: dict[int, sp.csr_matrix]  # half-life -> (points, items)
+
+    @classmethod
+    def of(cls, points: Points, items: int) -> Asked:
+        liking = b.liking(points.log, DISLIKED)
+        return cls(points, {h: points.weights(items, h, liking) for h in HALF_LIVES})
 
 
 def fit_inputs(
@@ -151,11 +173,9 @@ def fit_inputs(
     rows: np.ndarray,
     catalogue: Catalogue,
     matrix: Matrix,
-    text: np.ndarray | None,
-    sequence: SequenceTower | None,
     seed: int,
 ) -> Inputs:
-    """Fit on the rows of a mask; `text`: (items, width) centred unit vectors."""
+    """Fit on the rows of a mask; text and sequence tower are for the caller to put in."""
     items = len(catalogue)
     met = b.interactions(log, rows & log.positive if matrix.positives_only else rows, items)
     values = row_values(log)
@@ -169,8 +189,8 @@ def fit_inputs(
         statistics=_statistics(log, rows, items, (values - mean) / deviation),
         value_mean=mean,
         value_deviation=deviation,
-        sequence=sequence,
-        text=text,
+        sequence=None,
+        text=None,
         categories=Content.of(category_matrix(catalogue)),
         year=years(catalogue),
     )

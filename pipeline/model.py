@@ -121,6 +121,7 @@ class SequenceTower(nn.Module):
 class FusionScorer(nn.Module):
     """Standardised features of (point, item) -> one score: a linear part plus an MLP's correction of it."""
 
+    CELLS = 16_384  # whose hidden layer is in memory at a time
     mean: Tensor
     deviation: Tensor
 
@@ -149,3 +150,20 @@ class FusionScorer(nn.Module):
         """(..., features) -> (...)."""
         x = ((features - self.mean) / self.deviation).clamp(-8, 8)
         return (self.linear(x) + self.mlp(x)).squeeze(-1)
+
+    @torch.no_grad()
+    def score(self, columns: Tensor) -> Tensor:
+        """The same for whole columns, feature by feature: (features, cells) -> (cells,).
+
+        A feature is computed for all cells at a time, so this is how features lie in memory; to lay them out
+        cell by cell first would cost more than the network.
+        """
+        first, second, last = (layer for layer in self.mlp if isinstance(layer, nn.Linear))
+        out = torch.empty(columns.shape[1], dtype=columns.dtype, device=columns.device)
+        for begin in range(0, columns.shape[1], self.CELLS):
+            cells = slice(begin, begin + self.CELLS)
+            x = ((columns[:, cells] - self.mean[:, None]) / self.deviation[:, None]).clamp_(-8, 8)
+            hidden = F.gelu(torch.addmm(first.bias[:, None], first.weight, x))
+            hidden = F.gelu(torch.addmm(second.bias[:, None], second.weight, hidden))
+            out[cells] = (self.linear.weight @ x + last.weight @ hidden).squeeze(0)
+        return out

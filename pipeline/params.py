@@ -63,6 +63,65 @@ class Positive(Section):
     """Least value of a success, for rows that have one; null: every row."""
 
 
+class Floors(Section):
+    """Effects below which nothing is called drift, however sure it is. Shares: of rows, 0.05 = 5 points."""
+
+    missing: Share
+    """Rise of a column's share of empty cells."""
+    volume: Annotated[float, Field(gt=0)]
+    """Rows a day: 0.5 = half as many again, or a third less."""
+    events: Share
+    """Total variation of the events: the share of rows whose event would have to change."""
+    values: Share
+    """Largest gap between the cumulative distributions of the values."""
+    user_activity: Share
+    """The same, of rows a user and active day."""
+    new_users: Share
+    """Change of the share of rows of users not met before the window."""
+    new_items: Share
+    """The same of items."""
+    item_popularity: Share
+    """Total variation of the items' shares of the rows."""
+    categories: Share
+    """Total variation of the categories' shares of the rows."""
+    text: Annotated[float, Field(ge=0, le=0.5)]
+    """How much better than 0.5 (guessing) a classifier of texts tells old from new rows (area under ROC)."""
+    embedding: Annotated[float, Field(ge=0)]
+    """Shift of the mean item vector, in units of the vectors' spread."""
+    scores: Share
+    """Largest gap between the cumulative distributions of the champion's top scores."""
+    coverage: Share
+    """Change of the share of the catalogue that the champion lists."""
+    list_popularity: Share
+    """Change of the mean popularity percentile of what the champion lists."""
+    quality: Share
+    """Relative loss of nDCG@10."""
+
+
+class DetectDrift(Section):
+    window_days: Annotated[float, Field(ge=0)]
+    """A window of new rows does not close before; days from its first row."""
+    min_rows: Annotated[int, Field(ge=10)]
+    """Rows that a window holds at least; fewer are not enough data."""
+    min_users: Annotated[int, Field(ge=2)]
+    """Users that a window holds at least."""
+    reference_windows: Count
+    """Windows before fit_end that later ones are compared with."""
+    reference_rows: Annotated[int, Field(ge=100)]
+    """Above this, the reference is a sample of whole users."""
+    current_rows: Annotated[int, Field(ge=100)]
+    """The same for a window."""
+    rows_per_user: Count
+    """A user counts at most as much as this many rows, so that one heavy user decides nothing."""
+    permutations: Annotated[int, Field(ge=99)]
+    """Of users between the two sides; the least p-value is 1 / (1 + permutations)."""
+    alpha: Annotated[float, Field(gt=0, lt=1)]
+    """False alarms that are accepted, over all signals of a window together (Holm)."""
+    quality_points: Annotated[int, Field(ge=10)]
+    """Points a side at which the champion is asked for its lists."""
+    floors: Floors
+
+
 class Preprocess(Section):
     min_user_interactions: Annotated[int, Field(ge=0)]
     """Users with fewer rows in train are left out of fitting (never out of evaluation)."""
@@ -97,6 +156,9 @@ class Finetune(Section):
     devices: int | str
     num_nodes: Count
     strategy: str
+    refresh_of: str | None = None
+    """A version whose encoder is kept while all else is fitted anew, in a fraction of the time; null: a full
+    training. `evergreen cycle` sets it for a run."""
 
 
 class Evaluate(Section):
@@ -139,6 +201,7 @@ class Recommend(Section):
 class Params(Section):
     seed: Annotated[int, Field(ge=0, lt=2**31)]
     collect: Collect
+    detect_drift: DetectDrift
     preprocess: Preprocess
     finetune: Finetune
     evaluate: Evaluate

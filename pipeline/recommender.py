@@ -30,11 +30,11 @@ from pipeline.baselines import Factors, ItemMatrix, Scorer
 from pipeline.content import Content, category_matrix
 from pipeline.encoder import TextEncoder, texts_to_vectors
 from pipeline.errors import ArtifactError, DataError
-from pipeline.features import IALS_ALPHA, IALS_REGULARISATION, Inputs, Statistics, years
+from pipeline.features import IALS_ALPHA, IALS_REGULARISATION, Columns, Inputs, Statistics, years
 from pipeline.histories import Catalogue, Points, Prepared
 from pipeline.model import FusionScorer, SequenceTower
 
-FORMAT = 1
+FORMAT = 2
 CELL_BYTES = 48_000_000  # of one chunk's features
 FROZEN = "frozen_vectors.npy"
 
@@ -62,9 +62,23 @@ class Recommender:
         out = np.empty((len(points), len(self.catalogue)), np.float32)
         size = max(1, CELL_BYTES // (4 * 32 * max(1, len(self.catalogue))))
         for begin in range(0, len(points), size):
-            _, features = self.inputs.features(points[begin : begin + size])
-            out[begin : begin + size] = self.scorer(torch.from_numpy(features)).numpy()
+            chunk = points[begin : begin + size]
+            out[begin : begin + size] = self.score_columns(self.inputs.columns(chunk), len(chunk))
         return out
+
+    def score_columns(self, columns: Columns, points: int) -> np.ndarray:
+        """(points, items) float32 from the features of these points."""
+        names = self.card["features"]
+        features = np.empty((len(names), points, len(self.catalogue)), np.float32)
+        for place, name in enumerate(names):
+            features[place] = columns[name]
+        return self.scorer.score(torch.from_numpy(features).flatten(1)).view(points, -1).numpy()
+
+    def encoder(self) -> TextEncoder | None:
+        """The language model of its folder; None if it was trained on items without texts."""
+        if self.inputs.text is None or self.folder is None:
+            return None
+        return TextEncoder.load(str(self.folder / "encoder"), self.card["max_length"])
 
     def reasons(self, points: Points, top: np.ndarray) -> list[list[list[str]]]:
         """Why each of the (points, k) listed items is there: what is near it, and how popular it is."""
@@ -210,12 +224,14 @@ def load_scorers(challenger: Path, ablations: Path, champion: Path, prepared: Pr
     return found
 
 
-def frozen_vectors(ablations: Path, catalogue: Catalogue) -> np.ndarray:
-    """(items, width) float32 un-tuned vectors in the catalogue's order; zero rows: no text."""
+def frozen_vectors(ablations: Path, catalogue: Catalogue) -> np.ndarray | None:
+    """(items, width) float32 un-tuned vectors in the catalogue's order; None after a refresh."""
+    if not (ablations / FROZEN).exists():
+        return None
     try:
         vectors = np.load(ablations / FROZEN)
     except (OSError, ValueError):
-        raise ArtifactError(f"{ablations / FROZEN}: missing or damaged: run `dvc repro finetune`") from None
+        raise ArtifactError(f"{ablations / FROZEN}: damaged: run `dvc repro --force finetune`") from None
     if len(vectors) != len(catalogue):
         raise ArtifactError(f"{ablations / FROZEN}: of another catalogue: run `dvc repro finetune`")
     return vectors.astype(np.float32)
@@ -280,7 +296,8 @@ def _for_text(model: Recommender, text: str, k: int) -> list[dict[str, Any]]:
 
     if model.inputs.text is None or model.folder is None or model.centre is None:
         raise DataError("--text: the model was trained on items without texts: give --user or --items")
-    encoder = TextEncoder.load(str(model.folder / "encoder"), model.card["max_length"])
+    encoder = model.encoder()
+    assert encoder is not None
     vector, _ = texts_to_vectors(encoder, [clean(text, 10_000)])
     if not vector.any():
         raise DataError("--text: nothing is left of it after clean-up: write some words")

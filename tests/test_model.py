@@ -65,3 +65,14 @@ def test_fusion_starts_as_a_constant_and_clamps_outliers() -> None:
     with torch.no_grad():
         scorer.linear.weight[0, 0] = 1
     assert float(scorer(torch.full((1, 3), 1e9)).detach()) == pytest.approx(8)
+
+
+def test_fusion_scores_columns_like_cells() -> None:
+    torch.manual_seed(0)
+    scorer = FusionScorer(5)
+    scorer.standardise(torch.randn(50, 5))
+    with torch.no_grad():
+        for parameter in scorer.parameters():
+            parameter.normal_()
+    cells = torch.randn(scorer.CELLS + 7, 5)
+    torch.testing.assert_close(scorer.score(cells.T.contiguous()), scorer(cells).detach())

@@ -1,5 +1,6 @@
 """A model folder holds the whole model, also for a catalogue that has changed since."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -42,8 +43,9 @@ def model(folder: Path, prepared: Prepared) -> Recommender:
     torch.manual_seed(1)
     known = np.bincount(prepared.log.item[rows], minlength=len(prepared.catalogue)) > 0
     tower = SequenceTower(known, text).eval()
-    inputs = fit_inputs(prepared.log, rows, prepared.catalogue, Matrix(False, 10.0), text, tower, 1)
-    features = inputs.features(prepared.test[:1])[0]
+    inputs = fit_inputs(prepared.log, rows, prepared.catalogue, Matrix(False, 10.0), 1)
+    inputs = replace(inputs, text=text, sequence=tower)
+    features = list(inputs.columns(prepared.test[:1]))
     scorer = FusionScorer(len(features))
     with torch.no_grad():
         scorer.linear.weight.normal_()

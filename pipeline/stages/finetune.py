@@ -4,6 +4,9 @@ In: data/prepared (pipeline/histories.py). Out: models/challenger (a model folde
 models/ablations (`without_text`, `frozen_text`, and the un-tuned vectors of all items), reports/training
 (curves.csv: phase, step, metric, value; summary.json). Phases: pipeline/challenger.py.
 
+With finetune.refresh_of the encoder of models/champion is kept and the rest is fitted, without ablations.
+That folder is no dependency of the stage: a version's content never changes, and its name is in the params.
+
 Killed and started again it goes on from the last checkpoint, in .evergreen/checkpoints/<hash of settings,
 data and code>, removed after success.
 Run: python -m pipeline.stages.finetune data/prepared models/challenger models/ablations reports/training
@@ -27,11 +30,12 @@ import torch
 
 import pipeline
 from pipeline import recommender
-from pipeline.artifacts import replace_folder, temporary_beside
+from pipeline.artifacts import has_model, replace_folder, temporary_beside
 from pipeline.challenger import Trained, train
 from pipeline.errors import ConfigError
 from pipeline.histories import Prepared, load_prepared
 from pipeline.params import Params
+from pipeline.recommender import Recommender
 from pipeline.run import run
 from pipeline.training import Run
 
@@ -39,11 +43,11 @@ log = logging.getLogger(__name__)
 CHECKPOINTS = Path(".evergreen/checkpoints")
 
 
-def finetune(prepared: Prepared, context: Run) -> Trained:
-    """Same prepared tables, settings, seed and machine: same weights."""
+def finetune(prepared: Prepared, context: Run, champion: Recommender | None = None) -> Trained:
+    """Same prepared tables, settings, seed and machine: same weights. `champion`: a refresh of it."""
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
-        return train(prepared, context)
+        return train(prepared, context, champion)
     except (RuntimeError, MemoryError) as error:
         told = str(error).lower()
         if not (isinstance(error, MemoryError) or "out of memory" in told or "can't allocate" in told):
@@ -63,6 +67,20 @@ def checkpoint_key(data: Path, params: Params) -> str:
     return digest.hexdigest()[:16]
 
 
+def refreshed(version: str | None, champion: Path, prepared: Prepared) -> Recommender | None:
+    """The model that finetune.refresh_of names, which has to be the one in service."""
+    if version is None:
+        return None
+    there = Recommender.load(champion, prepared.catalogue.items, "champion") if has_model(champion) else None
+    if there is None or there.version != version:
+        found = there.version if there else "no model"
+        raise ConfigError(
+            f"params.yaml: finetune.refresh_of: {version}, but {champion} holds {found}: "
+            "run `evergreen champion`, or set it to null for a full training"
+        )
+    return there
+
+
 def _quiet() -> None:
     """Lightning's notes on settings that are meant."""
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
@@ -70,7 +88,12 @@ def _quiet() -> None:
 
 
 def main(
-    data: Path, challenger: Path, ablations: Path, training: Path, params: Path = Path("params.yaml")
+    data: Path,
+    challenger: Path,
+    ablations: Path,
+    training: Path,
+    params: Path = Path("params.yaml"),
+    champion: Path = Path("models/champion"),
 ) -> None:
     _quiet()
     started, settings = time.monotonic(), Params.load(params)
@@ -78,11 +101,11 @@ def main(
     summary = json.loads((data / "summary.json").read_text(encoding="utf-8"))
     folder = CHECKPOINTS / checkpoint_key(data, settings)
     context = Run(settings.finetune, settings.seed, folder)
-    trained = finetune(prepared, context)
+    trained = finetune(prepared, context, refreshed(settings.finetune.refresh_of, champion, prepared))
     card = {
         **{key: summary.get(key) for key in ("as_of", "train_end", "fit_end", "data_hash")},
         "seed": settings.seed,
-        "max_length": trained.encoder.max_length,
+        "max_length": trained.encoder.max_length if trained.encoder else settings.finetune.max_length,
         "finetune": settings.finetune.model_dump(),
         "training": trained.summary,
     }
@@ -105,7 +128,8 @@ def _write_models(
     trained: Trained, card: dict[str, Any], prepared: Prepared, challenger: Path, ablations: Path
 ) -> None:
     beside = temporary_beside(ablations)
-    np.save(beside / recommender.FROZEN, trained.frozen.astype(np.float32))
+    if trained.frozen is not None:
+        np.save(beside / recommender.FROZEN, trained.frozen.astype(np.float32))
     for name, model in trained.models.items():
         target = temporary_beside(challenger) if name == "challenger" else beside / name
         encoder = trained.encoder if name == "challenger" else None

@@ -1,0 +1,207 @@
+"""What is trained: the text encoder, the sequence tower, the scorer. One Lightning task each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pipeline.encoder import TextEncoder, Tokens
+from pipeline.histories import Log, Points
+from pipeline.model import FusionScorer, SequenceTower, TextSpace
+from pipeline.params import Finetune
+from pipeline.training import Run, Task, target_ndcg
+
+
+def frozen_layers(encoder: TextEncoder, settings: Finetune) -> int:
+    """How many of the lowest layers stay as they came."""
+    return max(0, len(encoder.layers) - settings.trainable_layers)
+
+
+class TextTask(Task):
+    """The encoder's topmost layers learn that a user's text mean is near what the user takes next.
+
+    Softmax cross-entropy over items of train with the log-popularity added to the logits, so that what is
+    learned is affinity beyond popularity. In a step every distinct item goes through the encoder at most
+    once; `encode_per_step` of them with gradients, the rest come from a cache of their newest vectors.
+    """
+
+    phase = "text"
+    weight_decay = 0.01
+    MOST_CLASSES = 4096
+    ENCODE_PER_STEP = 128
+    HISTORY = 20
+
+    def __init__(
+        self,
+        run: Run,
+        encoder: TextEncoder,
+        tokens: Tokens,
+        hidden: np.ndarray,
+        train: Points,
+        validation: Points,
+        half_life: float,
+    ) -> None:
+        super().__init__(run, validation)
+        self.encoder, self.space = encoder, TextSpace()
+        self.tokens, self.train_points, self.half_life = tokens, train, half_life
+        self.learning_rate = run.settings.learning_rate
+        self.frozen_layers, self.hidden = frozen_layers(encoder, run.settings), hidden
+        encoder.requires_grad_(False)
+        for layer in encoder.layers[self.frozen_layers :]:
+            layer.requires_grad_(True)
+        counts = np.bincount(train.target, minlength=len(tokens)).astype(np.float32)
+        self.log_popularity = torch.from_numpy(np.log(counts + 1))
+        self.candidates = np.flatnonzero(counts)
+        vectors = self.encode_all()
+        self.register_buffer("cache", vectors)
+        self.register_buffer("centre", vectors.mean(0))
+
+    @torch.no_grad()
+    def encode_all(self) -> Tensor:
+        """(items, width) vectors of the present weights."""
+        return self.encoder.encode(self.tokens, None, self.hidden, self.frozen_layers)
+
+    def training_step(self, batch: np.ndarray, index: int) -> Tensor:
+        points = self.train_points[batch].newest(self.HISTORY)
+        weights = points.weights(len(self.tokens), self.half_life)
+        generator = self.run_.generator(f"classes {index}", self.current_epoch)
+        present = np.unique(np.concatenate([weights.indices, points.target]))
+        extra = generator.permutation(self.candidates)[: max(0, self.MOST_CLASSES - len(present))]
+        classes = np.union1d(present, extra)
+        encoded = np.sort(generator.permutation(present)[: self.ENCODE_PER_STEP])
+        fresh = self.encoder.encode(self.tokens, encoded, self.hidden, self.frozen_layers)
+        vectors = self.cache[torch.from_numpy(classes).to(self.device)].clone()
+        vectors[torch.from_numpy(np.searchsorted(classes, encoded)).to(self.device)] = fresh
+        self.cache[torch.from_numpy(encoded).to(self.device)] = fresh.detach()
+        history = torch.from_numpy(weights[:, classes].toarray()).to(self.device)
+        logits = self.space(history, vectors, self.centre)
+        logits = logits + self.log_popularity[torch.from_numpy(classes)].to(self.device)
+        logits = logits.masked_fill(history > 0, -torch.inf)
+        target = torch.from_numpy(np.searchsorted(classes, points.target)).to(self.device)
+        loss = F.cross_entropy(logits, target)
+        self.log("loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(batch))
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        self.vectors = self.encode_all()
+        self.cache.copy_(self.vectors)
+        self.centre.copy_(self.vectors.mean(0))
+
+    @torch.no_grad()
+    def gains(self, rows: np.ndarray) -> np.ndarray:
+        points = self.points[rows]
+        history = torch.from_numpy(points.weights(len(self.tokens), self.half_life).toarray()).to(self.device)
+        scores = self.space(history, self.vectors, self.centre).float().cpu().numpy()
+        return target_ndcg(scores, points, 10)
+
+
+class SequenceTask(Task):
+    """The tower learns which success comes next; the softmax is over items of its own rows only.
+
+    A target is predicted from the rows strictly before its timestamp, as at a point of evaluation, so rows of
+    one timestamp never explain each other.
+    """
+
+    MOST_CLASSES = 1024  # of the softmax: a new random choice each step, and the batch's targets
+
+    def __init__(
+        self, run: Run, phase: str, tower: SequenceTower, data: Log, rows: np.ndarray, validation: Points
+    ) -> None:
+        super().__init__(run, validation)
+        self.phase, self.learning_rate = phase, 8e-3
+        self.tower, self.data = tower, data
+        self.segments = _segments(data, rows, tower.MOST_ROWS)
+        self.classes = np.unique(data.item[rows])
+        new = np.r_[True, (np.diff(data.time) != 0) | (np.diff(data.user) != 0)]
+        self.group_start = np.maximum.accumulate(np.where(new, np.arange(len(data)), 0))
+
+    def training_step(self, batch: np.ndarray, index: int) -> Tensor | None:
+        start, stop = self.segments[batch].T
+        rows = start[:, None] + np.arange(int((stop - start).max()))
+        inside = rows < stop[:, None]
+        rows = np.where(inside, rows, 0)
+        before = self.group_start[rows] - start[:, None]  # rows of the segment strictly earlier
+        sequence, place = np.nonzero(inside & self.data.positive[rows] & (before > 0))
+        if not len(sequence):
+            return None
+        target = self.data.item[rows[sequence, place]]
+        classes = self.classes
+        if len(classes) > self.MOST_CLASSES:
+            generator = self.run_.generator(f"{self.phase} {index}", self.current_epoch)
+            classes = np.union1d(generator.choice(classes, self.MOST_CLASSES, replace=False), target)
+        vectors = self.tower.items()
+        item = torch.from_numpy(np.where(inside, self.data.item[rows], self.tower.padding)).long()
+        liked = torch.from_numpy((self.data.positive[rows] & inside).astype(np.int64))
+        states = self.tower(item.to(self.device), liked.to(self.device), vectors)
+        index_of = torch.from_numpy(classes).long().to(self.device)
+        chosen = states[torch.from_numpy(sequence), torch.from_numpy(before[sequence, place])]
+        logits = chosen @ vectors[index_of].T + self.tower.bias[index_of]
+        goal = torch.from_numpy(np.searchsorted(classes, target)).to(self.device)
+        loss = F.cross_entropy(logits, goal)
+        self.log("loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(batch))
+        return loss
+
+
+def _segments(data: Log, rows: np.ndarray, length: int) -> np.ndarray:
+    """(segments, 2) row spans [start, stop) of at most `length` rows of one user, among the mask's rows."""
+    chosen = np.flatnonzero(rows)
+    if not len(chosen):
+        return np.zeros((0, 2), np.int64)
+    new = np.r_[True, (np.diff(data.user[chosen]) != 0) | (np.diff(chosen) != 1)]
+    start = np.flatnonzero(new)
+    place = np.arange(len(chosen)) - np.repeat(start, np.diff(np.r_[start, len(chosen)]))
+    begin = np.flatnonzero(place % length == 0)
+    return np.stack([chosen[begin], chosen[np.r_[begin[1:], len(chosen)] - 1] + 1], axis=1)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Sampled candidates of many points: what the scorer is fitted on."""
+
+    features: np.ndarray  # (points, candidates, features) float16
+    log_weight: np.ndarray  # (points, candidates) float32: log of how many items a candidate stands for
+    target: np.ndarray  # (points,) int64 position of the item taken
+    weight: np.ndarray  # (points,) float32, mean 1
+
+
+class ScorerTask(Task):
+    """Listwise softmax over a point's candidates, each standing for the items that it was drawn from."""
+
+    weight_decay = 1e-3
+
+    def __init__(
+        self,
+        run: Run,
+        phase: str,
+        scorer: FusionScorer,
+        sample: Candidates,
+        validation: Points,
+        validation_sample: Candidates,
+    ) -> None:
+        super().__init__(run, validation)
+        self.validation_sample = validation_sample
+        self.phase, self.learning_rate = phase, 2e-3
+        self.scorer, self.sample = scorer, sample
+
+    @torch.no_grad()
+    def gains(self, rows: np.ndarray) -> np.ndarray:
+        """Among the hardest candidates alone: what stands above the target is nearly always one of them."""
+        sample = self.validation_sample
+        features = torch.from_numpy(sample.features[rows].astype(np.float32)).to(self.device)
+        scores = self.scorer(features).cpu().numpy()
+        scores[sample.log_weight[rows] < -1e8] = -np.inf
+        rank = (scores >= scores[np.arange(len(rows)), sample.target[rows]][:, None]).sum(axis=1)
+        return np.where(rank <= 10, 1 / np.log2(1 + rank), 0)
+
+    def training_step(self, batch: np.ndarray, index: int) -> Tensor:
+        features = torch.from_numpy(self.sample.features[batch].astype(np.float32)).to(self.device)
+        logits = self.scorer(features) + torch.from_numpy(self.sample.log_weight[batch]).to(self.device)
+        target = torch.from_numpy(self.sample.target[batch]).to(self.device)
+        weight = torch.from_numpy(self.sample.weight[batch]).to(self.device)
+        loss = (F.cross_entropy(logits, target, reduction="none") * weight).mean()
+        self.log("loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(batch))
+        return loss
