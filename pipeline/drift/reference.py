@@ -1,0 +1,146 @@
+"""The sample of interactions that a model keeps of its own time, to compare later ones with.
+
+In: all rows that the model may know (the interaction columns, `positive` and any others), its fit_end.
+Out: `interactions.parquet`: the rows of the newest windows up to fit_end, with `window` (0 is the oldest),
+`new_user` and `new_item`; above `reference_rows` rows, whole users drawn by a fixed-salt hash.
+`summary.json`: counts, and rows a day (of 24 hours, counted back from fit_end) for the volume, which a sample
+of users cannot tell.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+
+from pipeline import tables as t
+from pipeline.drift import windows as w
+from pipeline.errors import ArtifactError
+
+FOLDER = "reference"  # in a model folder
+ROWS, SUMMARY = "interactions.parquet", "summary.json"
+FORMAT = 1
+LEAST_DAYS, MOST_DAYS = 180, 1000  # of the daily counts
+_SALT = "evergreen.drift"
+
+
+class Settings(w.Rule, Protocol):
+    """The settings of detect_drift, or anything with these and what a window must hold."""
+
+    @property
+    def reference_windows(self) -> int: ...
+    @property
+    def reference_rows(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Sampled rows, and what is known of all of them."""
+
+    rows: pd.DataFrame
+    summary: dict[str, Any]
+
+    @property
+    def fit_end(self) -> pd.Timestamp:
+        return pd.Timestamp(self.summary["fit_end"])
+
+    @property
+    def daily(self) -> np.ndarray | None:
+        """(days,) rows a day up to fit_end, oldest first; None if unknown."""
+        daily = self.summary.get("daily")
+        return None if daily is None else np.asarray(daily, dtype=float)
+
+
+def make(rows: pd.DataFrame, fit_end: str | pd.Timestamp, settings: Settings) -> Reference:
+    """From all rows: later ones than fit_end are left out. Without one closed window it has no row."""
+    end = _moment(fit_end)
+    rows = rows[rows[t.TIME] <= end]
+    if w.USER_SINCE not in rows:
+        rows = w.with_since(rows)
+    found = w.newest(rows, settings, settings.reference_windows)
+    parts = [window.rows.assign(window=np.int8(place)) for place, window in enumerate(found)]
+    chosen = pd.concat(parts, ignore_index=True) if parts else rows.head(0)
+    sample = sampled(chosen, settings.reference_rows)
+    since = found[0].start if found else None
+    summary = {
+        "format": FORMAT,
+        "fit_end": end.isoformat(),
+        "rows_fitted": len(rows),
+        "users_fitted": int(rows[t.USER].nunique()),
+        "items_fitted": int(rows[t.ITEM].nunique()),
+        "rows": len(chosen),
+        "users": int(chosen[t.USER].nunique()),
+        "rows_kept": len(sample),
+        "windows": [window.describe() for window in found],
+        "rule": {
+            name: getattr(settings, name)
+            for name in ("window_days", "min_rows", "min_users", "reference_windows", "reference_rows")
+        },
+        "daily": _daily(w.microseconds(rows[t.TIME]), end, since),
+    }
+    return Reference(sample.drop(columns=[w.USER_SINCE, w.ITEM_SINCE], errors="ignore"), summary)
+
+
+def write(folder: Path, rows: pd.DataFrame, fit_end: str | pd.Timestamp, settings: Settings) -> Reference:
+    """`make`, into `folder` (made if absent): the same rows give the same bytes."""
+    reference = make(rows, fit_end, settings)
+    t.write_parquet(reference.rows, folder / ROWS)
+    text = json.dumps(reference.summary, indent=2, allow_nan=False)
+    (folder / SUMMARY).write_text(text + "\n", encoding="utf-8")
+    return reference
+
+
+def read(folder: Path) -> Reference:
+    """What `write` wrote. Raises ArtifactError if it is missing or damaged."""
+    try:
+        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+        if summary["format"] != FORMAT:
+            raise ArtifactError(f"{folder}: format {summary['format']}, this code reads {FORMAT}: train anew")
+        rows = pd.read_parquet(folder / ROWS)
+        if len(rows) != summary["rows_kept"]:
+            raise ValueError(f"{len(rows)} rows instead of {summary['rows_kept']}")
+        return Reference(rows, summary)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{folder}: missing or damaged ({error}): run `evergreen champion`") from None
+
+
+def sampled(rows: pd.DataFrame, most: int) -> pd.DataFrame:
+    """All rows of users in the order of a fixed-salt hash, as many whole users as stay within `most` rows.
+
+    The user who would exceed it is left out, and all after it; a first user of more rows stays alone.
+    """
+    if len(rows) <= most:
+        return rows.reset_index(drop=True)
+    code, users = pd.factorize(rows[t.USER])
+    order = np.argsort(user_hash(users), kind="stable")
+    total = np.cumsum(np.bincount(code, minlength=len(users))[order])
+    kept = order[: max(1, int(np.searchsorted(total, most, side="right")))]
+    return rows[np.isin(code, kept)].reset_index(drop=True)
+
+
+def user_hash(users: Any) -> np.ndarray:
+    """(users,) uint64 of the fixed salt and each id: neither seed nor order of the data enters."""
+    digests = [hashlib.md5(f"{_SALT}|{user}".encode()).digest()[:8] for user in users]
+    return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64)
+
+
+def _daily(time: np.ndarray, end: pd.Timestamp, since: pd.Timestamp | None) -> list[int]:
+    """Rows of each whole day back from `end`: as far as the windows reach, at least 180 where there are."""
+    if not len(time):
+        return []
+    last = end.value // 1000
+    age = (last - time) // w.MICROSECONDS_A_DAY
+    whole = int((last - time.min()) // w.MICROSECONDS_A_DAY)
+    reach = 0 if since is None else -(-(last - since.value // 1000) // w.MICROSECONDS_A_DAY)
+    days = min(whole, max(LEAST_DAYS, int(reach)), MOST_DAYS)
+    return np.bincount(age[age < days], minlength=days)[::-1].astype(int).tolist()
+
+
+def _moment(moment: str | pd.Timestamp) -> pd.Timestamp:
+    stamp = pd.Timestamp(moment)
+    return (stamp.tz_localize("UTC") if stamp.tzinfo is None else stamp.tz_convert("UTC")).as_unit("us")
