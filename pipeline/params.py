@@ -122,6 +122,31 @@ class DetectDrift(Section):
     floors: Floors
 
 
+class DecideRetraining(Section):
+    """Now is the data's as_of: days are days of data, not of the calendar on the wall."""
+
+    max_age_days: Annotated[float | None, Field(gt=0)]
+    """A training is due when the data is this much later than that of the last one, promoted or not."""
+    max_new_share: Annotated[float | None, Field(gt=0)]
+    """A training is due when this many rows came since the last one, as a share of those that it had."""
+    drift: Literal["refresh", "full", "ignore"]
+    """What confirmed drift of another signal than quality calls for."""
+    quality_drop: Literal["refresh", "full", "ignore"]
+    """What it calls for that the champion's nDCG@10 fell below its own at promotion."""
+    min_new_rows: Annotated[int, Field(ge=0)]
+    """Fewer rows since the last training hold back whatever calls for one."""
+    min_gap_days: Annotated[float, Field(ge=0)]
+    """The least time between trainings."""
+    label_delay_days: Annotated[float, Field(ge=0)]
+    """Until it is known what users made of what they saw; a younger window's quality counts for nothing."""
+    max_trainings_per_month: Count | None
+    """More are held back; a month is 30 days of data. null: no limit."""
+    max_seconds_per_month: Annotated[float | None, Field(gt=0)]
+    """Likewise seconds of training."""
+    full_every: Count | None
+    """Of so many trainings at least one is full, where only refreshes are called for; 1: all. null: none."""
+
+
 class Preprocess(Section):
     min_user_interactions: Annotated[int, Field(ge=0)]
     """Users with fewer rows in train are left out of fitting (never out of evaluation)."""
@@ -202,6 +227,7 @@ class Params(Section):
     seed: Annotated[int, Field(ge=0, lt=2**31)]
     collect: Collect
     detect_drift: DetectDrift
+    decide_retraining: DecideRetraining
     preprocess: Preprocess
     finetune: Finetune
     evaluate: Evaluate
