@@ -2,23 +2,31 @@
 
 In: the test points, each model's (points, k) lists. Out: plain dictionaries (NaN where nothing was measured).
 Slices: cold_items - target never in train; cold_users - user never in train; warm - neither;
-empty_history - nothing known of the user at that moment. All models share their bootstrap resamples.
+empty_history - nothing known of the user at that moment; group:COLUMN=VALUE - so says the table of users.
+All models share their bootstrap resamples. `comparison` is what the promotion's gate reads: challenger
+against champion, on points that are new to both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from pipeline import metrics as m
+from pipeline import tables as t
 from pipeline.histories import TRAIN, Catalogue, Log, Points
 
 CUTOFFS = (5, 10, 20)
 HEADLINE = "ndcg@10"
-CHALLENGER, COLD_ITEMS = "challenger", "cold_items"
+CHALLENGER, CHAMPION, COLD_ITEMS = "challenger", "champion", "cold_items"
+SIMPLE = ("popularity", "recent_popularity")  # whom a champion must not fall behind
+GROUP_VALUES = range(2, 13)  # values of a column whose users are slices
+GROUP_USERS = 20  # least test users of such a slice
+COMPARED = ("coverage@10", "popularity_percentile@10")
 BUCKETS = {"0": 0, "1-4": 1, "5-19": 5, "20-99": 20, "100+": 100}  # history length: from
 NEW = "new"
 
@@ -39,6 +47,7 @@ class Question:
     k: int
     samples: int  # of the bootstrap
     seed: int
+    groups: Mapping[str, np.ndarray] = field(default_factory=dict)  # slice -> (users,) mask
 
     @property
     def cutoffs(self) -> list[int]:
@@ -49,7 +58,31 @@ class Question:
         return [f"{metric}@{k}" for metric in m.ACCURACY for k in self.cutoffs]
 
 
-def slices(points: Points) -> dict[str, np.ndarray]:
+def user_groups(users: pd.DataFrame | None, user_ids: np.ndarray, points: Points) -> dict[str, np.ndarray]:
+    """`group:COLUMN=VALUE` -> (users,) mask, from a table with user_id and any further columns.
+
+    Of columns with as many values as GROUP_VALUES among the points' users; of values, those of at least
+    GROUP_USERS of them. Empty cells are in no group.
+    """
+    if users is None:
+        return {}
+    table = users.set_index(t.USER).reindex(pd.Index(user_ids))
+    asked = np.unique(points.user[points.user >= 0])
+    found = {}
+    for column in table.columns:
+        values = table[column]
+        known = values.iloc[asked].dropna()
+        if not known.map(lambda value: isinstance(value, str | int | float | bool | np.generic)).all():
+            continue  # lists and the like
+        if known.nunique() not in GROUP_VALUES:
+            continue
+        for value, count in known.value_counts().sort_index().items():
+            if count >= GROUP_USERS:
+                found[f"group:{column}={value}"] = (values == value).fillna(False).to_numpy(dtype=bool)
+    return found
+
+
+def slices(points: Points, groups: Mapping[str, np.ndarray] | None = None) -> dict[str, np.ndarray]:
     """Name -> (points,) mask."""
     log = points.log
     known_items, known_users = _in_train(log, log.item), _in_train(log, log.user)
@@ -61,6 +94,7 @@ def slices(points: Points) -> dict[str, np.ndarray]:
         COLD_ITEMS: cold_item,
         "cold_users": cold_user,
         "empty_history": points.lengths == 0,
+        **{name: (points.user >= 0) & users[points.user] for name, users in (groups or {}).items()},
     }
 
 
@@ -127,6 +161,19 @@ class Measured:
         """What the challenger is compared with."""
         return [name for name in self.accuracy if name != CHALLENGER] if CHALLENGER in self.accuracy else []
 
+    def at(self, points: np.ndarray, *names: str) -> Measured:
+        """The same at a mask of the points, of these models (all)."""
+        kept = names or tuple(self.accuracy)
+        return Measured(
+            replace(self.question, points=self.question.points[points]),
+            {name: self.listed[name][points] for name in kept},
+            {name: self.accuracy[name][points] for name in kept},
+            {name: {key: of[points] for key, of in self.beyond[name].items()} for name in kept},
+        )
+
+    def slices(self) -> dict[str, np.ndarray]:
+        return slices(self.question.points, self.question.groups)
+
     def on(self, mask: np.ndarray) -> tuple[dict[str, Figures], dict[str, Figures]]:
         """(model -> accuracy with intervals, model -> paired difference challenger - model) of a slice."""
         columns, names = self.question.columns, list(self.accuracy)
@@ -186,7 +233,7 @@ class Measured:
         """(model -> slice -> figures, model -> slice -> paired difference)."""
         models: dict[str, Figures] = {name: {} for name in self.accuracy}
         paired: dict[str, Figures] = {name: {} for name in self.rivals}
-        for slice_name, mask in slices(self.question.points).items():
+        for slice_name, mask in self.slices().items():
             figures, pairs = self.on(mask)
             item_ends, item_pairs = self.by_items(mask) if slice_name == COLD_ITEMS else ({}, {})
             for name in models:
@@ -194,6 +241,49 @@ class Measured:
             for name, pair in pairs.items():
                 paired[name][slice_name] = pair | item_pairs.get(name, {})
         return models, paired
+
+    def difference(self, one: str, other: str, mask: np.ndarray, by_items: bool = False) -> Figures:
+        """users, points, the two means, and one - other with its 95 % interval and standard error.
+
+        Users are redrawn, both models by the same draws; `by_items` takes the error of redrawn target items
+        where that is the larger one.
+        """
+        points, head = self.question.points, self.question.columns.index(HEADLINE)
+        values = np.stack([self.accuracy[name][mask, head] for name in (one, other)], axis=1)
+        user, settings = points.user[mask], (self.question.samples, self.question.seed)
+        if not len(user):
+            nan = float("nan")
+            return {"users": 0, "points": 0, one: nan, other: nan, **_pair(nan, nan, nan), "error": nan}
+        means = m.group_means(values, user)
+        drawn = m.user_bootstrap(means, *settings)
+        gap = drawn[:, 0] - drawn[:, 1]
+        (low,), (high,) = m.interval(gap[:, None])
+        error = float(gap.std())
+        if by_items:
+            redrawn = m.item_bootstrap(values, user, points.target[mask], *settings)
+            error = max(error, float((redrawn[:, 0] - redrawn[:, 1]).std()))
+        ours, theirs = means.mean(axis=0)
+        found = {"users": len(means), "points": len(user), one: ours, other: theirs}
+        return found | _pair(ours - theirs, low, high) | {"error": error}
+
+    def comparison(self) -> Figures:
+        """Challenger against champion at these points: counts, what each lists, every slice's difference.
+
+        `champion_over`: champion - popularity, so far as they were measured.
+        """
+        everywhere = np.ones(len(self.question.points), bool)
+        found: Figures = {"users": len(np.unique(self.question.points.user)), "points": len(everywhere)}
+        for name in (CHALLENGER, CHAMPION):
+            beside = self.beside(name, everywhere)
+            found[name] = {key: beside[key] for key in COMPARED if key in beside}
+        found["slices"] = {
+            name: self.difference(CHALLENGER, CHAMPION, mask, by_items=name == COLD_ITEMS)
+            for name, mask in self.slices().items()
+        }
+        found["champion_over"] = {
+            name: self.difference(CHAMPION, name, everywhere) for name in SIMPLE if name in self.accuracy
+        }
+        return found
 
     def rows(self, masks: Mapping[Any, np.ndarray], key: str) -> dict[str, list[Figures]]:
         """model -> one row per mask: its name under `key`, nDCG@10 and recall@10 with their ends."""

@@ -175,6 +175,7 @@ class Prepared:
     validation: Points
     test: Points
     test_point_ids: np.ndarray  # (test points,) object
+    users: pd.DataFrame | None = None  # user_id and further columns; users may be missing
 
     @property
     def train_end(self) -> int:
@@ -219,6 +220,7 @@ def load_prepared(folder: Path) -> Prepared:
         validation=_points(log, read["validation_points"], catalogue, user_ids),
         test=_points(log, read["test"], catalogue, user_ids),
         test_point_ids=read["test"]["point_id"].to_numpy(dtype=object),
+        users=pd.read_parquet(users) if (users := folder / "users.parquet").exists() else None,
     )
 
 

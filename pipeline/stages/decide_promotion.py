@@ -1,15 +1,30 @@
 """May the challenger take the champion's place? Decides; `evergreen registry promote` acts.
 
-In: reports/evaluation.json (paired nDCG@10 differences challenger - X with 95 % intervals over users), cards
-and hashes of models/challenger and models/champion. Out: reports/promotion.json
-`{"promote", "approval", "checks": [{"name", "passed", "value", "limit", "text"}], "challenger", "champion"}`.
+In: reports/evaluation.json (differences challenger - X in nDCG@10 with 95 % intervals over users, paired at
+the same points; `comparison` with the champion at points later than both), cards, hashes and sizes of
+models/challenger and models/champion. Out: reports/promotion.json `{"promote", "approval", "checks":
+[{"name", "passed", "value", "limit", "text"}], "warnings": [text], "challenger", "champion"}`.
 
-Rule: promote if every check passes.
+Rule: promote if every check passes (those against the champion, latency and size are in pipeline/gate.py).
+Shares are of the champion's own figure, so that they mean the same on any data.
 - evaluation: it can be read and is of this challenger (same fit_end);
 - is_champion: the challenger is not the champion itself (same hash);
 - fit_end: not older than the champion's, so that a late or repeated run never demotes a newer model;
-- beats_champion, beats_popularity, beats_recent_popularity: the interval's lower bound is above 0.
-Without a champion those that compare with it pass. Whatever is missing, malformed or NaN fails its check.
+- comparable: this code can score with the champion, and only points later than both fit_ends were compared;
+- users, points: at least min_users and min_points of them;
+- beats_champion: the interval's lower end is above -tolerance; min_gain: the mean is above it. The interval
+  is about the luck of who was tested; min_gain, about that of the training: another seed or sample of the
+  same data makes a model that is surely a little better or worse, and no news;
+- slices: none of at least min_users loses more than slice_guard by an interval below 0. That interval is as
+  much wider as there are slices (Bonferroni: .05 / slices, normal approximation), else one slice in forty
+  would block by chance;
+- coverage, popularity: what is listed has not become narrower or more mainstream by more than the guards;
+- latency, size: milliseconds a list and MiB within their limits;
+- features: the scorer is told the same as the champion's, or accept_new_features says that it may differ;
+- beats_popularity, beats_recent_popularity: the interval's lower end is above 0;
+- champion_beats_recent_popularity: never blocks, but warns if the champion in service no longer does.
+Without a champion, or with one that replace_unread names, those that compare with it pass. Whatever is
+missing, malformed or NaN fails its check.
 
     python -m pipeline.stages.decide_promotion reports/evaluation.json models/challenger models/champion \\
         reports/promotion.json
@@ -17,22 +32,32 @@ Without a champion those that compare with it pass. Whatever is missing, malform
 
 from __future__ import annotations
 
-import json
 import logging
-import math
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from pipeline.artifacts import CARD, VERSION, folder_hash, read_card
+from pipeline.decisions import get, iso, moment, read_json, string, write_json
 from pipeline.errors import ArtifactError
+from pipeline.gate import (
+    Case,
+    Check,
+    against_champion,
+    checked,
+    figures,
+    free,
+    interval,
+    latency,
+    size,
+    unusable,
+    words,
+)
 from pipeline.params import DecidePromotion, Params
 from pipeline.run import run
 
 log = logging.getLogger(__name__)
 BASELINES = ("popularity", "recent_popularity")
-
-Check = dict[str, Any]
+MIB = 2**20
 
 
 def decide_promotion(
@@ -40,20 +65,26 @@ def decide_promotion(
 ) -> dict[str, Any]:
     """The verdict as a dictionary ready for JSON. Never raises, whatever the first three arguments hold.
 
-    `challenger` and `champion` are `{"version", "fit_end", "artifact_hash"}`; `champion` is None if there is
-    none yet. One that exists but cannot be read is a dictionary without a usable hash, and fails its checks.
+    `challenger` and `champion` are `{"version", "fit_end", "artifact_hash", "features", "mib"}`; `champion`
+    is None if there is none yet. One that exists but cannot be read is a dictionary without a usable hash,
+    and fails its checks.
     """
+    case = Case(evaluation, challenger, champion, settings)
     checks = [
-        _evaluation(evaluation, challenger),
-        _is_champion(challenger, champion),
-        _fit_end(challenger, champion),
-        _beats(evaluation, "champion") if champion is not None else _no_champion("beats_champion"),
-        *(_beats(evaluation, name) for name in BASELINES),
+        _evaluation(case),
+        _is_champion(case),
+        _fit_end(case),
+        *against_champion(case),
+        latency(case),
+        size(case),
+        *(_beats_baseline(case, name) for name in BASELINES),
     ]
+    staleness = [] if case.why_free else [_champion_over(case, "recent_popularity")]
     return {
         "promote": all(check["passed"] for check in checks),
         "approval": settings.approval,
-        "checks": checks,
+        "checks": [*checks, *(check for check, _ in staleness)],
+        "warnings": [warning for _, warning in staleness if warning],
         "challenger": _identity(challenger),
         "champion": None if champion is None else _identity(champion),
     }
@@ -61,110 +92,95 @@ def decide_promotion(
 
 def sentence(verdict: dict[str, Any]) -> str:
     """The verdict for people, in one line."""
-    failed = [check for check in verdict["checks"] if not check["passed"]]
+    checks = verdict["checks"]
+    failed = [check for check in checks if not check["passed"]]
+    warnings = "".join(f". WARNING: {text}" for text in verdict.get("warnings", []))
     if failed:
-        return "do not promote: " + "; ".join(check["text"] for check in failed)
-    gains = "; ".join(check["text"] for check in verdict["checks"] if check["name"].startswith("beats_"))
-    return f"promote: all {len(verdict['checks'])} checks passed: {gains}"
+        return "do not promote: " + "; ".join(check["text"] for check in failed) + warnings
+    gains = "; ".join(check["text"] for check in checks if check["name"].startswith("beats_"))
+    return f"promote: all {len(checks)} checks passed: {gains}{warnings}"
 
 
-def _evaluation(evaluation: Any, challenger: Any) -> Check:
-    evaluated, own = _moment(_get(evaluation, "fit_end")), _moment(_get(challenger, "fit_end"))
-    value, limit = _text(evaluated), _text(own)
+def _identity(model: Any) -> dict[str, Any]:
+    return {
+        "version": string(model, "version"),
+        "fit_end": iso(moment(get(model, "fit_end"))),
+        "artifact_hash": string(model, "artifact_hash"),
+    }
+
+
+# The models and their evaluation ---------------------------------------------------------------------------
+
+
+def _evaluation(case: Case) -> Check:
+    evaluation, challenger = case.evaluation, case.challenger
+    evaluated, own = moment(get(evaluation, "fit_end")), moment(get(challenger, "fit_end"))
+    value, limit = iso(evaluated), iso(own)
     if not isinstance(evaluation, dict) or "paired" not in evaluation:
         text = "the evaluation cannot be read"
-    elif _string(challenger, "artifact_hash") is None or own is None:
+    elif string(challenger, "artifact_hash") is None or own is None:
         text = "the challenger cannot be read"
     elif evaluated != own:
         text = f"the evaluation is of a model fitted to {value}, the challenger is fitted to {limit}"
     else:
-        return _check("evaluation", True, value, limit, f"the challenger, fitted to {limit}, was evaluated")
-    return _check("evaluation", False, value, limit, text)
+        return checked("evaluation", True, value, limit, f"the challenger, fitted to {limit}, was evaluated")
+    return checked("evaluation", False, value, limit, text)
 
 
-def _is_champion(challenger: Any, champion: Any) -> Check:
-    if champion is None:
-        return _no_champion("is_champion")
-    one, other = _string(challenger, "artifact_hash"), _string(champion, "artifact_hash")
+def _is_champion(case: Case) -> Check:
+    if case.champion is None:
+        return free("is_champion", "no champion yet")
+    one, other = string(case.challenger, "artifact_hash"), string(case.champion, "artifact_hash")
     if one is None or other is None:
         text = "challenger or champion has no hash, so they cannot be told apart"
     elif one == other:
         text = "the challenger is the champion itself"
     else:
-        return _check("is_champion", True, one, other, "the challenger is another model than the champion")
-    return _check("is_champion", False, one, other, text)
+        return checked("is_champion", True, one, other, "the challenger is another model than the champion")
+    return checked("is_champion", False, one, other, text)
 
 
-def _fit_end(challenger: Any, champion: Any) -> Check:
-    if champion is None:
-        return _no_champion("fit_end")
-    own, limit = _moment(_get(challenger, "fit_end")), _moment(_get(champion, "fit_end"))
+def _fit_end(case: Case) -> Check:
+    if case.champion is None:
+        return free("fit_end", "no champion yet")
+    own, limit = moment(get(case.challenger, "fit_end")), moment(get(case.champion, "fit_end"))
     if own is None or limit is None:
         text = "fit_end of challenger or champion is missing"
     elif own < limit:
-        text = f"the challenger is fitted to {_text(own)}, before the champion's {_text(limit)}"
+        text = f"the challenger is fitted to {iso(own)}, before the champion's {iso(limit)}"
     else:
-        text = f"fitted to {_text(own)}, not before the champion's {_text(limit)}"
+        text = f"fitted to {iso(own)}, not before the champion's {iso(limit)}"
     passed = own is not None and limit is not None and own >= limit
-    return _check("fit_end", passed, _text(own), _text(limit), text)
+    return checked("fit_end", passed, iso(own), iso(limit), text)
 
 
-def _beats(evaluation: Any, name: str) -> Check:
-    pair = _get(_get(evaluation, "paired"), name)
-    gain, low, high = (_number(_get(pair, key)) for key in ("ndcg@10", "low", "high"))
-    readable = name.replace("_", " ")
-    if gain is None or low is None or high is None or not low <= gain <= high:
-        text = f"no usable comparison with the {readable}" if pair else f"not compared with the {readable}"
-        return _check(f"beats_{name}", False, low, 0.0, text)
-    text = f"nDCG@10 {gain:+.4f} [{low:+.4f}, {high:+.4f}] against {readable}"
-    return _check(f"beats_{name}", low > 0, low, 0.0, text if low > 0 else f"{text}, not surely above 0")
+# Against the baselines -------------------------------------------------------------------------------------
 
 
-def _no_champion(name: str) -> Check:
-    return _check(name, True, None, None, "no champion yet")
+def _beats_baseline(case: Case, name: str) -> Check:
+    pair = interval(get(case.evaluation, "paired", name))
+    if pair is None:
+        return checked(f"beats_{name}", False, None, 0.0, unusable(case, name))
+    text = f"{figures(pair)} against {words(name)}"
+    low = pair[1]
+    return checked(f"beats_{name}", low > 0, low, 0.0, text if low > 0 else f"{text}, not surely above 0")
 
 
-def _check(name: str, passed: bool, value: Any, limit: Any, text: str) -> Check:
-    return {"name": name, "passed": passed, "value": value, "limit": limit, "text": text}
+def _champion_over(case: Case, name: str) -> tuple[Check, str | None]:
+    """The champion's own standing, and a warning if it has none; that blocks no challenger."""
+    pair = interval(get(case.comparison, "champion_over", name))
+    baseline = words(name)
+    if pair is None:
+        text = f"whether the champion in service still beats {baseline} is not known"
+    elif pair[1] > 0:
+        text = f"the champion in service is at {figures(pair)} against {baseline}"
+        return checked(f"champion_beats_{name}", True, pair[1], 0.0, text), None
+    else:
+        text = f"THE CHAMPION IN SERVICE NO LONGER SURELY BEATS {baseline.upper()}: {figures(pair)}"
+    return checked(f"champion_beats_{name}", True, pair and pair[1], 0.0, text), text
 
 
-def _identity(model: Any) -> dict[str, Any]:
-    return {
-        "version": _string(model, "version"),
-        "fit_end": _text(_moment(_get(model, "fit_end"))),
-        "artifact_hash": _string(model, "artifact_hash"),
-    }
-
-
-def _get(mapping: Any, key: str) -> Any:
-    return mapping.get(key) if isinstance(mapping, dict) else None
-
-
-def _string(model: Any, key: str) -> str | None:
-    value = _get(model, key)
-    return value if isinstance(value, str) and value else None
-
-
-def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _moment(value: Any) -> datetime | None:
-    try:
-        moment = datetime.fromisoformat(value)
-    except (TypeError, ValueError):
-        return None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-
-
-def _text(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat()
+# Files -----------------------------------------------------------------------------------------------------
 
 
 def read_model(folder: Path) -> dict[str, Any] | None:
@@ -173,34 +189,25 @@ def read_model(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         card = read_card(folder)
-        version = _read_json(folder / VERSION)
+        version = read_json(folder / VERSION)
         return {
-            "version": _get(version, "version"),
+            "version": get(version, "version"),
             "fit_end": card.get("fit_end"),
             "artifact_hash": folder_hash(folder),
+            "features": card.get("features"),
+            "mib": sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / MIB,
         }
     except ArtifactError as error:
         log.warning("%s", error)
         return {}
 
 
-def _read_json(path: Path) -> Any:
-    """The content; None if missing or malformed: the checks then say no."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-
-
 def main(
     evaluation: Path, challenger: Path, champion: Path, promotion: Path, params: Path = Path("params.yaml")
 ) -> None:
     settings = Params.load(params).decide_promotion
-    verdict = decide_promotion(_read_json(evaluation), read_model(challenger), read_model(champion), settings)
-    promotion.parent.mkdir(parents=True, exist_ok=True)
-    temporary = promotion.with_name(f".{promotion.name}.partial")
-    temporary.write_text(json.dumps(verdict, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    temporary.replace(promotion)
+    verdict = decide_promotion(read_json(evaluation), read_model(challenger), read_model(champion), settings)
+    write_json(promotion, verdict)
     log.info("%s", sentence(verdict))
 
 

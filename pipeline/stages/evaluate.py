@@ -2,12 +2,15 @@
 
 In: data/prepared, models/{challenger,ablations,champion}, reports/training (curves.csv, summary.json).
 Out, in reports/:
-  evaluation.json       models -> slice -> figures, paired differences challenger - model, tuned settings
+  evaluation.json       models -> slice -> figures, paired differences challenger - model, tuned settings;
+                        `comparison` with the champion, for the gate
   metrics.json          the headline figures, flat
   ranked_lists.parquet  model, point_id, rank 1..k, item_id, score (null: not scored, listed by popularity)
   evaluation.html       for people (pipeline/report.py)
 Rule: the contract's protocol. Baselines are fitted on train and tuned on validation (pipeline/tuning.py);
-lists by pipeline/ranking.py; figures by pipeline/figures.py and pipeline/metrics.py.
+lists by pipeline/ranking.py; figures by pipeline/figures.py and pipeline/metrics.py. A champion counts only
+at points later than its own fit_end and the challenger's (`points_after`). One that this code cannot read is
+left out, and `not_comparable` says why.
 
     python -m pipeline.stages.evaluate data/prepared models/challenger models/ablations models/champion \\
         reports
@@ -15,12 +18,14 @@ lists by pipeline/ranking.py; figures by pipeline/figures.py and pipeline/metric
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +42,13 @@ from pipeline.content import VectorScorer, category_matrix
 from pipeline.examples import examples, moment
 from pipeline.figures import (
     CHALLENGER,
+    CHAMPION,
     HEADLINE,
     Measured,
     Question,
     by_history_length,
     by_popularity_decile,
+    user_groups,
 )
 from pipeline.findings import difference, kind, ranked
 from pipeline.histories import Catalogue, Prepared, load_prepared
@@ -53,8 +60,9 @@ from pipeline.tuning import Fitted, fit_baselines
 
 log = logging.getLogger(__name__)
 
-CHAMPION, ABLATIONS = "champion", ("without_text", "frozen_text")
+ABLATIONS = ("without_text", "frozen_text")
 VALIDATION, TEST = "validation", "test"
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 BASELINES = 7
 COLUMNS = ("recall@10", "mrr@10", "coverage@10")  # of the closing table
 NAMES = ["model", "point_id", "item_id"]
@@ -88,12 +96,14 @@ def evaluate(
     *,
     vectors: np.ndarray | None = None,
     same: Mapping[str, str] | None = None,
+    points_after: int | None = None,
     progress: Callable[[str], object] = lambda name: None,
 ) -> Evaluation:
     """Every model's lists at the test points, and their figures.
 
     `vectors` (items, d): un-tuned text vectors, for diversity (else categories are). `same`: name -> the
-    model whose lists it shares (a champion that is the challenger). `progress` hears each name in its turn.
+    model whose lists it shares (a champion that is the challenger). `points_after`: microseconds; earlier
+    points are none of the champion's. `progress` hears each name in its turn.
     """
     items = len(prepared.catalogue)
     counts = popularity(prepared.log, train_rows(prepared.log), items)
@@ -108,12 +118,25 @@ def evaluate(
     lists |= {name: lists[other] for name, other in (same or {}).items()}
     lists = {name: lists[name] for name in sorted(lists, key=_place)}
     unit, source = _similarity(vectors, prepared.catalogue)
+    groups = user_groups(prepared.users, prepared.user_ids, prepared.test)
     question = Question(
-        prepared.test, prepared.catalogue, counts, order, unit, settings.k, settings.bootstrap_samples, seed
+        prepared.test,
+        prepared.catalogue,
+        counts,
+        order,
+        unit,
+        settings.k,
+        settings.bootstrap_samples,
+        seed,
+        groups,
     )
     progress("figures")
     measured = Measured.of(question, {name: listed for name, (listed, _) in lists.items()})
-    models, paired = measured.all_slices()
+    later = prepared.test.time > (np.iinfo(np.int64).min if points_after is None else points_after)
+    compared = measured.at(later) if CHAMPION in lists else None
+    if compared is not None and not later.all():
+        measured = measured.at(np.ones(len(later), bool), *(name for name in lists if name != CHAMPION))
+    models, paired = _all_slices(measured, compared)
     figures = {
         "k": settings.k,
         "models": models,
@@ -124,8 +147,23 @@ def evaluate(
         "by_popularity_decile": measured.rows(by_popularity_decile(prepared.test, order), "decile"),
         "diversity_of": source,
         "seconds": seconds,
+        "ms_per_list": {name: 1000 * spent / max(len(later), 1) for name, spent in seconds.items()},
     }
+    if compared is not None:
+        left_out = {"points_left_out": int((~later).sum())}
+        figures["comparison"] = compared.comparison() | left_out
     return Evaluation(figures, lists)
+
+
+def _all_slices(measured: Measured, compared: Measured | None) -> tuple[Json, Json]:
+    """Figures and differences by slice; the champion's from `compared` where `measured` is without it."""
+    models, paired = measured.all_slices()
+    if compared is None or CHAMPION in models:
+        return models, paired
+    everywhere = np.ones(len(compared.question.points), bool)
+    own, pairs = compared.at(everywhere, CHALLENGER, CHAMPION).all_slices()
+    models, paired = models | {CHAMPION: own[CHAMPION]}, paired | {CHAMPION: pairs[CHAMPION]}
+    return {name: models[name] for name in sorted(models, key=_place)}, paired
 
 
 def _place(name: str) -> int:
@@ -194,6 +232,16 @@ def write_lists(lists: Lists, prepared: Prepared, path: Path) -> None:
                 pa.array(score, pa.float32(), mask=np.isnan(score)),
             ]
             writer.write_table(pa.table(columns, schema=SCHEMA), row_group_size=max(len(point), 1))
+
+
+def later_fit_end(*cards: Json) -> int | None:
+    """Microseconds of the latest fit_end; None if no card has one that can be read."""
+    ends = []
+    for card in cards:
+        with contextlib.suppress(KeyError, TypeError, ValueError):
+            end = datetime.fromisoformat(card["fit_end"])
+            ends.append(end.replace(tzinfo=UTC) if end.tzinfo is None else end)
+    return (max(ends) - EPOCH) // timedelta(microseconds=1) if ends else None
 
 
 def facts(data: Path, challenger: Path, training: Path, prepared: Prepared) -> Json:
@@ -282,7 +330,11 @@ def main(
 ) -> None:
     settings = Params.load(params)
     prepared = load_prepared(data)
-    vectors, scorers, same = _load(prepared, challenger, ablations, champion)
+    vectors, models = _load(prepared, challenger, ablations, champion)
+    scorers = models.scorers
+    if models.not_comparable:
+        log.warning("the champion is left out, %s", models.not_comparable)
+    points_after = later_fit_end(*models.cards)
     total = 2 * BASELINES + len(scorers)
     with tqdm(total=total, desc="evaluate", unit="model", disable=None, leave=False) as bar:
 
@@ -293,9 +345,18 @@ def main(
         fitted = fit_baselines(prepared, vectors, settings.seed, lambda name: tell(f"tuning {name}"))
         scorers |= {name: found.scorer for name, found in fitted.items()}
         result = evaluate(
-            prepared, scorers, settings.evaluate, settings.seed, vectors=vectors, same=same, progress=tell
+            prepared,
+            scorers,
+            settings.evaluate,
+            settings.seed,
+            vectors=vectors,
+            same=models.same,
+            points_after=points_after,
+            progress=tell,
         )
     known = facts(data, challenger, reports / "training", prepared)
+    known["points_after"] = None if points_after is None else moment(points_after)
+    known["not_comparable"] = models.not_comparable
     figures = known | {"seed": settings.seed} | chosen(fitted, known["training"]) | result.figures
     for name, found in fitted.items():
         figures["seconds"][name] += found.seconds
@@ -303,18 +364,43 @@ def main(
     show(figures)
 
 
+@dataclass(frozen=True)
+class Models:
+    """The trained models; `same` names the champion's twin, if it is the challenger."""
+
+    scorers: dict[str, Scorer]
+    cards: list[Json]  # of challenger and champion, so far as they are compared
+    same: dict[str, str] = field(default_factory=dict)
+    not_comparable: str | None = None  # why the champion is left out
+
+
 def _load(
     prepared: Prepared, challenger: Path, ablations: Path, champion: Path
-) -> tuple[np.ndarray, dict[str, Scorer], dict[str, str]]:
-    """(un-tuned text vectors, the trained models, the champion's twin if it is one of them)."""
-    from pipeline.recommender import frozen_vectors, load_scorers
+) -> tuple[np.ndarray | None, Models]:
+    """(un-tuned text vectors, None where there are none; the models)."""
+    from pipeline import recommender
 
+    vectors = recommender.frozen_vectors(ablations, prepared.catalogue)
+    card = read_card(challenger)
     with pinned(champion) as held:
-        scorers = load_scorers(challenger, ablations, held, prepared)
-        if has_model(held) and folder_hash(held) == folder_hash(challenger):
-            del scorers[CHAMPION]
-            return frozen_vectors(ablations, prepared.catalogue), scorers, {CHAMPION: CHALLENGER}
-    return frozen_vectors(ablations, prepared.catalogue), scorers, {}
+        old = read_card(held) if has_model(held) else None
+        if old is None:
+            return vectors, Models(recommender.load_scorers(challenger, ablations, held, prepared), [card])
+        twin = folder_hash(held) == folder_hash(challenger)
+        if twin or (found := old.get("format")) != recommender.FORMAT:
+            scorers = recommender.load_scorers(challenger, ablations, held / "none", prepared)
+            if twin:
+                return vectors, Models(scorers, [card], {CHAMPION: CHALLENGER})
+            text = f"its format is {found}, this code reads {recommender.FORMAT}"
+            return vectors, Models(scorers, [card], not_comparable=text)
+        scorers = recommender.load_scorers(challenger, ablations, held, prepared)
+    try:
+        scorers[CHAMPION].score(prepared.test[:1])
+    except KeyError as missing:
+        del scorers[CHAMPION]
+        text = f"its scorer was told {missing}, which this code does not compute"
+        return vectors, Models(scorers, [card], not_comparable=text)
+    return vectors, Models(scorers, [card, old])
 
 
 def write(figures: Json, lists: Lists, prepared: Prepared, scorer: Scorer, reports: Path) -> None:

@@ -1,11 +1,12 @@
 """Raw tables -> windows, points, catalogue with texts, and behaviour features.
 
-In: data/raw: interactions/month=*/*.parquet, items.parquet, manifest.json.
+In: data/raw: interactions/month=*/*.parquet, items.parquet, users.parquet (may be absent), manifest.json.
 Out: data/prepared:
   train, validation, test_interactions.parquet   every row of the window and all its raw columns, `fit`,
                                                  `positive`; by time, ties by a fixed-salt digest
   test, validation_points.parquet                point_id, user_id, item_id, timestamp
   items.parquet                                  pipeline/items.py
+  users.parquet                                  as it came, if it came: the evaluation's user groups
   item_features, user_features.parquet           pipeline/behaviour.py
   summary.json                                   counts of all of it
 The rules of split and points are in pipeline/splitting.py. A raw column named like one of ours (`fit`,
@@ -163,6 +164,8 @@ def write(prepared: Prepared, manifest: dict[str, Any], folder: Path) -> None:
 def main(raw: Path, prepared: Path, params: Path = Path("params.yaml")) -> None:
     settings = Params.load(params).preprocess
     manifest, items = read_manifest(raw), t.read_parquet(raw / "items.parquet", "items")
+    users = raw / "users.parquet"
+    people = t.read_parquet(users, "users") if users.exists() else None
     partial = temporary_beside(prepared)
     try:
         spill = partial / "spill"
@@ -170,6 +173,8 @@ def main(raw: Path, prepared: Path, params: Path = Path("params.yaml")) -> None:
             read_interactions(raw, connection)
             result = preprocess(connection, items, settings)
             write(result, manifest, partial)
+        if people is not None:
+            t.write_parquet(people, partial / "users.parquet")
         shutil.rmtree(spill, ignore_errors=True)
         replace_folder(partial, prepared)
     except BaseException:

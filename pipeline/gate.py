@@ -1,0 +1,300 @@
+"""The gate's rules on a challenger against the champion in service, and on its budget.
+
+In: what decide_promotion was given (`Case`). Out: one check a rule, {"name", "passed", "value", "limit",
+"text"}. pipeline/stages/decide_promotion.py tells the rules. Whatever is missing, malformed or NaN fails its
+check with a text that says so; nothing here raises.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+from pipeline.decisions import get, iso, moment, number, string
+from pipeline.params import DecidePromotion
+
+HEADLINE, EVERYWHERE, CHALLENGER, CHAMPION = "ndcg@10", "all", "challenger", "champion"
+COVERAGE, POPULARITY = "coverage@10", "popularity_percentile@10"
+GUARDED = ("cold_items", "cold_users")  # slices that a comparison must hold, whatever else it holds
+ALPHA = 0.05  # of all slices' intervals together
+
+Check = dict[str, Any]
+Interval = tuple[float, float, float]  # mean, lower and upper end
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is decided upon."""
+
+    evaluation: Any
+    challenger: Any
+    champion: Any
+    settings: DecidePromotion
+
+    @property
+    def why_free(self) -> str | None:
+        """Why nothing is compared with the champion; None if everything is."""
+        if self.champion is None:
+            return "no champion yet"
+        version = string(self.champion, "version")
+        unread = string(self.evaluation, "not_comparable")
+        if version is not None and unread and version == self.settings.replace_unread:
+            return f"not compared: decide_promotion.replace_unread names {version}, and {unread}"
+        return None
+
+    @property
+    def comparison(self) -> Any:
+        return get(self.evaluation, "comparison")
+
+    @property
+    def pair(self) -> Interval | None:
+        """Of challenger - champion."""
+        return interval(get(self.evaluation, "paired", CHAMPION))
+
+    @property
+    def base(self) -> float | None:
+        """The champion's nDCG@10 at the compared points."""
+        value = number(get(self.comparison, "slices", EVERYWHERE, CHAMPION))
+        return value if value is not None and value >= 0 else None
+
+
+def checked(name: str, passed: bool, value: Any, limit: Any, text: str) -> Check:
+    return {"name": name, "passed": passed, "value": value, "limit": limit, "text": text}
+
+
+def free(name: str, why: str) -> Check:
+    """A check that has nothing to compare with, and passes."""
+    return checked(name, True, None, None, why)
+
+
+# The budget -------------------------------------------------------------------------------------------------
+
+
+def latency(case: Case) -> Check:
+    limit = case.settings.max_ms_per_list
+    value = number(get(case.evaluation, "ms_per_list", CHALLENGER))
+    return _at_most("latency", value, limit, "ms a list", "max_ms_per_list")
+
+
+def size(case: Case) -> Check:
+    limit = case.settings.max_model_mib
+    return _at_most("size", number(get(case.challenger, "mib")), limit, "MiB of model", "max_model_mib")
+
+
+def _at_most(name: str, value: float | None, limit: float | None, unit: str, key: str) -> Check:
+    if limit is None:
+        return checked(name, True, value, None, f"no limit (decide_promotion.{key})")
+    if value is None or value < 0:
+        return checked(name, False, None, limit, f"{unit}: not measured")
+    passed = value <= limit
+    text = f"{value:,.1f} {unit}, {'within' if passed else 'above'} the limit of {limit:,g}"
+    return checked(name, passed, value, limit, text)
+
+
+# Against the champion --------------------------------------------------------------------------------------
+
+
+def against_champion(case: Case) -> list[Check]:
+    rules = {
+        "comparable": _comparable,
+        "users": _users,
+        "points": _points,
+        "beats_champion": _beats_champion,
+        "min_gain": _min_gain,
+        "slices": _slices,
+        "coverage": _coverage,
+        "popularity": _popularity,
+        "features": _features,
+    }
+    if case.why_free:
+        return [free(name, case.why_free) for name in rules]
+    return [rule(case) for rule in rules.values()]
+
+
+def _comparable(case: Case) -> Check:
+    after = moment(get(case.evaluation, "points_after"))
+    ends = [moment(get(model, "fit_end")) for model in (case.challenger, case.champion)]
+    known = [end for end in ends if end is not None]
+    limit = max(known) if len(known) == len(ends) else None
+    if unread := string(case.evaluation, "not_comparable"):
+        text = f"not comparable with the champion: {unread}"
+    elif not isinstance(case.comparison, dict):
+        text = "not comparable: the evaluation has no comparison with the champion"
+    elif after is None or limit is None:
+        text = "not comparable: it is not said after which moment points are new to both models"
+    elif after < limit:
+        text = f"not comparable: points from {iso(after)} on were compared, one model knows {iso(limit)}"
+    else:
+        text = f"compared at points after {iso(after)}, which are new to both"
+        return checked("comparable", True, iso(after), iso(limit), text)
+    return checked("comparable", False, iso(after), iso(limit), text)
+
+
+def _users(case: Case) -> Check:
+    return _enough(case, "users", case.settings.min_users)
+
+
+def _points(case: Case) -> Check:
+    return _enough(case, "points", case.settings.min_points)
+
+
+def _enough(case: Case, name: str, limit: int) -> Check:
+    value = number(get(case.comparison, name))
+    if value is None:
+        return checked(
+            name, False, None, limit, f"not comparable: the number of {name} compared is not known"
+        )
+    count = f"{value:,.0f} {name} compared"
+    passed = value >= limit
+    text = count if passed else f"not comparable: {count}, at least {limit:,} are needed"
+    return checked(name, passed, value, limit, text)
+
+
+def _beats_champion(case: Case) -> Check:
+    if case.pair is None or case.base is None:
+        return checked("beats_champion", False, None, None, unusable(case, CHAMPION))
+    _, low, _ = case.pair
+    limit = 0.0 - case.settings.tolerance * case.base
+    passed = low > limit
+    text = f"{figures(case.pair)} against champion"
+    return checked(
+        "beats_champion", passed, low, limit, text if passed else f"{text}, not surely above {limit:g}"
+    )
+
+
+def _min_gain(case: Case) -> Check:
+    if case.pair is None or case.base is None:
+        return checked("min_gain", False, None, None, unusable(case, CHAMPION))
+    gain, limit = case.pair[0], case.settings.min_gain * case.base
+    share = f" ({gain / case.base:+.1%} of the champion's)" if case.base else ""
+    passed = gain > limit
+    text = f"nDCG@10 {gain:+.4f}{share}, {'more' if passed else 'not more'} than the least gain {limit:+.4f}"
+    return checked("min_gain", passed, gain, limit, text)
+
+
+def _slices(case: Case) -> Check:
+    found, guard = get(case.comparison, "slices"), case.settings.slice_guard
+    if not isinstance(found, dict) or not set(GUARDED) <= set(found):
+        return checked("slices", False, None, -guard, "the slices were not compared")
+    sizes = {name: number(get(of, "users")) for name, of in found.items() if name != EVERYWHERE}
+    if unknown := sorted(str(name) for name, users in sizes.items() if users is None or users < 0):
+        return checked("slices", False, None, -guard, f"slices of unknown size: {', '.join(unknown)}")
+    guarded = [
+        name for name, users in sizes.items() if users is not None and users >= case.settings.min_users
+    ]
+    slices = {str(name): _Slice.of(found[name], len(guarded)) for name in guarded}
+    if broken := sorted(name for name, one in slices.items() if one is None):
+        return checked("slices", False, None, -guard, f"no usable comparison on {', '.join(broken)}")
+    kept = {name: one for name, one in slices.items() if one is not None}
+    small = f"; {rest} too small to guard" if (rest := len(sizes) - len(kept)) else ""
+    if not kept:
+        return checked("slices", True, None, -guard, f"no slice has {case.settings.min_users} users{small}")
+    worst = min(kept, key=lambda name: kept[name].share)
+    lost = [f"{name} {one}" for name, one in kept.items() if one.share < -guard and one.high < 0]
+    value = kept[worst].share if math.isfinite(kept[worst].share) else None
+    if lost:
+        text = f"loses more than {guard:.0%} of nDCG@10 on {'; '.join(lost)}"
+        return checked("slices", False, value, -guard, text)
+    text = (
+        f"none of {len(kept)} slices surely loses more than {guard:.0%}; worst {worst} {kept[worst]}{small}"
+    )
+    return checked("slices", True, value, -guard, text)
+
+
+@dataclass(frozen=True)
+class _Slice:
+    """challenger - champion on a slice, with the interval that holds for `slices` of them at once."""
+
+    gain: float
+    low: float
+    high: float
+    share: float  # of the champion's figure
+    users: float
+
+    @classmethod
+    def of(cls, found: Any, slices: int) -> _Slice | None:
+        gain, base, error, users = (number(get(found, key)) for key in (HEADLINE, CHAMPION, "error", "users"))
+        if gain is None or base is None or error is None or users is None or base < 0 or error < 0:
+            return None
+        width = NormalDist().inv_cdf(1 - ALPHA / 2 / slices) * error
+        share = gain / base if base else (math.inf if gain > 0 else 0.0)
+        return cls(gain, gain - width, gain + width, share, users)
+
+    def __str__(self) -> str:
+        ends = f"[{self.low:+.4f}, {self.high:+.4f}]"
+        return f"{self.gain:+.4f} {ends} ({self.share:+.0%}, {self.users:,.0f} users)"
+
+
+def _coverage(case: Case) -> Check:
+    ours, theirs = _beside(case, COVERAGE)
+    if ours is None or theirs is None:
+        return checked("coverage", False, ours, None, "coverage of challenger or champion: not measured")
+    limit = (1 - case.settings.coverage_guard) * theirs
+    passed = ours >= limit
+    text = f"lists {ours:.1%} of what is on offer, the champion {theirs:.1%}"
+    return checked("coverage", passed, ours, limit, text if passed else f"{text}: less than {limit:.1%}")
+
+
+def _popularity(case: Case) -> Check:
+    ours, theirs = _beside(case, POPULARITY)
+    if ours is None or theirs is None:
+        return checked("popularity", False, ours, None, "popularity of what is listed: not measured")
+    limit = theirs + case.settings.popularity_guard
+    passed = ours <= limit
+    text = (
+        f"lists items of popularity percentile {100 * ours:.1f} on average, the champion {100 * theirs:.1f}"
+    )
+    return checked("popularity", passed, ours, limit, text if passed else f"{text}: above {100 * limit:.1f}")
+
+
+def _beside(case: Case, key: str) -> tuple[float | None, float | None]:
+    ours, theirs = (number(get(case.comparison, name, key)) for name in (CHALLENGER, CHAMPION))
+    return ours, theirs
+
+
+def _names(value: Any) -> list[str] | None:
+    usable = isinstance(value, list) and value and all(isinstance(name, str) for name in value)
+    return value if usable else None
+
+
+def _features(case: Case) -> Check:
+    ours, theirs = (_names(get(model, "features")) for model in (case.challenger, case.champion))
+    if ours is None or theirs is None:
+        text = "the features of challenger or champion are not known"
+        return checked("features", False, None, None, text)
+    new, gone = sorted(set(ours) - set(theirs)), sorted(set(theirs) - set(ours))
+    changes = [f"{word} {', '.join(names)}" for word, names in (("new:", new), ("gone:", gone)) if names]
+    if not changes:
+        return checked("features", True, len(ours), len(theirs), f"the same {len(ours)} features")
+    text = f"features {'; '.join(changes)}"
+    if case.settings.accept_new_features:
+        return checked("features", True, len(ours), len(theirs), f"{text} (accepted by the params)")
+    text = f"{text}: if that is meant, set decide_promotion.accept_new_features"
+    return checked("features", False, len(ours), len(theirs), text)
+
+
+# Intervals --------------------------------------------------------------------------------------------------
+
+
+def interval(pair: Any) -> Interval | None:
+    """A paired difference, if it is three finite numbers in order."""
+    gain, low, high = (number(get(pair, key)) for key in (HEADLINE, "low", "high"))
+    if gain is None or low is None or high is None or not low <= gain <= high:
+        return None
+    return gain, low, high
+
+
+def figures(pair: Interval) -> str:
+    return f"nDCG@10 {pair[0]:+.4f} [{pair[1]:+.4f}, {pair[2]:+.4f}]"
+
+
+def unusable(case: Case, name: str) -> str:
+    """Why there is no difference from the model `name`."""
+    there = get(case.evaluation, "paired", name)
+    return f"no usable comparison with the {words(name)}" if there else f"not compared with the {words(name)}"
+
+
+def words(name: str) -> str:
+    return name.replace("_", " ")

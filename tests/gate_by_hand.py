@@ -1,0 +1,105 @@
+"""An evaluation written by hand that passes every check of the gate, to be spoilt one thing at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.params import DecidePromotion
+
+NAMES = [
+    "evaluation",
+    "is_champion",
+    "fit_end",
+    "comparable",
+    "users",
+    "points",
+    "beats_champion",
+    "min_gain",
+    "slices",
+    "coverage",
+    "popularity",
+    "features",
+    "latency",
+    "size",
+    "beats_popularity",
+    "beats_recent_popularity",
+    "champion_beats_recent_popularity",
+]
+SETTINGS = DecidePromotion(
+    approval="auto",
+    tolerance=0.25,
+    min_gain=0.02,
+    min_users=30,
+    min_points=100,
+    slice_guard=0.1,
+    coverage_guard=0.25,
+    popularity_guard=0.05,
+    max_ms_per_list=100,
+    max_model_mib=64,
+    accept_new_features=False,
+    replace_unread=None,
+)
+
+
+def pair(gain: Any, low: Any, high: Any) -> dict[str, Any]:
+    return {"ndcg@10": gain, "low": low, "high": high}
+
+
+def slice_of(base: Any, gain: Any, error: Any, users: Any = 200) -> dict[str, Any]:
+    """A slice on which the champion has `base` and the challenger `gain` more, +- `error`."""
+    found = {"users": users, "points": users, "champion": base, "error": error}
+    return found | {"ndcg@10": gain}
+
+
+def evaluation(**paired: dict[str, Any]) -> dict[str, Any]:
+    """The champion has nDCG@10 .2, the challenger .21."""
+    found = {
+        "champion": pair(0.01, 0.002, 0.018),
+        "popularity": pair(0.05, 0.03, 0.07),
+        "recent_popularity": pair(0.03, 0.01, 0.05),
+    }
+    comparison = {
+        "users": 250,
+        "points": 1000,
+        "challenger": {"coverage@10": 0.4, "popularity_percentile@10": 0.9},
+        "champion": {"coverage@10": 0.4, "popularity_percentile@10": 0.9},
+        "slices": {
+            "all": slice_of(0.2, 0.01, 0.004, 250),
+            "cold_items": slice_of(0.02, 0.0, 0.002),
+            "cold_users": slice_of(0.2, 0.0, 0.01),
+        },
+        "champion_over": {"recent_popularity": pair(0.02, 0.01, 0.03)},
+    }
+    return {
+        "fit_end": "1998-03-01T00:00:00+00:00",
+        "points_after": "1998-03-01T00:00:00+00:00",
+        "not_comparable": None,
+        "paired": found | paired,
+        "comparison": comparison,
+        "ms_per_list": {"challenger": 5.0},
+    }
+
+
+def challenger(**changes: object) -> dict[str, Any]:
+    model = {"version": None, "fit_end": "1998-03-01T00:00:00Z", "artifact_hash": "c" * 64}
+    return model | {"features": ["ease", "ials"], "mib": 55.0} | changes
+
+
+def champion(**changes: object) -> dict[str, Any]:
+    model = {"version": "v1.0.0", "fit_end": "1998-02-01T00:00:00Z", "artifact_hash": "a" * 64}
+    return model | {"features": ["ease", "ials"], "mib": 55.0} | changes
+
+
+def failed(verdict: dict[str, Any]) -> list[str]:
+    return [check["name"] for check in verdict["checks"] if not check["passed"]]
+
+
+def without(mapping: dict[str, Any], key: str) -> dict[str, Any]:
+    return {name: value for name, value in mapping.items() if name != key}
+
+
+def spoilt(found: dict[str, Any], *keys: str, to: Any) -> dict[str, Any]:
+    """The same with `found[key][key]...` set to `to`; the given one stays as it is."""
+    if not keys:
+        return to
+    return found | {keys[0]: spoilt(found.get(keys[0], {}), *keys[1:], to=to)}

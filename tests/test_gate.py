@@ -1,0 +1,300 @@
+"""Each rule against the champion, by hand-made tables; each malformed input fails its own check."""
+
+import json
+import math
+
+import pytest
+from gate_by_hand import (
+    SETTINGS,
+    challenger,
+    champion,
+    evaluation,
+    failed,
+    pair,
+    slice_of,
+    spoilt,
+    without,
+)
+
+from pipeline.stages.decide_promotion import decide_promotion, sentence
+
+
+def verdict_on(evaluated=None, new=None, old=None, **settings):
+    evaluated = evaluation() if evaluated is None else evaluated
+    verdict = decide_promotion(
+        evaluated, new or challenger(), old or champion(), SETTINGS.model_copy(update=settings)
+    )
+    assert verdict["promote"] == (not failed(verdict))
+    json.dumps(verdict, allow_nan=False)
+    return verdict
+
+
+def check(verdict, name):
+    return next(one for one in verdict["checks"] if one["name"] == name)
+
+
+# The difference. The champion has .2, so the tolerance of .25 is .05 and the least gain of .02 is .004.
+
+
+def test_a_lower_end_within_the_tolerance_passes_if_the_mean_is_a_gain():
+    verdict = verdict_on(evaluation(champion=pair(0.005, -0.0499, 0.06)))
+    assert failed(verdict) == []
+    assert check(verdict, "beats_champion")["limit"] == -0.05
+    assert check(verdict, "min_gain")["limit"] == pytest.approx(0.004)
+    assert check(verdict, "min_gain")["text"].startswith("nDCG@10 +0.0050 (+2.5% of the champion's), more")
+
+
+def test_a_lower_end_at_the_tolerance_fails():
+    verdict = verdict_on(evaluation(champion=pair(0.01, -0.05, 0.07)))
+    assert failed(verdict) == ["beats_champion"]
+    assert "not surely above -0.05" in sentence(verdict)
+
+
+def test_a_sure_but_small_gain_fails():
+    assert failed(verdict_on(evaluation(champion=pair(0.004, 0.003, 0.005)))) == ["min_gain"]
+
+
+def test_without_tolerance_the_lower_end_must_be_above_zero():
+    equal = evaluation(champion=pair(0.01, 0.0, 0.02))
+    assert failed(verdict_on(equal, tolerance=0.0)) == ["beats_champion"]
+
+
+def test_a_champion_at_zero_asks_for_a_gain_above_zero():
+    nothing = spoilt(evaluation(), "comparison", "slices", "all", to=slice_of(0.0, 0.01, 0.004))
+    assert failed(verdict_on(nothing)) == []
+    none = spoilt(nothing, "paired", "champion", to=pair(0.0, 0.0, 0.0))
+    assert failed(verdict_on(none)) == ["beats_champion", "min_gain"]
+
+
+# Comparable
+
+
+def test_points_must_be_later_than_both_models():
+    early = evaluation() | {"points_after": "1998-02-15T00:00:00Z"}
+    verdict = verdict_on(early)
+    assert failed(verdict) == ["comparable"]
+    assert check(verdict, "comparable")["limit"] == "1998-03-01T00:00:00+00:00"
+
+
+def test_too_few_users_or_points_are_not_comparable():
+    few = spoilt(evaluation(), "comparison", "users", to=29)
+    few = spoilt(few, "comparison", "points", to=99)
+    verdict = verdict_on(few)
+    assert failed(verdict) == ["users", "points"]
+    assert check(verdict, "users")["text"] == "not comparable: 29 users compared, at least 30 are needed"
+    enough = spoilt(spoilt(few, "comparison", "users", to=30), "comparison", "points", to=100)
+    assert failed(verdict_on(enough)) == []
+
+
+def unread():
+    left_out = without(evaluation(), "comparison") | {"not_comparable": "its format is 1, this code reads 2"}
+    return left_out | {"paired": without(left_out["paired"], "champion")}
+
+
+def test_a_champion_of_another_format_is_not_comparable():
+    verdict = verdict_on(unread())
+    assert "comparable" in failed(verdict)
+    assert "beats_champion" in failed(verdict)
+    text = check(verdict, "comparable")["text"]
+    assert text == "not comparable with the champion: its format is 1, this code reads 2"
+
+
+def test_an_unread_champion_gives_way_where_the_params_name_it():
+    verdict = verdict_on(unread(), replace_unread="v1.0.0")
+    assert failed(verdict) == []
+    assert "replace_unread names v1.0.0" in check(verdict, "beats_champion")["text"]
+    assert "comparable" in failed(verdict_on(unread(), replace_unread="v0.9.0"))
+
+
+def test_replace_unread_is_no_pardon_for_a_champion_that_was_compared():
+    worse = evaluation(champion=pair(-0.05, -0.06, -0.04))
+    assert failed(verdict_on(worse, replace_unread="v1.0.0")) == ["beats_champion", "min_gain"]
+
+
+def test_replace_unread_does_not_let_an_older_model_in():
+    verdict = verdict_on(unread(), old=champion(fit_end="1998-03-02"), replace_unread="v1.0.0")
+    assert failed(verdict) == ["fit_end"]
+
+
+# Slices. Guard: a tenth of the champion's figure there. Interval: z(.025 / slices) errors to each side.
+
+
+def with_slices(**slices):
+    found = evaluation()
+    return spoilt(found, "comparison", "slices", to={"all": found["comparison"]["slices"]["all"], **slices})
+
+
+QUIET = {"cold_items": slice_of(0.02, 0.0, 0.002), "cold_users": slice_of(0.2, 0.0, 0.01)}
+
+
+def test_a_sure_loss_above_the_guard_blocks():
+    verdict = verdict_on(with_slices(**QUIET | {"cold_items": slice_of(0.02, -0.01, 0.002)}))
+    assert failed(verdict) == ["slices"]
+    found = check(verdict, "slices")
+    assert (found["value"], found["limit"]) == (pytest.approx(-0.5), -0.1)
+    # Two slices: z(.025 / 2) = 2.2414
+    assert "cold_items -0.0100 [-0.0145, -0.0055] (-50%, 200 users)" in found["text"]
+
+
+def test_a_sure_loss_below_the_guard_passes():
+    assert failed(verdict_on(with_slices(**QUIET | {"cold_users": slice_of(0.2, -0.019, 0.001)}))) == []
+
+
+def test_a_large_loss_that_may_be_chance_passes():
+    assert failed(verdict_on(with_slices(**QUIET | {"cold_items": slice_of(0.02, -0.01, 0.005)}))) == []
+
+
+def test_many_slices_widen_the_interval_of_each():
+    """A loss of 2.5 errors: sure among two slices (z 2.24), chance among twelve (z 2.87)."""
+    losing = {"group:sex=F": slice_of(0.2, -0.025, 0.01)}
+    assert failed(verdict_on(with_slices(**QUIET, **losing))) == ["slices"]
+    others = {f"group:colour={n}": slice_of(0.2, 0.0, 0.01) for n in range(9)}
+    assert failed(verdict_on(with_slices(**QUIET, **losing, **others))) == []
+
+
+def test_slices_of_few_users_are_not_guarded_and_do_not_widen_the_others():
+    small = {f"group:colour={n}": slice_of(0.2, -0.2, 0.01, users=29) for n in range(9)}
+    verdict = verdict_on(with_slices(**QUIET, **small))
+    assert failed(verdict) == []
+    assert "9 too small to guard" in check(verdict, "slices")["text"]
+    losing = {"group:sex=F": slice_of(0.2, -0.025, 0.01)}
+    assert failed(verdict_on(with_slices(**QUIET, **small, **losing))) == ["slices"]
+
+
+def test_no_slice_is_large_enough():
+    small = {name: slice_of(0.2, -0.2, 0.0, users=3) for name in QUIET}
+    assert check(verdict_on(with_slices(**small)), "slices")["text"].startswith("no slice has 30 users")
+
+
+def test_nothing_to_lose_where_the_champion_has_nothing():
+    verdict = verdict_on(with_slices(**QUIET | {"cold_items": slice_of(0.0, 0.01, 0.001)}))
+    assert failed(verdict) == []
+
+
+# What is listed, the budget, the features
+
+
+def test_coverage_may_shrink_by_its_guard_and_no_more():
+    at_limit = spoilt(evaluation(), "comparison", "challenger", "coverage@10", to=0.301)
+    assert failed(verdict_on(at_limit)) == []
+    below = spoilt(evaluation(), "comparison", "challenger", "coverage@10", to=0.29)
+    assert failed(verdict_on(below)) == ["coverage"]
+    assert check(verdict_on(below), "coverage")["text"] == (
+        "lists 29.0% of what is on offer, the champion 40.0%: less than 30.0%"
+    )
+
+
+def test_popularity_may_rise_by_its_guard_and_no_more():
+    key = ("comparison", "challenger", "popularity_percentile@10")
+    assert failed(verdict_on(spoilt(evaluation(), *key, to=0.94))) == []
+    assert failed(verdict_on(spoilt(evaluation(), *key, to=0.96))) == ["popularity"]
+    assert failed(verdict_on(spoilt(evaluation(), *key, to=0.5))) == []
+
+
+def test_latency_and_size_have_limits_or_none():
+    slow = spoilt(evaluation(), "ms_per_list", "challenger", to=100.1)
+    assert failed(verdict_on(slow, challenger(mib=64.1))) == ["latency", "size"]
+    assert failed(verdict_on(slow, challenger(mib=None), max_ms_per_list=None, max_model_mib=None)) == []
+
+
+def test_features_must_be_the_same_or_declared():
+    told = challenger(features=["ease", "text"])
+    verdict = verdict_on(new=told)
+    assert failed(verdict) == ["features"]
+    assert check(verdict, "features")["text"].startswith("features new: text; gone: ials: if that is meant")
+    assert failed(verdict_on(new=told, accept_new_features=True)) == []
+    assert failed(verdict_on(new=challenger(features=["ials", "ease"]))) == []  # the order is the model's own
+
+
+# The champion's own standing
+
+
+@pytest.mark.parametrize("over", [pair(0.01, 0.0, 0.02), pair(-0.03, -0.05, -0.01)])
+def test_a_stale_champion_is_said_so_loudly_but_does_not_block(over):
+    stale = spoilt(evaluation(), "comparison", "champion_over", "recent_popularity", to=over)
+    verdict = verdict_on(stale)
+    assert failed(verdict) == []
+    assert "THE CHAMPION IN SERVICE NO LONGER SURELY BEATS RECENT POPULARITY" in verdict["warnings"][0]
+    assert "WARNING: THE CHAMPION" in sentence(verdict)
+
+
+def test_a_sound_champion_gives_no_warning():
+    assert verdict_on()["warnings"] == []
+
+
+def test_unknown_standing_of_the_champion_is_said():
+    unknown = spoilt(evaluation(), "comparison", "champion_over", to=None)
+    assert verdict_on(unknown)["warnings"] == [
+        "whether the champion in service still beats recent popularity is not known"
+    ]
+
+
+# Malformed input
+
+
+NO_NUMBERS = [None, math.nan, math.inf, -math.inf, "0.1", True, [], {}, 10**400]
+BY_CHECK = {
+    ("comparison", "users"): ["users"],
+    ("comparison", "points"): ["points"],
+    ("comparison", "challenger", "coverage@10"): ["coverage"],
+    ("comparison", "champion", "coverage@10"): ["coverage"],
+    ("comparison", "challenger", "popularity_percentile@10"): ["popularity"],
+    ("comparison", "champion", "popularity_percentile@10"): ["popularity"],
+    ("comparison", "slices", "all", "champion"): ["beats_champion", "min_gain"],
+    ("comparison", "slices", "cold_items", "users"): ["slices"],
+    ("comparison", "slices", "cold_items", "error"): ["slices"],
+    ("comparison", "slices", "cold_users", "champion"): ["slices"],
+    ("comparison", "slices", "cold_users", "ndcg@10"): ["slices"],
+    ("paired", "champion", "ndcg@10"): ["beats_champion", "min_gain"],
+    ("paired", "champion", "low"): ["beats_champion", "min_gain"],
+    ("paired", "champion", "high"): ["beats_champion", "min_gain"],
+    ("ms_per_list", "challenger"): ["latency"],
+}
+
+
+@pytest.mark.parametrize("value", NO_NUMBERS)
+@pytest.mark.parametrize("keys", BY_CHECK, ids=".".join)
+def test_what_is_no_number_fails_its_check(keys, value):
+    assert failed(verdict_on(spoilt(evaluation(), *keys, to=value))) == BY_CHECK[keys]
+
+
+@pytest.mark.parametrize("value", [None, [], "x", 3, math.nan])
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ("comparison",),
+        ("comparison", "slices"),
+        ("comparison", "slices", "cold_items"),
+        ("comparison", "challenger"),
+        ("paired",),
+        ("paired", "champion"),
+        ("points_after",),
+    ],
+    ids=".".join,
+)
+def test_what_is_no_table_never_promotes(keys, value):
+    assert verdict_on(spoilt(evaluation(), *keys, to=value))["promote"] is False
+
+
+@pytest.mark.parametrize("name", ["cold_items", "cold_users"])
+def test_a_slice_that_was_not_compared_never_promotes(name):
+    slices = without(evaluation()["comparison"]["slices"], name)
+    verdict = verdict_on(spoilt(evaluation(), "comparison", "slices", to=slices))
+    assert failed(verdict) == ["slices"]
+
+
+@pytest.mark.parametrize("features", [None, [], "ease", [1, 2], {"ease": 1}])
+def test_unknown_features_never_promote(features):
+    assert failed(verdict_on(new=challenger(features=features))) == ["features"]
+    assert failed(verdict_on(old=champion(features=features), accept_new_features=True)) == ["features"]
+
+
+@pytest.mark.parametrize("mib", [None, math.nan, "5", -1.0])
+def test_unknown_size_never_promotes(mib):
+    assert failed(verdict_on(new=challenger(mib=mib))) == ["size"]
+
+
+def test_points_after_that_cannot_be_read_are_not_comparable():
+    verdict = verdict_on(evaluation() | {"points_after": "soon"})
+    assert failed(verdict) == ["comparable"]
+    assert "it is not said after which moment" in check(verdict, "comparable")["text"]
