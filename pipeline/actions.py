@@ -1,4 +1,4 @@
-"""What changes the registry or the served folder: promote, roll back, put the champion in its place.
+"""What changes the registry or the served folder: promote, roll back, record, put the champion in its place.
 
 Actions on one repository, worktrees included, take turns: a lock that dies with its holder. Each reads the
 state under the lock, checks, makes sure of the model's objects, then creates its tags in one git transaction.
@@ -27,13 +27,26 @@ from pipeline.errors import ArtifactError, ConfigError
 from pipeline.git import Git
 from pipeline.objects import MODEL, Objects, locked, locked_md5
 from pipeline.params import Params
-from pipeline.registry import NAME, RECORDS, STAGE, State, Version, export, message, read_state
+from pipeline.registry import (
+    COST,
+    EXPORT,
+    NAME,
+    RECORDS,
+    STAGE,
+    State,
+    Training,
+    Version,
+    export,
+    message,
+    read_state,
+)
 
 CHAMPION = Path("models/champion")
 LOCK, FOLDER_LOCK = "evergreen", "evergreen-champion"
 VERDICT, METRICS, MANIFEST = "reports/promotion.json", "reports/metrics.json", "data/raw/manifest.json"
+DECISION = "reports/retraining.json"
 TRAINING = "reports/training/summary.json"  # with the cost: seconds, memory
-_SNAPSHOT = (VERDICT, METRICS, "reports/evaluation.json", MANIFEST)
+_SNAPSHOT = (VERDICT, METRICS, "reports/evaluation.json", DECISION, "reports/drift.json", MANIFEST)
 _LARGEST_UNTRACKED = (
     1_000_000  # bytes of a dependency that a snapshot takes in although git does not track it
 )
@@ -95,6 +108,60 @@ def rollback(root: Path, *, to: str | None = None, reason: str | None = None) ->
         _appoint(git, state, version, "rollback", _one_line(reason or "by hand"), {}, descriptor)
         export(root, read_state(git))
     return version
+
+
+def record_training(root: Path) -> tuple[Training, bool]:
+    """Note the training of models/challenger, promoted or not, with its cost: (record, whether it is new).
+
+    A tag `training/N` on the commit that is checked out. A model that was recorded is not recorded again.
+    """
+    git, challenger = Git(root), root / MODEL
+    artifact_hash, card = folder_hash(challenger), read_card(challenger)
+    with git.lock(LOCK) as descriptor:
+        state = read_state(git)
+        known = (training for training in state.trainings if training.artifact_hash == artifact_hash)
+        if found := next(known, None):
+            export(root, state)
+            return found, False
+        git.use_fallback_identity()
+        record = _training_record(root, git, state, card, artifact_hash)
+        training = Training(1 + max((one.number for one in state.trainings), default=0), record)
+        name, seconds = f"training/{training.number}", record["training"]["seconds"]
+        subject = f"{name}: {record['mode']}, {'?' if seconds is None else f'{seconds:.0f}'} s"
+        git.create_tags(
+            git.head(), {name: message(subject, record)}, after=state.newest, keep_open=descriptor
+        )
+        export(root, read_state(git))
+    return training, True
+
+
+def _training_record(
+    root: Path, git: Git, state: State, card: dict[str, Any], artifact_hash: str
+) -> dict[str, Any]:
+    manifest, decision, verdict = (_json(root / path) for path in (MANIFEST, DECISION, VERDICT))
+    refresh_of, cost = _refresh_of(card), _json(root / TRAINING)
+    same_data = manifest.get("as_of") == card.get("as_of")  # else it was collected anew since
+    judged = (verdict.get("challenger") or {}).get("artifact_hash") == artifact_hash
+    return {
+        "action": "train",
+        "mode": "refresh" if refresh_of else "full",
+        "refresh_of": refresh_of,
+        "who": git.identity(),
+        "when": _now(),
+        "artifact_hash": artifact_hash,
+        "fit_end": card.get("fit_end"),
+        "as_of": card.get("as_of"),
+        "rows": (manifest.get("rows") or {}).get("kept") if same_data else None,
+        "champion": state.champion.name if state.champion else None,
+        "training": {key: cost.get(key) for key in COST},
+        "reasons": decision.get("reasons") if decision.get("as_of") == card.get("as_of") else None,
+        "promote": verdict.get("promote") if judged else None,
+    }
+
+
+def _refresh_of(card: dict[str, Any]) -> str | None:
+    settings = card.get("finetune")
+    return settings.get("refresh_of") if isinstance(settings, dict) else None
 
 
 def put_champion(root: Path, to: Path | None = None) -> tuple[Version | None, bool]:
@@ -246,6 +313,9 @@ def _new_version(
         "as_of": card.get("as_of"),
         "metrics": _json(root / METRICS),
         "parent": state.champion.name if state.champion else None,
+        "mode": "refresh" if _refresh_of(card) else "full",
+        "refresh_of": _refresh_of(card),
+        "rows": (manifest.get("rows") or {}).get("kept"),
         "training": _json(root / TRAINING) or card.get("training"),
         "data": {key: manifest.get(key) for key in ("source", "fingerprint", "as_of", "content_hash")},
         "objects": {"path": MODEL, "md5": md5},
@@ -265,7 +335,7 @@ def _snapshot(root: Path, git: Git, subject: str) -> str:
     files = ["dvc.yaml", "dvc.lock", "params.yaml", *git.untracked(small)]
     reports = [root / path for path in _SNAPSHOT if (root / path).is_file()]
     records = {f"{RECORDS}/{path.name}": path.read_text(encoding="utf-8") for path in reports}
-    return git.snapshot(subject, records, files)
+    return git.snapshot(subject, records, files, leave=[str(EXPORT)])
 
 
 def _is_inside(path: str) -> bool:

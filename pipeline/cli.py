@@ -210,6 +210,21 @@ def rollback(
     _next_steps()
 
 
+@command(registry, "record", "Note the challenger's training, with its cost.")
+def record() -> None:
+    """Note that models/challenger was trained, promoted or not: decide_retraining counts from there.
+
+    `evergreen cycle` does it by itself; this is for schedulers that run the stages one by one.
+    """
+    from pipeline.actions import record_training
+
+    training, new = record_training(project())
+    seconds = training.record["training"]["seconds"]
+    cost = "" if seconds is None else f", {seconds:,.0f} s"
+    done = "recorded" if new else "recorded already"
+    print(f"training {training.number}: {training.record['mode']}{cost}: {done}")
+
+
 @command(registry, "lineage", "Where a version comes from.")
 def lineage(
     version: Annotated[str, typer.Argument(help="e.g. v2.0.0, or `champion`.")], as_json: JSON = False

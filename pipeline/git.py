@@ -108,21 +108,41 @@ class Git:
         except ArtifactError:
             return None
 
-    def snapshot(self, message: str, records: Mapping[str, str], untracked: Iterable[str]) -> str:
-        """A commit on top of HEAD that no branch points to; returns its hash.
-
-        It holds the tracked files as they are in the working tree, the `untracked` ones named, and `records`
-        (path -> content). Built in an index of its own: nothing that the user sees changes. Only under lock.
-        """
+    def overlook(self, path: str) -> None:
+        """Let git pass over what we write into a tracked file of this checkout."""
         try:
-            head = self.run("rev-parse", "--verify", "HEAD^{commit}")
+            if self.run("ls-files", "-v", "--", path).startswith("H"):
+                self.run("update-index", "--skip-worktree", "--", path)
+        except ArtifactError as error:  # another git is at work here: the file shows as modified, no more
+            log.debug("%s", error)
+
+    def head(self) -> str:
+        """The commit that is checked out."""
+        try:
+            return self.run("rev-parse", "--verify", "HEAD^{commit}")
         except ArtifactError:
             raise ArtifactError(
                 "git: no commit yet: commit the project first (`git add .`, `git commit`)"
             ) from None
+
+    def snapshot(
+        self,
+        message: str,
+        records: Mapping[str, str],
+        untracked: Iterable[str],
+        leave: Iterable[str] = (),
+    ) -> str:
+        """A commit on top of HEAD that no branch points to; returns its hash.
+
+        It holds the tracked files as they are in the working tree (but for those to `leave` as they were
+        committed), the `untracked` ones named, and `records` (path -> content). Built in an index of its own:
+        nothing that the user sees changes. Only under lock.
+        """
+        head = self.head()
         with self._empty_index() as index:
             self.run("read-tree", head, environment=index)
-            self.run("add", "--update", ":/", environment=index)
+            left = [f":(exclude){path}" for path in leave]
+            self.run("add", "--update", "--", ":/", *left, environment=index)
             named = [path for path in untracked if (self.root / path).is_file()]
             if named:
                 self.run("add", "--force", "--", *named, environment=index)

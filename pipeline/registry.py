@@ -2,8 +2,9 @@
 
 Tags follow GTO (`gto show` reads them): `recommender@vN.0.0` is version N, on a commit that snapshots the
 tracked files and dvc.lock; `recommender#champion#M` is the M-th appointment: the newest says which version is
-the champion. Each message carries a JSON record. Nothing else is the truth; data/registry.json is an export
-for stages. pipeline/actions.py writes.
+the champion. `training/K` is the K-th training, promoted or not, on the commit that was checked out. Each
+message carries a JSON record. Nothing else is the truth; data/registry.json is an export for stages, whose
+first content is committed, so that they can depend on it in a fresh clone. pipeline/actions.py writes.
 """
 
 from __future__ import annotations
@@ -26,10 +27,13 @@ NAME, STAGE = "recommender", "champion"
 EXPORT = Path("data/registry.json")
 RECORDS = "registry"
 """Folder of a version's commit that holds the reports and the manifest as they were."""
+COST = ("seconds", "peak_gib")
+"""Of a training, from reports/training/summary.json."""
 
 _VERSION = re.compile(rf"{NAME}@(v(\d+)\.\d+\.\d+)")
 _APPOINTMENT = re.compile(rf"{NAME}#{STAGE}(!?)#(\d+)")
 _COUNTER = re.compile(rf"{NAME}[@#].*#(\d+)")
+_TRAINING = re.compile(r"training/(\d+)")
 
 
 @dataclass(frozen=True)
@@ -60,9 +64,22 @@ class Appointment:
 
 
 @dataclass(frozen=True)
+class Training:
+    """A challenger was trained, whatever became of it."""
+
+    number: int
+    record: dict[str, Any] = field(compare=False)
+
+    @property
+    def artifact_hash(self) -> str:
+        return str(self.record.get("artifact_hash"))
+
+
+@dataclass(frozen=True)
 class State:
     versions: list[Version]  # by number
     appointments: list[Appointment]  # by number
+    trainings: list[Training]  # by number
     next_counter: int
     newest: int  # time of the newest tag, seconds since 1970
 
@@ -98,7 +115,7 @@ class State:
 
 
 def read_state(git: Git) -> State:
-    tags = git.tags(NAME)
+    tags, training_tags = git.tags(NAME), git.tags("training/")
     versions = [
         Version(match[1], int(match[2]), tag.commit, _record(tag)) for tag, match in _matching(_VERSION, tags)
     ]
@@ -111,8 +128,12 @@ def read_state(git: Git) -> State:
     return State(
         versions=sorted(versions, key=lambda version: version.number),
         appointments=sorted(appointments, key=lambda appointment: appointment.number),
+        trainings=sorted(
+            (Training(int(match[1]), _record(tag)) for tag, match in _matching(_TRAINING, training_tags)),
+            key=lambda training: training.number,
+        ),
         next_counter=1 + max((int(match[1]) for _, match in _matching(_COUNTER, tags)), default=0),
-        newest=max((tag.time for tag in tags), default=0),
+        newest=max((tag.time for tag in [*tags, *training_tags]), default=0),
     )
 
 
@@ -190,14 +211,35 @@ def exported(state: State) -> dict[str, Any]:
         }
         for version in state.versions
     ]
-    training = ("artifact_hash", "fit_end", "as_of", "when", "training")
     return {
         "champion": state.champion.name if state.champion else None,
         "versions": versions,
-        "trainings": [
-            {"version": version.name, **{key: version.record.get(key) for key in training}}
-            for version in state.versions
-        ],
+        "trainings": _exported_trainings(state),
+    }
+
+
+def _exported_trainings(state: State) -> list[dict[str, Any]]:
+    """Oldest first; of a version whose training nobody recorded, what its own record says."""
+    versions = {version.artifact_hash: version for version in reversed(state.versions)}
+    recorded = {training.artifact_hash for training in state.trainings}
+    records = [training.record for training in state.trainings]
+    records += [version.record for version in state.versions if version.artifact_hash not in recorded]
+    return sorted(
+        (_exported_training(record, versions, state) for record in records),
+        key=lambda training: str(training["when"]),
+    )
+
+
+def _exported_training(record: dict[str, Any], versions: dict[str, Version], state: State) -> dict[str, Any]:
+    version = versions.get(str(record.get("artifact_hash")))
+    cost = record.get("training")
+    return {
+        **{key: record.get(key) for key in ("artifact_hash", "fit_end", "as_of", "when")},
+        "mode": record.get("mode") or "full",
+        "rows": record.get("rows"),
+        "version": version.name if version else None,
+        "promoted": version is not None and state.was_champion(version),
+        "training": {key: cost.get(key) if isinstance(cost, dict) else None for key in COST},
     }
 
 
@@ -213,6 +255,7 @@ def export(root: Path, state: State) -> None:
     path = root / EXPORT
     if path.is_file() and path.read_text(encoding="utf-8") == text:
         return
+    Git(root).overlook(str(EXPORT))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     temporary.write_text(text, encoding="utf-8")

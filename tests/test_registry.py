@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import toy
 
-from pipeline.actions import CHAMPION, Refused, promote, put_champion, rollback
+from pipeline.actions import CHAMPION, Refused, promote, put_champion, record_training, rollback
 from pipeline.artifacts import folder_hash
 from pipeline.errors import ArtifactError, ConfigError
 from pipeline.git import Git
-from pipeline.registry import lineage, read_state, versions_table
+from pipeline.registry import exported, lineage, read_state, versions_table
 
 
 def champion_of(project: Path) -> str | None:
@@ -52,11 +52,11 @@ def test_promotion_leaves_branch_index_and_working_tree(trained):
     toy.git(trained, "add", "staged.txt")
     (trained / "mine.txt").write_text("not tracked")
     before = toy.git(trained, "status", "--porcelain"), toy.git(trained, "log", "--all", "--format=%H %D")
-    index = (trained / ".git" / "index").read_bytes()
+    index = toy.git(trained, "ls-files", "--stage")
     promote(trained)
     assert toy.git(trained, "status", "--porcelain") == before[0]
     assert toy.git(trained, "log", "--branches", "--format=%H").split() == before[1].split()[:1]
-    assert (trained / ".git" / "index").read_bytes() == index
+    assert toy.git(trained, "ls-files", "--stage") == index
     files = toy.git(trained, "ls-tree", "-r", "--name-only", "recommender@v1.0.0").split()
     assert {"dvc.lock", "helper.py", "registry/promotion.json", "registry/metrics.json"} <= set(files)
     assert not {"mine.txt", "staged.txt"} & set(files)
@@ -367,18 +367,124 @@ def test_export_is_stable_and_complete(trained):
     before = path.read_bytes(), path.stat().st_mtime_ns
     put_champion(trained)
     assert (path.read_bytes(), path.stat().st_mtime_ns) == before
-    exported = json.loads(before[0])
-    assert exported["champion"] == "v2.0.0"
-    assert [row["status"] for row in exported["versions"]] == ["retired", "champion"]
-    assert [row["parent"] for row in exported["versions"]] == [None, "v1.0.0"]
-    assert [row["training"] for row in exported["trainings"]] == [{"seconds": 3}] * 2
+    found = json.loads(before[0])
+    assert found["champion"] == "v2.0.0"
+    assert [row["status"] for row in found["versions"]] == ["retired", "champion"]
+    assert [row["parent"] for row in found["versions"]] == [None, "v1.0.0"]
+    trainings = found["trainings"]
+    assert [row["training"] for row in trainings] == [{"seconds": 3, "peak_gib": None}] * 2
+    assert [(row["version"], row["mode"], row["promoted"]) for row in trainings] == [
+        ("v1.0.0", "full", True),
+        ("v2.0.0", "full", True),
+    ]
+
+
+def test_first_export_is_committed_and_later_ones_do_not_show(trained):
+    """So that a stage can depend on it in a fresh clone, and nobody commits what is only a copy."""
+    first = subprocess.run(
+        ["git", "show", "HEAD:data/registry.json"], capture_output=True, text=True, check=True
+    ).stdout
+    state = read_state(Git(trained))
+    assert json.loads(first) == exported(state) == json.loads(toy.NO_REGISTRY)
+    promoted(trained, 1)
+    assert json.loads((trained / "data" / "registry.json").read_text())["champion"] == "v1.0.0"
+    assert toy.git(trained, "status", "--porcelain", "data") == ""
+    assert toy.git(trained, "show", "recommender@v1.0.0:data/registry.json") == toy.NO_REGISTRY
+    toy.git(trained, "checkout", "-q", "-f", "--detach", "recommender@v1.0.0")
+    put_champion(trained)
+    assert json.loads((trained / "data" / "registry.json").read_text())["champion"] == "v1.0.0"
+    assert toy.git(trained, "status", "--porcelain", "data") == ""
+
+
+# Trainings
+
+
+def write_reports(project: Path, as_of: str = "1998-03-30", promote: bool = True, **card: object) -> None:
+    """What a training leaves beside the toy's model, whose card gets as_of and `card`."""
+    path = project / "models" / "challenger" / "model.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"as_of": as_of} | card))
+    (project / "reports" / "training").mkdir(parents=True, exist_ok=True)
+    cost = {"seconds": 12.5, "peak_gib": 1.5, "text_epochs": 1}
+    (project / "reports" / "training" / "summary.json").write_text(json.dumps(cost))
+    (project / "data" / "raw").mkdir(exist_ok=True)
+    manifest = {"as_of": "1998-03-30", "rows": {"kept": 4000}}
+    (project / "data" / "raw" / "manifest.json").write_text(json.dumps(manifest))
+    reasons = [{"signal": "champion", "text": "there is no champion yet"}]
+    decision = {"as_of": "1998-03-30", "reasons": reasons}
+    (project / "reports" / "retraining.json").write_text(json.dumps(decision))
+    toy.write_verdict(project, promote)
+
+
+def test_training_is_recorded_once_with_its_cost_whether_promoted_or_not(trained):
+    toy.use_challenger(trained, 1)
+    write_reports(trained, promote=False)
+    training, new = record_training(trained)
+    assert (training.number, new) == (1, True)
+    assert toy.tags(trained) == ["training/1"]
+    assert toy.git(trained, "rev-parse", "training/1^{commit}") == toy.git(trained, "rev-parse", "HEAD")
+    record = read_state(Git(trained)).trainings[0].record
+    assert record["artifact_hash"] == folder_hash(trained / "models" / "challenger")
+    assert record["training"] == {"seconds": 12.5, "peak_gib": 1.5}
+    assert (record["mode"], record["refresh_of"], record["rows"]) == ("full", None, 4000)
+    assert (record["promote"], record["champion"]) == (False, None)
+    assert record["reasons"][0]["text"] == "there is no champion yet"
+    (row,) = json.loads((trained / "data" / "registry.json").read_text())["trainings"]
+    assert (row["version"], row["promoted"], row["as_of"]) == (None, False, "1998-03-30")
+    assert record_training(trained)[1] is False
+    assert toy.tags(trained) == ["training/1"]
+
+
+def test_refresh_is_recorded_as_one_and_old_data_without_rows(trained):
+    toy.use_challenger(trained, 1)
+    write_reports(trained, as_of="1998-02-01", finetune={"refresh_of": "v1.0.0"})
+    record = record_training(trained)[0].record
+    assert (record["mode"], record["refresh_of"]) == ("refresh", "v1.0.0")
+    assert record["rows"] is None  # the data have moved on since
+    assert record["reasons"] is None
+
+
+def test_recorded_training_is_exported_once_with_the_version_it_became(trained):
+    toy.use_challenger(trained, 1)
+    record_training(trained)
+    promote(trained)
+    toy.use_challenger(trained, 2, champion=read_state(Git(trained)).champion.artifact_hash)
+    promote(trained)
+    (first, second) = json.loads((trained / "data" / "registry.json").read_text())["trainings"]
+    assert (first["version"], first["promoted"]) == ("v1.0.0", True)
+    assert (second["version"], second["promoted"]) == ("v2.0.0", True)  # by hand, never recorded
+    assert rollback(trained).name == "v1.0.0"
+    assert len(json.loads((trained / "data" / "registry.json").read_text())["trainings"]) == 2
+
+
+def test_nothing_to_record(trained, tmp_path):
+    shutil.rmtree(trained / "models" / "challenger")
+    with pytest.raises(ArtifactError, match=r"challenger/model.json: no such file"):
+        record_training(trained)
+    assert toy.tags(trained) == []
+
+
+def test_records_of_trainings_are_no_versions_to_gto(trained):
+    promoted(trained, 1)
+    record_training(trained)
+    shown = json.loads(toy.shell(trained, "gto", "show", "--json"))
+    assert list(shown) == ["recommender"]
+    assert shown["recommender"]["version"] == "v1.0.0"
+
+
+def test_two_records_at_once_make_one_training(trained):
+    toy.use_challenger(trained, 1)
+    command = [sys.executable, "-c", ACTION, str(trained), "record_training"]
+    processes = [subprocess.Popen(command, env=toy.environment()) for _ in range(2)]
+    assert [process.wait(60) for process in processes] == [0, 0]
+    assert toy.tags(trained) == ["training/1"]
 
 
 # Two at once, and killed at any point.
 
 
-PROMOTE = (
-    "import sys; from pathlib import Path; from pipeline.actions import promote; promote(Path(sys.argv[1]))"
+ACTION = (
+    "import sys; from pathlib import Path; from pipeline import actions;"
+    " getattr(actions, sys.argv[2])(Path(sys.argv[1]))"
 )
 
 
@@ -427,6 +533,19 @@ exit $code
 """
 
 
+def killed_beside_git(project: Path, folder: Path, action: str, command: str, when: str) -> None:
+    """Run the action with a git that kills its caller by kill -9; waits until git has let go of the lock."""
+    (folder / "bin").mkdir()
+    (folder / "bin" / "git").write_text(GIT_THAT_KILLS.format(git=shutil.which("git")))
+    (folder / "bin" / "git").chmod(0o755)
+    environment = toy.environment() | {"COMMAND": command, "WHEN": when}
+    environment["PATH"] = f"{folder / 'bin'}:{environment['PATH']}"
+    done = subprocess.run([sys.executable, "-c", ACTION, str(project), action], env=environment, check=False)
+    assert done.returncode == -9
+    with Git(project).lock("evergreen"):
+        pass
+
+
 @pytest.mark.parametrize(
     ("command", "when", "after"),
     [
@@ -440,25 +559,41 @@ exit $code
 def test_promotion_killed_beside_git_leaves_old_or_new_champion(trained, tmp_path, command, when, after):
     (old,) = promoted(trained, 1)
     new = toy.use_challenger(trained, 2, champion=old)
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "git").write_text(GIT_THAT_KILLS.format(git=shutil.which("git")))
-    (tmp_path / "bin" / "git").chmod(0o755)
-    environment = toy.environment() | {"COMMAND": command, "WHEN": when}
-    environment["PATH"] = f"{tmp_path / 'bin'}:{environment['PATH']}"
-    done = subprocess.run([sys.executable, "-c", PROMOTE, str(trained)], env=environment, check=False)
-    assert done.returncode == -9
-    with Git(trained).lock("evergreen"):
-        version = read_state(Git(trained)).champion
-    assert version.name == {"old": "v1.0.0", "new": "v2.0.0"}[after]
+    killed_beside_git(trained, tmp_path, "promote", command, when)
+    assert champion_of(trained) == {"old": "v1.0.0", "new": "v2.0.0"}[after]
     put_champion(trained)
     assert folder_hash(trained / CHAMPION) == {"old": old, "new": new}[after]
     assert promote(trained).name == "v2.0.0"
     assert sorted(toy.tags(trained))[-2:] == ["recommender@v1.0.0", "recommender@v2.0.0"]
 
 
+@pytest.mark.parametrize(
+    ("command", "when", "after"),
+    [("mktag", "before", "new"), ("mktag", "after", "new"), ("update-ref", "after", "old")],
+)
+def test_rollback_killed_beside_git_leaves_old_or_new_champion(trained, tmp_path, command, when, after):
+    old, new = promoted(trained, 1, 2)
+    killed_beside_git(trained, tmp_path, "rollback", command, when)
+    assert champion_of(trained) == {"old": "v1.0.0", "new": "v2.0.0"}[after]
+    put_champion(trained)
+    assert folder_hash(trained / CHAMPION) == {"old": old, "new": new}[after]
+    assert rollback(trained, to="v1").name == "v1.0.0"
+
+
+@pytest.mark.parametrize(("command", "when"), [("mktag", "after"), ("update-ref", "after")])
+def test_record_killed_beside_git_is_there_or_made_by_the_next(trained, tmp_path, command, when):
+    toy.use_challenger(trained, 1)
+    killed_beside_git(trained, tmp_path, "record_training", command, when)
+    assert record_training(trained)[1] is (command == "mktag")
+    assert toy.tags(trained) == ["training/1"]
+    assert len(json.loads((trained / "data" / "registry.json").read_text())["trainings"]) == 1
+
+
 def killed_after(project: Path, seconds: float) -> bool:
     """Start a promotion and kill -9 it; whether it was still running."""
-    process = subprocess.Popen([sys.executable, "-c", PROMOTE, str(project)], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-c", ACTION, str(project), "promote"], stderr=subprocess.DEVNULL
+    )
     try:
         process.wait(seconds)
     except subprocess.TimeoutExpired:

@@ -32,7 +32,9 @@ stages:
     outs: [models/challenger]
 """
 GIT_IGNORE = """
-/data/
+/data/raw
+/data/prepared
+/data/history
 /models/*
 !/models/champion/
 /models/champion/*
@@ -41,6 +43,7 @@ GIT_IGNORE = """
 /recommendations/
 /.evergreen/
 """
+NO_REGISTRY = '{\n  "champion": null,\n  "versions": [],\n  "trainings": []\n}\n'
 
 
 def environment() -> dict[str, str]:
@@ -84,9 +87,11 @@ def new_project(folder: Path, dvc_yaml: str = DVC_YAML, **files: str) -> Path:
     content = {
         "dvc.yaml": dvc_yaml,
         ".gitignore": GIT_IGNORE,
+        "data/registry.json": NO_REGISTRY,
         "finetune.py": FINETUNE,
         "helper.py": "",
     } | files
+    (folder / "data").mkdir()
     for name, text in content.items():
         (folder / name).write_text(text)
     git(folder, "init", "-q", "-b", "main")
@@ -194,7 +199,7 @@ if "sleep" in rows:
 out = pathlib.Path(sys.argv[1])
 out.mkdir(parents=True)
 (out / "weights").write_text(rows)
-(out / "model.json").write_text(json.dumps({"fit_end": rows.split()[-1][-10:]}))
+(out / "model.json").write_text(json.dumps({"fit_end": rows.split()[-1][-10:], "features": ["rows"]}))
 """
 EVALUATE = """
 import json, pathlib, sys
@@ -206,6 +211,13 @@ fit_end = json.load(open("models/challenger/model.json"))["fit_end"]
 every = {"users": 2, "points": 3, "ndcg@10": 0.13, "ndcg@10_low": 0.1, "ndcg@10_high": 0.16, "recall@10": 0.2}
 models = {"challenger": {"all": every}} | {name: {"all": every | {"ndcg@10": 0.05}} for name in names}
 report = {"as_of": fit_end, "fit_end": fit_end, "models": models, "paired": {name: pair for name in names}}
+report |= {"points_after": fit_end, "ms_per_list": {"challenger": 1.0}}
+if "champion" in names:
+    slice = {"users": 50, "points": 500, "champion": 0.05, "error": 0.01, "ndcg@10": gain + 0.01}
+    beside = {"coverage@10": 0.5, "popularity_percentile@10": 0.9}
+    slices = {name: slice for name in ("all", "cold_items", "cold_users")}
+    report["comparison"] = {"users": 50, "points": 500, "slices": slices, "champion_over": {"recent_popularity": pair}}
+    report["comparison"] |= {"challenger": beside, "champion": beside}
 out = pathlib.Path(sys.argv[1])
 out.parent.mkdir(exist_ok=True)
 out.write_text(json.dumps(report))
