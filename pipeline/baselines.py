@@ -122,8 +122,22 @@ class ItemMatrix:
         return scores
 
     def pruned(self, keep: int) -> ItemMatrix:
-        """The same with only the `keep` largest |weights| of each column, sparse."""
-        return ItemMatrix(self.items, self.kept, prune(self.matrix, keep))
+        """The same with only the `keep` largest |weights| of each column."""
+        return ItemMatrix(self.items, self.kept, prune(self.matrix, keep)).quick()
+
+    def quick(self) -> ItemMatrix:
+        """The same, dense if a tenth of it is not zero: sparse products are slower from there on."""
+        if sp.issparse(self.matrix) and self.matrix.nnz > 0.1 * len(self.kept) ** 2:
+            return ItemMatrix(self.items, self.kept, self.matrix.toarray())
+        return self
+
+    def to(self, item: int) -> np.ndarray:
+        """(items,) weights from every item to this one; zero where either is not kept."""
+        out, place = np.zeros(self.items, np.float32), np.searchsorted(self.kept, item)
+        if place < len(self.kept) and self.kept[place] == item:
+            column = self.matrix[:, [place]]
+            out[self.kept] = (column.toarray() if sp.issparse(column) else column).ravel()
+        return out
 
 
 def prune(matrix: np.ndarray | sp.spmatrix, keep: int) -> sp.csr_matrix:

@@ -150,7 +150,7 @@ def _text_vectors(
     points = prepared.log.successes(parts.inner & ~empty[prepared.log.item])
     points = points[np.flatnonzero(points.lengths > 0)]
     if hidden is not None and run.settings.epochs and len(points) and not empty.all():
-        task = TextTask(run, encoder, tokens, hidden, points, parts.validation, TEXT_HALF_LIFE)
+        task = TextTask(run, encoder, tokens, hidden, frozen, points, parts.validation, TEXT_HALF_LIFE)
         sampler = EpochSampler(run, task.phase, len(points), TEXT_POINTS_PER_EPOCH)
         told["text_epochs"] = fit(run, task, sampler, run.settings.batch_size, run.settings.epochs)
         encoder.requires_grad_(False)

@@ -109,14 +109,9 @@ class Recommender:
 
     def _nearest(self, history: np.ndarray, item: int) -> int | None:
         """The history item with the greatest EASE weight towards the item, else the nearest text."""
-        matrix = self.inputs.ease
-        row, column = np.searchsorted(matrix.kept, history), np.searchsorted(matrix.kept, item)
-        if column < len(matrix.kept) and matrix.kept[column] == item:
-            row = np.minimum(row, len(matrix.kept) - 1)
-            weight = np.asarray(matrix.matrix[:, [column]].todense()).ravel()[row]  # type: ignore[union-attr]
-            weight = np.where(matrix.kept[row] == history, weight, 0)
-            if weight.max() > 0.01:
-                return int(history[weight.argmax()])
+        weight = self.inputs.ease.to(item)[history]
+        if weight.max() > 0.01:
+            return int(history[weight.argmax()])
         if self.inputs.text is not None:
             close = self.inputs.text[history] @ self.inputs.text[item]
             if close.max() > 0.3:
@@ -354,7 +349,7 @@ def _bind_matrix(arrays: dict[str, np.ndarray], name: str, place: np.ndarray, it
     there = np.flatnonzero(kept >= 0)  # both catalogues are sorted by id, so the order stands
     if len(there) < count:
         matrix = matrix[there][:, there]
-    return ItemMatrix(items, kept[there], matrix)
+    return ItemMatrix(items, kept[there], matrix).quick()
 
 
 def _bind_factors(arrays: dict[str, np.ndarray], place: np.ndarray, items: int) -> Factors:

@@ -26,7 +26,8 @@ class TextTask(Task):
 
     Softmax cross-entropy over items of train with the log-popularity added to the logits, so that what is
     learned is affinity beyond popularity. In a step every distinct item goes through the encoder at most
-    once; `encode_per_step` of them with gradients, the rest come from a cache of their newest vectors.
+    once; ENCODE_PER_STEP of them with gradients, the rest come from a cache of their newest vectors.
+    `hidden`: lower_activations of the frozen layers; `vectors`: (items, width) as the encoder makes them now.
     """
 
     phase = "text"
@@ -41,6 +42,7 @@ class TextTask(Task):
         encoder: TextEncoder,
         tokens: Tokens,
         hidden: np.ndarray,
+        vectors: np.ndarray,
         train: Points,
         validation: Points,
         half_life: float,
@@ -56,9 +58,9 @@ class TextTask(Task):
         counts = np.bincount(train.target, minlength=len(tokens)).astype(np.float32)
         self.log_popularity = torch.from_numpy(np.log(counts + 1))
         self.candidates = np.flatnonzero(counts)
-        vectors = self.encode_all()
-        self.register_buffer("cache", vectors)
-        self.register_buffer("centre", vectors.mean(0))
+        self.vectors = torch.from_numpy(vectors)
+        self.register_buffer("cache", self.vectors.clone())
+        self.register_buffer("centre", self.vectors.mean(0))
 
     @torch.no_grad()
     def encode_all(self) -> Tensor:
