@@ -1,8 +1,12 @@
+import os
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
+import yaml
 
 from pipeline.errors import DataError
 from pipeline.run import ERROR_FILE, guarded
@@ -28,6 +32,42 @@ def test_interrupted_stage_says_one_line(number):
     assert process.returncode == 130
     assert error.startswith("error: interrupted: run it again to go on")
     assert error.count("\n") == 1
+
+
+STAGES = yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", STAGES)
+def test_ctrl_c_in_a_stage_is_one_line_and_leaves_its_outputs(name, tmp_path):
+    """It comes while the stage reads its parameters, which are a pipe here: surely inside of its main."""
+    outputs = [next(iter(out)) if isinstance(out, dict) else out for out in STAGES[name].get("outs", [])]
+    for out in outputs:
+        (tmp_path / out).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / out).write_text("the last good one")
+    os.mkfifo(tmp_path / "params.yaml")
+    process = subprocess.Popen(
+        [sys.executable, *STAGES[name]["cmd"].split()[1:]],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": os.getcwd()},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while True:
+        assert process.poll() is None, "the stage ended before it read its parameters"
+        try:
+            pipe = os.open(tmp_path / "params.yaml", os.O_WRONLY | os.O_NONBLOCK)
+            break
+        except OSError:  # nobody reads yet
+            time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    os.close(pipe)
+    assert process.returncode == 130
+    assert error.startswith("error: interrupted")
+    assert error.count("\n") == 1
+    assert [(tmp_path / out).read_text() for out in outputs] == ["the last good one"] * len(outputs)
 
 
 def test_interruption_that_became_an_exit_is_one_all_the_same(capsys):
