@@ -78,7 +78,9 @@ def user_groups(users: pd.DataFrame | None, user_ids: np.ndarray, points: Points
             continue
         for value, count in known.value_counts().sort_index().items():
             if count >= GROUP_USERS:
-                found[f"group:{column}={value}"] = (values == value).fillna(False).to_numpy(dtype=bool)
+                # A gap among whole numbers makes them floats: 1.0 is written as 1.
+                text = f"{value:g}" if isinstance(value, float) else value
+                found[f"group:{column}={text}"] = (values == value).fillna(False).to_numpy(dtype=bool)
     return found
 
 

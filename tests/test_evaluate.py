@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 import sys
 import types
 from pathlib import Path
@@ -13,11 +14,13 @@ import pytest
 import tiny
 import toy_log
 
+from pipeline import figures as figures_module
 from pipeline.baselines import ConstantScorer
 from pipeline.histories import Points, load_prepared
-from pipeline.params import Evaluate
+from pipeline.params import Evaluate, Params
 from pipeline.stages import evaluate as stage
 from pipeline.stages import preprocess
+from pipeline.stages.decide_promotion import decide_promotion
 
 NAMES = [
     "challenger", "champion", "without_text", "frozen_text", "popularity", "recent_popularity", "item_knn",
@@ -30,10 +33,12 @@ FIT_END = "2020-01-05T00:00:00+00:00"
 class Taste:
     """Stands in for a trained model: knows that items of one parity belong together."""
 
-    def __init__(self, name: str, sharpness: float) -> None:
-        self.name, self.sharpness = name, sharpness
+    def __init__(self, name: str, sharpness: float, lacks: str | None = None) -> None:
+        self.name, self.sharpness, self.lacks = name, sharpness, lacks
 
     def score(self, points: Points) -> np.ndarray:
+        if self.lacks:
+            raise KeyError(self.lacks)
         side = np.where(np.arange(tiny.ITEMS) % 2, 1, -1)
         taste = np.sign(points.weights(tiny.ITEMS) @ side)
         noise = np.random.default_rng(len(self.name)).random(tiny.ITEMS)
@@ -45,16 +50,20 @@ class Taste:
         return [[["same taste"] for item in row if item >= 0] for row in top]
 
 
-def fake_recommender() -> types.ModuleType:
-    """pipeline.recommender without torch."""
+def fake_recommender(lacks: str | None = None) -> types.ModuleType:
+    """pipeline.recommender without torch. `lacks`: a feature that the champion wants and nobody computes."""
 
     def load_scorers(challenger: Path, ablations: Path, champion: Path, prepared: object) -> dict[str, Taste]:
         sharpness = {"challenger": 3.0, "without_text": 0.5, "frozen_text": 0.2}
         if (champion / "model.json").exists():
             sharpness["champion"] = 1.0
-        return {name: Taste(name, value) for name, value in sharpness.items()}
+        return {
+            name: Taste(name, value, lacks if name == "champion" else None)
+            for name, value in sharpness.items()
+        }
 
     module = types.ModuleType("pipeline.recommender")
+    module.FORMAT = 2  # type: ignore[attr-defined]
     module.load_scorers = load_scorers  # type: ignore[attr-defined]
     module.frozen_vectors = lambda ablations, items: np.eye(len(items), 5, dtype=np.float32)  # type: ignore[attr-defined]
     return module
@@ -78,17 +87,24 @@ def trained(folder: Path) -> Path:
     return folder
 
 
-def run(world: Path, folder: Path, champion: str | None = None) -> dict[str, Any]:
+def run(
+    world: Path,
+    folder: Path,
+    champion: str | None = None,
+    lacks: str | None = None,
+    **card_of_champion: object,
+) -> dict[str, Any]:
     """The stage in `folder`, with a champion of this name in its card if one is given."""
     for model, name in (("challenger", "challenger"), ("champion", champion)):
         path = folder / "models" / model / "model.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         if name is not None:
-            card = {"fit_end": FIT_END, "name": name, "training": {"challenger_validation_ndcg@10": 0.5}}
-            path.write_text(json.dumps(card))
+            card = {"format": 2, "fit_end": FIT_END, "name": name}
+            card |= {"training": {"challenger_validation_ndcg@10": 0.5}}
+            path.write_text(json.dumps(card | (card_of_champion if model == "champion" else {})))
     models = [folder / "models" / name for name in ("challenger", "ablations", "champion")]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "pipeline.recommender", fake_recommender())
+        patch.setitem(sys.modules, "pipeline.recommender", fake_recommender(lacks))
         stage.main(world / "prepared", *models, folder / "reports", world / "params.yaml")
     return json.loads((folder / "reports/evaluation.json").read_text())
 
@@ -229,7 +245,8 @@ def test_another_run_writes_the_same(
     world: Path, reports: Path, figures: dict[str, Any], tmp_path: Path
 ) -> None:
     again = run(world, trained(tmp_path), champion="older")
-    assert again | {"seconds": 0} == figures | {"seconds": 0}
+    clock = {"seconds": 0, "ms_per_list": 0}
+    assert again | clock == figures | clock
     one, two = (folder / "ranked_lists.parquet" for folder in (reports, tmp_path / "reports"))
     assert one.read_bytes() == two.read_bytes()
 
@@ -253,7 +270,98 @@ def test_a_champion_that_is_the_challenger_shares_its_lists(world: Path, tmp_pat
     assert figures["paired"]["champion"] == {"ndcg@10": 0.0, "low": 0.0, "high": 0.0}
 
 
+# The champion in the comparison that the gate reads
+
+
+def test_points_are_new_to_both_models(figures: dict[str, Any]) -> None:
+    assert figures["points_after"] == FIT_END
+    assert figures["not_comparable"] is None
+    found, models = figures["comparison"], figures["models"]
+    assert (found["points"], found["points_left_out"]) == (models["champion"]["all"]["points"], 0)
+    assert list(found["slices"]) == SLICES
+    everywhere = found["slices"]["all"]
+    assert everywhere["ndcg@10"] == pytest.approx(figures["paired"]["champion"]["ndcg@10"])
+    assert everywhere["champion"] == pytest.approx(models["champion"]["all"]["ndcg@10"])
+    assert found["champion"]["coverage@10"] == models["champion"]["all"]["coverage@10"]
+    over = found["champion_over"]["recent_popularity"]
+    recent = models["recent_popularity"]["all"]["ndcg@10"]
+    assert over["ndcg@10"] == pytest.approx(models["champion"]["all"]["ndcg@10"] - recent)
+    assert figures["ms_per_list"]["challenger"] > 0
+
+
+def test_a_newer_champion_is_compared_only_at_points_that_it_does_not_know(
+    world: Path, reports: Path, figures: dict[str, Any], tmp_path: Path
+) -> None:
+    points = pd.read_parquet(world / "prepared/test.parquet").sort_values("timestamp")
+    end = points["timestamp"].iloc[len(points) // 2]
+    found = run(world, trained(tmp_path), champion="newer", fit_end=end.isoformat())
+    later = points[points["timestamp"] > end]
+    assert 0 < len(later) < len(points)
+    assert found["points_after"] == end.isoformat()
+    assert found["comparison"]["points"] == len(later)
+    assert found["comparison"]["users"] == later["user_id"].nunique()
+    assert found["comparison"]["points_left_out"] == len(points) - len(later)
+    assert found["models"]["champion"]["all"]["points"] == len(later)
+    assert found["models"]["challenger"] == figures["models"]["challenger"]
+    lists = pd.read_parquet(tmp_path / "reports" / "ranked_lists.parquet")
+    hits = lists.merge(later, on=["point_id", "item_id"])
+    means = {}
+    for name in ("challenger", "champion"):
+        rank = hits[hits["model"] == name].set_index("point_id")["rank"].reindex(later["point_id"])
+        gain = (1 / np.log2(1 + rank)).where(rank <= 10, 0).to_numpy()
+        means[name] = pd.Series(gain).groupby(later["user_id"].to_numpy()).mean().mean()
+    wanted = means["challenger"] - means["champion"]
+    assert found["paired"]["champion"]["ndcg@10"] == pytest.approx(wanted)
+    assert list(found["models"]) == NAMES
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"format": 1}, "its format is 1, this code reads 2"),
+        ({"lacks": "sequence"}, "its scorer was told 'sequence', which this code does not compute"),
+    ],
+)
+def test_a_champion_that_cannot_be_read_is_left_out(
+    world: Path, tmp_path: Path, changes: dict[str, Any], said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = run(world, tmp_path, champion="older", **changes)
+    assert found["not_comparable"] == said
+    assert "champion" not in found["models"]
+    assert "comparison" not in found
+    assert f"the champion is left out, {said}" in caplog.text
+    settings = Params.load(world / "params.yaml").decide_promotion
+    model = {"fit_end": FIT_END, "artifact_hash": "c", "features": ["ease"], "mib": 1.0}
+    verdict = decide_promotion(found, model, model | {"artifact_hash": "a"}, settings)
+    text = next(check["text"] for check in verdict["checks"] if check["name"] == "comparable")
+    assert text == f"not comparable with the champion: {said}"
+
+
+def test_users_groups_become_slices(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures_module, "GROUP_USERS", 2)
+    people = pd.DataFrame({"user_id": [f"u{n:02}" for n in range(tiny.USERS)]})
+    people["colour"] = ["red", "red", "red", "blue"] * (tiny.USERS // 4) + ["red"] * (tiny.USERS % 4)
+    shutil.copytree(world / "prepared", tmp_path / "world" / "prepared")
+    shutil.copy(world / "params.yaml", tmp_path / "world" / "params.yaml")
+    people.to_parquet(tmp_path / "world" / "prepared" / "users.parquet", index=False)
+    found = run(tmp_path / "world", tmp_path, champion="older")
+    points = pd.read_parquet(world / "prepared/test.parquet")
+    red = points["user_id"].map(people.set_index("user_id")["colour"]) == "red"
+    users = points[red]["user_id"].nunique()
+    assert "group:colour=red" in set(found["comparison"]["slices"]) - set(SLICES)
+    assert found["models"]["ease"]["group:colour=red"]["points"] == red.sum()
+    assert found["comparison"]["slices"]["group:colour=red"]["users"] == users
+    assert "group:colour=red" in (tmp_path / "reports" / "evaluation.html").read_text()
+
+
 # The pure parts
+
+
+def test_points_after_is_the_later_fit_end() -> None:
+    cards = [{"fit_end": "1998-03-01"}, {"fit_end": "1998-02-01T00:00:00.000001Z"}]
+    assert stage.later_fit_end(*cards) == 888_710_400_000_000
+    assert stage.later_fit_end(cards[1]) == 886_291_200_000_001
+    assert stage.later_fit_end({"fit_end": "soon"}, {}, {"fit_end": None}) is None
 
 
 def pair(low: float, high: float) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import toy_log
 
@@ -12,6 +13,7 @@ from pipeline.figures import (
     by_popularity_decile,
     on_offer_at,
     slices,
+    user_groups,
 )
 from pipeline.histories import Prepared
 
@@ -167,3 +169,82 @@ def test_coverage_asks_for_items_on_offer_at_one_of_the_moments() -> None:
     ends = [None, None, None, toy_log.START + 5 * toy_log.DAY]
     catalogue = toy_log.catalogue(list("abcd"), available_from=days, available_until=ends)
     assert on_offer_at(catalogue, np.array([toy_log.at(6), toy_log.at(5)])).tolist() == [1, 1, 0, 0]
+
+
+# Groups of users, and the comparison that the gate reads
+
+
+def many_users(count: int) -> Prepared:
+    """One test point a user u00, u01, ...; one more user of train alone."""
+    test = [(f"u{number:02}", "a", 5.0) for number in range(count)]
+    return toy_log.prepared(ITEMS, [("old", "b", 0.0)], VALIDATION, test)
+
+
+def test_groups_are_values_with_enough_test_users() -> None:
+    made = many_users(50)
+    people = pd.DataFrame({"user_id": [f"u{number:02}" for number in range(45)] + ["old", "nobody"]})
+    people["sex"] = ["f"] * 25 + ["m"] * 20 + ["f", "f"]  # five test users have no row
+    people["tier"] = [1] * 26 + [2] * 19 + [2, 2]  # 19 test users of tier 2, and one who has no point
+    people["one"] = "same"
+    people["many"] = [str(number) for number in range(47)]
+    people["lists"] = [["x"], ["y"]] * 23 + [["x"]]
+    people["empty"] = [None, *["a"] * 22, *["b"] * 22, None, None]
+    found = user_groups(people, made.user_ids, made.test)
+    assert list(found) == ["group:sex=f", "group:sex=m", "group:tier=1", "group:empty=a", "group:empty=b"]
+    assert [int(mask[made.test.user].sum()) for mask in found.values()] == [25, 20, 26, 22, 22]
+    assert all(mask.shape == made.user_ids.shape for mask in found.values())
+    assert slices(made.test, found)["group:sex=f"].sum() == 25
+
+
+def test_no_table_of_users_gives_no_group() -> None:
+    made = many_users(3)
+    assert user_groups(None, made.user_ids, made.test) == {}
+    assert user_groups(pd.DataFrame({"user_id": ["u00"]}), made.user_ids, made.test) == {}
+
+
+def test_comparison_by_hand() -> None:
+    second, none = 1 / np.log2(3), np.full_like(POOR, -1)
+    models = {CHALLENGER: GOOD, "champion": POOR, "recent_popularity": none}
+    found = Measured.of(question(), models).comparison()
+    assert (found["users"], found["points"]) == (4, 5)
+    ours, theirs = ((1 + second) / 2 + second + 1 + 0) / 4, second / 4
+    everywhere = found["slices"]["all"]
+    assert everywhere[CHALLENGER] == pytest.approx(ours)
+    assert everywhere["champion"] == pytest.approx(theirs)
+    assert everywhere["ndcg@10"] == pytest.approx(ours - theirs)
+    assert everywhere["low"] <= everywhere["ndcg@10"] <= everywhere["high"]
+    # Differences of the users: u (1 + s) / 2, x s, y 1 - s, z 0. Error of their mean: deviation / sqrt(4).
+    differences = [(1 + second) / 2, second, 1 - second, 0]
+    assert everywhere["error"] == pytest.approx(np.std(differences) / 2, rel=0.2)
+    assert found["champion_over"]["recent_popularity"]["ndcg@10"] == pytest.approx(theirs)
+    assert found["champion"]["coverage@10"] == pytest.approx(8 / 8)
+    assert found["slices"]["warm"]["users"] == 1
+
+
+def test_a_slice_without_points_compares_to_nothing() -> None:
+    warm_only = replace(question(), points=data().test[:1])
+    found = Measured.of(warm_only, {CHALLENGER: GOOD[:1], "champion": POOR[:1]}).comparison()
+    cold = found["slices"]["cold_items"]
+    assert (cold["users"], cold["points"]) == (0, 0)
+    assert np.isnan([cold["ndcg@10"], cold["error"], cold["champion"]]).all()
+
+
+def test_the_error_on_cold_items_is_the_larger_of_users_and_items() -> None:
+    """Twelve users, all for the same cold item: among users no doubt, among items all of it."""
+    test = [(f"u{number:02}", "e" if number < 11 else "f", 5.0) for number in range(12)]
+    made = toy_log.prepared(ITEMS, [("old", "b", 0.0)], VALIDATION, test)
+    asked = replace(question(), points=made.test)
+    ours = np.repeat(lists("e"), 12, axis=0)
+    found = Measured.of(asked, {CHALLENGER: ours, "champion": np.full_like(ours, -1)})
+    by_users = found.difference(CHALLENGER, "champion", np.ones(12, bool))
+    by_items = found.difference(CHALLENGER, "champion", np.ones(12, bool), by_items=True)
+    assert by_users["ndcg@10"] == by_items["ndcg@10"] == pytest.approx(11 / 12)
+    assert by_items["error"] > 2 * by_users["error"]
+
+
+def test_points_and_models_can_be_taken_apart() -> None:
+    whole = measured()
+    part = whole.at(np.array([False, True, False, False, True]), CHALLENGER)
+    assert list(part.accuracy) == [CHALLENGER]
+    assert part.listed[CHALLENGER].tolist() == GOOD[[1, 4]].tolist()
+    assert part.all_slices()[0][CHALLENGER]["all"]["points"] == 2

@@ -12,6 +12,7 @@ from small_data import DAY, FILES, POINT_ROWS, START, catalogue, rows, ten_days,
 
 from pipeline import tables as t
 from pipeline.errors import ConfigError, DataError
+from pipeline.histories import load_prepared
 from pipeline.stages import preprocess as stage
 from pipeline.stages.preprocess import main
 
@@ -159,3 +160,23 @@ def test_disk_full_and_interruption_leave_the_last_good_output(
         prepare(ten_days(value=4.0))
     assert (tmp_path / "prepared" / "summary.json").read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["params.yaml", "prepared", "raw"]
+
+
+def test_users_are_handed_on(prepare: Any, tmp_path: Path) -> None:
+    assert not (prepare(ten_days()).folder / "users.parquet").exists()
+    people = pd.DataFrame({"user_id": ["u", "unseen"], "sex": ["f", None]})
+    t.write_parquet(people, tmp_path / "raw" / "users.parquet")
+    main(tmp_path / "raw", tmp_path / "prepared", tmp_path / "params.yaml")
+    found = t.read_parquet(tmp_path / "prepared" / "users.parquet", "users")
+    assert found["user_id"].tolist() == ["u", "unseen"]
+    assert found["sex"].iloc[0] == "f"
+    prepared = load_prepared(tmp_path / "prepared")
+    assert prepared.users is not None
+    assert list(prepared.users.columns) == ["user_id", "sex"]
+
+
+def test_a_damaged_table_of_users_is_named(prepare: Any, tmp_path: Path) -> None:
+    prepare(ten_days())
+    t.write_parquet(pd.DataFrame({"user_id": ["u", "u"]}), tmp_path / "raw" / "users.parquet")
+    with pytest.raises(DataError, match=r"users.parquet: column user_id: 'u' occurs more than once"):
+        main(tmp_path / "raw", tmp_path / "prepared", tmp_path / "params.yaml")
