@@ -1,0 +1,109 @@
+"""The gate's bench on a tiny world; the figures themselves are in docs/log.md."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+
+from pipeline.bench import gate
+from pipeline.errors import DataError
+from pipeline.histories import TRAIN, load_prepared
+from pipeline.params import Params
+from pipeline.stages import preprocess
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world")
+    tiny.raw(folder / "raw")
+    tiny.params(folder / "params.yaml", folder / "encoder")
+    preprocess.main(folder / "raw", folder / "prepared", folder / "params.yaml")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def court(world: Path) -> gate.Court:
+    return gate.Court.of(load_prepared(world / "prepared"), None, Params.load(world / "params.yaml"))
+
+
+def test_every_case_is_judged_by_the_gate(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(world)
+    monkeypatch.setattr(gate, "REPEATS", 3)
+    found = gate.run(world / "prepared")
+    json.dumps(found, allow_nan=False)
+    counts = {name: row["verdicts"] for name, row in found["figures"].items()}
+    assert counts == {"another_seed": 6, "another_sample": 6, "half_of_the_users": 3, "half_of_the_rows": 3}
+    assert found["ratios"] == {"equal_promoted": 0.0, "better_promoted": 0.0}  # too few points to say
+    assert all("points 100%" in sentence for sentence in found["findings"])
+    assert found["conditions"]["repeats"] == 3
+
+
+def test_raw_data_are_prepared_on_the_way(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(world)
+    prepared, vectors = gate.load(world / "raw")
+    assert len(prepared.test) == len(load_prepared(world / "prepared").test)
+    assert vectors is None
+
+
+def test_other_folders_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="neither prepared nor raw data"):
+        gate.load(tmp_path)
+
+
+def test_vectors_beside_the_data_are_taken_if_they_are_of_these_items(world: Path, tmp_path: Path) -> None:
+    shutil.copytree(world / "prepared", tmp_path / "data" / "prepared")
+    file = tmp_path / "models" / "ablations" / "frozen_vectors.npy"
+    file.parent.mkdir(parents=True)
+    for items, fits in ((tiny.ITEMS, True), (tiny.ITEMS + 1, False)):
+        np.save(file, np.ones((items, 3)))
+        vectors = gate.load(tmp_path / "data" / "prepared")[1]
+        assert (vectors is not None) == fits
+
+
+def test_samples_and_halves_are_of_train(court: gate.Court) -> None:
+    log = court.prepared.log
+    train = log.window == TRAIN
+    users = len(np.unique(log.user[train & log.fit]))
+    for kind in (gate.FULL, gate.SAMPLE, gate.HALF_USERS, gate.HALF_ROWS):
+        rows = court.rows(kind, 0)
+        assert rows.any()
+        assert not (rows & ~train).any()
+        assert (court.rows(kind, 0) == rows).all()
+    half = court.rows(gate.HALF_USERS, 1)
+    assert len(np.unique(log.user[half])) == users // 2
+    assert (court.rows(gate.SAMPLE, 0) != court.rows(gate.SAMPLE, 1)).any()
+    # Whole users: every row of one who was drawn.
+    assert (half == (train & log.fit & np.isin(log.user, log.user[half]))).all()
+
+
+def test_a_model_against_itself_gains_nothing(court: gate.Court) -> None:
+    listed = court.lists(gate.FULL, 0)
+    verdict = court.judge(listed, listed)
+    assert verdict["gain"] == 0
+    assert not verdict["promote"]
+    assert {"beats_champion", "min_gain"} <= {c["name"] for c in verdict["checks"] if not c["passed"]}
+
+
+def test_interval_of_a_share() -> None:
+    low, high = gate.wilson(0, 40)
+    assert low == 0
+    assert high == pytest.approx(1.96**2 / (40 + 1.96**2))  # its closed form where nothing was promoted
+    low, high = gate.wilson(20, 40)
+    assert low + high == pytest.approx(1)
+
+
+def test_summary_and_findings_by_hand() -> None:
+    failed = [{"name": "slices", "passed": False}, {"name": "users", "passed": True}]
+    verdicts = [
+        {"promote": False, "gain": -0.1, "checks": failed},
+        {"promote": True, "gain": 0.3, "checks": []},
+    ]
+    row = gate.summary(verdicts)
+    assert (row["verdicts"], row["promoted"]) == (2, 0.5)
+    assert (row["mean_gain"], row["deviation"]) == (pytest.approx(0.1), pytest.approx(0.2))
+    assert gate.findings("another_seed", verdicts) == "another seed: failed slices 50%"
+    assert math.isclose(gate.share(verdicts), 0.5)
