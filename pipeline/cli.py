@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, DataError
 from pipeline.run import ENVIRONMENT, guarded, interrupt
 
 # Plain help: rich would double the time until it shows.
@@ -143,6 +143,30 @@ def recommend(
         _print_json(rows)
     else:
         show_list(rows)
+
+
+@command(app, "drift", "Compare two interaction tables.")
+def drift(
+    reference: Annotated[Path, typer.Option(help="The table to compare with: Parquet, CSV, JSON lines.")],
+    current: Annotated[Path, typer.Option(help="The table that may have drifted.")],
+    items: Annotated[Path | None, typer.Option(help="Titles, texts and categories of the items.")] = None,
+    as_json: JSON = False,
+) -> None:
+    """Has one interaction table drifted from another? Each signal with a sentence; settings: detect_drift."""
+    from pipeline.drift.compare import compare
+    from pipeline.params import Params
+    from pipeline.show import show_drift
+
+    one, other = reference.absolute(), current.absolute()
+    catalogue = items and items.absolute()
+    params = Params.load(project() / "params.yaml")
+    result = compare(one, other, catalogue, params.detect_drift, params.seed)
+    if as_json:
+        _print_json(result)
+    else:
+        show_drift(result)
+    if result["outcome"] == "bad_input":
+        raise DataError(result["text"])
 
 
 @command(app, "champion", "Put the champion's folder in place.")

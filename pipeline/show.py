@@ -14,13 +14,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.artifacts import has_model
 from pipeline.errors import ArtifactError
 
+LISTS = "recommendations/top_k.parquet"
 REPORTS = {
+    "reports/drift.html": "what changed since the champion was trained",
+    "reports/retraining.json": "whether it was time to train again, and why",
     "reports/evaluation.html": "figures, curves and examples, to be read",
     "reports/evaluation.json": "every figure",
     "reports/promotion.json": "the verdict, check by check",
-    "recommendations/top_k.parquet": "the champion's lists for every user",
+    LISTS: "the champion's lists for every user",
 }
 _FIRST = ("challenger", "champion")
 _WIDTH = 120  # where the output is no terminal
@@ -28,7 +32,17 @@ _WIDTH = 120  # where the output is no terminal
 
 def show_results(root: Path) -> None:
     """Models by nDCG@10, challenger and champion first, and where the reports are."""
-    evaluation = _read(root / "reports" / "evaluation.json")
+    console = _console()
+    if (root / "reports" / "evaluation.json").exists():
+        console.print(_results(_read(root / "reports" / "evaluation.json")))
+    else:
+        console.print("nothing was trained here yet, so there are no figures")
+    for path, content in REPORTS.items():
+        if (root / path).exists() and (path != LISTS or has_model(root / "models" / "champion")):
+            console.print(Text(f"{path:<32}{content}"))
+
+
+def _results(evaluation: dict[str, Any]) -> Table:
     models, paired = evaluation.get("models") or {}, evaluation.get("paired") or {}
     one = (models.get("challenger") or {}).get("all") or {}
     counts = f"{one.get('users', '?')} users, {one.get('points', '?')} test points"
@@ -46,11 +60,7 @@ def show_results(root: Path) -> None:
             _pair(paired.get(name)),
             style="bold" if name in _FIRST else None,
         )
-    console = _console()
-    console.print(table)
-    for path, content in REPORTS.items():
-        if (root / path).exists():
-            console.print(Text(f"{path:<32}{content}"))
+    return table
 
 
 def show_list(rows: list[dict[str, Any]]) -> None:
@@ -61,6 +71,26 @@ def show_list(rows: list[dict[str, Any]]) -> None:
         cells = (str(row["rank"]), row["item_id"], row["title"] or "", score, "; ".join(row["reasons"]))
         table.add_row(*map(_plain, cells))
     _console().print(table)
+
+
+def show_drift(result: dict[str, Any]) -> None:
+    """What a drift check found: the verdict, then a sentence a signal."""
+    console = _console()
+    console.print(_plain(f"{result['outcome']}: {result['text']}"), soft_wrap=True)
+    for side in ("reference", "current"):
+        if told := result[side]:
+            span = f"{told['from']} to {told['to']}, {told['rows']:,} rows of {told['users']:,} users"
+            console.print(_plain(f"{side:<10}{span}"), soft_wrap=True)
+    if not result["signals"]:
+        return
+    table = _table(("signal", "value", "p", "floor", "what it says"), right=("value", "p", "floor"))
+    for name, signal in result["signals"].items():
+        numbers = (
+            "" if signal[key] is None else f"{signal[key]:.3f}" for key in ("value", "p_value", "floor")
+        )
+        cells = (name, *numbers, signal["text"])
+        table.add_row(*map(_plain, cells), style="bold" if signal["flag"] else None)
+    console.print(table)
 
 
 def show_versions(rows: list[dict[str, Any]]) -> None:

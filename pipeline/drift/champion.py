@@ -227,7 +227,7 @@ def load(folder: Path, interactions: pd.DataFrame, items: pd.DataFrame) -> Champ
     card = read_card(folder)
     prepared = card.get("preprocess")
     if not isinstance(prepared, dict) or not card.get("as_of"):
-        return "its card does not say how its data were prepared: train anew"
+        return "the champion's card does not say how its data were prepared"
     fit_end = pd.Timestamp(card["fit_end"])
     rows = interactions.sort_values(t.TIME, kind="stable", ignore_index=True)
     rows = rows.assign(positive=successes(rows, Positive.model_validate(prepared["positive"])), fit=True)

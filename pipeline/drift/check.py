@@ -14,7 +14,7 @@ Rule: a signal is flagged if its adjusted p-value is at most alpha and its effec
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,29 +22,18 @@ import pandas as pd
 
 from pipeline import tables as t
 from pipeline.drift import champion as c
+from pipeline.drift import outcomes as o
 from pipeline.drift import signals as g
 from pipeline.drift import statistics as s
-from pipeline.drift import texts
+from pipeline.drift import texts, tidy
 from pipeline.drift import windows as w
 from pipeline.drift.reference import Reference, sampled
 from pipeline.errors import DataError
 from pipeline.params import DetectDrift
 
 OURS = {*t.INTERACTIONS, "positive", "fit", "window", w.NEW_USER, w.NEW_ITEM, w.USER_SINCE, w.ITEM_SINCE}
-MOSTLY = 0.5  # a column that has so many values and then none at all is broken
 LEAST_DAY = 0.9  # of a day: the last row comes a little before the day is over
 _SEEDS = {"users": 1, "days": 2, "points": 3, "texts": 4}
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A signal of one window: its finding and p-value, or why it was not tested."""
-
-    finding: g.Finding | None
-    p_value: float | None  # adjusted once all are known
-    floor: float | None
-    flag: bool
-    fact: str
 
 
 def check(
@@ -53,88 +42,42 @@ def check(
     items: pd.DataFrame | None,
     settings: DetectDrift,
     seed: int,
-    champion: c.Champion | None = None,
+    champion: c.Champion | str | None = None,
     confirm: bool = True,
     as_of: str | None = None,
 ) -> dict[str, Any]:
     """See the module. `current`: rows after the champion's fit_end; `user_since`, `item_since` where known.
+    `champion`: or the reason why it cannot be asked.
 
     Never raises for what is wrong with the tables: that is an outcome.
     """
-    if isinstance(reference, pd.DataFrame):
+    if not isinstance(reference, Reference):
         reference = Reference(reference, {})
     frame = {
         "as_of": as_of,
-        "champion": champion.version if champion else None,
+        "champion": champion.version if isinstance(champion, c.Champion) else None,
         "rows_fitted": reference.summary.get("rows_fitted"),
         "rows_since_fit_end": len(current) if isinstance(current, pd.DataFrame) else None,
         "alpha": settings.alpha,
     }
+    if reference.summary and not len(reference.rows):
+        text = "Not enough data before the champion's fit_end for a window to compare with"
+        return o.closed("not_enough_data", text, **frame)
     try:
-        reference = replace(reference, rows=tidy(reference.rows, "reference"))
-        current = tidy(current, "current")
-        items = None if items is None else _tidy_items(items)
-        _not_emptied(reference.rows, current)
+        reference = replace(reference, rows=tidy.tidy(reference.rows, "reference"))
+        current = tidy.tidy(current, "current")
+        items = None if items is None else tidy.tidy_items(items)
+        tidy.not_emptied(reference.rows, current)
     except DataError as error:
-        return closed("bad_input", str(error), **frame)
+        return o.closed("bad_input", str(error), **frame)
     frame["as_of"] = as_of or current[t.TIME].max().isoformat()
     told = {"reference": _describe(reference), "current": _span(current)}
     found = w.close(current, settings) if confirm else [w.as_window(current)]
     if lacking := _lacking(reference, current, found, settings):
-        return closed("not_enough_data", lacking, **(frame | told))
+        return o.closed("not_enough_data", lacking, **(frame | told))
     tester = Tester(reference, items, settings, seed, champion)
     tested = [tester.test(window) for window in found[-2:]]
-    return frame | told | _result(found, tested, settings, confirm)
-
-
-def closed(outcome: str, text: str, **more: Any) -> dict[str, Any]:
-    """A result without a verdict: nothing is called drift, and `text` says why."""
-    empty: dict[str, Any] = {"outcome": outcome, "text": text, "as_of": None, "reference": None}
-    empty["current"] = None
-    empty |= {"drift": False, "signals": {}, "windows": [], "champion": None}
-    return _finite(empty | {"rows_since_fit_end": None, "rows_fitted": None} | more)
-
-
-def tidy(frame: Any, where: str) -> pd.DataFrame:
-    """The interactions' columns in the contract's types. Raises DataError if that is impossible."""
-    if not isinstance(frame, pd.DataFrame):
-        raise DataError(f"{where}: no table")
-    missing = [name for name in t.INTERACTIONS if name not in frame]
-    if missing:
-        raise DataError(f"{where}: no column {', '.join(missing)}")
-    if not len(frame):
-        raise DataError(f"{where}: no rows")
-    changed = {}
-    try:
-        for name in (t.USER, t.ITEM, t.EVENT, t.TEXT):
-            if frame[name].dtype != "str":
-                changed[name] = frame[name].astype("str")
-        changed[t.VALUE] = pd.to_numeric(frame[t.VALUE]).astype("float64")
-        changed[t.TIME] = pd.to_datetime(frame[t.TIME], utc=True).astype(t.MOMENT)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{where}: {str(error).splitlines()[0]}") from None
-    frame = frame.assign(**changed)
-    if np.isinf(frame[t.VALUE].to_numpy()).any():
-        raise DataError(f"{where}: column value: infinite")
-    return t.check(frame, "interactions", where)
-
-
-def _tidy_items(items: pd.DataFrame) -> pd.DataFrame:
-    if t.ITEM not in items:
-        raise DataError("items: no column item_id")
-    items = items.assign(**{t.ITEM: items[t.ITEM].astype("str")})
-    if items[t.ITEM].isna().any():
-        raise DataError("items: column item_id: empty cells")
-    return items.drop_duplicates(t.ITEM, ignore_index=True)
-
-
-def _not_emptied(reference: pd.DataFrame, current: pd.DataFrame) -> None:
-    for name in (t.VALUE, t.TEXT):
-        if current[name].isna().all() and reference[name].isna().mean() <= MOSTLY:
-            raise DataError(
-                f"current: column {name}: every cell is empty, in the reference "
-                f"{g.percent(reference[name].notna().mean())} are filled"
-            )
+    return frame | told | o.as_result(found, tested, settings, confirm)
 
 
 def _lacking(
@@ -143,10 +86,10 @@ def _lacking(
     needed = f"at least {settings.min_rows:,} rows of {settings.min_users} users are needed"
     if not found:
         days = f" over {settings.window_days:g} days"
-        return f"Not enough new data for a window: {_counts(current)}; {needed}{days}"
+        return f"Not enough new data for a window: {o.counts(current)}; {needed}{days}"
     for name, rows in (("reference", reference.rows), ("window", found[-1].rows)):
         if len(rows) < settings.min_rows or rows[t.USER].nunique() < settings.min_users:
-            return f"Not enough data in the {name}: {_counts(rows)}; {needed}"
+            return f"Not enough data in the {name}: {o.counts(rows)}; {needed}"
     return None
 
 
@@ -159,13 +102,14 @@ class Tester:
         items: pd.DataFrame | None,
         settings: DetectDrift,
         seed: int,
-        champion: c.Champion | None,
+        champion: c.Champion | str | None,
     ) -> None:
         self.reference, self.items, self.settings, self.seed = reference, items, settings, seed
-        self.champion = champion
-        self.behaviour = c.Behaviour(champion, settings.quality_points) if champion else None
+        self.champion = champion if isinstance(champion, c.Champion) else None
+        self.no_champion = champion if isinstance(champion, str) else "no champion"
+        self.behaviour = c.Behaviour(self.champion, settings.quality_points) if self.champion else None
 
-    def test(self, window: w.Window) -> dict[str, Outcome]:
+    def test(self, window: w.Window) -> dict[str, o.Outcome]:
         """Every signal of a window, p-values adjusted."""
         rows = sampled(window.rows, self.settings.current_rows)
         sides = g.Sides(self.reference.rows, rows, self.settings.rows_per_user)
@@ -205,23 +149,25 @@ class Tester:
         written = np.array([*texts.item_texts(self.items), ""], dtype=object)[place].tolist()
         return texts.words_to_vectors(written, self.seed + _SEEDS["texts"]) if any(written) else None
 
-    def _test(self, what: str, current: np.ndarray, signals: dict[str, g.Signal | str]) -> dict[str, Outcome]:
+    def _test(
+        self, what: str, current: np.ndarray, signals: dict[str, g.Signal | str]
+    ) -> dict[str, o.Outcome]:
         parts = {name: each.part for name, each in signals.items() if isinstance(each, g.Signal)}
         seed = self.seed + _SEEDS[what]
         tested = s.permutation_tests(current, parts, self.settings.permutations, seed) if parts else {}
         found = {}
         for name, signal in signals.items():
             if isinstance(signal, str):
-                found[name] = _not_tested(signal)
+                found[name] = o.not_tested(signal)
             else:
                 finding = signal.judge(tested[name])
                 found[name] = self._outcome(name, finding, tested[name].p_value)
         return found
 
-    def _outcome(self, name: str, finding: g.Finding, p_value: float) -> Outcome:
-        return Outcome(finding, p_value, getattr(self.settings.floors, name), False, finding.fact)
+    def _outcome(self, name: str, finding: g.Finding, p_value: float) -> o.Outcome:
+        return o.Outcome(finding, p_value, getattr(self.settings.floors, name), False, finding.fact)
 
-    def _judged(self, name: str, raw: Outcome, p_value: float | None) -> Outcome:
+    def _judged(self, name: str, raw: o.Outcome, p_value: float | None) -> o.Outcome:
         """With the adjusted p-value and the flag; `schema` and `quality` carry theirs."""
         if name in ("schema", "quality") or raw.finding is None:
             return raw
@@ -229,7 +175,7 @@ class Tester:
         large = raw.floor is not None and raw.finding.effect >= raw.floor
         return replace(raw, p_value=p_value, flag=sure and large)
 
-    def _schema(self, current: pd.DataFrame) -> Outcome:
+    def _schema(self, current: pd.DataFrame) -> o.Outcome:
         old = {name: self.reference.rows[name].dtype for name in self.reference.rows if name not in OURS}
         problems = [f"column {name} is gone" for name in old if name not in current]
         problems += [
@@ -239,15 +185,15 @@ class Tester:
         ]
         fact = "; ".join(problems) or "Columns and types are those of the reference"
         finding = g.Finding(float(len(problems)), float(len(problems)), fact[0].upper() + fact[1:])
-        return Outcome(finding, None, None, bool(problems), finding.fact)
+        return o.Outcome(finding, None, None, bool(problems), finding.fact)
 
-    def _volume(self, window: w.Window) -> Outcome:
+    def _volume(self, window: w.Window) -> o.Outcome:
         """Rows a day, days being the blocks; a run of days varies more than as many random ones."""
         daily, old = daily_counts(window.rows), self.reference.daily
         if old is None:
             old = daily_counts(self.reference.rows)
         if not len(daily) or not len(old):
-            return _not_tested("no whole day on a side")
+            return o.not_tested("no whole day on a side")
         counts = np.r_[old, daily]
         side = np.arange(len(counts)) >= len(old)
         columns = np.stack([counts, np.ones(len(counts))], axis=1)
@@ -262,27 +208,27 @@ class Tester:
         finding = g.Finding(ratio - 1, math.exp(abs(math.log(ratio))) - 1, fact)
         return self._outcome("volume", finding, tested.p_value)
 
-    def _of_champion(self, window: w.Window) -> dict[str, Outcome]:
+    def _of_champion(self, window: w.Window) -> dict[str, o.Outcome]:
         names = (*c.NAMES, "quality")
         if self.behaviour is None:
-            return dict.fromkeys(names, _not_tested("no champion"))
+            return dict.fromkeys(names, o.not_tested(self.no_champion))
         lists = self.behaviour.window(window.start, window.end)
         if isinstance(lists, str):
-            return dict.fromkeys(names, _not_tested(lists))
+            return dict.fromkeys(names, o.not_tested(lists))
         blocks, signals = c.signals(self.behaviour, *lists)
         return self._test("points", blocks, signals) | {"quality": self._quality(*lists)}
 
-    def _quality(self, reference: c.Lists, current: c.Lists) -> Outcome:
+    def _quality(self, reference: c.Lists, current: c.Lists) -> o.Outcome:
         found = c.quality(reference, current, self.seed + _SEEDS["points"])
         if found.reference <= 0:
-            return _not_tested("the champion found nothing at its promotion either")
+            return o.not_tested("the champion found nothing at its promotion either")
         loss, floor = -found.value / found.reference, self.settings.floors.quality
         fact = (
             f"nDCG@{c.K} of the champion {found.current:.3f} (at promotion {found.reference:.3f}): "
             f"{found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
         )
         finding = g.Finding(-loss, loss, fact)
-        return Outcome(finding, found.p_value, floor, found.high < 0 and loss >= floor, fact)
+        return o.Outcome(finding, found.p_value, floor, found.high < 0 and loss >= floor, fact)
 
 
 def daily_counts(rows: pd.DataFrame) -> np.ndarray:
@@ -293,101 +239,6 @@ def daily_counts(rows: pd.DataFrame) -> np.ndarray:
     return np.bincount(place[place < days], minlength=days).astype(float)
 
 
-# The result ------------------------------------------------------------------------------------------------
-
-
-def _result(
-    found: list[w.Window], tested: list[dict[str, Outcome]], settings: DetectDrift, confirm: bool
-) -> dict[str, Any]:
-    newest, before = tested[-1], tested[-2] if len(tested) > 1 else None
-    window_before = found[-2] if len(found) > 1 else None
-    signals = {}
-    for name, outcome in newest.items():
-        previous = None if before is None or not confirm else before[name].flag
-        hard = name in g.HARD
-        confirmed = outcome.flag and (hard or not confirm or previous is True)
-        finding = outcome.finding
-        signals[name] = {
-            "value": finding and finding.value,
-            "p_value": outcome.p_value,
-            "floor": outcome.floor,
-            "flag": outcome.flag,
-            "kind": "hard" if hard else "soft",
-            "previous": previous,
-            "confirmed": confirmed,
-            "text": sentence(name, outcome, settings, confirm, previous, window_before),
-        }
-    listed = [
-        window.describe() | {"signals": {name: _short(each) for name, each in outcomes.items()}}
-        for window, outcomes in zip(found, [{}] * (len(found) - len(tested)) + tested, strict=True)
-    ]
-    confirmed_ones = [name for name, signal in signals.items() if signal["confirmed"]]
-    text = (
-        f"Drift: {', '.join(confirmed_ones)}; window {_in_words(found[-1])}"
-        if confirmed_ones
-        else f"No drift in the window {_in_words(found[-1])}"
-    )
-    return _finite(
-        {
-            "outcome": "ok",
-            "text": text,
-            "drift": bool(confirmed_ones),
-            "signals": signals,
-            "windows": listed,
-        }
-    )
-
-
-def sentence(
-    name: str,
-    outcome: Outcome,
-    settings: DetectDrift,
-    confirm: bool,
-    previous: bool | None,
-    before: w.Window | None,
-) -> str:
-    """A signal for people: what was found, how sure that is, and what it means."""
-    if outcome.finding is None:
-        return f"Not tested: {outcome.fact}"
-    parts = [outcome.fact]
-    if outcome.p_value is not None:
-        parts.append(f"p = {_p(outcome.p_value)}")
-    if outcome.floor is not None:
-        parts.append(f"floor {_floor(name, outcome.floor)}")
-    return ", ".join(parts) + ": " + _verdict(name, outcome, settings, confirm, previous, before)
-
-
-def _verdict(
-    name: str,
-    outcome: Outcome,
-    settings: DetectDrift,
-    confirm: bool,
-    previous: bool | None,
-    before: w.Window | None,
-) -> str:
-    if outcome.flag:
-        if name in g.HARD or not confirm:
-            return "drift"
-        if before is None:
-            return "changed; one window alone confirms nothing"
-        if previous:
-            return f"drift, confirmed by the window before ({_in_words(before)})"
-        return f"changed, but not in the window before ({_in_words(before)}): not confirmed"
-    if name == "schema":
-        return "no drift"
-    sure = outcome.p_value is not None and outcome.p_value <= settings.alpha
-    return "no drift: the change is below the floor" if sure else "no drift: it may be chance"
-
-
-def _not_tested(reason: str) -> Outcome:
-    return Outcome(None, None, None, False, reason)
-
-
-def _short(outcome: Outcome) -> dict[str, Any]:
-    value = outcome.finding and outcome.finding.value
-    return {"value": value, "p_value": outcome.p_value, "flag": outcome.flag}
-
-
 def _describe(reference: Reference) -> dict[str, Any]:
     span = _span(reference.rows)
     return span | {name: reference.summary[name] for name in ("rows", "users") if name in reference.summary}
@@ -395,34 +246,3 @@ def _describe(reference: Reference) -> dict[str, Any]:
 
 def _span(rows: pd.DataFrame) -> dict[str, Any]:
     return w.as_window(rows).describe()
-
-
-def _counts(rows: pd.DataFrame) -> str:
-    return f"{len(rows):,} rows of {rows[t.USER].nunique():,} users"
-
-
-def _in_words(window: w.Window) -> str:
-    return f"{window.start:%Y-%m-%d} to {window.end:%Y-%m-%d}, {_counts(window.rows)}"
-
-
-def _p(p_value: float) -> str:
-    return f"{p_value:.3f}".replace("0.", ".", 1) if p_value < 1 else "1"
-
-
-def _floor(name: str, floor: float) -> str:
-    if name in ("volume", "quality"):
-        return f"{100 * floor:g} %"
-    return f"{floor:g}" if name in ("text", "embedding") else f"{100 * floor:g} points"
-
-
-def _finite(content: Any) -> Any:
-    """NaN and infinities as null, numpy's numbers as Python's."""
-    if isinstance(content, dict):
-        return {key: _finite(each) for key, each in content.items()}
-    if isinstance(content, list | tuple):
-        return [_finite(each) for each in content]
-    if isinstance(content, bool | np.bool_):
-        return bool(content)
-    if isinstance(content, float | np.floating):
-        return float(content) if math.isfinite(content) else None
-    return int(content) if isinstance(content, np.integer) else content

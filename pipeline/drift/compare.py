@@ -1,0 +1,87 @@
+"""`evergreen drift`: the drift check on any two interaction tables, without a model.
+
+In: files of one table each (Parquet, CSV, TSV, JSON lines, also .gz) with the contract's column names. Out:
+the dictionary of `pipeline.drift.check`, each table being one window. Of `event`, `value` and `text` those
+that both tables lack are taken for empty. A cell that cannot be read makes the table a bad one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline import tables as t
+from pipeline import values as v
+from pipeline.drift.check import check
+from pipeline.drift.outcomes import closed
+from pipeline.errors import DataError
+from pipeline.params import DetectDrift
+from pipeline.sources import PLACE, RAW, REASON
+from pipeline.sources._formats import frames
+
+OPTIONAL = {t.EVENT: "interaction", t.VALUE: np.nan, t.TEXT: None}
+
+
+def compare(
+    reference: Path, current: Path, items: Path | None, settings: DetectDrift, seed: int
+) -> dict[str, Any]:
+    """Raises DataError if a file is not there; a table that is no such table is the outcome bad_input."""
+    tables = {}
+    for name, path in (("reference", reference), ("current", current), ("items", items)):
+        if path is not None:
+            tables[name] = _read(path, f"--{name}")
+    old, new = tables["reference"], tables["current"]
+    for name, filling in OPTIONAL.items():
+        if name not in old and name not in new:
+            old, new = (table.assign(**{name: filling}) for table in (old, new))
+    try:
+        both = _interactions(old, str(reference)), _interactions(new, str(current))
+        catalogue = None if items is None else _items(tables["items"], str(items))
+    except DataError as error:
+        return closed("bad_input", str(error))
+    return check(*both, catalogue, settings, seed, confirm=False)
+
+
+def _read(path: Path, option: str) -> pd.DataFrame:
+    if not path.is_file():
+        raise DataError(f"{option} {path}: no such file")
+    chunks = [chunk.drop(columns=[PLACE, RAW, REASON], errors="ignore") for chunk in frames(path)]
+    return pd.concat(chunks, ignore_index=True)
+
+
+def _interactions(table: pd.DataFrame, where: str) -> pd.DataFrame:
+    missing = [name for name in t.INTERACTIONS if name not in table]
+    if missing:
+        raise DataError(f"{where}: no column {', '.join(missing)}; it has {_names(table)}")
+    numbers, no_number = v.as_numbers(table[t.VALUE])
+    moments, no_moment = v.as_moments(table[t.TIME])
+    ids = {name: v.as_ids(table[name]) for name in (t.USER, t.ITEM)}
+    bad = {
+        t.VALUE: no_number,
+        t.TIME: no_moment | moments.isna(),
+        **{name: column.isna() for name, column in ids.items()},
+    }
+    for name, cells in bad.items():
+        if cells.any():
+            raise DataError(
+                f"{where}: column {name}: {int(cells.sum())} of {len(cells)} cells cannot be read"
+            )
+    words = {t.EVENT: v.as_text(table[t.EVENT]).fillna(""), t.TEXT: v.as_text(table[t.TEXT])}
+    return table.assign(**ids, **words, **{t.VALUE: numbers, t.TIME: moments})
+
+
+def _items(table: pd.DataFrame, where: str) -> pd.DataFrame:
+    if t.ITEM not in table:
+        raise DataError(f"{where}: no column {t.ITEM}; it has {_names(table)}")
+    changed = {t.ITEM: v.as_ids(table[t.ITEM])}
+    changed |= {name: v.as_prose(table[name]) for name in (t.TITLE, t.TEXT) if name in table}
+    if t.CATEGORIES in table:
+        changed[t.CATEGORIES] = v.as_lists(table[t.CATEGORIES])
+    return table.assign(**changed)
+
+
+def _names(table: pd.DataFrame) -> str:
+    return ", ".join(map(str, table.columns))

@@ -1,0 +1,56 @@
+"""Interactions and items as the drift check needs them, or a DataError that says what is wrong with them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline import tables as t
+from pipeline.drift.signals import percent
+from pipeline.errors import DataError
+
+MOSTLY = 0.5  # a column that has so many values and then none at all is broken
+
+
+def tidy(frame: Any, where: str) -> pd.DataFrame:
+    """The interactions' columns in the contract's types. Raises DataError if that is impossible."""
+    if not isinstance(frame, pd.DataFrame):
+        raise DataError(f"{where}: no table")
+    missing = [name for name in t.INTERACTIONS if name not in frame]
+    if missing:
+        raise DataError(f"{where}: no column {', '.join(missing)}")
+    if not len(frame):
+        raise DataError(f"{where}: no rows")
+    changed = {}
+    try:
+        for name in (t.USER, t.ITEM, t.EVENT, t.TEXT):
+            if frame[name].dtype != "str":
+                changed[name] = frame[name].astype("str")
+        changed[t.VALUE] = pd.to_numeric(frame[t.VALUE]).astype("float64")
+        changed[t.TIME] = pd.to_datetime(frame[t.TIME], utc=True).astype(t.MOMENT)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{where}: {str(error).splitlines()[0]}") from None
+    frame = frame.assign(**changed)
+    if np.isinf(frame[t.VALUE].to_numpy()).any():
+        raise DataError(f"{where}: column value: infinite")
+    return t.check(frame, "interactions", where)
+
+
+def tidy_items(items: pd.DataFrame) -> pd.DataFrame:
+    if t.ITEM not in items:
+        raise DataError("items: no column item_id")
+    items = items.assign(**{t.ITEM: items[t.ITEM].astype("str")})
+    if items[t.ITEM].isna().any():
+        raise DataError("items: column item_id: empty cells")
+    return items.drop_duplicates(t.ITEM, ignore_index=True)
+
+
+def not_emptied(reference: pd.DataFrame, current: pd.DataFrame) -> None:
+    for name in (t.VALUE, t.TEXT):
+        if current[name].isna().all() and reference[name].isna().mean() <= MOSTLY:
+            raise DataError(
+                f"current: column {name}: every cell is empty, in the reference "
+                f"{percent(reference[name].notna().mean())} are filled"
+            )

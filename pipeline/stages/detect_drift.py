@@ -1,0 +1,139 @@
+"""Have the data changed since the champion was trained? Evidence; decide_retraining draws the conclusion.
+
+In: data/raw (interactions, items.parquet, manifest.json), models/champion with the reference that it keeps.
+Out: reports/drift.json (pipeline/drift/check.py), drift.html for people and drift_snapshot.json, both with
+Evidently's pictures (pipeline/drift/page.py).
+Current rows are those after the champion's fit_end; "now" is the manifest's as_of. Outcomes: `ok`,
+`no_champion`, `not_enough_data` (no window has closed yet), `bad_input` (a raw table is not what it must be):
+only `ok` can say drift.
+Run: python -m pipeline.stages.detect_drift data/raw models/champion reports
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from pipeline import tables as t
+from pipeline.artifacts import VERSION, has_model, pinned, read_card
+from pipeline.drift import champion as c
+from pipeline.drift import reference as r
+from pipeline.drift import windows as w
+from pipeline.drift.check import check
+from pipeline.drift.outcomes import closed
+from pipeline.errors import ArtifactError, DataError
+from pipeline.params import DetectDrift, Params
+from pipeline.run import run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+log = logging.getLogger(__name__)
+JSON, HTML, SNAPSHOT = "drift.json", "drift.html", "drift_snapshot.json"
+NO_CHAMPION = "No champion yet, so there is nothing that new data could be compared with"
+
+
+def detect_drift(
+    reference: r.Reference,
+    interactions: pd.DataFrame,
+    items: pd.DataFrame,
+    settings: DetectDrift,
+    seed: int,
+    champion: Callable[[], c.Champion | str],
+    as_of: str | None = None,
+) -> tuple[dict[str, Any], pd.DataFrame | None]:
+    """The content of drift.json and the newest closed window's rows. `interactions`: all that are known.
+
+    `champion` is called only if a window has closed: loading a model costs seconds.
+    """
+    rows = w.with_since(interactions)
+    current = rows[rows[t.TIME] > reference.fit_end]
+    if not len(current):
+        text = f"No row after the champion's fit_end, {reference.fit_end.isoformat()}"
+        fitted = reference.summary.get("rows_fitted")
+        return closed("not_enough_data", text, as_of=as_of, rows_since_fit_end=0, rows_fitted=fitted), None
+    found = w.close(current, settings)
+    model = champion() if found else None
+    result = check(reference, current, items, settings, seed, model, as_of=as_of)
+    return result, found[-1].rows if found else None
+
+
+def read_reference(folder: Path, interactions: pd.DataFrame, settings: DetectDrift) -> r.Reference:
+    """What the champion keeps; of one without, made from the data that its fit_end left it."""
+    if (folder / r.FOLDER).is_dir():
+        return r.read(folder / r.FOLDER)
+    fit_end = read_card(folder).get("fit_end")
+    if not fit_end:
+        raise ArtifactError(f"{folder}: its card has no fit_end: run `evergreen champion`")
+    log.warning("the champion keeps no reference: made from data/raw up to its fit_end")
+    return r.make(interactions, fit_end, settings)
+
+
+def read_raw(raw: Path) -> tuple[pd.DataFrame, pd.DataFrame, str]:
+    """Interactions, items and as_of. Raises DataError if a table is missing or not what it must be."""
+    as_of = _as_of(raw)
+    if as_of is None:
+        raise DataError(f"{raw / 'manifest.json'}: missing, or without as_of: run `dvc repro -f collect`")
+    interactions = t.read_parquet(raw / "interactions", "interactions")
+    return interactions, t.read_parquet(raw / "items.parquet", "items"), as_of
+
+
+def _judge(
+    raw: Path, folder: Path, settings: DetectDrift, seed: int
+) -> tuple[dict[str, Any], pd.DataFrame | None, pd.DataFrame | None]:
+    """The result, and the rows of reference and newest window to be shown."""
+    if not has_model(folder):
+        return closed("no_champion", NO_CHAMPION, as_of=_as_of(raw)), None, None
+    version = _version(folder)
+    try:
+        interactions, items, as_of = read_raw(raw)
+    except DataError as error:
+        return closed("bad_input", str(error), champion=version), None, None
+    reference = read_reference(folder, interactions, settings)
+    result, newest = detect_drift(
+        reference,
+        interactions,
+        items,
+        settings,
+        seed,
+        lambda: c.load(folder, interactions, items),
+        as_of,
+    )
+    return result | {"champion": version}, reference.rows, newest
+
+
+def _version(folder: Path) -> str | None:
+    try:
+        return json.loads((folder / VERSION).read_text(encoding="utf-8")).get("version")
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _as_of(raw: Path) -> str | None:
+    try:
+        manifest = json.loads((raw / "manifest.json").read_text(encoding="utf-8"))
+        return pd.Timestamp(manifest["as_of"]).isoformat()
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def main(raw: Path, champion: Path, reports: Path, params: Path = Path("params.yaml")) -> None:
+    everything = Params.load(params)
+    with pinned(champion) as folder:
+        result, reference, newest = _judge(raw, folder, everything.detect_drift, everything.seed)
+    reports.mkdir(parents=True, exist_ok=True)
+    with t.renamed(reports / JSON) as temporary:
+        text = json.dumps(result, indent=2, allow_nan=False, ensure_ascii=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+    from pipeline.drift.page import report
+
+    report(result, reference, newest, reports / HTML, reports / SNAPSHOT)
+    log.info(f"{result['outcome']}: {result['text']}")
+
+
+if __name__ == "__main__":
+    run(main)
