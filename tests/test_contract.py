@@ -60,7 +60,13 @@ def test_sections_of_params_are_the_settings_and_the_stages() -> None:
 
 @every_stage
 def test_a_stage_depends_on_its_own_section_and_the_seed_at_most(name: str) -> None:
-    assert {str(key).split(".")[0] for key in STAGES[name]["params"]} <= {name, "seed"}
+    others = {"detect_drift"} if name == "finetune" else set()  # the sample that a model keeps of its time
+    assert {str(key).split(".")[0] for key in STAGES[name]["params"]} <= {name, "seed", *others}
+
+
+def test_finetune_lists_every_key_of_its_section() -> None:
+    listed = [key.removeprefix("finetune.") for key in STAGES["finetune"]["params"] if "finetune." in key]
+    assert listed == list(PARAMS["finetune"])
 
 
 @every_stage

@@ -32,9 +32,10 @@ import pipeline
 from pipeline import recommender
 from pipeline.artifacts import has_model, replace_folder, temporary_beside
 from pipeline.challenger import Trained, train
+from pipeline.drift import reference
 from pipeline.errors import ConfigError
 from pipeline.histories import Prepared, load_prepared
-from pipeline.params import Params
+from pipeline.params import DetectDrift, Params
 from pipeline.recommender import Recommender
 from pipeline.run import run
 from pipeline.training import Run
@@ -104,12 +105,13 @@ def main(
     trained = finetune(prepared, context, refreshed(settings.finetune.refresh_of, champion, prepared))
     card = {
         **{key: summary.get(key) for key in ("as_of", "train_end", "fit_end", "data_hash")},
+        "preprocess": summary.get("settings"),
         "seed": settings.seed,
         "max_length": trained.encoder.max_length if trained.encoder else settings.finetune.max_length,
         "finetune": settings.finetune.model_dump(),
         "training": trained.summary,
     }
-    _write_models(trained, card, prepared, challenger, ablations)
+    _write_models(trained, card, prepared, challenger, ablations, data, settings.detect_drift)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     figures = {
         **trained.summary,
@@ -125,7 +127,13 @@ def main(
 
 
 def _write_models(
-    trained: Trained, card: dict[str, Any], prepared: Prepared, challenger: Path, ablations: Path
+    trained: Trained,
+    card: dict[str, Any],
+    prepared: Prepared,
+    challenger: Path,
+    ablations: Path,
+    data: Path,
+    rule: DetectDrift,
 ) -> None:
     beside = temporary_beside(ablations)
     if trained.frozen is not None:
@@ -136,6 +144,10 @@ def _write_models(
         own = card | {"name": name, "features": model.card["features"]}
         recommender.save(target, own, prepared.catalogue, model.inputs, model.scorer, model.centre, encoder)
         if name == "challenger":
+            # What it was fitted on and evaluated with, to tell later whether the world has moved.
+            known = [pd.read_parquet(data / f"{window}.parquet") for window in ("train", "validation")]
+            rows = pd.concat(known, ignore_index=True)
+            reference.write(target / reference.FOLDER, rows, card["fit_end"], rule)
             replace_folder(target, challenger)
     replace_folder(beside, ablations)
 

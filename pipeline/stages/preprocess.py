@@ -84,7 +84,9 @@ def preprocess(connection: ibis.BaseBackend, items: pd.DataFrame, settings: Prep
     moments = named(connection, "moments", moments)
     points = counting.count_points(moments, users, seen, windows)
     counting.check_points(points)
+    kept = ("positive", "max_points_per_user", "item_text", "max_text_characters")
     summary = {
+        "settings": settings.model_dump(include=set(kept)),  # what a model must know of how its data was made
         "train_end": windows["train"]["last"],
         "fit_end": windows["validation"]["last"],
         "rows": {"read": int(events["rows"].sum()), "kept": int(by_time["rows"].sum()), "dropped": 0},
