@@ -121,8 +121,15 @@ def verdict(evaluation: Mapping[str, Any], best: str | None) -> dict[str, str]:
     champion = difference(evaluation, "champion")
     than = {"yes": "better than", "no": "worse than", "unsure": "not distinguishable from", "missing": ""}
     served = f"It is {than[champion.answer]} the champion in service: {champion.figures}."
+    unread = evaluation.get("not_comparable")
+    left_out = f"The champion in service was left out: {unread}." if unread else ""
     return {
         "answer": pair.answer,
         "text": text,
-        "champion": "" if champion.answer == "missing" else served,
+        "champion": left_out if champion.answer == "missing" else f"{served}{_left_out_points(evaluation)}",
     }
+
+
+def _left_out_points(evaluation: Mapping[str, Any]) -> str:
+    count = finite(mapping(evaluation.get("comparison")).get("points_left_out")) or 0
+    return f" {number(count, 0)} points that one of the two knew already do not count." if count else ""

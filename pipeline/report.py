@@ -180,10 +180,10 @@ def _slices(evaluation: Mapping[str, Any], best: str | None) -> dict[str, Any]:
         scores = {model: mapping(slices.get(name)) for model, slices in models.items()}
         users, points = (_first(mapping(next(iter(scores.values()))), (key,)) for key in ("users", "points"))
         few = (finite(users) or 0) < FEW_USERS
-        pair = difference(evaluation, best or "", name)
-        rows.append(
-            {"name": name, "users": users, "points": points, "few": few, "scores": scores, "pair": pair}
-        )
+        row = {"name": name, "users": users, "points": points, "few": few, "scores": scores}
+        row["pair"] = difference(evaluation, best or "", name)
+        row["champion"] = difference(evaluation, "champion", name)
+        rows.append(row)
     return {"models": list(models), "rows": rows}
 
 

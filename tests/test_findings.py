@@ -87,6 +87,16 @@ def test_verdict_compares_with_the_champion() -> None:
     assert found["champion"].startswith("It is worse than the champion in service: −0.010")
 
 
+def test_verdict_says_that_the_champion_was_left_out_or_points_of_it() -> None:
+    found = evaluation(ease=ABOVE) | {"not_comparable": "its format is 1, this code reads 2"}
+    left_out = "The champion in service was left out: its format is 1, this code reads 2."
+    assert verdict(found, "ease")["champion"] == left_out
+    partly = evaluation(ease=ABOVE, champion=BELOW) | {"comparison": {"points_left_out": 1200}}
+    assert verdict(partly, "ease")["champion"].endswith(
+        " 1,200 points that one of the two knew already do not count."
+    )
+
+
 def test_verdict_without_pair_gives_means_only() -> None:
     found = evaluation(ease=ABOVE) | {"paired": {}}
     assert verdict(found, "ease")["text"] == "Only means are known: challenger 0.080, ease 0.070."

@@ -431,3 +431,12 @@ def test_every_phase_and_metric_gets_a_curve_in_the_order_of_the_frame() -> None
         "scorer, loss",
         "scorer, validation ndcg@10",
     ]
+
+
+def test_slices_show_the_difference_from_the_champion() -> None:
+    found = evaluation()
+    found["paired_slices"] = {"champion": {"cold_users": pair(-0.0123)}}
+    assert "− champion" in render(found)
+    assert "−0.012" in render(found)
+    del found["models"]["champion"]
+    assert "− champion" not in render(found)
