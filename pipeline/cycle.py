@@ -1,51 +1,88 @@
-"""The loop once, without Airflow: look, train if there is something new, promote if allowed, recommend.
+"""The loop once, without Airflow: look, decide, train if it is time, promote if allowed, recommend.
 
-1. The champion's folder is made right (models/champion).
+1. The champion's folder is made right (models/champion), and data/registry.json with it.
 2. The source's fingerprint is compared with data/raw/manifest.json; plain `dvc repro` does not look at the
    source. If it differs, or collect is stale anyhow, collect is forced: dvc would else restore from its
    run-cache what an earlier run with the same parameters had read.
-3. If source, params, code or an output changed: `dvc repro decide_promotion` runs what that makes stale. That
-   the champion changed is nothing new by itself: evaluate and what follows it depend on the champion, and
-   would otherwise run again after every promotion, to find that the challenger is the champion.
-4. What reports/promotion.json allows is promoted, and the champion's folder made right again.
-5. `recommend` runs if the champion, the data or its params changed.
+3. If there are new data (or new rules for it): detect_drift and decide_retraining.
+4. Training runs if that decision says so and was not carried out yet, or if a person changed the params or
+   the code of what is trained. A refresh keeps the champion's encoder (finetune.refresh_of, in this run).
+   If data are new and nothing is trained, preprocess runs alone: the lists hear of it, the model does not.
+5. The training is recorded; what reports/promotion.json allows is promoted, and the folder made right again.
+6. `recommend` runs if the champion, the data or its params changed.
 
-Every decision is printed with its reason. What a run that was killed left undone, the next one does.
+That the champion changed is nothing new by itself: what depends on it would otherwise run again after every
+promotion, to find that the challenger is the champion. Every decision is printed with its reason, and kept in
+data/history. What a run that was killed left undone, the next one does.
 """
 
 from __future__ import annotations
 
 import fcntl
 import json
-import os
 import re
+import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline import repro
-from pipeline.actions import CHAMPION, MANIFEST, Refused, promote, put_champion
-from pipeline.errors import ConfigError, PipelineError
+from pipeline.actions import (
+    CHAMPION,
+    DECISION,
+    MANIFEST,
+    VERDICT,
+    Refused,
+    promote,
+    put_champion,
+    record_training,
+)
+from pipeline.artifacts import has_model
+from pipeline.decisions import get, moment, read_json, string, write_json
+from pipeline.errors import PipelineError
 from pipeline.git import Git
+from pipeline.objects import MODEL
+from pipeline.overrides import AS_OF, REFRESH_OF, overridden, undo_all
 from pipeline.params import Params
-from pipeline.registry import read_state
+from pipeline.registry import EXPORT, read_state
 
-STATE = Path(".evergreen")
-BEFORE = STATE / "params-before-as-of.json"
+STATE, HISTORY, DRIFT = Path(".evergreen"), Path("data/history"), "reports/drift.json"
+PENDING = STATE / "training.json"
+LOOK = ("detect_drift", "decide_retraining")
+TRAIN = ("preprocess", "finetune")
+JUDGE = ("evaluate", "decide_promotion")
 LAST = "recommend"
 """The only stage behind the promotion."""
+OUTPUTS = ("data/", "models/", "reports/", "recommendations/")
+"""Whatever else a stage depends on, a person changes."""
+MEANING = ("params.yaml: collect.source", "params.yaml: collect.files")
+"""Another source or other columns are other data, not more of it."""
+
+Stale = dict[str, list[str]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What of the graph is to be run, and why, each a line for people."""
+
+    mode: str  # none, refresh, full
+    reasons: tuple[str, ...] = ()
+    prepare: bool = False
+    judge: tuple[str, ...] = ()
+    """Stages to be run again without a training."""
 
 
 def cycle(root: Path, as_of: str | None = None) -> None:
     """Raises PipelineError with a stage's or an action's own line if one fails."""
     with _alone(root):
-        _undo_as_of(root)
-        if as_of is None:
-            _cycle(root)
-            return
-        with read_as_of(root, as_of):
-            say("as of", f"{as_of}: params.yaml says so during this run, and is put back afterwards")
+        for key in undo_all(root):
+            say("params.yaml", f"was edited during a run that was killed: check {key}")
+        with ExitStack() as stack:
+            if as_of is not None:
+                stack.enter_context(overridden(root, AS_OF, as_of))
+                say("as of", f"{as_of}: params.yaml says so during this run, and is put back afterwards")
             _cycle(root)
 
 
@@ -57,36 +94,219 @@ def _cycle(root: Path) -> None:
     params = Params.load(root / "params.yaml")
     _make_champion_right(root)
     source_changed = _source_changed(root, params)
-    stale = repro.status(root)
-    news = _news(stale)
-    new = source_changed or bool(news)
-    if new:
-        _train(root, news, source_changed)
-    else:
-        say("training", "nothing new in source, params and code: no stage is run")
-    promoted = _promote(root)
+    stale = news(repro.status(root))
+    if meant := [cause for cause in stale.get("collect", []) if cause in MEANING and _done(root)]:
+        _note_pending(root, Plan("full", (f"{_causes(meant)} changed",)))
+    if _look(root, stale, source_changed):
+        stale = news(repro.status(root))
+    plan = make_plan(
+        stale, read_json(root / DECISION), _champion(root), _done(root), read_json(root / PENDING)
+    )
+    for reason in plan.reasons:
+        say("training", reason)
+    act = _go_without_training if plan.mode == "none" else _train
+    promoted = act(root, plan)
     if promoted:
         _make_champion_right(root)
-    if promoted or new or LAST in stale:
-        repro.repro(root, "--single-item", LAST)
+    if promoted or plan.mode != "none" or plan.prepare or LAST in stale:
+        _repro(root, "--single-item", LAST)
         say(LAST, "recommendations/top_k.parquet is up to date")
     else:
         say(LAST, "nothing to do: same champion, same data")
 
 
-def _train(root: Path, news: dict[str, list[str]], source_changed: bool) -> None:
+# What is new -----------------------------------------------------------------------------------------------
+
+
+def news(stale: Stale) -> Stale:
+    """The stale stages and what changed for each, but for what the cycle itself changes from run to run."""
+    own = {str(CHAMPION), str(EXPORT), "params.yaml: " + ".".join(REFRESH_OF)}
+    left = {
+        stage: [path for path in changes if stage == LAST or path not in own]
+        for stage, changes in stale.items()
+    }
+    return {stage: changes for stage, changes in left.items() if changes}
+
+
+def _look(root: Path, stale: Stale, source_changed: bool) -> bool:
+    """Collect, check for drift and decide, where anything of it is out of date; whether any was."""
+    collects = source_changed or "collect" in stale
+    if "collect" in stale and not source_changed and "collect" in _done(root):
+        say("source", f"collected anew: {_causes(stale['collect'])} changed")
+    if collects:
+        _repro(root, "--force", "--single-item", "collect")
+        stale = news(repro.status(root))
+    decision = read_json(root / DECISION)
+    left_behind = any(stage in stale for stage in TRAIN) and get(decision, "champion") != _champion(root)
+    looks = any(stage in stale for stage in LOOK) or left_behind
+    if looks:
+        _repro(root, LOOK[-1])
+        decision = read_json(root / DECISION)
+        say("drift", drift_sentence(read_json(root / DRIFT)))
+        say("retraining", _decision_sentence(decision))
+        _keep(root, judged=False)
+    return collects or looks
+
+
+def drift_sentence(drift: Any) -> str:
+    """drift.json in one line."""
+    outcome, signals = string(drift, "outcome"), get(drift, "signals")
+    signals = signals if isinstance(signals, dict) else {}
+    if outcome == "no_champion":
+        return "not checked: there is no champion yet"
+    if outcome != "ok":
+        return f"{(outcome or 'drift.json cannot be read').replace('_', ' ')}: {string(drift, 'text') or ''}"
+    flagged = {name: signal for name, signal in signals.items() if get(signal, "flag") is True}
+    if not flagged:
+        return f"none in {len(signals)} signals ({_window(get(drift, 'current'))})"
+    texts = "; ".join(string(signal, "text") or name for name, signal in flagged.items())
+    return texts if drift.get("drift") is True else f"not confirmed: {texts}"
+
+
+def _window(current: Any) -> str:
+    start, end = (str(get(current, key))[:10] for key in ("from", "to"))
+    rows, users = get(current, "rows"), get(current, "users")
+    return f"{start} to {end}, {rows} rows of {users} users"
+
+
+def _decision_sentence(decision: Any) -> str:
+    from pipeline.stages.decide_retraining import sentence
+
+    return sentence(decision) if isinstance(decision, dict) else f"none: {DECISION} cannot be read"
+
+
+# What is to be done ----------------------------------------------------------------------------------------
+
+
+def make_plan(
+    stale: Stale, decision: Any, champion: str | None, done: list[str], pending: Any = None
+) -> Plan:
+    """`stale`: see news; `done`: stages that have ever run here; `pending`: a training that was cut short."""
+    unmade = [stage for stage in TRAIN if stage in stale]
+    by_hand = tuple(
+        f"{stage}: {_causes(stale[stage])} changed"
+        for stage in unmade
+        if stage in done and any(not path.startswith(OUTPUTS) for path in stale[stage])
+    )
+    if by_hand:
+        return Plan("full", by_hand)
+    if unmade and get(pending, "mode") == "full":
+        return Plan("full", (f"as was begun: {'; '.join(map(str, get(pending, 'reasons') or ['full']))}",))
+    if unmade and get(decision, "retrain") is True and get(decision, "champion") == champion:
+        first = not set(TRAIN) & set(done)
+        mode = "refresh" if get(decision, "mode") == "refresh" else "full"
+        return Plan(mode, ("every stage runs, for the first time" if first else f"{mode}, as decided",))
+    if unmade:
+        waiting = [stage for stage in JUDGE if any(not p.startswith(OUTPUTS) for p in stale.get(stage, []))]
+        waiting = [stage for stage in waiting if stage in done]
+        waits = (f"{' and '.join(waiting)} changed, and wait for the next training",) if waiting else ()
+        return Plan("none", waits, prepare="preprocess" in stale)
+    judge = tuple(stage for stage in JUDGE if stage in stale)
+    return Plan("none", tuple(f"{stage}: {_causes(stale[stage])} changed" for stage in judge), judge=judge)
+
+
+def _train(root: Path, plan: Plan) -> bool:
+    """Train as planned, record it, promote if allowed; whether there is a new champion.
+
+    The version's snapshot then holds params.yaml as it was used.
+    """
+    _note_pending(root, plan)
+    with overridden(root, REFRESH_OF, _champion(root) if plan.mode == "refresh" else None):
+        _repro(root, JUDGE[-1])
+        (root / PENDING).unlink()
+        _record(root)
+        return _promote(root)
+
+
+def _go_without_training(root: Path, plan: Plan) -> bool:
+    if plan.prepare:
+        _repro(root, "--single-item", "preprocess")
+        say("training", "none: the lists hear of the new histories, users and items, the model does not")
+    elif not plan.reasons:
+        say("training", "nothing new in source, params and code: no stage is run")
+    for stage in JUDGE if JUDGE[0] in plan.judge else plan.judge:
+        _repro(root, "--single-item", stage)
+    (root / PENDING).unlink(missing_ok=True)
+    if plan.judge:  # also of a training that was killed before it was recorded
+        _record(root)
+    return _promote(root)
+
+
+def _note_pending(root: Path, plan: Plan) -> None:
+    """So that a full training that fails or is killed is taken up, although what called for it is done."""
+    write_json(root / PENDING, {"mode": plan.mode, "reasons": plan.reasons})
+
+
+def _record(root: Path) -> None:
+    training, new = record_training(root)
+    if new:
+        seconds = get(training.record, "training", "seconds")
+        cost = "" if seconds is None else f", {seconds:,.0f} s"
+        say("record", f"training {training.number}: {training.record['mode']}{cost}")
+    _keep(root, judged=True)
+
+
+def _promote(root: Path) -> bool:
+    if not (has_model(root / MODEL) and (root / VERDICT).is_file()):
+        say("promotion", "nothing to promote: no challenger was trained here")
+        return False
+    before = read_state(Git(root)).champion
+    try:
+        version = promote(root)
+    except Refused as refused:
+        say("promotion", str(refused))
+        return False
+    if version == before:
+        say("promotion", f"nothing to do: the challenger is the champion, {version.name}")
+        return False
+    say("promotion", f"{version.name} is the champion: {version.record.get('reason')}")
+    return True
+
+
+def _champion(root: Path) -> str | None:
+    champion = read_state(Git(root)).champion
+    return champion.name if champion else None
+
+
+def _done(root: Path) -> list[str]:
+    """Stages that ran here once."""
     lock = root / "dvc.lock"
-    done = re.findall(r"^  (\w+):$", lock.read_text(encoding="utf-8"), re.MULTILINE) if lock.is_file() else []
-    if not done:
-        say("training", "every stage runs, for the first time")
-    for stage in (name for name in news if done):
-        say(
-            "training",
-            f"{stage}: {_causes(news[stage])} changed" if stage in done else f"{stage}: has not run yet",
-        )
-    if source_changed or "collect" in news:
-        repro.repro(root, "--force", "--single-item", "collect")
-    repro.repro(root, "decide_promotion")
+    text = lock.read_text(encoding="utf-8") if lock.is_file() else ""
+    return re.findall(r"^  (\w+):$", text, re.MULTILINE)
+
+
+def _causes(changes: list[str]) -> str:
+    """What a person changed, if there is any such; else the outputs that changed or are missing."""
+    causes = [path for path in changes if not path.startswith(OUTPUTS)] or changes
+    more = f" and {len(causes) - 3} more" if len(causes) > 3 else ""
+    return ", ".join(causes[:3]) + more
+
+
+def _repro(root: Path, *arguments: str) -> None:
+    """dvc deletes a stage's outputs before it runs: those of one that fails are put back as they were."""
+    try:
+        repro.repro(root, *arguments)
+    except repro.StageFailed:
+        restored = repro.restore(root)
+        if restored:
+            say("restored", f"the last outputs of {', '.join(restored)}: what reads them goes on working")
+        raise
+
+
+def _keep(root: Path, judged: bool) -> None:
+    """Copy the decisions into a folder of their own, by date and champion, to be compared and drawn."""
+    decision = read_json(root / DECISION)
+    as_of = moment(get(decision, "as_of"))
+    if as_of is None:
+        return
+    folder = root / HISTORY / f"{as_of:%Y%m%dT%H%M%SZ}-{string(decision, 'champion') or 'none'}"
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in (DRIFT, DECISION, VERDICT) if judged else (DRIFT, DECISION):
+        if (root / path).is_file():
+            shutil.copy2(root / path, folder)
+
+
+# Beginning and end -----------------------------------------------------------------------------------------
 
 
 def _make_champion_right(root: Path) -> None:
@@ -119,39 +339,6 @@ def _source_changed(root: Path, params: Params) -> bool:
     return found != collected
 
 
-def _news(stale: dict[str, list[str]]) -> dict[str, list[str]]:
-    """The stale stages before the promotion and what changed for each, but for the champion."""
-    champion = str(CHAMPION)
-    left = {
-        stage: [path for path in changes if path != champion]
-        for stage, changes in stale.items()
-        if stage != LAST
-    }
-    return {stage: changes for stage, changes in left.items() if changes}
-
-
-def _promote(root: Path) -> bool:
-    before = read_state(Git(root)).champion
-    try:
-        version = promote(root)
-    except Refused as refused:
-        say("promotion", str(refused))
-        return False
-    if version == before:
-        say("promotion", f"nothing to do: the challenger is the champion, {version.name}")
-        return False
-    say("promotion", f"{version.name} is the champion: {version.record.get('reason')}")
-    return True
-
-
-def _causes(changes: list[str]) -> str:
-    """What a person changed, if there is any such; else the outputs that changed or are missing."""
-    outputs = ("data/", "models/", "reports/", "recommendations/")
-    causes = [path for path in changes if not path.startswith(outputs)] or changes
-    more = f" and {len(causes) - 3} more" if len(causes) > 3 else ""
-    return ", ".join(causes[:3]) + more
-
-
 @contextmanager
 def _alone(root: Path) -> Iterator[None]:
     """One cycle a checkout: dvc would fail as busy in the middle of it."""
@@ -162,58 +349,3 @@ def _alone(root: Path) -> Iterator[None]:
         except BlockingIOError:
             raise PipelineError("another `evergreen cycle` runs in this folder: wait for it to end") from None
         yield
-
-
-# --as-of ---------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def read_as_of(root: Path, as_of: str) -> Iterator[None]:
-    """collect.as_of of params.yaml is `as_of` inside, and what it was again afterwards.
-
-    dvc reads parameters from that file alone, and a promotion inside snapshots it as it was used. Only the
-    one line is changed, comments stay. What it was is noted down first: if this process is killed, the next
-    cycle puts it back, unless the file was edited meanwhile.
-    """
-    path = root / "params.yaml"
-    before = path.read_text(encoding="utf-8") if path.is_file() else ""
-    during = _with_as_of(before, as_of)
-    _replace(root / BEFORE, json.dumps({"before": before, "during": during}))
-    try:
-        _replace(path, during)
-        Params.load(path)
-        yield
-    finally:
-        _undo_as_of(root)
-
-
-def _undo_as_of(root: Path) -> None:
-    note, path = root / BEFORE, root / "params.yaml"
-    if not note.is_file():
-        return
-    noted: dict[str, Any] = json.loads(note.read_text(encoding="utf-8"))
-    if path.read_text(encoding="utf-8") == noted["during"]:
-        _replace(path, noted["before"])
-    elif path.read_text(encoding="utf-8") != noted["before"]:
-        say("params.yaml", "was edited during the run: check collect.as_of")
-    note.unlink()
-
-
-def _with_as_of(text: str, as_of: str) -> str:
-    """params.yaml with another collect.as_of. Raises ConfigError if it has no such line."""
-    section = re.search(r"^collect:[^\n]*\n(?:[ \t#][^\n]*\n|\n)*", text + "\n", re.MULTILINE)
-    value = r"([ \t]*(?:\"[^\"\n]*\"|'[^'\n]*'|[^\s#]+))?"
-    line = section and re.search(rf"^([ \t]+as_of:){value}", section[0], re.MULTILINE)
-    if not section or not line:
-        raise ConfigError(
-            "params.yaml: collect.as_of: no such line: add `as_of: null` to the section collect"
-        )
-    start, end = section.start() + line.start(), section.start() + line.end()
-    return f"{text[:start]}{line[1]} {json.dumps(as_of)}{text[end:]}"
-
-
-def _replace(path: Path, text: str) -> None:
-    path.parent.mkdir(exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import tables as t
-from pipeline.actions import CHAMPION
+from pipeline.actions import CHAMPION, VERDICT
 from pipeline.artifacts import VERSION, has_model, pinned
 from pipeline.errors import ArtifactError, ConfigError
 
@@ -32,9 +32,9 @@ def listed(
         raise ConfigError(f"recommend: {'--items' if text is None else '--text'} is empty")
     champion, data = root / CHAMPION, root / PREPARED
     if not has_model(champion):
-        raise ArtifactError(
-            f"{CHAMPION}: no champion here: `evergreen champion` gets it, `evergreen cycle` trains the first"
-        )
+        refused = f"{VERDICT} says why none was promoted" if (root / VERDICT).is_file() else None
+        remedy = refused or "`evergreen cycle` trains the first"
+        raise ArtifactError(f"{CHAMPION}: no champion here: `evergreen champion` gets it, {remedy}")
     if user is not None and data.is_dir() and not is_known(data, user):
         log.info("user %s is not in the data: listed as for a new user", user)
     return _ask(champion, data, {"user": user, "items": items, "text": text, "k": k})

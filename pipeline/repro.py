@@ -9,17 +9,21 @@ stand between it and the stage.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pipeline.errors import PipelineError
 from pipeline.run import ENVIRONMENT, ERROR_FILE
 
+log = logging.getLogger(__name__)
+T = TypeVar("T")
 GRACE_SECONDS = 10
 _DVC = """
 import os, signal, sys, threading
@@ -51,13 +55,42 @@ def repro(root: Path, *arguments: str) -> None:
 
 def status(root: Path) -> dict[str, list[str]]:
     """What changed since each stage last ran, e.g. {"finetune": ["params.yaml: seed", "models/champion"]}."""
+    return _status(root, _changes)
+
+
+def restore(root: Path) -> list[str]:
+    """Put the last outputs back of the stages that lack one; those whose outputs are all there again.
+
+    What a failed stage left half written goes with it.
+    """
+    broken = {stage: paths for stage, paths in _status(root, _outputs).items() if "deleted" in paths.values()}
+    whole = []
+    for stage, paths in broken.items():
+        code, _, error = _run(root, ["checkout", "--force", "--quiet", *paths], {}, show=False)
+        if code == 0 and all((root / path).exists() for path in paths):
+            whole.append(stage)
+        else:
+            log.info("the last outputs of %s are not in the DVC cache %s", stage, error.strip())
+    return whole
+
+
+def _status(root: Path, read: Callable[[list[Any]], T]) -> dict[str, T]:
     code, output, error = _run(root, ["status", "--json"], {}, show=False)
     try:
         found = json.loads(output)
     except ValueError:
         lines = [line for line in error.splitlines() if line.startswith("ERROR: ")] or ["no output"]
         raise PipelineError(f"`dvc status` failed ({code}): {lines[0].removeprefix('ERROR: ')}") from None
-    return {stage: _changes(entries) for stage, entries in found.items()}
+    return {stage: read(entries) for stage, entries in found.items()}
+
+
+def _outputs(entries: list[Any]) -> dict[str, str]:
+    """path -> deleted, modified ... of one stage's outputs."""
+    found: dict[str, str] = {}
+    for entry in entries:
+        if isinstance(entry, dict):
+            found |= entry.get("changed outs", {})
+    return found
 
 
 def _changes(entries: list[Any]) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 from pipeline.errors import PipelineError
 
 ERROR_FILE = "EVERGREEN_ERROR_FILE"
-"""Environment variable: a file that gets a stage's error line too, for whoever runs the stage through dvc."""
+"""Environment variable: a file that gets a stage's error line, for whoever runs the stage through dvc."""
 
 # Before any heavy import: no telemetry, no hub look-ups behind the user's back.
 ENVIRONMENT = {"DO_NOT_TRACK": "1", "DVC_NO_ANALYTICS": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -56,9 +56,10 @@ def guarded(function: Callable[[], Any]) -> Any:
         if line is None:
             raise
         line = " ".join(line.split())
-        print(line, file=sys.stderr, flush=True)
-        if path := os.environ.get(ERROR_FILE):
+        if path := os.environ.get(ERROR_FILE):  # whoever runs the stage says it, once and last
             Path(path).write_text(line, encoding="utf-8")
+        else:
+            print(line, file=sys.stderr, flush=True)
         raise SystemExit(130 if _is_interruption(error) else 1) from None
 
 

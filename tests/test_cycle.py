@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import toy
 
-from pipeline.cycle import _causes, _news, _undo_as_of, _with_as_of, read_as_of
-from pipeline.errors import ConfigError
+from pipeline import repro
+from pipeline.cycle import Plan, _causes, drift_sentence, make_plan, news
 
 
 def cycle(project: Path, *arguments: str) -> list[str]:
@@ -21,7 +21,10 @@ def cycle(project: Path, *arguments: str) -> list[str]:
 
 
 def decisions(lines: list[str]) -> dict[str, str]:
-    known = ("as of", "champion", "source", "training", "promotion", "recommend")
+    known = (
+        *("as of", "champion", "source", "drift", "retraining", "training", "record", "promotion"),
+        *("recommend", "restored"),
+    )
     pairs = [line.split(":", 1) for line in lines if line.split(":", 1)[0] in known]
     return {name: text.strip() for name, text in pairs}
 
@@ -30,24 +33,45 @@ def stages_run(lines: list[str]) -> list[str]:
     return [line.split("'")[1] for line in lines if line.startswith("Running stage")]
 
 
+def add_rows(project: Path, *dates: str) -> None:
+    """The first of them also drives the calendar: the toy has 8 rows, and 25 % more are due."""
+    with (project / "source.csv").open("a") as file:
+        file.writelines(f"user,item,{date}\n" for date in dates)
+
+
 def recommended(project: Path) -> dict:
     return json.loads((project / "recommendations" / "top_k.parquet").read_text())
+
+
+def trainings(project: Path) -> list[tuple[str, str | None, bool]]:
+    exported = json.loads((project / "data" / "registry.json").read_text())
+    return [(row["mode"], row["version"], row["promoted"]) for row in exported["trainings"]]
+
+
+EVERY = ["collect", "detect_drift", "decide_retraining", "preprocess", "finetune", "evaluate"]
+EVERY += ["decide_promotion", "recommend"]
 
 
 def test_first_cycle_trains_promotes_and_recommends(cycled_once):
     project, output = cycled_once
     lines = output.splitlines()
-    assert stages_run(lines) == ["collect", "finetune", "evaluate", "decide_promotion", "recommend"]
+    assert stages_run(lines) == EVERY
     assert lines[0].split() == ["champion:", "none", "yet"]
     said = decisions(lines)
+    assert said["drift"] == "not checked: there is no champion yet"
+    assert said["retraining"] == "full: there is no champion yet"
     assert said["training"] == "every stage runs, for the first time"
+    assert said["record"] == "training 1: full, 30 s"
     assert said["promotion"].startswith("v1.0.0 is the champion: nDCG@10 +0.0200 [+0.0100, +0.0300]")
     assert said["champion"] == "v1.0.0, put into models/champion, verified"
     assert recommended(project)["version"] == "v1.0.0"
+    assert trainings(project) == [("full", "v1.0.0", True)]
     assert "2 users, 3 test points" in output
     assert "challenger − model" in output
     assert "reports/promotion.json" in lines[-2]
     assert toy.git(project, "status", "--porcelain").split() == ["??", "dvc.lock"]
+    kept = project / "data" / "history" / "19980201T000000Z-none"
+    assert {path.name for path in kept.iterdir()} == {"drift.json", "retraining.json", "promotion.json"}
 
 
 def test_second_cycle_runs_no_stage_and_says_why(cycled):
@@ -64,47 +88,159 @@ def test_second_cycle_runs_no_stage_and_says_why(cycled):
     assert toy.tags(cycled) == before
 
 
-def test_failing_stage_has_the_last_word(cycled):
-    (cycled / "source.csv").write_text("bad")
-    done = toy.evergreen(cycled, "cycle")
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1] == "error: source.csv: row 3: bad; remove it"
-    assert "Traceback" not in done.stderr
+@pytest.mark.slow
+def test_little_new_data_reaches_the_lists_but_not_the_model(cycled):
+    add_rows(cycled, "1998-03-01")
+    lines = cycle(cycled)
+    assert stages_run(lines) == ["collect", "detect_drift", "decide_retraining", "preprocess", "recommend"]
+    said = decisions(lines)
+    assert said["drift"] == "none in 2 signals (1998-02-01 to 1998-03-01, 1 rows of 1 users)"
+    assert said["retraining"].startswith("none: no drift; 1 rows came since the last training, 12.5%")
+    assert said["training"].startswith("none: the lists hear of the new histories, users and items")
+    assert said["promotion"] == "nothing to do: the challenger is the champion, v1.0.0"
+    assert (cycled / "data" / "prepared" / "rows.txt").read_text().endswith("1998-03-01")
+    assert trainings(cycled) == [("full", "v1.0.0", True)]
+    # Nothing new after that, although the model is older than the data.
+    lines = cycle(cycled)
+    assert stages_run(lines) == []
+    assert decisions(lines)["training"] == "nothing new in source, params and code: no stage is run"
+
+
+def test_refresh_when_it_is_due(cycled):
+    params = (cycled / "params.yaml").read_text()
+    add_rows(cycled, "1998-03-01", "1998-03-02")
+    lines = cycle(cycled)
+    assert stages_run(lines) == EVERY
+    said = decisions(lines)
+    assert said["retraining"].startswith("refresh: 2 rows came since the last training, 25.0% of the 8")
+    assert said["training"] == "refresh, as decided"
+    assert said["record"] == "training 2: refresh, 2 s"
+    assert said["promotion"].startswith("v2.0.0 is the champion")
+    assert (cycled / "params.yaml").read_text() == params
+    assert recommended(cycled)["version"] == "v2.0.0"
+    assert 'refresh_of: "v1.0.0"' in toy.git(cycled, "show", "recommender@v2.0.0:params.yaml")
+    assert trainings(cycled) == [("full", "v1.0.0", True), ("refresh", "v2.0.0", True)]
+    # That refresh_of was put back, and that there is another champion, is nothing new.
+    assert stages_run(cycle(cycled)) == []
 
 
 @pytest.mark.slow
-def test_changed_source_is_collected_and_the_better_model_promoted(cycled):
-    with (cycled / "source.csv").open("a") as file:
-        file.write("user,item,1998-03-01\n")
+def test_changed_params_of_the_training_lead_to_a_full_one(cycled):
+    toy.set_param(cycled, "epochs: 2", "epochs: 3")
     lines = cycle(cycled)
-    assert "changed since it was collected" in decisions(lines)["source"]
-    assert decisions(lines)["promotion"].startswith("v2.0.0 is the champion")
-    assert recommended(cycled)["version"] == "v2.0.0"
-    # Rolled back, it stays so: the same model is not promoted again, and the lists follow.
+    assert stages_run(lines) == ["finetune", "evaluate", "decide_promotion", "recommend"]
+    assert decisions(lines)["training"] == "finetune: params.yaml: finetune.epochs changed"
+    assert trainings(cycled) == [("full", "v1.0.0", True), ("full", "v2.0.0", True)]
+
+
+def test_failing_stage_says_so_once_and_its_outputs_are_restored(cycled):
+    (cycled / "source.csv").write_text("bad")
+    rows = (cycled / "data" / "raw" / "rows.txt").read_text()
+    done = toy.evergreen(cycled, "cycle")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "error: source.csv: row 3: bad; remove it"
+    assert (done.stdout + done.stderr).count("row 3: bad") == 1
+    assert "Traceback" not in done.stderr
+    assert decisions(done.stdout.splitlines())["restored"].startswith("the last outputs of collect")
+    assert (cycled / "data" / "raw" / "rows.txt").read_text() == rows
+
+
+@pytest.mark.slow
+def test_training_that_fails_leaves_the_last_challenger_and_is_tried_again(cycled):
+    before = (cycled / "models" / "challenger" / "weights").read_text()
+    add_rows(cycled, "1998-03-01", "1998-03-02")
+    (cycled / "source.csv").write_text("diverge,x,1998-01-01\n" + (cycled / "source.csv").read_text())
+    done = toy.evergreen(cycled, "cycle")
+    assert done.returncode == 1
+    assert "finetune" in decisions(done.stdout.splitlines())["restored"]
+    assert (cycled / "models" / "challenger" / "weights").read_text() == before
+    assert not (cycled / "models" / "challenger" / "half").exists()
+    assert "refresh_of: null" in (cycled / "params.yaml").read_text()
+    assert trainings(cycled) == [("full", "v1.0.0", True)]
+    text = (cycled / "source.csv").read_text()
+    (cycled / "source.csv").write_text(text.replace("diverge", "user"))
+    assert decisions(cycle(cycled))["promotion"].startswith("v2.0.0 is the champion")
+
+
+@pytest.mark.slow
+def test_full_training_by_hand_that_fails_late_is_taken_up(cycled):
+    """Preprocess is done then, so that nothing but the note tells why to train."""
+    toy.set_param(cycled, "max_points_per_user: 20", "max_points_per_user: 10")
+    script = (cycled / "finetune.py").read_text()
+    (cycled / "preprocess.py").write_text(toy.PREPROCESS + "(out / 'points').write_text('10')")
+    (cycled / "finetune.py").write_text("raise SystemExit('out of memory')")
+    assert toy.evergreen(cycled, "cycle").returncode == 1
+    (cycled / "finetune.py").write_text(script)
+    lines = cycle(cycled)
+    assert "finetune" in stages_run(lines)
+    assert decisions(lines)["training"].startswith("as was begun: preprocess: ")
+    assert trainings(cycled)[-1][0] == "full"
+    assert stages_run(cycle(cycled)) == []
+
+
+@pytest.mark.slow
+def test_failed_drift_check_trains_nothing_and_leaves_the_service_whole(cycled):
+    (cycled / "drift.txt").write_text("fail")
+    add_rows(cycled, "1998-03-01", "1998-03-02")
+    done = toy.evergreen(cycled, "cycle")
+    assert done.returncode == 1
+    assert decisions(done.stdout.splitlines())["restored"].startswith("the last outputs of detect_drift")
+    assert trainings(cycled) == [("full", "v1.0.0", True)]
+    (cycled / "drift.txt").write_text("none")
+    assert decisions(cycle(cycled))["promotion"].startswith("v2.0.0 is the champion")
+
+
+@pytest.mark.slow
+def test_drop_of_quality_trains_in_full_and_drift_refreshes(cycled):
+    (cycled / "drift.txt").write_text("new_items")
+    add_rows(cycled, "1998-03-01")
+    said = decisions(cycle(cycled))
+    assert said["drift"] == "new_items drifted"
+    assert said["retraining"] == "refresh: new_items drifted"
+    (cycled / "drift.txt").write_text("new_items quality")
+    add_rows(cycled, "1998-03-02")
+    assert decisions(cycle(cycled))["retraining"] == "full: quality drifted; new_items drifted"
+    assert [mode for mode, _, _ in trainings(cycled)] == ["full", "refresh", "full"]
+
+
+@pytest.mark.slow
+def test_worse_model_is_not_promoted_but_recorded_and_not_tried_again(cycled):
+    add_rows(cycled, "1998-03-01", "1998-03-02")
+    (cycled / "gain.txt").write_text("-0.01")
+    lines = cycle(cycled)
+    assert "finetune" in stages_run(lines)
+    assert decisions(lines)["promotion"].startswith("not promoted: ")
+    assert recommended(cycled)["version"] == "v1.0.0"
+    assert trainings(cycled) == [("full", "v1.0.0", True), ("refresh", None, False)]
+    assert stages_run(cycle(cycled)) == []
+    # What it was trained on counts as known, so that one more row is not due.
+    add_rows(cycled, "1998-03-03")
+    said = decisions(cycle(cycled))
+    assert said["retraining"].startswith(
+        "none: no drift; 1 rows came since the last training, 10.0% of the 10"
+    )
+
+
+@pytest.mark.slow
+def test_rolled_back_version_stays_in_service_until_data_call_for_more(cycled):
+    add_rows(cycled, "1998-03-01", "1998-03-02")
+    cycle(cycled)
     assert toy.evergreen(cycled, "registry", "rollback").stdout.startswith("v1.0.0 is the champion")
     lines = cycle(cycled)  # recommend may come from dvc's run-cache
     assert set(stages_run(lines)) <= {"recommend"}
     assert "this model is v2.0.0, which was replaced" in decisions(lines)["promotion"]
     assert recommended(cycled)["version"] == "v1.0.0"
-
-
-@pytest.mark.slow
-def test_worse_model_is_not_promoted_and_the_reason_is_said(cycled):
-    with (cycled / "source.csv").open("a") as file:
-        file.write("user,item,1998-03-01\n")
-    (cycled / "gain.txt").write_text("-0.01")
-    lines = cycle(cycled)
-    assert "finetune" in stages_run(lines)
-    assert decisions(lines)["promotion"].startswith(
-        "not promoted: nDCG@10 +0.0000 [-0.0100, +0.0100] against champion"
-    )
-    assert recommended(cycled)["version"] == "v1.0.0"
+    # And back to the refreshed one, which needs no other folder than its own.
+    assert toy.evergreen(cycled, "registry", "rollback", "--to", "v2").returncode == 0
+    cycle(cycled)
+    assert recommended(cycled)["version"] == "v2.0.0"
+    weights = (cycled / "models" / "champion" / "weights").read_text()
+    assert weights.endswith("1998-03-02")
 
 
 @pytest.mark.slow
 def test_promotion_waits_for_a_person(cycled):
-    with (cycled / "source.csv").open("a") as file:
-        file.write("user,item,1998-03-01\n")
+    add_rows(cycled, "1998-03-01", "1998-03-02")
     toy.set_param(cycled, "approval: auto", "approval: human")
     assert "waits for approval" in decisions(cycle(cycled))["promotion"]
     assert toy.evergreen(cycled, "registry", "promote").returncode == 1
@@ -112,14 +248,58 @@ def test_promotion_waits_for_a_person(cycled):
     lines = cycle(cycled)
     assert stages_run(lines) == ["recommend"]
     assert decisions(lines)["champion"] == "v2.0.0, put into models/champion, verified"
+    assert trainings(cycled)[-1] == ("refresh", "v2.0.0", True)
+
+
+@pytest.mark.slow
+def test_stages_run_one_by_one_are_recorded_by_a_command(cycled):
+    """As a scheduler does: the same stages, and `evergreen registry record` behind decide_promotion."""
+    add_rows(cycled, "1998-03-01", "1998-03-02")
+    toy.dvc(cycled, "repro", "-q", "--force", "--single-item", "collect")
+    toy.dvc(cycled, "repro", "-q", "decide_promotion")
+    assert toy.evergreen(cycled, "registry", "record").stdout == "training 2: full, 30 s: recorded\n"
+    assert toy.evergreen(cycled, "registry", "record").stdout == "training 2: full, 30 s: recorded already\n"
+    assert toy.evergreen(cycled, "registry", "promote").returncode == 0
+    assert trainings(cycled)[-1] == ("full", "v2.0.0", True)
+
+
+@pytest.mark.slow
+def test_second_clone_serves_the_champion_without_training(cycled, tmp_path):
+    toy.dvc(cycled, "remote", "add", "-d", "store", str(tmp_path / "store"))
+    toy.git(cycled, "commit", "-q", "-a", "-m", "Name the remote")
+    toy.dvc(cycled, "push", "-q")
+    clone = tmp_path / "clone"
+    toy.git(tmp_path, "clone", "-q", str(cycled), str(clone))
+    lines = cycle(clone)
+    said = decisions(lines)
+    assert stages_run(lines) == ["collect", "detect_drift", "decide_retraining", "preprocess", "recommend"]
+    assert said["champion"] == "v1.0.0, put into models/champion, verified"
+    assert said["retraining"].startswith("none: no drift")
+    assert said["promotion"] == "nothing to promote: no challenger was trained here"
+    assert recommended(clone)["version"] == "v1.0.0"
+    assert "nothing was trained here yet, so there are no figures" in lines
+    assert stages_run(cycle(clone)) == []
+
+
+@pytest.mark.slow
+def test_plain_repro_in_a_fresh_clone_runs_every_stage(tmp_path):
+    project = toy.new_cycle_project(tmp_path / "project")
+    toy.dvc(project, "repro", "-q")
+    decision = json.loads((project / "reports" / "retraining.json").read_text())
+    assert (decision["retrain"], decision["mode"]) == (True, "full")
+    assert recommended_text(project) == "none"
+
+
+def recommended_text(project: Path) -> str:
+    return (project / "recommendations" / "top_k.parquet").read_text()
 
 
 @pytest.mark.slow
 def test_as_of_holds_for_one_run_and_never_restores_what_an_older_source_said(cycled):
     params = (cycled / "params.yaml").read_text()
     lines = cycle(cycled, "--as-of", "1998-01-15")
-    assert decisions(lines)["training"] == "collect: params.yaml: collect changed"
-    assert (cycled / "data" / "raw" / "rows.txt").read_text() == "user,item,1998-01-01"
+    assert decisions(lines)["source"] == "collected anew: params.yaml: collect changed"
+    assert (cycled / "data" / "raw" / "rows.txt").read_text().split()[-1] == "user,item,1998-01-01"
     assert (cycled / "params.yaml").read_text() == params
     assert stages_run(cycle(cycled, "--as-of", "1998-01-15")) == []
     (cycled / "source.csv").write_text("user,item,1998-01-02\nuser,item,1998-02-01\n")
@@ -142,7 +322,7 @@ def test_broken_source_mended_is_read_anew(cycled):
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_interrupted_cycle_leaves_no_process_and_the_next_one_goes_on(cycled, number):
-    (cycled / "source.csv").write_text("sleep,item,1998-03-01\n")
+    (cycled / "source.csv").write_text("user,item,1998-02-01\n" * 9 + "sleep,item,1998-03-01\n" * 9)
     command = [sys.executable, "-m", "pipeline", "cycle"]
     process = subprocess.Popen(
         command,
@@ -165,8 +345,10 @@ def test_interrupted_cycle_leaves_no_process_and_the_next_one_goes_on(cycled, nu
     time.sleep(0.5)
     assert not _processes_in(cycled)
     assert not (cycled / "models" / "challenger" / "model.json").exists()
-    (cycled / "source.csv").write_text("user,item,1998-03-01\n")
+    text = (cycled / "source.csv").read_text()
+    (cycled / "source.csv").write_text(text.replace("sleep", "user"))
     assert decisions(cycle(cycled))["promotion"].startswith("v2.0.0 is the champion")
+    assert "refresh_of: null" in (cycled / "params.yaml").read_text()
 
 
 def _processes_in(folder: Path) -> list[str]:
@@ -190,62 +372,102 @@ def test_two_cycles_in_one_folder(cycled):
     assert done.stderr.strip() == "error: another `evergreen cycle` runs in this folder: wait for it to end"
 
 
-def test_changed_champion_alone_is_nothing_new():
+def test_what_the_cycle_changes_itself_is_nothing_new():
     stale = {
+        "detect_drift": ["models/champion"],
+        "decide_retraining": ["data/registry.json", "models/champion"],
+        "finetune": ["params.yaml: finetune.refresh_of"],
         "evaluate": ["models/champion"],
-        "decide_promotion": ["models/champion"],
         "recommend": ["models/champion"],
     }
-    assert _news(stale) == {}
+    assert news(stale) == {"recommend": ["models/champion"]}
     stale["evaluate"].append("params.yaml: evaluate.k")
-    assert _news(stale) == {"evaluate": ["params.yaml: evaluate.k"]}
+    assert news(stale)["evaluate"] == ["params.yaml: evaluate.k"]
+
+
+DONE = EVERY
+YES = {"retrain": True, "mode": "refresh", "champion": "v1.0.0"}
+NO = {"retrain": False, "mode": "none", "champion": "v1.0.0"}
+MOVED = {
+    "preprocess": ["data/raw/interactions"],
+    "finetune": ["data/prepared"],
+    "evaluate": ["data/prepared"],
+}
+
+
+@pytest.mark.parametrize(
+    ("stale", "decision", "expected"),
+    [
+        ({}, YES, Plan("none")),  # carried out already
+        (MOVED, NO, Plan("none", prepare=True)),
+        (MOVED, YES, Plan("refresh", ("refresh, as decided",))),
+        (MOVED, YES | {"mode": "full"}, Plan("full", ("full, as decided",))),
+        (MOVED, YES | {"champion": "v2.0.0"}, Plan("none", prepare=True)),  # of another champion
+        (MOVED, None, Plan("none", prepare=True)),
+        (MOVED, {"retrain": "yes", "champion": "v1.0.0"}, Plan("none", prepare=True)),
+        # Killed behind preprocess: the decision holds.
+        (
+            {"finetune": ["data/prepared", "models/challenger"]},
+            YES,
+            Plan("refresh", ("refresh, as decided",)),
+        ),
+        ({"finetune": ["data/prepared", "models/challenger"]}, NO, Plan("none")),
+        (MOVED | {"preprocess": ["params.yaml: preprocess", "data/raw/interactions"]}, NO, "full"),
+        ({"finetune": ["pipeline/model.py"]}, YES, "full"),
+        ({"evaluate": ["params.yaml: evaluate"]}, YES, "judge"),
+        (MOVED | {"evaluate": ["params.yaml: evaluate", "data/prepared"]}, NO, "waits"),
+    ],
+)
+def test_plan(stale, decision, expected):
+    plan = make_plan(stale, decision, "v1.0.0", DONE)
+    if expected == "full":
+        assert (plan.mode, plan.prepare) == ("full", False)
+        assert plan.reasons[0].endswith(" changed")
+    elif expected == "judge":
+        reasons = ("evaluate: params.yaml: evaluate changed",)
+        assert plan == Plan("none", reasons, judge=("evaluate",))
+    elif expected == "waits":
+        assert plan == Plan("none", ("evaluate changed, and wait for the next training",), prepare=True)
+    else:
+        assert plan == expected
+
+
+def test_plan_takes_up_a_full_training_that_was_begun():
+    pending = {"mode": "full", "reasons": ["preprocess: params.yaml: preprocess changed"]}
+    plan = make_plan({"finetune": ["data/prepared"]}, NO, "v1.0.0", DONE, pending)
+    assert plan == Plan("full", ("as was begun: preprocess: params.yaml: preprocess changed",))
+    assert make_plan({}, NO, "v1.0.0", DONE, pending) == Plan("none")
+
+
+def test_plan_where_no_stage_ever_ran():
+    never = {stage: ["dvc.lock"] for stage in EVERY}
+    first = make_plan(never, {"retrain": True, "mode": "full", "champion": None}, None, [])
+    assert first == Plan("full", ("every stage runs, for the first time",))
+    assert make_plan(never, NO, "v1.0.0", []) == Plan("none", prepare=True)  # a clone with a champion
+
+
+@pytest.mark.parametrize(
+    ("drift", "expected"),
+    [
+        (None, "drift.json cannot be read: "),
+        ({"outcome": "bad_input", "text": "current: no column value"}, "bad input: current: no column value"),
+        ({"outcome": "not_enough_data", "text": "12 rows"}, "not enough data: 12 rows"),
+        (
+            {"outcome": "ok", "drift": False, "signals": {"new_items": {"flag": True, "text": "31 %"}}},
+            "not confirmed: 31 %",
+        ),
+    ],
+)
+def test_drift_in_one_line(drift, expected):
+    assert drift_sentence(drift) == expected
+
+
+def test_restore_leaves_alone_what_is_whole(cycled):
+    (cycled / "reports" / "evaluation.json").write_text("edited")
+    assert repro.restore(cycled) == []
+    assert (cycled / "reports" / "evaluation.json").read_text() == "edited"
 
 
 def test_causes_are_what_a_person_changed():
     assert _causes(["data/raw/items.parquet", "params.yaml: seed"]) == "params.yaml: seed"
     assert _causes(["data/a", "data/b", "data/c", "data/d", "data/e"]) == "data/a, data/b, data/c and 2 more"
-
-
-@pytest.mark.parametrize(
-    ("line", "expected"),
-    [
-        ("  as_of: null # a comment", '  as_of: "1998-03-01" # a comment'),
-        ('  as_of: "1997-01-01"', '  as_of: "1998-03-01"'),
-        ("  as_of: '1997-01-01'   # x", '  as_of: "1998-03-01"   # x'),
-        ("  as_of:", '  as_of: "1998-03-01"'),
-        ("  as_of: # none", '  as_of: "1998-03-01" # none'),
-    ],
-)
-def test_as_of_changes_one_line_and_keeps_comments(line, expected):
-    text = "evaluate:\n  as_of: 1\ncollect: # x\n  source: files\n\n# as_of: 2\n{}\n\nlater:\n  as_of: 4\n"
-    assert _with_as_of(text.format(line), "1998-03-01") == text.format(expected)
-
-
-@pytest.mark.parametrize("text", ["", "collect: {as_of: null}\n", "evaluate:\n  as_of: null\n"])
-def test_as_of_without_its_line(text):
-    with pytest.raises(ConfigError, match=r"params.yaml: collect.as_of: no such line"):
-        _with_as_of(text, "1998-03-01")
-
-
-def test_as_of_is_put_back_even_after_an_error(tmp_path):
-    before = Path("params.yaml").read_text()
-    (tmp_path / "params.yaml").write_text(before)
-    with pytest.raises(ConfigError, match=r"collect.as_of: 'soon' is no ISO"), read_as_of(tmp_path, "soon"):
-        raise AssertionError("not reached")
-    assert (tmp_path / "params.yaml").read_text() == before
-    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["params.yaml"]
-
-
-def test_as_of_of_a_killed_run_is_put_back_by_the_next(tmp_path, capsys):
-    before = Path("params.yaml").read_text()
-    path = tmp_path / "params.yaml"
-    for edited in (False, True):
-        path.write_text(before)
-        during = _with_as_of(before, "1998-03-01")
-        (tmp_path / ".evergreen").mkdir(exist_ok=True)
-        note = {"before": before, "during": during}
-        (tmp_path / ".evergreen" / "params-before-as-of.json").write_text(json.dumps(note))
-        path.write_text(during + "# mine\n" if edited else during)
-        _undo_as_of(tmp_path)
-        assert path.read_text() == (during + "# mine\n" if edited else before)
-    assert "was edited during the run: check collect.as_of" in capsys.readouterr().out

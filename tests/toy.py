@@ -147,11 +147,28 @@ stages:
     deps: [collect.py]
     params: [collect]
     outs: [data/raw/rows.txt, data/raw/manifest.json]
+  detect_drift:
+    cmd: python detect_drift.py data/raw models/champion reports
+    deps: [detect_drift.py, drift.txt, data/raw/rows.txt, data/raw/manifest.json, models/champion]
+    params: [seed, detect_drift]
+    outs: [reports/drift.json]
+  decide_retraining:
+    cmd: >-
+      python -m pipeline.stages.decide_retraining reports/drift.json data/registry.json data/raw/manifest.json
+      reports/retraining.json
+    deps: [reports/drift.json, data/registry.json, data/raw/manifest.json]
+    params: [decide_retraining]
+    outs: [reports/retraining.json]
+  preprocess:
+    cmd: python preprocess.py data/raw data/prepared
+    deps: [preprocess.py, data/raw/rows.txt]
+    params: [preprocess]
+    outs: [data/prepared]
   finetune:
-    cmd: python finetune.py models/challenger
-    deps: [finetune.py, data/raw/rows.txt]
-    params: [seed]
-    outs: [models/challenger]
+    cmd: python finetune.py data/prepared models/challenger reports/training
+    deps: [finetune.py, data/prepared]
+    params: [seed, finetune.epochs, finetune.refresh_of]
+    outs: [models/challenger, reports/training]
   evaluate:
     cmd: python evaluate.py reports/evaluation.json
     deps: [evaluate.py, gain.txt, models/challenger, models/champion]
@@ -165,7 +182,7 @@ stages:
     outs: [reports/promotion.json]
   recommend:
     cmd: python recommend.py recommendations/top_k.parquet
-    deps: [recommend.py, models/champion]
+    deps: [recommend.py, data/prepared, models/champion]
     outs: [recommendations/top_k.parquet]
 """
 COLLECT = """
@@ -183,23 +200,66 @@ def main(out: pathlib.Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     rows = [row for row in text.split() if settings.as_of is None or row[-10:] <= str(settings.as_of)[:10]]
     (out / "rows.txt").write_text("\\n".join(rows))
-    manifest = {"source": "files", "fingerprint": sources.fingerprint(settings), "as_of": str(settings.as_of)}
+    manifest = {"source": "files", "fingerprint": sources.fingerprint(settings), "as_of": rows[-1][-10:]}
+    manifest["rows"] = {"kept": len(rows)}
     (out / "manifest.json").write_text(json.dumps(manifest))
 
 run(main)
 """
+# Signals that drift.txt names have drifted; `fail` in it ends the stage.
+DETECT_DRIFT = """
+import json, pathlib, sys
+named = [name for name in pathlib.Path("drift.txt").read_text().split() if name != "none"]
+if "fail" in named:
+    sys.exit("no drift check today")
+raw, champion, reports = map(pathlib.Path, sys.argv[1:])
+manifest, rows = json.loads((raw / "manifest.json").read_text()), (raw / "rows.txt").read_text().split()
+result = {"outcome": "no_champion", "as_of": manifest["as_of"], "champion": None, "drift": False}
+if (champion / "model.json").exists():
+    fit_end = json.loads((champion / "model.json").read_text())["fit_end"]
+    since = [row for row in rows if row[-10:] > fit_end]
+    window = {"from": fit_end, "to": manifest["as_of"], "rows": len(since), "users": 1}
+    signals = {
+        name: {"value": 0.5, "p_value": 0.001, "floor": 0.1, "flag": name in named, "text": name + " drifted",
+               "confirmed": name in named}
+        for name in ("quality", "new_items")
+    }
+    result |= {
+        "outcome": "ok", "drift": bool(named), "signals": signals, "current": window, "windows": [window],
+        "champion": json.loads((champion / "version.json").read_text())["version"],
+        "rows_since_fit_end": len(since), "rows_fitted": len(rows) - len(since),
+    }
+reports.mkdir(exist_ok=True)
+(reports / "drift.json").write_text(json.dumps(result))
+"""
+PREPROCESS = """
+import pathlib, shutil, sys
+raw, out = map(pathlib.Path, sys.argv[1:])
+out.mkdir(parents=True)
+shutil.copy(raw / "rows.txt", out / "rows.txt")
+"""
 CYCLE_FINETUNE = """
-import json, pathlib, sys, time
+import json, pathlib, sys, time, yaml
 from pipeline.run import die_with_parent
 die_with_parent()
-rows = pathlib.Path("data/raw/rows.txt").read_text()
+prepared, out, training = map(pathlib.Path, sys.argv[1:])
+rows = (prepared / "rows.txt").read_text()
 if "sleep" in rows:
     pathlib.Path("asleep.txt").write_text("")
     time.sleep(60)
-out = pathlib.Path(sys.argv[1])
+if "diverge" in rows:
+    out.mkdir(parents=True)
+    (out / "half").write_text("")
+    sys.exit("the loss is not a number")
+settings = yaml.safe_load(open("params.yaml"))["finetune"]
 out.mkdir(parents=True)
 (out / "weights").write_text(rows)
-(out / "model.json").write_text(json.dumps({"fit_end": rows.split()[-1][-10:], "features": ["rows"]}))
+newest = rows.split()[-1][-10:]
+card = {"fit_end": newest, "as_of": newest, "finetune": {"refresh_of": settings["refresh_of"]}}
+card |= {"epochs": settings["epochs"], "features": ["popularity"]}
+(out / "model.json").write_text(json.dumps(card))
+training.mkdir(parents=True)
+(training / "summary.json").write_text(json.dumps({"seconds": 2.0 if settings["refresh_of"] else 30.0}))
 """
 EVALUATE = """
 import json, pathlib, sys
@@ -216,7 +276,8 @@ if "champion" in names:
     slice = {"users": 50, "points": 500, "champion": 0.05, "error": 0.01, "ndcg@10": gain + 0.01}
     beside = {"coverage@10": 0.5, "popularity_percentile@10": 0.9}
     slices = {name: slice for name in ("all", "cold_items", "cold_users")}
-    report["comparison"] = {"users": 50, "points": 500, "slices": slices, "champion_over": {"recent_popularity": pair}}
+    report["comparison"] = {"users": 50, "points": 500, "slices": slices}
+    report["comparison"] |= {"champion_over": {"recent_popularity": pair}}
     report["comparison"] |= {"challenger": beside, "champion": beside}
 out = pathlib.Path(sys.argv[1])
 out.parent.mkdir(exist_ok=True)
@@ -234,15 +295,19 @@ out.write_text(version.read_text() if version.exists() else "none")
 def new_cycle_project(folder: Path) -> Path:
     files = {
         "collect.py": COLLECT,
+        "detect_drift.py": DETECT_DRIFT,
+        "drift.txt": "none",
+        "preprocess.py": PREPROCESS,
         "finetune.py": CYCLE_FINETUNE,
         "evaluate.py": EVALUATE,
         "recommend.py": RECOMMEND,
         "gain.txt": "0.01",
-        "source.csv": "user,item,1998-01-01\nuser,item,1998-02-01\n",
+        "source.csv": "user,item,1998-01-01\n" * 7 + "user,item,1998-02-01\n",
     }
     project = new_project(folder, CYCLE_YAML, **files)
     set_param(project, "source: movielens-100k", "source: files")
     set_param(project, "interactions: null", "interactions: source.csv")
+    set_param(project, "min_new_rows: 500", "min_new_rows: 1")
     git(project, "commit", "-q", "-a", "-m", "Bring own data")
     return project
 

@@ -58,9 +58,9 @@ class Case:
 def decide_retraining(drift: Any, registry: Any, manifest: Any, settings: DecideRetraining) -> dict[str, Any]:
     """The decision as a dictionary ready for JSON. Never raises, whatever the first three arguments hold.
 
-    Read are: of `drift` outcome, as_of, champion, drift, signals, current.to, rows_since_fit_end and
-    rows_fitted; of `registry` champion, versions (version, as_of) and trainings, oldest first (as_of, mode,
-    rows, training.seconds); of `manifest` as_of and rows.kept.
+    Read are: of `drift` outcome, as_of, champion, drift, signals, the last window's (or current's) `to`,
+    rows_since_fit_end and rows_fitted; of `registry` champion, versions (version, as_of) and trainings,
+    oldest first (as_of, mode, rows, training.seconds); of `manifest` as_of and rows.kept.
     """
     unusable = _unusable(drift, registry, manifest)
     if unusable:
@@ -218,7 +218,7 @@ def _evidence(case: Case, settings: DecideRetraining) -> list[Reason]:
 def _seen(case: Case, settings: DecideRetraining, name: str, signal: Any, mode: str) -> Reason:
     """The reason of a drifted signal; it calls for nothing if the last training has seen its window."""
     text, calls = string(signal, "text") or f"{name} drifted", None if mode == "ignore" else mode
-    to = moment(get(case.drift, "current", "to"))
+    to = _window_end(case.drift)
     if calls is None:
         text += " (the policy ignores it)"
     elif to is not None and case.known_until is not None and to <= case.known_until:
@@ -233,10 +233,17 @@ def _seen(case: Case, settings: DecideRetraining, name: str, signal: Any, mode: 
     )
 
 
+def _window_end(drift: dict[str, Any]) -> datetime | None:
+    """When the newest window closed; where none is named, the last of the current rows."""
+    windows = drift.get("windows")
+    newest = windows[-1] if isinstance(windows, list) and windows else None
+    return moment(get(newest, "to")) or moment(get(drift, "current", "to"))
+
+
 def _quality(case: Case, settings: DecideRetraining, signal: Any) -> Reason:
     """The quality signal; it calls for nothing before the labels of its window are in."""
     reason = _seen(case, settings, QUALITY, signal, settings.quality_drop)
-    to = moment(get(case.drift, "current", "to"))
+    to = _window_end(case.drift)
     if settings.label_delay_days and (to is None or case.now - to < timedelta(settings.label_delay_days)):
         late = f"labels of that window are complete after {settings.label_delay_days:g} days, so not yet"
         return reason | {"text": f"{reason['text']} ({late})", "calls": None}

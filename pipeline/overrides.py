@@ -1,0 +1,80 @@
+"""A key of params.yaml with another value for one run, put back afterwards, whatever happens.
+
+dvc reads parameters from that file alone, and a promotion inside the run snapshots it as it was used. Only
+the key's line is changed, comments stay. What it was is noted down first: if the process is killed, the next
+cycle puts it back, unless the file was edited meanwhile.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import ConfigError
+from pipeline.params import Params
+
+NOTES = Path(".evergreen")
+AS_OF, REFRESH_OF = ("collect", "as_of"), ("finetune", "refresh_of")
+KEYS = (AS_OF, REFRESH_OF)
+"""Those that a run may set, in the order in which it does."""
+
+
+@contextmanager
+def overridden(root: Path, key: tuple[str, str], value: str | None) -> Iterator[None]:
+    """params.yaml says `value` for `key` = (section, name) inside, and what it said before afterwards."""
+    path = root / "params.yaml"
+    before = path.read_text(encoding="utf-8") if path.is_file() else ""
+    during = with_value(before, key, value)
+    _replace(_note(root, key), json.dumps({"before": before, "during": during}))
+    try:
+        _replace(path, during)
+        Params.load(path)
+        yield
+    finally:
+        _undo(root, key)
+
+
+def undo_all(root: Path) -> list[str]:
+    """Put back what a killed run left; the keys that could not be, as somebody edited the file since."""
+    return [".".join(key) for key in reversed(KEYS) if not _undo(root, key)]
+
+
+def with_value(text: str, key: tuple[str, str], value: str | None) -> str:
+    """params.yaml with another value for the key. Raises ConfigError if it has no such line."""
+    section_name, name = key
+    section = re.search(rf"^{section_name}:[^\n]*\n(?:[ \t#][^\n]*\n|\n)*", text + "\n", re.MULTILINE)
+    there = r"([ \t]*(?:\"[^\"\n]*\"|'[^'\n]*'|[^\s#]+))?"
+    line = section and re.search(rf"^([ \t]+{name}:){there}", section[0], re.MULTILINE)
+    if not section or not line:
+        remedy = f"add `{name}: null` to the section {section_name}"
+        raise ConfigError(f"params.yaml: {section_name}.{name}: no such line: {remedy}")
+    start, end = section.start() + line.start(), section.start() + line.end()
+    return f"{text[:start]}{line[1]} {json.dumps(value)}{text[end:]}"
+
+
+def _note(root: Path, key: tuple[str, str]) -> Path:
+    return root / NOTES / f"params-before-{key[1].replace('_', '-')}.json"
+
+
+def _undo(root: Path, key: tuple[str, str]) -> bool:
+    note, path = _note(root, key), root / "params.yaml"
+    if not note.is_file():
+        return True
+    noted: dict[str, Any] = json.loads(note.read_text(encoding="utf-8"))
+    found = path.read_text(encoding="utf-8")
+    if found == noted["during"]:
+        _replace(path, noted["before"])
+    note.unlink()
+    return found in (noted["during"], noted["before"])
+
+
+def _replace(path: Path, text: str) -> None:
+    path.parent.mkdir(exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
