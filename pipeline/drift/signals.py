@@ -42,7 +42,7 @@ SOFT = (
 NAMES = HARD + SOFT
 BINS = 50  # of values
 RARE_BLOCKS = 5  # an item in fewer blocks is counted among the rare ones
-LEAST_TEXTS = 100  # rows with a text of their own, a side, for a classifier of them
+LEAST_TEXTS, MOST_TEXTS = 100, 20_000  # rows with a text of their own, a side, for a classifier of them
 
 
 @dataclass(frozen=True)
@@ -271,9 +271,10 @@ def text(sides: Sides, vectors: np.ndarray | None, seed: int) -> Signal | str:
         channels.append(sides.mean(found, has))
         names.append("the items' texts")
     own = sides.rows[t.TEXT].fillna("").astype(str)
-    has = (own.str.strip() != "").to_numpy()
+    has = (own.str.strip() != "").to_numpy(dtype=bool)
+    has &= _few_users(sides, has, MOST_TEXTS)
     if min((has & side).sum() for side in (sides.current, ~sides.current)) >= LEAST_TEXTS:
-        document, distinct = pd.factorize(own)
+        document, distinct = pd.factorize(own.where(has, ""))
         drawn = texts.reduced(texts.words_to_vectors(list(distinct), seed))
         found = texts.ranks(drawn, document, sides.fold, sides.current, sides.weight * has)
         channels.append(sides.mean(found, has))
@@ -308,6 +309,18 @@ def embedding(sides: Sides, vectors: np.ndarray | None) -> Signal | str:
 def has_vector(vectors: np.ndarray) -> np.ndarray:
     """(items,) bool: not a zero row."""
     return np.asarray(vectors.any(axis=1), dtype=bool)
+
+
+def _few_users(sides: Sides, rows: np.ndarray, most: int) -> np.ndarray:
+    """(rows,) bool: users in the order of their hash, on each side as many as have `most` of these rows."""
+    order = np.argsort(user_hash(sides.users), kind="stable")
+    kept = np.zeros(len(rows), bool)
+    for side in (sides.current, ~sides.current):
+        counts = np.bincount(sides.user[rows & side], minlength=len(sides.users))
+        within = np.zeros(len(counts), bool)
+        within[order] = np.cumsum(counts[order]) <= most
+        kept |= side & within[sides.user]
+    return kept
 
 
 # Words and figures -----------------------------------------------------------------------------------------

@@ -5,11 +5,14 @@ In: a vector for every document (an item, or a row's own text), rows with their 
 folds by a fixed-salt hash, and each fold is scored by a linear discriminant fitted on the others (Fisher's,
 with a shrunken covariance). The difference of the two sides' mean ranks is the area under the ROC curve - 0.5
 (Mann & Whitney 1947). In a permutation test the ranks stay and users change sides; nothing is refitted.
-Without a language model, vectors are TF-IDF of hashed words and pairs of words, reduced by a singular value
+Without a language model, vectors are TF-IDF of words and pairs of words, reduced by a singular value
 decomposition.
 """
 
 from __future__ import annotations
+
+import re
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -20,8 +23,9 @@ from pipeline import tables as t
 FOLDS = 5
 WIDTH = 64  # dimensions that are kept of any vectors
 SHRINKAGE = 0.1  # towards the mean variance
-HASHES = 2**18
-MOST_CHARACTERS = 2000  # of a document
+POWERS = 2  # iterations of the decomposition
+MOST_CHARACTERS = 500  # of a document, read for its words
+_WORD = re.compile(r"\w+")
 
 
 def reduced(vectors: np.ndarray) -> np.ndarray:
@@ -34,21 +38,38 @@ def reduced(vectors: np.ndarray) -> np.ndarray:
     return centred @ axes[:, ::-1][:, :WIDTH]
 
 
-def words_to_vectors(texts: list[str], seed: int) -> np.ndarray:
-    """(texts, at most WIDTH) float64 of TF-IDF; a text without words is a zero row."""
-    from sklearn.decomposition import TruncatedSVD
-    from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
+def words_to_vectors(written: list[str], seed: int) -> np.ndarray:
+    """(texts, at most WIDTH) of TF-IDF; one without words, or with none that another has, is a zero row."""
+    counts = _word_counts(written)
+    if not counts.shape[1]:
+        return np.zeros((len(written), 1))
+    in_texts = counts.getnnz(axis=0)
+    counts.data = (1 + np.log(counts.data)) * (1 + np.log(len(written) / in_texts))[counts.indices]
+    length = np.sqrt(np.asarray(counts.multiply(counts).sum(axis=1)).ravel())
+    weighted = sp.diags(1 / np.where(length > 0, length, 1)) @ counts
+    return _projected(weighted.tocsr(), seed)
 
-    hashing = HashingVectorizer(n_features=HASHES, ngram_range=(1, 2), alternate_sign=False, norm=None)
-    counts = hashing.transform([text[:MOST_CHARACTERS] for text in texts])
-    used = np.flatnonzero(counts.getnnz(axis=0))
-    if not len(used) or counts.shape[0] < 2:
-        return np.zeros((len(texts), 1))
-    weighted = TfidfTransformer(sublinear_tf=True).fit_transform(counts[:, used])
-    width = min(WIDTH, min(weighted.shape) - 1)
-    if width < 1:
-        return weighted.toarray()
-    return TruncatedSVD(width, random_state=seed).fit_transform(weighted)
+
+def _word_counts(written: list[str]) -> sp.csr_matrix:
+    """(texts, words and pairs of words that at least two texts have)."""
+    words = [_WORD.findall(text[:MOST_CHARACTERS].lower()) for text in written]
+    words = [each + [f"{one} {two}" for one, two in pairwise(each)] for each in words]
+    place = np.repeat(np.arange(len(words)), [len(each) for each in words])
+    code, names = pd.factorize(np.array([word for each in words for word in each], dtype=object))
+    counts = sp.csr_matrix((np.ones(len(code)), (place, code)), shape=(len(written), len(names)))
+    return counts[:, np.flatnonzero(counts.getnnz(axis=0) > 1)]
+
+
+def _projected(matrix: sp.csr_matrix, seed: int) -> np.ndarray:
+    """Onto its WIDTH leading right singular vectors (Halko, Martinsson & Tropp 2011, algorithm 4.4)."""
+    width = min(WIDTH, *matrix.shape)
+    drawn = np.random.default_rng(seed).normal(size=(matrix.shape[1], min(width + 8, *matrix.shape)))
+    basis, _ = np.linalg.qr(matrix @ drawn)
+    for _ in range(POWERS):
+        other, _ = np.linalg.qr(matrix.T @ basis)
+        basis, _ = np.linalg.qr(matrix @ other)
+    left, size, _ = np.linalg.svd((matrix.T @ basis).T, full_matrices=False)
+    return (basis @ left[:, :width]) * size[:width]
 
 
 def item_texts(items: pd.DataFrame) -> list[str]:
