@@ -272,7 +272,7 @@ def text(sides: Sides, vectors: np.ndarray | None, seed: int) -> Signal | str:
         names.append("the items' texts")
     own = sides.rows[t.TEXT].fillna("").astype(str)
     has = (own.str.strip() != "").to_numpy(dtype=bool)
-    has &= _few_users(sides, has, MOST_TEXTS)
+    has = has & _few_users(sides, has, MOST_TEXTS)
     if min((has & side).sum() for side in (sides.current, ~sides.current)) >= LEAST_TEXTS:
         document, distinct = pd.factorize(own.where(has, ""))
         drawn = texts.reduced(texts.words_to_vectors(list(distinct), seed))
