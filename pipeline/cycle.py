@@ -57,7 +57,7 @@ LAST = "recommend"
 """The only stage behind the promotion."""
 OUTPUTS = ("data/", "models/", "reports/", "recommendations/")
 """Whatever else a stage depends on, a person changes."""
-MEANING = ("params.yaml: collect.source", "params.yaml: collect.files")
+MEANING = ("params.yaml: collect.source", "params.yaml: collect.files", "params.yaml: collect.sql")
 """Another source or other columns are other data, not more of it."""
 
 Stale = dict[str, list[str]]
@@ -121,8 +121,13 @@ def _cycle(root: Path) -> None:
 def news(stale: Stale) -> Stale:
     """The stale stages and what changed for each, but for what the cycle itself changes from run to run."""
     own = {str(CHAMPION), str(EXPORT), "params.yaml: " + ".".join(REFRESH_OF)}
+    sample = "params.yaml: detect_drift."  # how a model samples its time is no reason to train it anew
     left = {
-        stage: [path for path in changes if stage == LAST or path not in own]
+        stage: [
+            path
+            for path in changes
+            if stage == LAST or not (path in own or (stage == "finetune" and path.startswith(sample)))
+        ]
         for stage, changes in stale.items()
     }
     return {stage: changes for stage, changes in left.items() if changes}

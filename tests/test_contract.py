@@ -64,9 +64,10 @@ def test_a_stage_depends_on_its_own_section_and_the_seed_at_most(name: str) -> N
     assert {str(key).split(".")[0] for key in STAGES[name]["params"]} <= {name, "seed", *others}
 
 
-def test_finetune_lists_every_key_of_its_section() -> None:
-    listed = [key.removeprefix("finetune.") for key in STAGES["finetune"]["params"] if "finetune." in key]
-    assert listed == list(PARAMS["finetune"])
+@pytest.mark.parametrize("name", ["collect", "finetune"])
+def test_stages_whose_keys_matter_one_by_one_list_them_all(name: str) -> None:
+    listed = [key.removeprefix(f"{name}.") for key in STAGES[name]["params"] if f"{name}." in key]
+    assert listed == list(PARAMS[name])
 
 
 @every_stage

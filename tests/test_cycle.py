@@ -376,7 +376,7 @@ def test_what_the_cycle_changes_itself_is_nothing_new():
     stale = {
         "detect_drift": ["models/champion"],
         "decide_retraining": ["data/registry.json", "models/champion"],
-        "finetune": ["params.yaml: finetune.refresh_of"],
+        "finetune": ["params.yaml: finetune.refresh_of", "params.yaml: detect_drift.min_rows"],
         "evaluate": ["models/champion"],
         "recommend": ["models/champion"],
     }
