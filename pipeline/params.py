@@ -40,6 +40,17 @@ class Files(Section):
     """Our column name -> the file's name, or {constant: value}."""
 
 
+class Sql(Section):
+    """Queries name their columns like the contract's tables: SELECT customer AS user_id, ..."""
+
+    url: str | None
+    """SQLAlchemy's address of a database; ${NAME} is taken from the environment."""
+    interactions: str | None
+    """`:as_of` in it is collect.as_of; the end of time if that is null."""
+    items: str | None
+    users: str | None
+
+
 class Collect(Section):
     source: str
     """A module of pipeline/sources/, with - for _."""
@@ -52,6 +63,7 @@ class Collect(Section):
     sha256: str | None
     """movielens: checksum of the archive."""
     files: Files
+    sql: Sql
     max_rejected_share: Share
     """More bad rows than this fail the stage before anything is replaced."""
 
