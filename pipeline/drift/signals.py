@@ -265,30 +265,48 @@ def categories(sides: Sides, items: pd.DataFrame | None) -> Signal | str:
 
 def text(sides: Sides, vectors: np.ndarray | None, seed: int) -> Signal | str:
     """Texts of the rows' items (as `vectors`, in the order of item_ids) and the rows' own."""
-    channels, names = [], []
-    if vectors is not None and (has := has_vector(vectors)[sides.item]).any():
-        found = texts.ranks(texts.reduced(vectors), sides.item, sides.fold, sides.current, sides.weight)
-        channels.append(sides.mean(found, has))
-        names.append("the items' texts")
+    channels = {}
+    if vectors is not None:
+        channels["the items' texts"] = texts.reduced(vectors), sides.item, sides.weight
     own = sides.rows[t.TEXT].fillna("").astype(str)
     has = (own.str.strip() != "").to_numpy(dtype=bool)
     has = has & _few_users(sides, has, MOST_TEXTS)
     if min((has & side).sum() for side in (sides.current, ~sides.current)) >= LEAST_TEXTS:
         document, distinct = pd.factorize(own.where(has, ""))
         drawn = texts.reduced(texts.words_to_vectors(list(distinct), seed))
-        found = texts.ranks(drawn, document, sides.fold, sides.current, sides.weight * has)
-        channels.append(sides.mean(found, has))
-        names.append("the rows' texts")
-    if not channels:
+        channels["the rows' texts"] = drawn, document, sides.weight * has
+    found = {name: each for name, each in channels.items() if each[0].any()}
+    if not found:
         return "no texts"
+    areas = {name: _area(sides, *each) for name, each in found.items()}
+    parts = [_whitened_sums(sides, *each) for each in found.values()]
+    ends = np.cumsum([part.shape[1] for part in parts])
+
+    def statistic(reference: np.ndarray, current: np.ndarray) -> np.ndarray:
+        pairs = zip(*(np.split(side, ends[:-1], axis=1) for side in (reference, current)), strict=True)
+        return np.max([s.shift(*pair) for pair in pairs], axis=0)
 
     def judge(tested: s.Tested) -> Finding:
-        areas = 0.5 + s.mean_differences(tested.reference[None], tested.current[None])[0]
-        best = int(areas.argmax())
-        fact = f"A classifier tells {names[best]} from the reference's with {areas[best]:.2f} (guessing: .50)"
-        return Finding(tested.excess, tested.excess, fact)
+        best = max(areas, key=lambda name: areas[name])
+        fact = f"A classifier tells {best} from the reference's with {areas[best]:.2f} (guessing: .50)"
+        return Finding(areas[best] - 0.5, areas[best] - 0.5, fact)
 
-    return Signal("text", s.Part(np.concatenate(channels, axis=1), s.rise), judge)
+    return Signal("text", s.Part(np.concatenate(parts, axis=1), statistic), judge)
+
+
+def _area(sides: Sides, vectors: np.ndarray, document: np.ndarray, weight: np.ndarray) -> float:
+    """Under the ROC curve of the out-of-fold classifier, over rows whose document has a vector."""
+    weight = weight * has_vector(vectors)[document]
+    ranks = texts.ranks(vectors, document, sides.fold, sides.current, weight)
+    means = [s.weighted_mean(ranks[side], weight[side]) for side in (~sides.current, sides.current)]
+    return 0.5 + means[1] - means[0]
+
+
+def _whitened_sums(sides: Sides, vectors: np.ndarray, document: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """(blocks, d + 1): sums of whitened vectors, and the weight of rows that have one."""
+    counts = sides.sums(document, len(vectors), weight)
+    white = texts.whitened(vectors, np.asarray(counts.sum(axis=0)).ravel())
+    return np.asarray(counts @ np.concatenate([white, has_vector(vectors)[:, None]], axis=1))
 
 
 def embedding(sides: Sides, vectors: np.ndarray | None) -> Signal | str:

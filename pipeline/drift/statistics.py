@@ -161,6 +161,11 @@ def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
     )
 
 
+def weighted_mean(values: np.ndarray, weight: np.ndarray) -> float:
+    """0 where nothing weighs."""
+    return float(_ratio(values @ weight, weight.sum()))
+
+
 # Around the tests ------------------------------------------------------------------------------------------
 
 
