@@ -15,6 +15,7 @@ from pipeline.pages import finite, number, plain
 
 LEFT, RIGHT = 13.0, 99.0  # per cent: the plotting area of line and bar charts, tick labels to its left
 ROW, TOP, BOTTOM = 26, 12, 34  # pixels
+NAME_WIDTH, NAME_HEIGHT = 22.0, 13.0  # a dot's name: per cent, pixels
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,16 @@ class Series:
     low: Sequence[float | None] = field(default=())
     high: Sequence[float | None] = field(default=())
     kind: str = "challenger"
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A named point; it is left out if either number is missing. `kind` is a class of style.css."""
+
+    label: str
+    x: float | None
+    y: float | None
+    kind: str = "baseline"
 
 
 def ticks(low: float, high: float, count: int = 4) -> list[float]:
@@ -206,6 +217,50 @@ def _bar(one: Series, place: int, group: str, left: float, width: float, scale: 
         middle = left + width / 2
         parts.append(_line(middle, scale.at(low), middle, scale.at(high), "whisker"))
     return Markup('<g class="{}">{}</g>').format(one.kind, Markup("").join(parts))
+
+
+def scatter_chart(
+    dots: Sequence[Dot], line: Series | None = None, *, label: str, height: int = 300, x_label: str = ""
+) -> Markup:
+    """Named dots, and a line behind them. A name that would lie on another one moves down."""
+    known = [(finite(dot.x), finite(dot.y), dot) for dot in dots]
+    shown = sorted(
+        ((x, y, dot) for x, y, dot in known if x is not None and y is not None), key=lambda one: -one[1]
+    )
+    if not shown:
+        return Markup("")
+    behind = _points(line, 240) if line else Series("", ())
+    scale = _Scale([*(y for _, y, _ in shown), *(y or 0.0 for y in behind.y)], height - BOTTOM, TOP)
+    xs = [*(x for x, _, _ in shown), *behind.x]
+    last = ticks(min(xs), max(xs))
+    # The right quarter is for names.
+    across = _Across(last[0], last[-1] + (last[-1] - last[0]) / 3, 0)
+    parts = [_level(scale.at(tick), scale.text(tick)) for tick in scale.ticks]
+    if behind.y:
+        parts.append(_path(behind, scale, across, height))
+    taken: list[tuple[float, float]] = []
+    for x, y, dot in shown:
+        left, top = across.at(x), scale.at(y)
+        while any(
+            abs(left - other) < NAME_WIDTH and abs(top - above) < NAME_HEIGHT for other, above in taken
+        ):
+            top += 1
+        taken.append((left, top))
+        parts.append(_named_dot(dot, left, scale.at(y), top))
+    parts += [_below(across.at(x), height - 16, f"{x:g}") for x in last]
+    if x_label:
+        parts.append(_below((LEFT + RIGHT) / 2, height - 2, x_label))
+    return _svg(parts, height, label)
+
+
+def _named_dot(dot: Dot, left: float, at: float, name_at: float) -> Markup:
+    name = plain(dot.label, 30)
+    text = (
+        '<g class="{}"><title>{}: {} at {}</title><circle class="dot" cx="{:.2f}%" cy="{:.1f}" r="4.5"/>'
+        '<text class="name" x="{:.2f}%" y="{:.1f}" dx="9">{}</text></g>'
+    )
+    values = (dot.kind, name, number(dot.y), number(dot.x, 1), left, at, left, name_at + 4, name)
+    return Markup(text).format(*values)
 
 
 class _Scale:

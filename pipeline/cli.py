@@ -169,6 +169,38 @@ def drift(
         raise DataError(result["text"])
 
 
+@command(app, "backtest", "Which retraining policy would have paid on these data?")
+def backtest(
+    policies: Annotated[
+        Path | None, typer.Option(help="YAML: name -> {every: N} or keys of decide_retraining.")
+    ] = None,
+    windows: Annotated[int, typer.Option(help="Windows after the first part.")] = 8,
+    start: Annotated[float, typer.Option(help="Share of the rows that the first champion knows.")] = 0.3,
+    choose: Annotated[
+        bool, typer.Option("--choose", help="Also choose thresholds, on the first half of the windows.")
+    ] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Fine-tune at each training: hours instead of minutes.")
+    ] = False,
+    data: Data = None,
+    as_json: JSON = False,
+) -> None:
+    """Replays the data's own history under several retraining policies: reports/backtest.html and .json."""
+    from pipeline.backtest import command
+    from pipeline.params import Params
+    from pipeline.show import show_backtest
+
+    file, raw = policies and policies.absolute(), data and data.absolute()
+    root = project()
+    options = command.Options(windows=windows, start_share=start, policies=file, choose=choose, full=full)
+    found = command.backtest(raw or root / "data" / "raw", Params.load(root / "params.yaml"), options)
+    command.write(found, root / "reports")
+    if as_json:
+        _print_json(found)
+    else:
+        show_backtest(found)
+
+
 @command(app, "champion", "Put the champion's folder in place.")
 def champion(
     to: Annotated[Path | None, typer.Option(help="Another folder than models/champion.")] = None,

@@ -42,6 +42,31 @@ def show_results(root: Path) -> None:
             console.print(Text(f"{path:<32}{content}"))
 
 
+def show_backtest(found: dict[str, Any]) -> None:
+    """Policies, best first, and where the reports are."""
+    from pipeline.backtest.page import verdict
+
+    console = _console()
+    columns = ("policy", "nDCG@10", "kept gain", "2nd half", "trainings", "promoted", "seconds", "regret")
+    table = _table(columns, title=f"{len(found['windows'])} windows, {found.get('model')} scorer")
+    policies = found["policies"]
+    for name in sorted(policies, key=lambda name: -(policies[name]["mean"] or 0)):
+        row = policies[name]
+        half = row["parts"]["second_half"]["kept_gain"]
+        table.add_row(
+            name,
+            _number(row["mean"]),
+            *("–" if kept is None else f"{kept:.0%}" for kept in (row["kept_gain"], half)),
+            str(row["trainings"]),
+            str(row["promotions"]),
+            f"{row['seconds']:.1f}",
+            _number(row["regret"]),
+        )
+    console.print(table)
+    console.print(Text(f"{verdict(found)}."))
+    console.print(Text("reports/backtest.html           curves, decisions and reasons"))
+
+
 def _results(evaluation: dict[str, Any]) -> Table:
     models, paired = evaluation.get("models") or {}, evaluation.get("paired") or {}
     one = (models.get("challenger") or {}).get("all") or {}

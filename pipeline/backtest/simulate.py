@@ -181,12 +181,14 @@ def run(world: World, policies: Sequence[p.Policy]) -> Json:
         "second_half": range(windows // 2, windows),
     }
     quality = {name: np.array(window_quality(world, done.served)) for name, done in replays.items()}
-    matrix = _matrix(world)
+    models = _always(world)
+    matrix = _matrix(world, models)
     found: Json = {
         "windows": [window.describe() for window in world.timeline.windows],
         "policies": {name: _figures(done, quality, name, halves, matrix) for name, done in replays.items()},
     }
-    found["trained_before"] = matrix
+    found["trained_before"] = matrix.tolist()
+    found["best_in_hindsight"] = _frontier(models, matrix)
     if p.DEFAULT in replays:
         found["paired"] = {
             f"{p.DEFAULT} - {other}": {
@@ -204,16 +206,30 @@ def _told(world: World, policy: p.Policy) -> Replay:
     return replay(world, policy)
 
 
-def _matrix(world: World) -> list[list[float]]:
-    """(trained before, window) nDCG@10 of the models that every window's training makes, ungated."""
+def _always(world: World) -> list[Model]:
+    """The models that a training before every window makes, without a gate."""
+    first = world.model(0, FULL, "")
+    numbers = range(1, len(world.timeline.windows))
+    return [first, *(world.model(number, REFRESH, first.key) for number in numbers)]
+
+
+def _matrix(world: World, models: Sequence[Model]) -> np.ndarray:
+    """(trained before, window) nDCG@10; NaN below the diagonal."""
     windows = len(world.timeline.windows)
     matrix = np.full((windows, windows), np.nan)
-    for number in range(windows):
-        model = world.model(number, REFRESH, world.trainer.key(0, FULL, "")) if number else None
-        model = model or world.model(0, FULL, "")
-        later = window_quality(world, [model] * windows)
-        matrix[number, number:] = later[number:]
-    return matrix.tolist()
+    for number, model in enumerate(models):
+        matrix[number, number:] = window_quality(world, [model] * windows)[number:]
+    return matrix
+
+
+def _frontier(models: Sequence[Model], matrix: np.ndarray) -> list[Json]:
+    """For each number of trainings the best schedule in hindsight: nDCG@10 against seconds."""
+    rows = []
+    for trainings in range(len(matrix)):
+        mean, schedule = best_schedule(matrix, trainings)
+        spent = sum(models[number].seconds for number in schedule)
+        rows.append({"trainings": trainings, "mean": mean, "seconds": round(spent, 2), "before": schedule})
+    return rows
 
 
 def _figures(
@@ -221,7 +237,7 @@ def _figures(
     quality: dict[str, np.ndarray],
     name: str,
     halves: dict[str, range],
-    matrix: list[list[float]],
+    matrix: np.ndarray,
 ) -> Json:
     own, never, always = quality[name], quality[p.NEVER], quality[p.EVERY_WINDOW]
     parts = {
@@ -232,7 +248,7 @@ def _figures(
         }
         for part, numbers in halves.items()
     }
-    best, schedule = best_schedule(np.array(matrix), len(done.trained))
+    best, schedule = best_schedule(matrix, len(done.trained))
     return {
         "text": done.policy.text,
         "ndcg@10": own.tolist(),
@@ -246,3 +262,48 @@ def _figures(
         "parts": parts,
         "decisions": done.decisions,
     }
+
+
+# Choosing thresholds ---------------------------------------------------------------------------------------
+
+SHARES: tuple[float | None, ...] = (None, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75)
+ENOUGH = 0.9  # of the gain on the first half
+
+
+def choose(world: World) -> Json:
+    """Thresholds by the first half of the windows, and what they gave on the second.
+
+    Of all settings tried, those that keep ENOUGH of the gain on the first half; of these the one with
+    fewest trainings there, then the highest mean there. If none keeps so much, the highest mean.
+    """
+    windows = len(world.timeline.windows)
+    first, second = range(windows // 2), range(windows // 2, windows)
+    quality = {
+        name: np.array(window_quality(world, replay(world, policy).served))
+        for name, policy in ((p.NEVER, p.schedule(p.NEVER, "", ())), (p.EVERY_WINDOW, p.every("", 1)))
+    }
+
+    def kept(own: np.ndarray, part: range) -> float:
+        never, always = (quality[name][part].mean() for name in (p.NEVER, p.EVERY_WINDOW))
+        return kept_gain(float(own[part].mean()), float(never), float(always))
+
+    rows = []
+    for share, drift, drop in itertools.product(SHARES, ("ignore", REFRESH), ("ignore", REFRESH)):
+        changes = {"max_new_share": share, "drift": drift, "quality_drop": drop}
+        settings = world.params.decide_retraining.model_copy(update=changes)
+        done = replay(world, p.retraining("", "", settings))
+        own = np.array(window_quality(world, done.served))
+        row: Json = dict(changes)
+        for part, numbers in (("first_half", first), ("second_half", second)):
+            row[part] = {
+                "mean": float(own[numbers].mean()),
+                "kept_gain": kept(own, numbers),
+                "trainings": sum(model.number in numbers for model in done.trained),
+            }
+        rows.append(row)
+    enough = [row for row in rows if row["first_half"]["kept_gain"] >= ENOUGH]
+    if enough:
+        best = min(enough, key=lambda row: (row["first_half"]["trainings"], -row["first_half"]["mean"]))
+    else:
+        best = max(rows, key=lambda row: row["first_half"]["mean"])
+    return {"settings": best, "tried": rows}

@@ -170,15 +170,16 @@ def cut(time: np.ndarray, windows: int, start_share: float) -> list[int]:
 
 
 def _fit_stop(time: np.ndarray, start: int, held_back: float) -> int:
-    """Where the newest share of the rows before `start` begins, at a change of the timestamp."""
+    """Where the newest share of the rows before `start` begins: the nearest change of the timestamp."""
     known = time[time < start]
-    stop = int(known[round(len(known) * (1 - held_back)) - 1]) + 1 if len(known) > 1 else 0
-    if not known.size or stop <= known[0] or stop > known[-1]:
+    changes = np.flatnonzero(np.diff(known) > 0) + 1
+    if not len(changes):
         raise DataError(
             f"interactions: the {len(known)} rows before {moment(start).date()} cannot be split into rows to "
             "fit on and rows to compare with: collect more, or take a later start"
         )
-    return int(known[known >= stop][0])
+    nearest = np.abs(changes - len(known) * (1 - held_back)).argmin()
+    return int(known[changes[nearest]])
 
 
 def _windows(

@@ -101,7 +101,7 @@ class Model:
     features: list[str]
 
 
-@dataclass
+@dataclass(eq=False)
 class World:
     """A timeline, how to train on it, and everything already computed."""
 
