@@ -142,8 +142,9 @@ def _look(root: Path, stale: Stale, source_changed: bool) -> bool:
         _repro(root, "--force", "--single-item", "collect")
         stale = news(repro.status(root))
     decision = read_json(root / DECISION)
-    left_behind = any(stage in stale for stage in TRAIN) and get(decision, "champion") != _champion(root)
-    looks = any(stage in stale for stage in LOOK) or left_behind
+    moved = any(path.startswith("data/") for stage in TRAIN for path in stale.get(stage, []))
+    outdated = moved and get(decision, "champion") != _champion(root)  # e.g. rolled back since
+    looks = outdated or any(stage in stale for stage in LOOK)
     if looks:
         _repro(root, LOOK[-1])
         decision = read_json(root / DECISION)
