@@ -103,14 +103,14 @@ def _options(
     """Evergreen: a recommender that knows when it has gone stale."""
 
 
-@command(app, "cycle", "Collect, train, evaluate, promote, recommend.")
+@command(app, "cycle", "Collect, check for drift, train if due, promote.")
 def cycle(
     as_of: Annotated[
         str | None,
         typer.Option(help='Read the data as if it were this moment, e.g. "1998-03-01"; in this run only.'),
     ] = None,
 ) -> None:
-    """The loop once: collect if the source changed, train, evaluate, promote if allowed, recommend.
+    """The loop once: look for new data and drift, train if it is time, promote if allowed, recommend.
 
     With nothing new it says so and runs no stage.
     """
