@@ -247,8 +247,9 @@ class Measured:
     def difference(self, one: str, other: str, mask: np.ndarray, by_items: bool = False) -> Figures:
         """users, points, the two means, and one - other with its 95 % interval and standard error.
 
-        Users are redrawn, both models by the same draws; `by_items` takes the error of redrawn target items
-        where that is the larger one.
+        Users are redrawn, both models by the same draws. A user counts as the square root of its points: one
+        with a single point says little, and a plain mean over users, full of such, has twice the error.
+        `by_items` takes the error of redrawn target items where that is the larger one.
         """
         points, head = self.question.points, self.question.columns.index(HEADLINE)
         values = np.stack([self.accuracy[name][mask, head] for name in (one, other)], axis=1)
@@ -256,15 +257,15 @@ class Measured:
         if not len(user):
             nan = float("nan")
             return {"users": 0, "points": 0, one: nan, other: nan, **_pair(nan, nan, nan), "error": nan}
-        means = m.group_means(values, user)
-        drawn = m.user_bootstrap(means, *settings)
-        gap = drawn[:, 0] - drawn[:, 1]
+        means, weight = m.group_means(values, user), np.sqrt(np.unique(user, return_counts=True)[1])[:, None]
+        drawn = m.user_bootstrap(np.hstack([means * weight, weight]), *settings)
+        gap = (drawn[:, 0] - drawn[:, 1]) / drawn[:, 2]
         (low,), (high,) = m.interval(gap[:, None])
         error = float(gap.std())
         if by_items:
             redrawn = m.item_bootstrap(values, user, points.target[mask], *settings)
             error = max(error, float((redrawn[:, 0] - redrawn[:, 1]).std()))
-        ours, theirs = means.mean(axis=0)
+        ours, theirs = (means * weight).sum(axis=0) / weight.sum()
         found = {"users": len(means), "points": len(user), one: ours, other: theirs}
         return found | _pair(ours - theirs, low, high) | {"error": error}
 

@@ -50,12 +50,12 @@ class Case:
 
     @property
     def pair(self) -> Interval | None:
-        """Of challenger - champion."""
-        return interval(get(self.evaluation, "paired", CHAMPION))
+        """Of challenger - champion, users weighted by the square root of their points."""
+        return interval(get(self.comparison, "slices", EVERYWHERE))
 
     @property
     def base(self) -> float | None:
-        """The champion's nDCG@10 at the compared points."""
+        """The champion's nDCG@10 at the compared points, weighted alike."""
         value = number(get(self.comparison, "slices", EVERYWHERE, CHAMPION))
         return value if value is not None and value >= 0 else None
 
@@ -103,6 +103,7 @@ def against_champion(case: Case) -> list[Check]:
         "points": _points,
         "beats_champion": _beats_champion,
         "min_gain": _min_gain,
+        "headline": _headline,
         "slices": _slices,
         "coverage": _coverage,
         "popularity": _popularity,
@@ -154,7 +155,7 @@ def _enough(case: Case, name: str, limit: int) -> Check:
 
 def _beats_champion(case: Case) -> Check:
     if case.pair is None or case.base is None:
-        return checked("beats_champion", False, None, None, unusable(case, CHAMPION))
+        return checked("beats_champion", False, None, None, "no usable comparison with the champion")
     _, low, _ = case.pair
     limit = 0.0 - case.settings.tolerance * case.base
     passed = low > limit
@@ -166,12 +167,22 @@ def _beats_champion(case: Case) -> Check:
 
 def _min_gain(case: Case) -> Check:
     if case.pair is None or case.base is None:
-        return checked("min_gain", False, None, None, unusable(case, CHAMPION))
+        return checked("min_gain", False, None, None, "no usable comparison with the champion")
     gain, limit = case.pair[0], case.settings.min_gain * case.base
     share = f" ({gain / case.base:+.1%} of the champion's)" if case.base else ""
     passed = gain > limit
     text = f"nDCG@10 {gain:+.4f}{share}, {'more' if passed else 'not more'} than the least gain {limit:+.4f}"
     return checked("min_gain", passed, gain, limit, text)
+
+
+def _headline(case: Case) -> Check:
+    """The reported difference, where every user counts alike, must at least not be surely a loss."""
+    pair = interval(get(case.evaluation, "paired", CHAMPION))
+    if pair is None:
+        return checked("headline", False, None, 0.0, unusable(case, CHAMPION))
+    passed = pair[2] >= 0
+    text = f"every user alike, {figures(pair)} against champion"
+    return checked("headline", passed, pair[2], 0.0, text if passed else f"{text}: surely below 0")
 
 
 def _slices(case: Case) -> Check:

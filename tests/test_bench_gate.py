@@ -85,7 +85,7 @@ def test_a_model_against_itself_gains_nothing(court: gate.Court) -> None:
     verdict = court.judge(listed, listed)
     assert verdict["gain"] == 0
     assert not verdict["promote"]
-    assert {"beats_champion", "min_gain"} <= {c["name"] for c in verdict["checks"] if not c["passed"]}
+    assert "min_gain" in {c["name"] for c in verdict["checks"] if not c["passed"]}
 
 
 def test_interval_of_a_share() -> None:

@@ -207,15 +207,18 @@ def test_comparison_by_hand() -> None:
     models = {CHALLENGER: GOOD, "champion": POOR, "recent_popularity": none}
     found = Measured.of(question(), models).comparison()
     assert (found["users"], found["points"]) == (4, 5)
-    ours, theirs = ((1 + second) / 2 + second + 1 + 0) / 4, second / 4
+    # Users u, x, y, z with 2, 1, 1, 1 points. Only y gets anything from the champion.
+    weights = np.sqrt([2, 1, 1, 1])
+    ours = weights @ [(1 + second) / 2, second, 1, 0] / weights.sum()
+    theirs = second / weights.sum()
     everywhere = found["slices"]["all"]
     assert everywhere[CHALLENGER] == pytest.approx(ours)
     assert everywhere["champion"] == pytest.approx(theirs)
     assert everywhere["ndcg@10"] == pytest.approx(ours - theirs)
     assert everywhere["low"] <= everywhere["ndcg@10"] <= everywhere["high"]
-    # Differences of the users: u (1 + s) / 2, x s, y 1 - s, z 0. Error of their mean: deviation / sqrt(4).
-    differences = [(1 + second) / 2, second, 1 - second, 0]
-    assert everywhere["error"] == pytest.approx(np.std(differences) / 2, rel=0.2)
+    # Linearised: the error of a ratio of sums is the root of the summed squared residuals over the weights.
+    residuals = weights * (np.array([(1 + second) / 2, second, 1 - second, 0]) - (ours - theirs))
+    assert everywhere["error"] == pytest.approx(np.linalg.norm(residuals) / weights.sum(), rel=0.2)
     assert found["champion_over"]["recent_popularity"]["ndcg@10"] == pytest.approx(theirs)
     assert found["champion"]["coverage@10"] == pytest.approx(8 / 8)
     assert found["slices"]["warm"]["users"] == 1

@@ -6,6 +6,7 @@ import math
 import pytest
 from gate_by_hand import (
     SETTINGS,
+    against_champion,
     challenger,
     champion,
     evaluation,
@@ -37,7 +38,7 @@ def check(verdict, name):
 
 
 def test_a_lower_end_within_the_tolerance_passes_if_the_mean_is_a_gain():
-    verdict = verdict_on(evaluation(champion=pair(0.005, -0.0499, 0.06)))
+    verdict = verdict_on(against_champion(0.005, -0.0499, 0.06))
     assert failed(verdict) == []
     assert check(verdict, "beats_champion")["limit"] == -0.05
     assert check(verdict, "min_gain")["limit"] == pytest.approx(0.004)
@@ -45,25 +46,31 @@ def test_a_lower_end_within_the_tolerance_passes_if_the_mean_is_a_gain():
 
 
 def test_a_lower_end_at_the_tolerance_fails():
-    verdict = verdict_on(evaluation(champion=pair(0.01, -0.05, 0.07)))
+    verdict = verdict_on(against_champion(0.01, -0.05, 0.07))
     assert failed(verdict) == ["beats_champion"]
     assert "not surely above -0.05" in sentence(verdict)
 
 
 def test_a_sure_but_small_gain_fails():
-    assert failed(verdict_on(evaluation(champion=pair(0.004, 0.003, 0.005)))) == ["min_gain"]
+    assert failed(verdict_on(against_champion(0.004, 0.003, 0.005))) == ["min_gain"]
 
 
 def test_without_tolerance_the_lower_end_must_be_above_zero():
-    equal = evaluation(champion=pair(0.01, 0.0, 0.02))
+    equal = against_champion(0.01, 0.0, 0.02)
     assert failed(verdict_on(equal, tolerance=0.0)) == ["beats_champion"]
 
 
 def test_a_champion_at_zero_asks_for_a_gain_above_zero():
-    nothing = spoilt(evaluation(), "comparison", "slices", "all", to=slice_of(0.0, 0.01, 0.004))
-    assert failed(verdict_on(nothing)) == []
-    none = spoilt(nothing, "paired", "champion", to=pair(0.0, 0.0, 0.0))
+    assert failed(verdict_on(against_champion(0.01, 0.002, 0.018, base=0.0))) == []
+    none = against_champion(0.0, 0.0, 0.0, base=0.0)
     assert failed(verdict_on(none)) == ["beats_champion", "min_gain"]
+
+
+def test_what_is_reported_must_not_be_surely_a_loss():
+    verdict = verdict_on(evaluation(champion=pair(-0.01, -0.02, -0.0001)))
+    assert failed(verdict) == ["headline"]
+    assert check(verdict, "headline")["text"].endswith("against champion: surely below 0")
+    assert failed(verdict_on(evaluation(champion=pair(-0.01, -0.02, 0.0)))) == []
 
 
 # Comparable
@@ -107,7 +114,7 @@ def test_an_unread_champion_gives_way_where_the_params_name_it():
 
 
 def test_replace_unread_is_no_pardon_for_a_champion_that_was_compared():
-    worse = evaluation(champion=pair(-0.05, -0.06, -0.04))
+    worse = against_champion(-0.05, -0.06, -0.04)
     assert failed(verdict_on(worse, replace_unread="v1.0.0")) == ["beats_champion", "min_gain"]
 
 
@@ -245,9 +252,12 @@ BY_CHECK = {
     ("comparison", "slices", "cold_items", "error"): ["slices"],
     ("comparison", "slices", "cold_users", "champion"): ["slices"],
     ("comparison", "slices", "cold_users", "ndcg@10"): ["slices"],
-    ("paired", "champion", "ndcg@10"): ["beats_champion", "min_gain"],
-    ("paired", "champion", "low"): ["beats_champion", "min_gain"],
-    ("paired", "champion", "high"): ["beats_champion", "min_gain"],
+    ("comparison", "slices", "all", "ndcg@10"): ["beats_champion", "min_gain"],
+    ("comparison", "slices", "all", "low"): ["beats_champion", "min_gain"],
+    ("comparison", "slices", "all", "high"): ["beats_champion", "min_gain"],
+    ("paired", "champion", "ndcg@10"): ["headline"],
+    ("paired", "champion", "low"): ["headline"],
+    ("paired", "champion", "high"): ["headline"],
     ("ms_per_list", "challenger"): ["latency"],
 }
 

@@ -273,7 +273,7 @@ models = {"challenger": {"all": every}} | {name: {"all": every | {"ndcg@10": 0.0
 report = {"as_of": fit_end, "fit_end": fit_end, "models": models, "paired": {name: pair for name in names}}
 report |= {"points_after": fit_end, "ms_per_list": {"challenger": 1.0}}
 if "champion" in names:
-    slice = {"users": 50, "points": 500, "champion": 0.05, "error": 0.01, "ndcg@10": gain + 0.01}
+    slice = pair | {"users": 50, "points": 500, "champion": 0.05, "error": 0.01}
     beside = {"coverage@10": 0.5, "popularity_percentile@10": 0.9}
     slices = {name: slice for name in ("all", "cold_items", "cold_users")}
     report["comparison"] = {"users": 50, "points": 500, "slices": slices}

@@ -14,7 +14,9 @@ Shares are of the champion's own figure, so that they mean the same on any data.
 - users, points: at least min_users and min_points of them;
 - beats_champion: the interval's lower end is above -tolerance; min_gain: the mean is above it. The interval
   is about the luck of who was tested; min_gain, about that of the training: another seed or sample of the
-  same data makes a model that is surely a little better or worse, and no news;
+  same data makes a model that is surely a little better or worse, and no news. Here users are weighted by
+  the square root of their points, which halves the error; headline: the reported difference, where every
+  user counts alike, is not surely a loss;
 - slices: none of at least min_users loses more than slice_guard by an interval below 0. That interval is as
   much wider as there are slices (Bonferroni: .05 / slices, normal approximation), else one slice in forty
   would block by chance;
