@@ -113,8 +113,8 @@ def _verdict(
         return f"changed, but not in the window before ({_in_words(before)}): not confirmed"
     if name == "schema":
         return "no drift"
-    sure = outcome.p_value is not None and outcome.p_value <= settings.alpha
-    return "no drift: the change is below the floor" if sure else "no drift: it may be chance"
+    large = outcome.floor is not None and outcome.finding and outcome.finding.effect >= outcome.floor
+    return "no drift: it may be chance" if large else "no drift: the change is below the floor"
 
 
 def not_tested(reason: str) -> Outcome:

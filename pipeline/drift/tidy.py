@@ -54,3 +54,14 @@ def not_emptied(reference: pd.DataFrame, current: pd.DataFrame) -> None:
                 f"current: column {name}: every cell is empty, in the reference "
                 f"{percent(reference[name].notna().mean())} are filled"
             )
+
+
+def kind(column: pd.Series) -> str | None:
+    """Coarsely what a column holds: integers become floats where a cell is empty. None: nothing."""
+    if column.isna().all():
+        return None
+    if pd.api.types.is_numeric_dtype(column.dtype):
+        return "numbers"
+    if pd.api.types.is_datetime64_any_dtype(column.dtype):
+        return "times"
+    return "texts" if pd.api.types.is_string_dtype(column.dtype) else "other things"
