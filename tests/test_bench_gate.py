@@ -36,10 +36,20 @@ def test_every_case_is_judged_by_the_gate(world: Path, monkeypatch: pytest.Monke
     found = gate.run(world / "prepared")
     json.dumps(found, allow_nan=False)
     counts = {name: row["verdicts"] for name, row in found["figures"].items()}
-    assert counts == {"another_seed": 6, "another_sample": 6, "half_of_the_users": 3, "half_of_the_rows": 3}
-    assert found["ratios"] == {"equal_promoted": 0.0, "better_promoted": 0.0}  # too few points to say
+    # Three models in a circle: each meets the two others.
+    assert counts == {
+        "another_seed": 12,
+        "another_sample": 12,
+        "half_of_the_rows": 6,
+        "another_sample_of_users": 12,
+        "half_of_the_users": 6,
+    }
+    assert set(found["ratios"].values()) == {0.0}  # too few points to say
     assert all("points 100%" in sentence for sentence in found["findings"])
     assert found["conditions"]["repeats"] == 3
+    monkeypatch.setattr(gate.Court, "lists", None)  # nothing is trained again
+    again = gate.run(world / "prepared")
+    assert again["figures"] == found["figures"]
 
 
 def test_raw_data_are_prepared_on_the_way(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,21 +78,22 @@ def test_samples_and_halves_are_of_train(court: gate.Court) -> None:
     log = court.prepared.log
     train = log.window == TRAIN
     users = len(np.unique(log.user[train & log.fit]))
-    for kind in (gate.FULL, gate.SAMPLE, gate.HALF_USERS, gate.HALF_ROWS):
+    for kind in gate.KINDS:
         rows = court.rows(kind, 0)
         assert rows.any()
         assert not (rows & ~train).any()
         assert (court.rows(kind, 0) == rows).all()
     half = court.rows(gate.HALF_USERS, 1)
     assert len(np.unique(log.user[half])) == users // 2
+    assert court.rows(gate.HALF, 1).sum() == (train & log.fit).sum() // 2
     assert (court.rows(gate.SAMPLE, 0) != court.rows(gate.SAMPLE, 1)).any()
     # Whole users: every row of one who was drawn.
     assert (half == (train & log.fit & np.isin(log.user, log.user[half]))).all()
 
 
 def test_a_model_against_itself_gains_nothing(court: gate.Court) -> None:
-    listed = court.lists(gate.FULL, 0)
-    verdict = court.judge(listed, listed)
+    model = court.judged(court.lists(court.rows(gate.FULL, 0), 0))
+    verdict = court.judge(model, model)
     assert verdict["gain"] == 0
     assert not verdict["promote"]
     assert "min_gain" in {c["name"] for c in verdict["checks"] if not c["passed"]}

@@ -3,40 +3,61 @@
 In: prepared data, or raw data that are prepared on the way. Out: shares of promotions, with intervals.
 Rule: models are trained in seconds (pipeline/backtest/fast.py) on the train window, ranked at the test points
 and judged by the real decide_promotion with the settings of params.yaml. Equals are two models of another
-seed, or of another sample of the same users (drawn with replacement); each pair is judged in both directions.
-Better ones know all of train, where the champion knows a random half of its users, or of its rows.
+seed, or of another sample of the same rows (drawn with replacement); each pair is judged in both directions.
+Better ones know all of train, where the champion knows a random half of its rows.
+The same by users is shown beside: who half of the users are decides how good a model is, so such equals are
+not quite equal, and such better ones not always better.
+Lists are kept in .evergreen/bench: killed and started again, it goes on.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+import pipeline
 from pipeline.backtest.fast import FastScorer, fit_fast
-from pipeline.baselines import ConstantScorer, popularity, train_rows
+from pipeline.baselines import ConstantScorer, popularity, recent_popularity, train_rows
 from pipeline.decisions import get
 from pipeline.errors import DataError
-from pipeline.figures import CHALLENGER, CHAMPION, HEADLINE, SIMPLE, Measured, Question, user_groups
-from pipeline.histories import Prepared, load_prepared
+from pipeline.figures import (
+    CHALLENGER,
+    CHAMPION,
+    HEADLINE,
+    SIMPLE,
+    Measured,
+    Question,
+    accuracy_columns,
+    beyond_columns,
+    user_groups,
+)
+from pipeline.histories import MICROSECONDS_A_DAY, Prepared, load_prepared
 from pipeline.params import Params
 from pipeline.ranking import popularity_order, rank_points
 from pipeline.stages.decide_promotion import decide_promotion
 from pipeline.stages.evaluate import as_json
+from pipeline.tables import renamed
 
-REPEATS = 40
-FULL, SAMPLE, HALF_USERS, HALF_ROWS = "full", "sample", "half_users", "half_rows"
+REPEATS, ROUND = 24, 5  # models a kind; how many of another kind, or its own, each meets
+FULL, SAMPLE, HALF, SAMPLE_USERS, HALF_USERS = "full", "sample", "half", "sample_users", "half_users"
+KINDS = (FULL, SAMPLE, HALF, SAMPLE_USERS, HALF_USERS)
 EQUAL = {"another_seed": FULL, "another_sample": SAMPLE}
-BETTER = {"half_of_the_users": HALF_USERS, "half_of_the_rows": HALF_ROWS}  # what the champion knows
+BETTER = {"half_of_the_rows": HALF}  # what the champion knows
+BY_USERS = {"another_sample_of_users": SAMPLE_USERS, "half_of_the_users": HALF_USERS}
+KEPT = Path(".evergreen/bench")
 FIT_END = "2000-01-01T00:00:00+00:00"  # the same for all: nobody is older, every point is new
+RECENT_SHARE = 0.02  # recent popularity decays by half over the newest share of the rows
 Z = 1.96
 
 Json = dict[str, Any]
@@ -48,10 +69,15 @@ def run(data: Path | None = None) -> Json:
     params = Params.load(Path("params.yaml"))
     prepared, vectors = load(data or Path("data/prepared"))
     court = Court.of(prepared, vectors, params)
-    verdicts: dict[str, list[Json]] = {name: [] for name in (*EQUAL, *BETTER)}
-    with tqdm(total=4 * REPEATS, desc="gate", unit="model", disable=None, leave=False) as bar:
-        for name, challenger, champion in pairs(court, lambda: bar.update()):
-            verdicts[name].append(court.judge(challenger, champion))
+    with tqdm(total=len(KINDS) * REPEATS, desc="gate", unit="model", disable=None, leave=False) as bar:
+        models: dict[str, list[Judged]] = {kind: [] for kind in KINDS}
+        for repeat in range(REPEATS):
+            for kind, found in models.items():
+                found.append(court.model(kind, repeat))
+                bar.update()
+    verdicts: dict[str, list[Json]] = {name: [] for name in (*EQUAL, *BETTER, *BY_USERS)}
+    for name, challenger, champion in pairs(models):
+        verdicts[name].append(court.judge(challenger, champion))
     return {
         "name": "gate",
         "conditions": court.conditions | {"repeats": REPEATS, "seconds": time.perf_counter() - begin},
@@ -59,6 +85,7 @@ def run(data: Path | None = None) -> Json:
         "ratios": {
             "equal_promoted": max(share(verdicts[name]) for name in EQUAL),
             "better_promoted": min(share(verdicts[name]) for name in BETTER),
+            **{f"{name}_promoted": share(verdicts[name]) for name in BY_USERS},
         },
         "findings": [findings(name, found) for name, found in verdicts.items()],
     }
@@ -81,19 +108,26 @@ def load(folder: Path) -> tuple[Prepared, np.ndarray | None]:
     return prepared, vectors if vectors is not None and len(vectors) == len(prepared.catalogue) else None
 
 
-def pairs(court: Court, tell: Any) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """(case, challenger's lists, champion's lists). Equals go round: each meets the next, as both."""
-    models: dict[str, list[np.ndarray]] = {kind: [] for kind in (FULL, SAMPLE, HALF_USERS, HALF_ROWS)}
-    for repeat in range(REPEATS):
-        for kind, listed in models.items():
-            listed.append(court.lists(kind, repeat))
-            tell()
-        for name, kind in BETTER.items():
-            yield name, models[FULL][-1], models[kind][-1]
-    for name, kind in EQUAL.items():
-        for one, other in zip(models[kind], [*models[kind][1:], models[kind][0]], strict=True):
-            yield name, one, other
-            yield name, other, one
+@dataclass(frozen=True)
+class Judged:
+    """A model's lists at the test points, and what Measured makes of them."""
+
+    listed: np.ndarray  # (points, 10)
+    accuracy: np.ndarray
+    beyond: dict[str, np.ndarray]
+
+
+def pairs(models: dict[str, list[Judged]]) -> Iterator[tuple[str, Judged, Judged]]:
+    """(case, challenger, champion). In a circle, each meets the next ROUND; equals in both directions."""
+    for name, kind in (EQUAL | BETTER | BY_USERS).items():
+        champions, equal = models[kind], kind in (*EQUAL.values(), SAMPLE_USERS)
+        challengers = champions if equal else models[FULL]
+        for place, challenger in enumerate(challengers):
+            for step in range(1, min(ROUND, len(champions) - 1) + 1):
+                champion = champions[(place + step) % len(champions)]
+                yield name, challenger, champion
+                if equal:
+                    yield name, champion, challenger
 
 
 @dataclass
@@ -104,9 +138,6 @@ class Court:
     vectors: np.ndarray | None
     params: Params
     question: Question
-    simple: dict[str, np.ndarray] = field(default_factory=dict)
-    seconds: float = 0.0  # of ranking
-    features: list[str] = field(default_factory=list)
 
     @classmethod
     def of(cls, prepared: Prepared, vectors: np.ndarray | None, params: Params) -> Court:
@@ -136,53 +167,85 @@ class Court:
             "settings": self.params.decide_promotion.model_dump(exclude={"approval", "replace_unread"}),
         }
 
+    @property
+    def folder(self) -> Path:
+        """Where lists are kept: named by the data, the seed, and the code that makes them."""
+        digest = hashlib.sha256(str(self.params.seed).encode())
+        log, test = self.prepared.log, self.prepared.test
+        arrays = [log.user, log.item, log.time, log.window, log.fit, log.positive, test.user, test.time]
+        for array in [*arrays, *([] if self.vectors is None else [self.vectors])]:
+            digest.update(np.ascontiguousarray(array).tobytes())
+        package = Path(pipeline.__path__[0])
+        for name in ("backtest/fast", "baselines", "content", "histories", "ranking", "bench/gate"):
+            digest.update((package / f"{name}.py").read_bytes())
+        return KEPT / f"gate-{digest.hexdigest()[:16]}"
+
     def rows(self, kind: str, repeat: int) -> np.ndarray:
         """(rows of the log,) what a model of this kind is trained on."""
         log, rows = self.prepared.log, train_rows(self.prepared.log)
-        generator = np.random.default_rng([self.params.seed, repeat, sum(map(ord, kind))])
+        generator = np.random.default_rng([self.params.seed, repeat, KINDS.index(kind)])
         if kind == FULL:
             return rows
-        if kind == HALF_ROWS:
-            return rows & (generator.permutation(len(rows)) % 2 == 0)
-        users = np.unique(log.user[rows])
-        drawn = generator.choice(users, len(users)) if kind == SAMPLE else generator.permutation(users)
-        return rows & np.isin(log.user, drawn if kind == SAMPLE else drawn[: len(users) // 2])
-
-    def lists(self, kind: str, repeat: int) -> np.ndarray:
-        """(points, 10) what a new model of this kind lists."""
-        scorer = fit_fast(
-            self.prepared.log,
-            self.rows(kind, repeat),
-            self.prepared.catalogue,
-            self.vectors,
-            self.params.seed + 1 + repeat,
+        by_users = kind in (SAMPLE_USERS, HALF_USERS)
+        units = np.unique(log.user[rows]) if by_users else np.flatnonzero(rows)
+        count = len(units)
+        drawn = (
+            generator.choice(units, count) if kind in (SAMPLE, SAMPLE_USERS) else generator.permutation(units)
         )
-        begin = time.perf_counter()
-        listed = self._rank(scorer)
-        self.seconds = time.perf_counter() - begin
-        self.features = list(scorer.weights)
-        if not self.simple:
-            recent = scorer.inputs.popularity[:, 1]
-            scores = dict(zip(SIMPLE, (self.question.popularity, recent), strict=True))
-            self.simple = {name: self._rank(ConstantScorer(name, of)) for name, of in scores.items()}
-        return listed
+        kept = drawn if kind in (SAMPLE, SAMPLE_USERS) else drawn[: count // 2]
+        return rows & np.isin(log.user if by_users else np.arange(len(log)), kept)
+
+    def model(self, kind: str, repeat: int) -> Judged:
+        """The lists of a new model of this kind, or of the one kept from an earlier run."""
+        file = self.folder / f"{kind}-{repeat}.npy"
+        if file.exists():
+            return self.judged(np.load(file))
+        listed = self.lists(self.rows(kind, repeat), self.params.seed + 1 + repeat)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with renamed(file) as temporary, temporary.open("wb") as out:
+            np.save(out, listed)
+        return self.judged(listed)
+
+    def lists(self, rows: np.ndarray, seed: int) -> np.ndarray:
+        """(points, 10) what a model trained on these rows lists."""
+        log, catalogue = self.prepared.log, self.prepared.catalogue
+        return self._rank(fit_fast(log, rows, catalogue, self.vectors, seed))
+
+    def judged(self, listed: np.ndarray) -> Judged:
+        return Judged(listed, accuracy_columns(self.question, listed), beyond_columns(self.question, listed))
+
+    @cached_property
+    def simple(self) -> dict[str, Judged]:
+        """The baselines of the gate."""
+        log, rows = self.prepared.log, train_rows(self.prepared.log)
+        newest = np.sort(log.time[rows])[::-1]
+        half_life = (newest[0] - newest[int(RECENT_SHARE * (len(newest) - 1))]) / MICROSECONDS_A_DAY
+        recent = recent_popularity(log, rows, len(self.prepared.catalogue), max(half_life, 1e-3))
+        scores = dict(zip(SIMPLE, (self.question.popularity, recent), strict=True))
+        return {name: self.judged(self._rank(ConstantScorer(name, of))) for name, of in scores.items()}
 
     def _rank(self, scorer: FastScorer | ConstantScorer) -> np.ndarray:
         question = self.question
         return rank_points(scorer, question.points, question.catalogue, question.order, question.k)[0]
 
-    def judge(self, challenger: np.ndarray, champion: np.ndarray) -> Json:
-        """The verdict, with the gain as a share of the champion's figure."""
-        measured = Measured.of(self.question, {CHALLENGER: challenger, CHAMPION: champion, **self.simple})
+    def judge(self, challenger: Judged, champion: Judged) -> Json:
+        """The verdict, with the gain as a share of the champion's figure. Features, latency and size pass."""
+        models = {CHALLENGER: challenger, CHAMPION: champion, **self.simple}
+        measured = Measured(
+            self.question,
+            {name: model.listed for name, model in models.items()},
+            {name: model.accuracy for name, model in models.items()},
+            {name: model.beyond for name, model in models.items()},
+        )
         comparison = measured.comparison()
         evaluation = {
             "fit_end": FIT_END,
             "points_after": FIT_END,
             "paired": measured.on(np.ones(len(self.question.points), bool))[1],
             "comparison": comparison,
-            "ms_per_list": {CHALLENGER: 1000 * self.seconds / max(len(self.question.points), 1)},
+            "ms_per_list": {CHALLENGER: 0.0},
         }
-        model = {"version": None, "fit_end": FIT_END, "features": self.features, "mib": 1.0}
+        model = {"version": None, "fit_end": FIT_END, "features": ["fast"], "mib": 0.0}
         verdict = decide_promotion(
             as_json(evaluation),
             model | {"artifact_hash": CHALLENGER},
