@@ -24,7 +24,7 @@ from pipeline.errors import ConfigError
 from pipeline.histories import MICROSECONDS_A_DAY
 from pipeline.params import Params
 from pipeline.stages.evaluate import as_json
-from pipeline.tables import renamed
+from pipeline.tables import read_parquet, renamed
 
 log = logging.getLogger(__name__)
 CACHE = Path(".evergreen/backtest")
@@ -74,7 +74,10 @@ def _trainer(
     raw: Path, known: timeline.Timeline, params: Params, options: Options, tell: Callable[[str], object]
 ) -> Trainer:
     if options.full:
-        raise ConfigError("--full: not there yet")
+        from pipeline.backtest.full import Full
+
+        models = CACHE / f"models-{world_key(known, params, 'full')}"
+        return Full(read_parquet(raw / "items.parquet", "items"), params, models)
     return Fast(text_vectors(known, params, CACHE, tell), params.seed)
 
 

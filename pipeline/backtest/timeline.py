@@ -178,7 +178,7 @@ def _fit_stop(time: np.ndarray, start: int, held_back: float) -> int:
             f"interactions: the {len(known)} rows before {moment(start).date()} cannot be split into rows to "
             "fit on and rows to compare with: collect more, or take a later start"
         )
-    nearest = np.abs(changes - len(known) * (1 - held_back)).argmin()
+    nearest = np.abs(changes - round(len(known) * (1 - held_back))).argmin()
     return int(known[changes[nearest]])
 
 
