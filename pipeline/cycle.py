@@ -261,6 +261,8 @@ def _promote(root: Path) -> bool:
         version = promote(root)
     except Refused as refused:
         say("promotion", str(refused))
+        for warning in get(read_json(root / VERDICT), "warnings") or []:
+            say("warning", str(warning))
         return False
     if version == before:
         say("promotion", f"nothing to do: the challenger is the champion, {version.name}")
