@@ -58,10 +58,8 @@ def test_the_standard_ones_are_the_contracts_and_two_controls() -> None:
     names = [policy.name for policy in p.standard(SETTINGS, 60)]
     contract = ["never", "every_window", "every_2nd", "max_age", "drift_only", "quality_only"]
     contract += ["evidently_defaults", "default"]
-    assert names == [*contract, "max_new_share", "every_window_ungated"]
-    assert [policy.name for policy in p.standard(SETTINGS, 60) if not policy.gated] == [
-        "every_window_ungated"
-    ]
+    assert names == [*contract, "max_new_share", "ungated"]
+    assert [policy.name for policy in p.standard(SETTINGS, 60) if not policy.gated] == ["ungated"]
 
 
 @pytest.mark.parametrize(

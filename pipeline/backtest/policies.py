@@ -23,6 +23,7 @@ from pipeline.stages.decide_retraining import decide_retraining
 Json = dict[str, Any]
 EVERY = "every"
 NEVER, EVERY_WINDOW, DEFAULT, CALENDAR = "never", "every_window", "default", "calendar"
+UNGATED = "ungated"
 NO_CALENDAR: Json = {"max_age_days": None, "max_new_share": None, "full_every": None}
 NO_DRIFT: Json = {"drift": "ignore", "quality_drop": "ignore"}
 UNRESTRAINED: Json = {
@@ -94,10 +95,10 @@ def standard(settings: DecideRetraining, calendar_days: float) -> list[Policy]:
         retraining(DEFAULT, "params.yaml: decide_retraining", settings),
     ]
     if share is not None:
-        text = f"when {share:.0%} more rows are there than the last training had: the default without drift"
+        text = f"when there are {share:.0%} more rows than the last training had: the default without drift"
         found.append(retraining("max_new_share", text, changed(NO_DRIFT)))
     ungated = "before every window, promoted without the gate"
-    found.append(Policy(f"{EVERY_WINDOW}_ungated", ungated, _at_every(1), gated=False))
+    found.append(Policy(UNGATED, ungated, _at_every(1), gated=False))
     return found
 
 
@@ -118,12 +119,12 @@ def retraining(name: str, text: str, settings: DecideRetraining) -> Policy:
 
 
 def every(name: str, step: int) -> Policy:
-    text = "before every window" if step == 1 else f"before every {step}. window"
+    text = "before every window" if step == 1 else f"before every window whose number {step} divides"
     return Policy(name, text, _at_every(step))
 
 
 def _at_every(step: int) -> Callable[[State], Json]:
-    return lambda state: decision(state.number % step == 0, f"a training before every {step}. window")
+    return lambda state: decision(state.number % step == 0, f"a training before one window in {step}")
 
 
 def schedule(name: str, text: str, numbers: Collection[int]) -> Policy:
