@@ -292,6 +292,8 @@ def user_means(world: Path, reports: Path, name: str) -> pd.Series:
 def test_points_are_new_to_both_models(world: Path, reports: Path, figures: dict[str, Any]) -> None:
     assert figures["points_after"] == FIT_END
     assert figures["not_comparable"] is None
+    assert set(figures["artifact_hash"]) == {"challenger", "champion"}
+    assert len(figures["artifact_hash"]["champion"]) == 64
     found, models = figures["comparison"], figures["models"]
     assert (found["points"], found["points_left_out"]) == (models["champion"]["all"]["points"], 0)
     assert list(found["slices"]) == SLICES
@@ -351,8 +353,10 @@ def test_a_champion_that_cannot_be_read_is_left_out(
     assert "comparison" not in found
     assert f"the champion is left out, {said}" in caplog.text
     settings = Params.load(world / "params.yaml").decide_promotion
-    model = {"fit_end": FIT_END, "artifact_hash": "c", "features": ["ease"], "mib": 1.0}
-    verdict = decide_promotion(found, model, model | {"artifact_hash": "a"}, settings)
+    hashes = found["artifact_hash"]
+    model = {"fit_end": FIT_END, "features": ["ease"], "mib": 1.0}
+    models = [model | {"artifact_hash": hashes[name]} for name in ("challenger", "champion")]
+    verdict = decide_promotion(found, *models, settings)
     text = next(check["text"] for check in verdict["checks"] if check["name"] == "comparable")
     assert text == f"not comparable with the champion: {said}"
 

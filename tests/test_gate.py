@@ -83,6 +83,16 @@ def test_points_must_be_later_than_both_models():
     assert check(verdict, "comparable")["limit"] == "1998-03-01T00:00:00+00:00"
 
 
+def test_an_evaluation_is_bound_to_the_models_that_it_names():
+    hashes = {"challenger": "c" * 64, "champion": "a" * 64}
+    assert failed(verdict_on(evaluation() | {"artifact_hash": hashes})) == []
+    other = evaluation() | {"artifact_hash": hashes | {"challenger": "d" * 64}}
+    assert failed(verdict_on(other)) == ["evaluation"]
+    other = evaluation() | {"artifact_hash": hashes | {"champion": "d" * 64}}
+    assert failed(verdict_on(other)) == ["comparable"]
+    assert "another champion was evaluated" in sentence(verdict_on(other))
+
+
 def test_too_few_users_or_points_are_not_comparable():
     few = spoilt(evaluation(), "comparison", "users", to=29)
     few = spoilt(few, "comparison", "points", to=99)

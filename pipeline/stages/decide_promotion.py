@@ -7,10 +7,11 @@ models/challenger and models/champion. Out: reports/promotion.json `{"promote", 
 
 Rule: promote if every check passes (those against the champion, latency and size are in pipeline/gate.py).
 Shares are of the champion's own figure, so that they mean the same on any data.
-- evaluation: it can be read and is of this challenger (same fit_end);
+- evaluation: it can be read and is of this challenger (same fit_end, and same hash if it names one);
 - is_champion: the challenger is not the champion itself (same hash);
 - fit_end: not older than the champion's, so that a late or repeated run never demotes a newer model;
-- comparable: this code can score with the champion, and only points later than both fit_ends were compared;
+- comparable: this code can score with the champion, it is the one that was evaluated, and only points later
+  than both fit_ends were compared;
 - users, points: at least min_users and min_points of them;
 - beats_champion: the interval's lower end is above -tolerance; min_gain: the mean is above it. The interval
   is about the luck of who was tested; min_gain, about that of the training: another seed or sample of the
@@ -122,6 +123,10 @@ def _evaluation(case: Case) -> Check:
         text = "the evaluation cannot be read"
     elif string(challenger, "artifact_hash") is None or own is None:
         text = "the challenger cannot be read"
+    elif (found := string(get(evaluation, "artifact_hash"), "challenger")) and found != string(
+        challenger, "artifact_hash"
+    ):
+        text = "the evaluation is of another model: run `dvc repro decide_promotion`"
     elif evaluated != own:
         text = f"the evaluation is of a model fitted to {value}, the challenger is fitted to {limit}"
     else:

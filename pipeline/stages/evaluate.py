@@ -356,7 +356,7 @@ def main(
         )
     known = facts(data, challenger, reports / "training", prepared)
     known["points_after"] = None if points_after is None else moment(points_after)
-    known["not_comparable"] = models.not_comparable
+    known |= {"not_comparable": models.not_comparable, "artifact_hash": models.hashes}
     figures = known | {"seed": settings.seed} | chosen(fitted, known["training"]) | result.figures
     for name, found in fitted.items():
         figures["seconds"][name] += found.seconds
@@ -370,6 +370,7 @@ class Models:
 
     scorers: dict[str, Scorer]
     cards: list[Json]  # of challenger and champion, so far as they are compared
+    hashes: dict[str, str]  # of challenger and champion: the gate asks whether these are still the models
     same: dict[str, str] = field(default_factory=dict)
     not_comparable: str | None = None  # why the champion is left out
 
@@ -381,26 +382,28 @@ def _load(
     from pipeline import recommender
 
     vectors = recommender.frozen_vectors(ablations, prepared.catalogue)
-    card = read_card(challenger)
+    card, hashes = read_card(challenger), {CHALLENGER: folder_hash(challenger)}
     with pinned(champion) as held:
         old = read_card(held) if has_model(held) else None
         if old is None:
-            return vectors, Models(recommender.load_scorers(challenger, ablations, held, prepared), [card])
-        twin = folder_hash(held) == folder_hash(challenger)
+            scorers = recommender.load_scorers(challenger, ablations, held, prepared)
+            return vectors, Models(scorers, [card], hashes)
+        hashes[CHAMPION] = folder_hash(held)
+        twin = hashes[CHAMPION] == hashes[CHALLENGER]
         if twin or (found := old.get("format")) != recommender.FORMAT:
             scorers = recommender.load_scorers(challenger, ablations, held / "none", prepared)
             if twin:
-                return vectors, Models(scorers, [card], {CHAMPION: CHALLENGER})
+                return vectors, Models(scorers, [card], hashes, {CHAMPION: CHALLENGER})
             text = f"its format is {found}, this code reads {recommender.FORMAT}"
-            return vectors, Models(scorers, [card], not_comparable=text)
+            return vectors, Models(scorers, [card], hashes, not_comparable=text)
         scorers = recommender.load_scorers(challenger, ablations, held, prepared)
     try:
         scorers[CHAMPION].score(prepared.test[:1])
     except KeyError as missing:
         del scorers[CHAMPION]
         text = f"its scorer was told {missing}, which this code does not compute"
-        return vectors, Models(scorers, [card], not_comparable=text)
-    return vectors, Models(scorers, [card, old])
+        return vectors, Models(scorers, [card], hashes, not_comparable=text)
+    return vectors, Models(scorers, [card, old], hashes)
 
 
 def write(figures: Json, lists: Lists, prepared: Prepared, scorer: Scorer, reports: Path) -> None:
