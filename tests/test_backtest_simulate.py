@@ -148,6 +148,7 @@ def test_thresholds_are_chosen_on_the_first_half_only(world: World, monkeypatch:
     # Window 0 is the first half: nothing can be gained there, so nothing is better than its mean.
     assert chosen["settings"]["first_half"]["trainings"] == 0
     assert len(chosen["tried"]) == 4 * len(simulate.SHARES)
+    assert "by which it was chosen" in page.render(simulate.run(world, standard()) | {"chosen": chosen})
 
 
 def test_the_page_shows_every_policy_and_escapes_the_data(world: World) -> None:

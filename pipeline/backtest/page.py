@@ -48,7 +48,7 @@ def render(found: Json) -> str:
         log=_log(policies),
         windows=windows,
         default=DEFAULT,
-        chosen=found.get("chosen"),
+        chosen=_chosen(found.get("chosen")),
     )
 
 
@@ -201,3 +201,31 @@ def _log(policies: Json) -> dict[str, list[dict[str, Any]]]:
         for name, each in policies.items()
         if each["decisions"]
     }
+
+
+def _chosen(chosen: Json | None) -> dict[str, Any] | None:
+    """What --choose found, as a sentence and a table."""
+    if not chosen:
+        return None
+    best = chosen["settings"]
+    first, second = best["first_half"], best["second_half"]
+    text = (
+        f"max_new_share {_share(best['max_new_share'])}, drift {best['drift']}, quality_drop "
+        f"{best['quality_drop']}: keeps {_share(first['kept_gain'])} of the gain with {first['trainings']} "
+        f"trainings on the first half, by which it was chosen, and {_share(second['kept_gain'])} with "
+        f"{second['trainings']} on the second, which had no say."
+    )
+    rows = [
+        (
+            _share(row["max_new_share"]),
+            row["drift"],
+            row["quality_drop"],
+            *(cell for part in ("first_half", "second_half") for cell in _half(row[part])),
+        )
+        for row in chosen["tried"]
+    ]
+    return {"text": text, "rows": rows}
+
+
+def _half(part: Json) -> tuple[str, str]:
+    return _share(part["kept_gain"]), str(part["trainings"])
