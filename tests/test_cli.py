@@ -94,6 +94,44 @@ def test_outside_of_a_project(run, tmp_path):
     assert err.startswith(f"error: {tmp_path}: neither here nor above are params.yaml and dvc.yaml")
 
 
+def test_record_from_the_command_line(run, trained):
+    toy.use_challenger(trained, 1)
+    assert run(trained, "registry", "record")[1] == "training 1: full: recorded\n"
+    assert run(trained, "registry", "record")[1] == "training 1: full: recorded already\n"
+    shutil.rmtree(trained / "models" / "challenger")
+    code, _, err = run(trained, "registry", "record")
+    assert (code, err.count("\n")) == (1, 1)
+    assert err.startswith("error: ")
+    assert "no model there: run `dvc repro finetune`" in err
+
+
+def test_no_champion_after_a_refusal_points_to_the_verdict(run, trained):
+    toy.use_challenger(trained, 1, promote=False)
+    code, _, err = run(trained, "recommend", "--user", "1")
+    assert code == 1
+    assert err == (
+        "error: models/champion: no champion here: `evergreen champion` gets it,"
+        " reports/promotion.json says why none was promoted\n"
+    )
+
+
+def test_results_name_no_lists_where_there_is_no_champion(trained, capsys):
+    from pipeline.show import show_results
+
+    (trained / "recommendations").mkdir()
+    (trained / "recommendations" / "top_k.parquet").touch()
+    toy.use_challenger(trained, 1)
+    show_results(trained)
+    shown = capsys.readouterr().out
+    assert shown.startswith("nothing was trained here yet, so there are no figures\n")
+    assert "reports/promotion.json" in shown
+    assert "top_k" not in shown
+    promote(trained)
+    put_champion(trained)
+    show_results(trained)
+    assert "the champion's lists for every user" in capsys.readouterr().out
+
+
 def test_registry_commands_from_a_subfolder(run, trained):
     folder = trained / "models" / "champion"
     assert run(folder, "registry", "list")[1].startswith("no version yet")

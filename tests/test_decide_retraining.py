@@ -334,7 +334,7 @@ def test_backfill_of_older_data_calls_for_nothing():
         (drift(outcome="no_champion", champion=None), "ok", MANIFEST, "about no champion, but v1.0.0"),
         (drift(), "none", MANIFEST, "is about v1.0.0, but there is no champion"),
         (
-            drift("volume", outcome="bad_input", text="current: no column value"),
+            drift("volume", outcome="bad_input", as_of=None, text="current: no column value"),
             "ok",
             MANIFEST,
             "the data cannot be checked for drift, mend them first: current: no column value",

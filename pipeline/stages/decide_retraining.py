@@ -133,6 +133,8 @@ def _mismatch(drift: dict[str, Any], registry: dict[str, Any], manifest: dict[st
             f"reports/drift.json is about {checked or 'no champion'}, but {own} is the champion:"
             " run `evergreen champion` and `dvc repro detect_drift`"
         )
+    if drift["outcome"] == "bad_input":
+        return None
     if now != then and (then is not None or own is not None):
         text = f"reports/drift.json is as of {iso(then)}, the data as of {iso(now)}"
         return f"{text}: run `dvc repro detect_drift`"
