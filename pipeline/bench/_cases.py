@@ -1,0 +1,189 @@
+"""Cases for the drift check whose answer is known: two windows that come from where the reference comes from.
+
+In: a folder like data/raw. Out: `Case`: a reference, current rows in which exactly two windows close, and a
+champion that was fitted on what came before. Rule: the users of one stretch of time are dealt into groups at
+random; the first is the reference, the second and third become the windows: their rows are moved later by
+whole weeks, so that the clock's hour and weekday stay. So nothing but chance tells the sides apart, and it is
+the chance of drawing users, not rows. `Shift`s (pipeline/bench/_shifts.py) then change both windows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pipeline import items as catalogue_of
+from pipeline import tables as t
+from pipeline.backtest.fast import FastScorer, fit_fast
+from pipeline.drift import texts
+from pipeline.drift import windows as w
+from pipeline.drift.champion import Champion, successes
+from pipeline.drift.reference import Reference
+from pipeline.errors import DataError
+from pipeline.histories import Catalogue, make_log
+from pipeline.params import DetectDrift, Params
+
+ANCHORS = (0.3, 0.4, 0.5, 0.6)  # shares of the rows that a champion knows
+SPARE = 1.15  # times the least rows and users, so that a random group rarely falls short
+WIDEST = 6  # times the fewest users: the longest stretch
+TRIES = 50
+WEEK = pd.Timedelta(days=7)
+
+Change = Callable[[pd.DataFrame, "World", np.random.Generator], tuple[pd.DataFrame, pd.DataFrame]]
+
+
+@dataclass(frozen=True)
+class Shift:
+    """`change`: rows of both windows -> the changed rows and the items table that goes with them."""
+
+    name: str
+    change: Change
+    needs: str | None = None  # a column of rows (value) or items (title) without which there is no such shift
+    sizes: tuple[int, int, int] = (1, 1, 1)  # of the groups
+    new_items: bool = False  # whom the champion cannot know
+    own_texts: bool = False  # rows of both sides say something
+
+
+@dataclass(frozen=True)
+class Case:
+    reference: Reference
+    current: pd.DataFrame
+    windows: tuple[pd.DataFrame, pd.DataFrame]
+    items: pd.DataFrame
+    settings: DetectDrift
+    champion: Champion | None
+
+
+@dataclass
+class World:
+    """All rows and items of a data set, and the champions fitted on its beginnings."""
+
+    rows: pd.DataFrame  # by time; with positive, user_since, item_since
+    items: pd.DataFrame
+    params: Params
+    catalogue: Catalogue
+    vectors: np.ndarray  # (items of the catalogue, d) of their words
+    users: np.ndarray
+    scorers: dict[float, FastScorer] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, folder: Path, params: Params) -> World:
+        """Raises DataError if the tables are not there."""
+        rows = t.read_parquet(folder / "interactions", "interactions")
+        items = t.read_parquet(folder / "items.parquet", "items")
+        return cls.of(rows, items, params)
+
+    @classmethod
+    def of(cls, rows: pd.DataFrame, items: pd.DataFrame, params: Params) -> World:
+        rows = rows.sort_values(t.TIME, kind="stable", ignore_index=True)[t.INTERACTIONS]
+        rows = w.with_since(rows.assign(positive=successes(rows, params.preprocess.positive)))
+        seen = rows.groupby(t.ITEM, as_index=False)[t.TIME].min()
+        table = catalogue_of.complete(items, seen.rename(columns={t.TIME: catalogue_of.FIRST_SEEN}))
+        catalogue = Catalogue.of(table)
+        vectors = texts.words_to_vectors(texts.item_texts(catalogue.items), params.seed)
+        users = np.unique(rows[t.USER].to_numpy(dtype=object))
+        return cls(rows, table, params, catalogue, vectors, users)
+
+    def case(self, number: int, shift: Shift | None = None) -> Case:
+        """The same number gives the same case. Raises DataError if the data are too small for any."""
+        generator = np.random.default_rng([self.params.seed, number])
+        anchor = ANCHORS[number % len(ANCHORS)]
+        sizes = shift.sizes if shift else (1, 1, 1)
+        known, groups = self._deal(anchor, sizes, generator)
+        days = (max(g[t.TIME].max() for g in groups) - known[t.TIME].iloc[-1]) / pd.Timedelta(days=1)
+        step = 2 * WEEK * math.ceil(1.05 * days / 7 + 1)
+        reference, items = groups[0], self.items
+        windows = pd.concat(
+            [later(each, step * place, known[t.TIME].iloc[-1]) for place, each in enumerate(groups[1:], 1)],
+            keys=[0, 1],
+            names=["window", None],
+        ).reset_index("window")
+        if shift is not None:
+            if shift.own_texts:
+                reference = reference.assign(**{t.TEXT: self.words(reference)})
+                windows = windows.assign(**{t.TEXT: self.words(windows)})
+            windows, items = shift.change(windows, self, generator)
+        windows = windows.assign(positive=successes(windows, self.params.preprocess.positive))
+        rows = windows.drop(columns="window").sort_values(t.TIME, kind="stable", ignore_index=True)
+        asked = None if shift and shift.new_items else self._champion(anchor, known, reference, rows)
+        closing = rows.tail(1).assign(**{t.TIME: rows[t.TIME].iloc[-1] + step})
+        return Case(
+            reference=Reference(w.as_window(reference).rows, {}),
+            current=pd.concat([rows, closing], ignore_index=True),
+            windows=tuple(windows[windows["window"] == place] for place in (0, 1)),
+            items=items,
+            settings=self.params.detect_drift.model_copy(update={"window_days": 1.01 * days}),
+            champion=asked,
+        )
+
+    def words(self, rows: pd.DataFrame) -> pd.Series:
+        """What someone might have typed to find the row's item: its title."""
+        titles = self.items.drop_duplicates(t.ITEM).set_index(t.ITEM)[t.TITLE]
+        return rows[t.ITEM].map(titles).astype("str").str.lower()
+
+    def _deal(
+        self, anchor: float, sizes: tuple[int, int, int], generator: np.random.Generator
+    ) -> tuple[pd.DataFrame, list[pd.DataFrame]]:
+        """(rows that the champion knows, the three groups of the stretch that follows)."""
+        settings, parts = self.params.detect_drift, sum(sizes)
+        at = self.rows[t.TIME].iloc[int(anchor * len(self.rows))]
+        known, after = self.rows[self.rows[t.TIME] < at], self.rows[self.rows[t.TIME] >= at]
+        met = (~after[t.USER].duplicated()).cumsum().to_numpy()
+        fewest = SPARE * parts * settings.min_users
+        wanted = fewest * math.exp(generator.uniform(0, math.log(WIDEST)))
+        least_rows = SPARE * parts * settings.min_rows
+        for _ in range(TRIES):
+            stop = max(int(np.searchsorted(met, min(wanted, met[-1]))) + 1, math.ceil(least_rows))
+            stretch = after[after[t.TIME] <= after[t.TIME].iloc[min(stop, len(after)) - 1]]
+            groups = _groups(stretch, sizes, generator)
+            if all(len(g) >= settings.min_rows and g[t.USER].nunique() >= settings.min_users for g in groups):
+                return known, groups
+            wanted, least_rows = 1.1 * wanted, 1.1 * least_rows
+        raise DataError(
+            f"interactions: after the first {100 * anchor:.0f} % of the rows there are not {parts} groups of "
+            f"{settings.min_users} users and {settings.min_rows} rows: take larger data, or smaller windows"
+        )
+
+    def _champion(
+        self, anchor: float, known: pd.DataFrame, reference: pd.DataFrame, rows: pd.DataFrame
+    ) -> Champion:
+        """Asked about its own test window, which is the reference's, and about the windows."""
+        everything = pd.concat([known, reference, rows], ignore_index=True)
+        users = np.unique(everything[t.USER].to_numpy(dtype=object))
+        log = make_log([everything.assign(fit=True)], self.catalogue, users)
+        fit_end = known[t.TIME].iloc[-1]
+        if anchor not in self.scorers:
+            fitted = log.time <= fit_end.value // 1000
+            self.scorers[anchor] = fit_fast(log, fitted, self.catalogue, None, self.params.seed)
+        return Champion(
+            scorer=self.scorers[anchor],
+            catalogue=self.catalogue,
+            log=log,
+            vectors=self.vectors,
+            fit_end=fit_end,
+            promoted_as_of=reference[t.TIME].max(),
+            version="bench",
+            max_points_per_user=self.params.preprocess.max_points_per_user,
+        )
+
+
+def _groups(
+    stretch: pd.DataFrame, sizes: tuple[int, int, int], generator: np.random.Generator
+) -> list[pd.DataFrame]:
+    code, users = pd.factorize(stretch[t.USER])
+    bounds = np.cumsum(sizes)[:-1] * len(users) // sum(sizes)
+    group = np.searchsorted(bounds, generator.permutation(len(users)), side="right")[code]
+    return [stretch[group == place].reset_index(drop=True) for place in range(len(sizes))]
+
+
+def later(rows: pd.DataFrame, step: pd.Timedelta, after: pd.Timestamp) -> pd.DataFrame:
+    """Moved by `step`; who was first met `after` that moment is met as much later."""
+    moved = {t.TIME: rows[t.TIME] + step}
+    for name in (w.USER_SINCE, w.ITEM_SINCE):
+        moved[name] = rows[name].where(rows[name] <= after, rows[name] + step)
+    return rows.assign(**moved)
