@@ -253,9 +253,9 @@ def export(root: Path, state: State) -> None:
     """Write data/registry.json if it would change: stages may depend on it."""
     text = json.dumps(exported(state), indent=2) + "\n"
     path = root / EXPORT
+    Git(root).overlook(str(EXPORT))  # every time: `dvc exp run` undoes it
     if path.is_file() and path.read_text(encoding="utf-8") == text:
         return
-    Git(root).overlook(str(EXPORT))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     temporary.write_text(text, encoding="utf-8")
