@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from pipeline import tables as t
-from pipeline.figures import slices
 from pipeline.histories import Catalogue, Points, Prepared
+from pipeline.slices import slices
 
 EXAMPLES, ITEMS, SALT = 10, 10, "evergreen.examples"
 

@@ -14,7 +14,7 @@ import pytest
 import tiny
 import toy_log
 
-from pipeline import figures as figures_module
+from pipeline import slices as slices_module
 from pipeline.baselines import ConstantScorer
 from pipeline.histories import Points, load_prepared
 from pipeline.params import Evaluate, Params
@@ -362,7 +362,7 @@ def test_a_champion_that_cannot_be_read_is_left_out(
 
 
 def test_users_groups_become_slices(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(figures_module, "GROUP_USERS", 2)
+    monkeypatch.setattr(slices_module, "GROUP_USERS", 2)
     people = pd.DataFrame({"user_id": [f"u{n:02}" for n in range(tiny.USERS)]})
     people["colour"] = ["red", "red", "red", "blue"] * (tiny.USERS // 4) + ["red"] * (tiny.USERS % 4)
     shutil.copytree(world / "prepared", tmp_path / "world" / "prepared")

@@ -9,13 +9,10 @@ from pipeline.figures import (
     CHALLENGER,
     Measured,
     Question,
-    by_history_length,
-    by_popularity_decile,
     on_offer_at,
-    slices,
-    user_groups,
 )
 from pipeline.histories import Prepared
+from pipeline.slices import by_history_length, by_popularity_decile, slices, user_groups
 
 ITEMS = list("abcdefgh")
 TRAIN = [("u", "a", 0.0), ("u", "b", 1.0), ("v", "a", 2.0), ("w", "c", 3.0)]

@@ -40,11 +40,11 @@ from pipeline.figures import (
     Question,
     accuracy_columns,
     beyond_columns,
-    user_groups,
 )
 from pipeline.histories import MICROSECONDS_A_DAY, Prepared, load_prepared
 from pipeline.params import Params
 from pipeline.ranking import popularity_order, rank_points
+from pipeline.slices import user_groups
 from pipeline.stages.decide_promotion import decide_promotion
 from pipeline.stages.evaluate import as_json
 from pipeline.tables import renamed

@@ -46,9 +46,6 @@ from pipeline.figures import (
     HEADLINE,
     Measured,
     Question,
-    by_history_length,
-    by_popularity_decile,
-    user_groups,
 )
 from pipeline.findings import difference, kind, ranked
 from pipeline.histories import Catalogue, Prepared, load_prepared
@@ -56,6 +53,7 @@ from pipeline.params import Evaluate, Params
 from pipeline.ranking import popularity_order, rank_points
 from pipeline.report import render
 from pipeline.run import run
+from pipeline.slices import by_history_length, by_popularity_decile, user_groups
 from pipeline.tuning import Fitted, fit_baselines
 
 log = logging.getLogger(__name__)
