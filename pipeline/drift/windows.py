@@ -109,7 +109,15 @@ def as_window(rows: pd.DataFrame) -> Window:
 
 def microseconds(times: pd.Series) -> np.ndarray:
     """(rows,) int64 since 1970."""
-    return pd.to_datetime(times, utc=True).astype(t.MOMENT).astype("int64").to_numpy()
+    return pd.to_datetime(times, utc=True, cache=False).astype(t.MOMENT).astype("int64").to_numpy()
+
+
+def a_day(day: np.ndarray, user: pd.Series, days: int) -> np.ndarray:
+    """(rows,) day of each row -> (days, 2) int64 rows and different users of the days 0 .. days - 1."""
+    kept = (day >= 0) & (day < days)
+    day, code = day[kept], pd.factorize(user)[0][kept]
+    visits = np.unique(code.astype(np.int64) * days + day) % max(days, 1)
+    return np.stack([np.bincount(each, minlength=days) for each in (day, visits)], axis=1)
 
 
 def _bounds(
