@@ -1,7 +1,8 @@
 """Cases for the drift check whose answer is known: two windows that come from where the reference comes from.
 
-In: a folder like data/raw. Out: `Case`: a reference, current rows in which exactly two windows close, and a
-champion that was fitted on what came before. Rule: the users of one stretch of time are dealt into groups at
+In: a folder like data/raw. Out: `Case`: a reference, current rows in which exactly two windows close, and where
+nothing was changed a champion that was fitted on what came before (with one, more signals can raise a false
+alarm; without one, a change has to be found in the rows). Rule: the users of one stretch of time are dealt into groups at
 random; the first is the reference, the second and third become the windows: their rows are moved later by
 whole weeks, so that the clock's hour and weekday stay. So nothing but chance tells the sides apart, and it is
 the chance of drawing users, not rows. `Shift`s (pipeline/bench/_shifts.py) then change both windows.
@@ -45,7 +46,6 @@ class Shift:
     change: Change
     needs: str | None = None  # a column of rows (value) or items (title) without which there is no such shift
     sizes: tuple[int, int, int] = (1, 1, 1)  # of the groups
-    new_items: bool = False  # whom the champion cannot know
     own_texts: bool = False  # rows of both sides say something
 
 
@@ -110,7 +110,7 @@ class World:
             windows, items = shift.change(windows, self, generator)
         windows = windows.assign(positive=successes(windows, self.params.preprocess.positive))
         rows = windows.drop(columns="window").sort_values(t.TIME, kind="stable", ignore_index=True)
-        asked = None if shift and shift.new_items else self._champion(anchor, known, reference, rows)
+        asked = self._champion(anchor, known, reference, rows) if shift is None else None
         closing = rows.tail(1).assign(**{t.TIME: rows[t.TIME].iloc[-1] + step})
         return Case(
             reference=Reference(w.as_window(reference).rows, {}),

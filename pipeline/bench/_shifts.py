@@ -103,7 +103,7 @@ def _some_users(rows: pd.DataFrame, share: float, generator: np.random.Generator
 
 
 SHIFTS = (
-    Shift("new_catalogue", new_catalogue, new_items=True),
+    Shift("new_catalogue", new_catalogue),
     Shift("taste_change", taste_change),
     Shift("doubled_volume", doubled_volume, sizes=(1, 2, 2)),
     Shift("other_language", other_language, needs=t.TITLE, own_texts=True),
