@@ -281,5 +281,6 @@ def test_daily_counts_are_of_whole_days_from_the_first_row() -> None:
     frame = d.rows(1)
     hours = [0, 1, 23.9, 24, 47, 71.7]  # the third day is nearly whole
     frame = frame.head(6).assign(timestamp=[d.START + pd.Timedelta(hours=hour) for hour in hours])
-    assert daily_counts(frame).tolist() == [3, 2, 1]
+    frame = frame.assign(user_id=list("aabcda"))
+    assert daily_counts(frame).tolist() == [[3, 2], [2, 2], [1, 1]]
     assert daily_counts(frame.head(2)).tolist() == []

@@ -191,22 +191,37 @@ class Tester:
         return o.Outcome(finding, None, None, bool(problems), finding.fact)
 
     def _volume(self, window: w.Window) -> o.Outcome:
-        """Rows a day, days being the blocks; a run of days varies more than as many random ones."""
-        daily, old = daily_counts(window.rows), self.reference.daily
+        """Rows and active users a day, days being the blocks; whichever of the two stands out more.
+
+        Both are measured by how much they vary from day to day, so that one test answers for both. A run of
+        days varies more than as many days drawn at random: the observed ratio is deflated by that.
+        """
+        new = daily_counts(window.rows)
+        old = self.reference.daily
         if old is None:
             old = daily_counts(self.reference.rows)
-        if not len(daily) or not len(old):
+        if not len(new) or not len(old):
             return o.not_tested("no whole day on a side")
-        counts = np.r_[old, daily]
+        counts = np.concatenate([old, new]).astype(float)
+        spread = np.maximum(counts.std(axis=0) / np.maximum(counts.mean(axis=0), 1e-12), 1e-12)
+        days = np.ones(len(counts))
+        columns = np.stack([counts[:, 0], days, counts[:, 1], days], axis=1)
+
+        def ratios(reference: np.ndarray, current: np.ndarray) -> np.ndarray:
+            pairs = [s.log_ratio(reference[:, i : i + 2], current[:, i : i + 2]) for i in (0, 2)]
+            return np.stack(pairs) / spread[:, None]
+
+        deflate = math.sqrt(max(s.inflation(old[:, i].astype(float), len(new)) for i in (0, 1)))
+        part = s.Part(columns, lambda one, other: ratios(one, other).max(axis=0), deflate)
         side = np.arange(len(counts)) >= len(old)
-        columns = np.stack([counts, np.ones(len(counts))], axis=1)
-        part = s.Part(columns, s.log_ratio, math.sqrt(s.inflation(old, len(daily))))
         seed = self.seed + _SEEDS["days"]
         tested = s.permutation_tests(side, {"volume": part}, self.settings.permutations, seed)["volume"]
-        means = old.mean(), daily.mean()
-        ratio = float((means[1] + 0.5 / len(daily)) / (means[0] + 0.5 / len(old)))
+        means = old.mean(axis=0), new.mean(axis=0)
+        most = int(ratios(tested.reference[None], tested.current[None])[:, 0].argmax())
+        ratio = float((means[1][most] + 0.5 / len(new)) / (means[0][most] + 0.5 / len(old)))
         fact = (
-            f"Rows a day: {means[1]:,.1f} over {len(daily)} days (reference {means[0]:,.1f} over {len(old)})"
+            f"Rows a day {means[1][0]:,.1f} over {len(new)} days (reference {means[0][0]:,.1f} over "
+            f"{len(old)}), active users a day {means[1][1]:,.1f} (reference {means[0][1]:,.1f})"
         )
         finding = g.Finding(ratio - 1, math.exp(abs(math.log(ratio))) - 1, fact)
         return self._outcome("volume", finding, tested.p_value)
@@ -235,11 +250,10 @@ class Tester:
 
 
 def daily_counts(rows: pd.DataFrame) -> np.ndarray:
-    """(days,) rows of every whole 24 hours from the first row on; a nearly whole last one counts."""
+    """(days, 2) rows and active users of whole 24 hours from the first row on; the last may be nearly whole."""
     time = w.microseconds(rows[t.TIME])
     days = int((time.max() - time.min()) / w.MICROSECONDS_A_DAY + 1 - LEAST_DAY)
-    place = (time - time.min()) // w.MICROSECONDS_A_DAY
-    return np.bincount(place[place < days], minlength=days).astype(float)
+    return w.a_day((time - time.min()) // w.MICROSECONDS_A_DAY, rows[t.USER], days)
 
 
 def _describe(reference: Reference) -> dict[str, Any]:

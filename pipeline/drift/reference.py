@@ -3,8 +3,8 @@
 In: all rows that the model may know (the interaction columns, `positive` and any others), its fit_end.
 Out: `interactions.parquet`: the rows of the newest windows up to fit_end, with `window` (0 is the oldest),
 `new_user` and `new_item`; above `reference_rows` rows, whole users drawn by a fixed-salt hash.
-`summary.json`: counts, and rows a day (of 24 hours, counted back from fit_end) for the volume, which a sample
-of users cannot tell.
+`summary.json`: counts, and rows and active users a day (of 24 hours, counted back from fit_end) for the
+volume, which a sample of users cannot tell.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ class Reference:
 
     @property
     def daily(self) -> np.ndarray | None:
-        """(days,) rows a day up to fit_end, oldest first; None if unknown."""
-        daily = self.summary.get("daily")
-        return None if daily is None else np.asarray(daily, dtype=float)
+        """(days, 2) rows and active users a day up to fit_end, oldest first; None if unknown."""
+        rows, users = self.summary.get("daily"), self.summary.get("daily_users")
+        return None if rows is None or users is None else np.array([rows, users], dtype=float).T
 
 
 def make(rows: pd.DataFrame, fit_end: str | pd.Timestamp, settings: Settings) -> Reference:
@@ -67,6 +67,7 @@ def make(rows: pd.DataFrame, fit_end: str | pd.Timestamp, settings: Settings) ->
     chosen = pd.concat(parts, ignore_index=True) if parts else rows.head(0)
     sample = sampled(chosen, settings.reference_rows)
     since = found[0].start if found else None
+    daily = _daily(rows, end, since)
     summary = {
         "format": FORMAT,
         "fit_end": end.isoformat(),
@@ -81,7 +82,8 @@ def make(rows: pd.DataFrame, fit_end: str | pd.Timestamp, settings: Settings) ->
             name: getattr(settings, name)
             for name in ("window_days", "min_rows", "min_users", "reference_windows", "reference_rows")
         },
-        "daily": _daily(w.microseconds(rows[t.TIME]), end, since),
+        "daily": daily[:, 0].tolist(),
+        "daily_users": daily[:, 1].tolist(),
     }
     return Reference(sample.drop(columns=[w.USER_SINCE, w.ITEM_SINCE], errors="ignore"), summary)
 
@@ -129,16 +131,16 @@ def user_hash(users: Any) -> np.ndarray:
     return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64)
 
 
-def _daily(time: np.ndarray, end: pd.Timestamp, since: pd.Timestamp | None) -> list[int]:
-    """Rows of each whole day back from `end`: as far as the windows reach, at least 180 where there are."""
-    if not len(time):
-        return []
-    last = end.value // 1000
+def _daily(rows: pd.DataFrame, end: pd.Timestamp, since: pd.Timestamp | None) -> np.ndarray:
+    """(days, 2) of each whole day back from `end`: as far as the windows reach, at least 180 if there are."""
+    if not len(rows):
+        return np.zeros((0, 2), np.int64)
+    time, last = w.microseconds(rows[t.TIME]), end.value // 1000
     age = (last - time) // w.MICROSECONDS_A_DAY
     whole = int((last - time.min()) // w.MICROSECONDS_A_DAY)
     reach = 0 if since is None else -(-(last - since.value // 1000) // w.MICROSECONDS_A_DAY)
     days = min(whole, max(LEAST_DAYS, int(reach)), MOST_DAYS)
-    return np.bincount(age[age < days], minlength=days)[::-1].astype(int).tolist()
+    return w.a_day(days - 1 - age, rows[t.USER], days)
 
 
 def _moment(moment: str | pd.Timestamp) -> pd.Timestamp:
