@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +24,11 @@ from pipeline.artifacts import (
 )
 from pipeline.errors import ArtifactError, ConfigError
 from pipeline.git import Git
-from pipeline.objects import MODEL, Objects, locked, locked_md5
+from pipeline.objects import MODEL, Objects, locked_md5
 from pipeline.params import Params
+from pipeline.records import VERDICT, gains, new_version, now, one_line, training_record
 from pipeline.registry import (
-    COST,
-    EXPORT,
     NAME,
-    RECORDS,
     STAGE,
     State,
     Training,
@@ -43,13 +40,6 @@ from pipeline.registry import (
 
 CHAMPION = Path("models/champion")
 LOCK, FOLDER_LOCK = "evergreen", "evergreen-champion"
-VERDICT, METRICS, MANIFEST = "reports/promotion.json", "reports/metrics.json", "data/raw/manifest.json"
-DECISION = "reports/retraining.json"
-TRAINING = "reports/training/summary.json"  # with the cost: seconds, memory
-_SNAPSHOT = (VERDICT, METRICS, "reports/evaluation.json", DECISION, "reports/drift.json", MANIFEST)
-_LARGEST_UNTRACKED = (
-    1_000_000  # bytes of a dependency that a snapshot takes in although git does not track it
-)
 
 
 class Refused(ArtifactError):
@@ -76,10 +66,10 @@ def promote(root: Path, *, reason: str | None = None, approve: bool = False) -> 
             raise Refused("not promoted: it waits for approval: `evergreen registry promote --approve`")
         md5 = _checked_objects(root, objects, artifact_hash)
         git.use_fallback_identity()
-        reason = _one_line(reason or _gains(verdict))
+        reason = one_line(reason or gains(verdict))
         version, messages = _unfinished(state, artifact_hash), {}
         if version is None:
-            version = _new_version(root, git, state, verdict, md5, reason)
+            version = new_version(root, git, state, verdict, md5, reason)
             messages = {f"{NAME}@{version.name}": message(f"{NAME} {version.name}: {reason}", version.record)}
         _appoint(git, state, version, "promote", reason, messages, descriptor)
         export(root, read_state(git))
@@ -105,7 +95,7 @@ def rollback(root: Path, *, to: str | None = None, reason: str | None = None) ->
             return version
         objects.require(version.md5, version.artifact_hash)
         git.use_fallback_identity()
-        _appoint(git, state, version, "rollback", _one_line(reason or "by hand"), {}, descriptor)
+        _appoint(git, state, version, "rollback", one_line(reason or "by hand"), {}, descriptor)
         export(root, read_state(git))
     return version
 
@@ -124,7 +114,7 @@ def record_training(root: Path) -> tuple[Training, bool]:
             export(root, state)
             return found, False
         git.use_fallback_identity()
-        record = _training_record(root, git, state, card, artifact_hash)
+        record = training_record(root, git, state, card, artifact_hash)
         training = Training(1 + max((one.number for one in state.trainings), default=0), record)
         name, seconds = f"training/{training.number}", record["training"]["seconds"]
         subject = f"{name}: {record['mode']}, {'?' if seconds is None else f'{seconds:.0f}'} s"
@@ -133,35 +123,6 @@ def record_training(root: Path) -> tuple[Training, bool]:
         )
         export(root, read_state(git))
     return training, True
-
-
-def _training_record(
-    root: Path, git: Git, state: State, card: dict[str, Any], artifact_hash: str
-) -> dict[str, Any]:
-    manifest, decision, verdict = (_json(root / path) for path in (MANIFEST, DECISION, VERDICT))
-    refresh_of, cost = _refresh_of(card), _json(root / TRAINING)
-    same_data = manifest.get("as_of") == card.get("as_of")  # else it was collected anew since
-    judged = (verdict.get("challenger") or {}).get("artifact_hash") == artifact_hash
-    return {
-        "action": "train",
-        "mode": "refresh" if refresh_of else "full",
-        "refresh_of": refresh_of,
-        "who": git.identity(),
-        "when": _now(),
-        "artifact_hash": artifact_hash,
-        "fit_end": card.get("fit_end"),
-        "as_of": card.get("as_of"),
-        "rows": (manifest.get("rows") or {}).get("kept") if same_data else None,
-        "champion": state.champion.name if state.champion else None,
-        "training": {key: cost.get(key) for key in COST},
-        "reasons": decision.get("reasons") if decision.get("as_of") == card.get("as_of") else None,
-        "promote": verdict.get("promote") if judged else None,
-    }
-
-
-def _refresh_of(card: dict[str, Any]) -> str | None:
-    settings = card.get("finetune")
-    return settings.get("refresh_of") if isinstance(settings, dict) else None
 
 
 def put_champion(root: Path, to: Path | None = None) -> tuple[Version | None, bool]:
@@ -297,51 +258,6 @@ def _unfinished(state: State, artifact_hash: str) -> Version | None:
     return next(found, None)
 
 
-def _new_version(
-    root: Path, git: Git, state: State, verdict: dict[str, Any], md5: str, reason: str
-) -> Version:
-    card, name = read_card(root / MODEL), f"v{state.next_number}.0.0"
-    manifest = _json(root / MANIFEST)
-    record = {
-        "action": "register",
-        "version": name,
-        "who": git.identity(),
-        "when": _now(),
-        "reason": reason,
-        "artifact_hash": verdict["challenger"]["artifact_hash"],
-        "fit_end": card.get("fit_end"),
-        "as_of": card.get("as_of"),
-        "metrics": _json(root / METRICS),
-        "parent": state.champion.name if state.champion else None,
-        "mode": "refresh" if _refresh_of(card) else "full",
-        "refresh_of": _refresh_of(card),
-        "rows": (manifest.get("rows") or {}).get("kept"),
-        "training": _json(root / TRAINING) or card.get("training"),
-        "data": {key: manifest.get(key) for key in ("source", "fingerprint", "as_of", "content_hash")},
-        "objects": {"path": MODEL, "md5": md5},
-        "verdict": verdict,
-    }
-    return Version(name, state.next_number, _snapshot(root, git, f"{NAME} {name}: {reason}"), record)
-
-
-def _snapshot(root: Path, git: Git, subject: str) -> str:
-    """Commit the project as it is: tracked files, dvc.lock, the files that stages read, the reports."""
-    lock = (root / "dvc.lock").read_text(encoding="utf-8")
-    small = [
-        str(entry["path"])
-        for entry in locked(lock, "deps")
-        if entry.get("size", 0) <= _LARGEST_UNTRACKED and _is_inside(str(entry["path"]))
-    ]
-    files = ["dvc.yaml", "dvc.lock", "params.yaml", *git.untracked(small)]
-    reports = [root / path for path in _SNAPSHOT if (root / path).is_file()]
-    records = {f"{RECORDS}/{path.name}": path.read_text(encoding="utf-8") for path in reports}
-    return git.snapshot(subject, records, files, leave=[str(EXPORT)])
-
-
-def _is_inside(path: str) -> bool:
-    return not path.startswith(("/", "..")) and "://" not in path
-
-
 def _appoint(
     git: Git,
     state: State,
@@ -356,7 +272,7 @@ def _appoint(
         "version": version.name,
         "from": state.champion.name if state.champion else None,
         "who": git.identity(),
-        "when": _now(),
+        "when": now(),
         "reason": reason,
         "artifact_hash": version.artifact_hash,
     }
@@ -364,25 +280,3 @@ def _appoint(
     # The version's tag comes first: an appointment never points to a version that is not there.
     tags = {**messages, f"{NAME}#{STAGE}#{state.next_counter}": message(subject, record)}
     git.create_tags(version.commit, tags, after=state.newest, keep_open=descriptor)
-
-
-def _gains(verdict: dict[str, Any]) -> str:
-    beats = [check for check in verdict["checks"] if str(check.get("name")).startswith("beats_")]
-    checks = [check for check in beats if check.get("value") is not None]
-    return "; ".join(str(check.get("text")) for check in checks) or "allowed by decide_promotion"
-
-
-def _one_line(text: str) -> str:
-    return " ".join("".join(character if character.isprintable() else " " for character in text).split())
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

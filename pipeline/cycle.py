@@ -24,21 +24,11 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pipeline import repro
-from pipeline.actions import (
-    CHAMPION,
-    DECISION,
-    MANIFEST,
-    VERDICT,
-    Refused,
-    promote,
-    put_champion,
-    record_training,
-)
+from pipeline.actions import CHAMPION, Refused, promote, put_champion, record_training
 from pipeline.artifacts import has_model
 from pipeline.decisions import get, moment, read_json, string, write_json
 from pipeline.errors import PipelineError
@@ -46,32 +36,12 @@ from pipeline.git import Git
 from pipeline.objects import MODEL
 from pipeline.overrides import AS_OF, REFRESH_OF, overridden, undo_all
 from pipeline.params import Params
-from pipeline.registry import EXPORT, read_state
+from pipeline.plans import JUDGE, LAST, LOOK, MEANING, TRAIN, Plan, Stale, causes, make_plan, news
+from pipeline.records import DECISION, MANIFEST, VERDICT
+from pipeline.registry import read_state
 
 STATE, HISTORY, DRIFT = Path(".evergreen"), Path("data/history"), "reports/drift.json"
 PENDING = STATE / "training.json"
-LOOK = ("detect_drift", "decide_retraining")
-TRAIN = ("preprocess", "finetune")
-JUDGE = ("evaluate", "decide_promotion")
-LAST = "recommend"
-"""The only stage behind the promotion."""
-OUTPUTS = ("data/", "models/", "reports/", "recommendations/")
-"""Whatever else a stage depends on, a person changes."""
-MEANING = ("params.yaml: collect.source", "params.yaml: collect.files", "params.yaml: collect.sql")
-"""Another source or other columns are other data, not more of it."""
-
-Stale = dict[str, list[str]]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What of the graph is to be run, and why, each a line for people."""
-
-    mode: str  # none, refresh, full
-    reasons: tuple[str, ...] = ()
-    prepare: bool = False
-    judge: tuple[str, ...] = ()
-    """Stages to be run again without a training."""
 
 
 def cycle(root: Path, as_of: str | None = None) -> None:
@@ -96,7 +66,7 @@ def _cycle(root: Path) -> None:
     source_changed = _source_changed(root, params)
     stale = news(repro.status(root))
     if meant := [cause for cause in stale.get("collect", []) if cause in MEANING and _done(root)]:
-        _note_pending(root, Plan("full", (f"{_causes(meant)} changed",)))
+        _note_pending(root, Plan("full", (f"{causes(meant)} changed",)))
     if _look(root, stale, source_changed):
         stale = news(repro.status(root))
     plan = make_plan(
@@ -118,26 +88,11 @@ def _cycle(root: Path) -> None:
 # What is new -----------------------------------------------------------------------------------------------
 
 
-def news(stale: Stale) -> Stale:
-    """The stale stages and what changed for each, but for what the cycle itself changes from run to run."""
-    own = {str(CHAMPION), str(EXPORT), "params.yaml: " + ".".join(REFRESH_OF)}
-    sample = "params.yaml: detect_drift."  # how a model samples its time is no reason to train it anew
-    left = {
-        stage: [
-            path
-            for path in changes
-            if stage == LAST or not (path in own or (stage == "finetune" and path.startswith(sample)))
-        ]
-        for stage, changes in stale.items()
-    }
-    return {stage: changes for stage, changes in left.items() if changes}
-
-
 def _look(root: Path, stale: Stale, source_changed: bool) -> bool:
     """Collect, check for drift and decide, where anything of it is out of date; whether any was."""
     collects = source_changed or "collect" in stale
     if "collect" in stale and not source_changed and "collect" in _done(root):
-        say("source", f"collected anew: {_causes(stale['collect'])} changed")
+        say("source", f"collected anew: {causes(stale['collect'])} changed")
     if collects:
         _repro(root, "--force", "--single-item", "collect")
         stale = news(repro.status(root))
@@ -182,33 +137,6 @@ def _decision_sentence(decision: Any) -> str:
 
 
 # What is to be done ----------------------------------------------------------------------------------------
-
-
-def make_plan(
-    stale: Stale, decision: Any, champion: str | None, done: list[str], pending: Any = None
-) -> Plan:
-    """`stale`: see news; `done`: stages that have ever run here; `pending`: a training that was cut short."""
-    unmade = [stage for stage in TRAIN if stage in stale]
-    by_hand = tuple(
-        f"{stage}: {_causes(stale[stage])} changed"
-        for stage in unmade
-        if stage in done and any(not path.startswith(OUTPUTS) for path in stale[stage])
-    )
-    if by_hand:
-        return Plan("full", by_hand)
-    if unmade and get(pending, "mode") == "full":
-        return Plan("full", (f"as was begun: {'; '.join(map(str, get(pending, 'reasons') or ['full']))}",))
-    if unmade and get(decision, "retrain") is True and get(decision, "champion") == champion:
-        first = not set(TRAIN) & set(done)
-        mode = "refresh" if get(decision, "mode") == "refresh" else "full"
-        return Plan(mode, ("every stage runs, for the first time" if first else f"{mode}, as decided",))
-    if unmade:
-        waiting = [stage for stage in JUDGE if any(not p.startswith(OUTPUTS) for p in stale.get(stage, []))]
-        waiting = [stage for stage in waiting if stage in done]
-        waits = (f"{' and '.join(waiting)} changed, and wait for the next training",) if waiting else ()
-        return Plan("none", waits, prepare="preprocess" in stale)
-    judge = tuple(stage for stage in JUDGE if stage in stale)
-    return Plan("none", tuple(f"{stage}: {_causes(stale[stage])} changed" for stage in judge), judge=judge)
 
 
 def _train(root: Path, plan: Plan) -> bool:
@@ -281,13 +209,6 @@ def _done(root: Path) -> list[str]:
     lock = root / "dvc.lock"
     text = lock.read_text(encoding="utf-8") if lock.is_file() else ""
     return re.findall(r"^  (\w+):$", text, re.MULTILINE)
-
-
-def _causes(changes: list[str]) -> str:
-    """What a person changed, if there is any such; else the outputs that changed or are missing."""
-    causes = [path for path in changes if not path.startswith(OUTPUTS)] or changes
-    more = f" and {len(causes) - 3} more" if len(causes) > 3 else ""
-    return ", ".join(causes[:3]) + more
 
 
 def _repro(root: Path, *arguments: str) -> None:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import tables as t
-from pipeline.actions import CHAMPION, VERDICT
+from pipeline.actions import CHAMPION
 from pipeline.artifacts import VERSION, has_model, pinned
 from pipeline.errors import ArtifactError, ConfigError
+from pipeline.records import VERDICT
 
 log = logging.getLogger(__name__)
 PREPARED = Path("data/prepared")

@@ -10,7 +10,8 @@ import pytest
 import toy
 
 from pipeline import repro
-from pipeline.cycle import Plan, _causes, drift_sentence, make_plan, news
+from pipeline.cycle import drift_sentence
+from pipeline.plans import Plan, causes, make_plan, news
 
 
 def cycle(project: Path, *arguments: str) -> list[str]:
@@ -469,5 +470,5 @@ def test_restore_leaves_alone_what_is_whole(cycled):
 
 
 def test_causes_are_what_a_person_changed():
-    assert _causes(["data/raw/items.parquet", "params.yaml: seed"]) == "params.yaml: seed"
-    assert _causes(["data/a", "data/b", "data/c", "data/d", "data/e"]) == "data/a, data/b, data/c and 2 more"
+    assert causes(["data/raw/items.parquet", "params.yaml: seed"]) == "params.yaml: seed"
+    assert causes(["data/a", "data/b", "data/c", "data/d", "data/e"]) == "data/a, data/b, data/c and 2 more"
