@@ -250,7 +250,7 @@ class Tester:
 
 
 def daily_counts(rows: pd.DataFrame) -> np.ndarray:
-    """(days, 2) rows and active users of whole 24 hours from the first row on; the last may be nearly whole."""
+    """(days, 2) rows and active users of whole 24 hours from the first row on; a last one may fall short."""
     time = w.microseconds(rows[t.TIME])
     days = int((time.max() - time.min()) / w.MICROSECONDS_A_DAY + 1 - LEAST_DAY)
     return w.a_day((time - time.min()) // w.MICROSECONDS_A_DAY, rows[t.USER], days)
