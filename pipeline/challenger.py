@@ -292,19 +292,21 @@ def _samples(
     Each random candidate stands for as many items as it was drawn from, so the softmax over the sample
     estimates the one over the whole catalogue (sampled softmax with importance weights).
     """
-    parts: dict[str, list[tuple[np.ndarray, ...]]] = {name: [] for name in variants}
-    for chunk in points.chunks(CHUNK):
-        items = next(iter(variants.values())).items
-        draw = generator.random((len(chunk), items), dtype=np.float32)
-        for name, columns in _each(variants, chunk):
-            parts[name].append(_sample_chunk(columns, chunk, draw, hard, random))
     # Users with many points count less, though more than once: between every point and every user alike.
     weight = np.bincount(points.user)[points.user] ** -0.5
     weight = (weight / weight.mean()).astype(np.float32)
-    found = {}
-    for name, part in parts.items():
-        features, log_weight, target = (np.concatenate(column) for column in zip(*part, strict=True))
-        found[name] = Candidates(features, log_weight, target, weight)
+    items = next(iter(variants.values())).items
+    found: dict[str, Candidates] = {}
+    for begin in range(0, len(points), CHUNK):
+        rows = slice(begin, begin + CHUNK)
+        draw = generator.random((len(points.user[rows]), items), dtype=np.float32)
+        for name, columns in _each(variants, points[rows]):
+            parts = _sample_chunk(columns, points[rows], draw, hard, random)
+            if name not in found:  # whole at once: parts put together at the end would need twice the memory
+                whole = [np.empty((len(points), *part.shape[1:]), part.dtype) for part in parts]
+                found[name] = Candidates(whole[0], whole[1], whole[2], weight)
+            made = found[name]
+            made.features[rows], made.log_weight[rows], made.target[rows] = parts
     return found
 
 
