@@ -127,7 +127,7 @@ class ItemMatrix:
 
     def quick(self) -> ItemMatrix:
         """The same, dense if a tenth of it is not zero: sparse products are slower from there on."""
-        if sp.issparse(self.matrix) and self.matrix.nnz > 0.1 * len(self.kept) ** 2:
+        if not isinstance(self.matrix, np.ndarray) and self.matrix.nnz > 0.1 * len(self.kept) ** 2:
             return ItemMatrix(self.items, self.kept, self.matrix.toarray())
         return self
 
@@ -136,7 +136,7 @@ class ItemMatrix:
         out, place = np.zeros(self.items, np.float32), np.searchsorted(self.kept, item)
         if place < len(self.kept) and self.kept[place] == item:
             column = self.matrix[:, [place]]
-            out[self.kept] = (column.toarray() if sp.issparse(column) else column).ravel()
+            out[self.kept] = (column if isinstance(column, np.ndarray) else column.toarray()).ravel()
         return out
 
 
