@@ -124,7 +124,7 @@ def test_points_are_successes_that_are_new_to_the_user() -> None:
 
 
 def test_points_are_capped_by_user_and_window_alike_for_every_user(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tl, "MOST_POINTS", 4)
+    monkeypatch.setattr(tl, "MOST_POINTS", 12)
     timeline = make(table())
     for window in timeline.windows:
         chosen = timeline.served(window.number)

@@ -31,6 +31,7 @@ REGULARISATION, MOST_ITEMS = 300.0, 6000  # of EASE
 FACTORS, ITERATIONS, IALS_REGULARISATION, ALPHA = 32, 10, 20.0, 3.0
 FEW_ROWS = 10  # of history: below, popularity has a weight of its own
 PENALTY = 1e-3  # of squared weights, against a mean loss in nats
+CHUNK = 64  # points at a time: what they need stays in the processor's cache
 HARD_BY = ("ease", "recent_0.02", "ials")
 FIRST = {"ease": 1.0, "recent_0.02": 0.5}  # weights to begin with
 
@@ -78,8 +79,10 @@ class FastScorer:
     def score(self, points: Points) -> np.ndarray:
         """(points, items) float32 logits; every item has one."""
         scores = np.zeros((len(points), len(self.inputs.cold)), np.float32)
-        for name, column in self.inputs.columns(points):
-            scores += np.float32(self.weights[name]) * column
+        for begin in range(0, len(points), CHUNK):
+            rows = slice(begin, begin + CHUNK)
+            for name, column in self.inputs.columns(points[rows]):
+                scores[rows] += np.float32(self.weights[name]) * column
         return scores
 
 
@@ -150,7 +153,7 @@ def _fit_weights(inputs: FastInputs, points: Points, catalogue: Catalogue, seed:
     if len(points) < FEW_POINTS:
         return dict(zip(names, start.tolist(), strict=True))
     generator = np.random.default_rng([seed, 2])
-    chunks = [_candidates(inputs, chunk, catalogue, generator) for chunk in points.chunks(64)]
+    chunks = [_candidates(inputs, chunk, catalogue, generator) for chunk in points.chunks(CHUNK)]
     features, offset = (np.concatenate(part) for part in zip(*chunks, strict=True))
     weight = np.bincount(points.user)[points.user] ** -0.5
     weight /= weight.sum()
@@ -218,11 +221,11 @@ def _candidates(
 
 def _standardised(scores: np.ndarray) -> np.ndarray:
     """Each row minus its mean, over its deviation; NaN (cannot score) and constant rows become 0."""
-    known = np.isfinite(scores)
+    known = ~np.isnan(scores)
     count = np.maximum(known.sum(axis=1, keepdims=True), 1)
-    filled = np.where(known, scores, 0)
-    mean = filled.sum(axis=1, keepdims=True) / count
-    centred = np.where(known, filled - mean, 0).astype(np.float32)
-    deviation = np.sqrt(np.square(centred).sum(axis=1, keepdims=True) / count)
-    centred /= np.where(deviation > 1e-8, deviation, 1)
+    centred = np.where(known, scores, 0).astype(np.float32)
+    centred -= (centred.sum(axis=1, keepdims=True, dtype=np.float64) / count).astype(np.float32)
+    centred *= known
+    deviation = np.sqrt(np.einsum("ij,ij->i", centred, centred)[:, None] / count)
+    centred /= np.where(deviation > 1e-6, deviation, 1).astype(np.float32)
     return centred

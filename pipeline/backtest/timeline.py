@@ -31,7 +31,7 @@ from pipeline.params import Preprocess
 from pipeline.stages.preprocess import read_interactions, read_manifest
 
 START_SHARE = 0.3  # of the rows: known when the first champion is trained
-MOST_POINTS = 800  # a window
+MOST_POINTS = 6400  # of all windows together, equally many of each
 SALT = "evergreen.back16"  # 16 bytes, as pandas wants
 
 
@@ -206,7 +206,7 @@ def _hidden(catalogue: Catalogue, first: pd.DataFrame, boundaries: Sequence[int]
 def _points(
     log: Log, catalogue: Catalogue, user_ids: np.ndarray, boundaries: Sequence[int], most_a_user: int
 ) -> Points:
-    """At most MOST_POINTS of each window: first one of each user, then a second ..., drawn by a hash."""
+    """The windows' equal shares of MOST_POINTS: first one of each user, then a second ..., drawn by a hash."""
     points = log.successes(log.time >= boundaries[0])
     offered = (catalogue.available_from[points.target] <= points.time) & (
         points.time < catalogue.available_until[points.target]
@@ -225,7 +225,8 @@ def _points(
     order = np.lexsort((draw, place, window))
     first = np.searchsorted(window[order], np.arange(len(boundaries) + 1), side="left")
     in_window = np.arange(len(order)) - first[window[order]]
-    kept = order[(in_window < MOST_POINTS) & (place[order] < most_a_user)]
+    most = max(MOST_POINTS // (len(boundaries) - 1), 1)
+    kept = order[(in_window < most) & (place[order] < most_a_user)]
     return points[np.sort(kept)]
 
 
