@@ -206,7 +206,7 @@ def _hidden(catalogue: Catalogue, first: pd.DataFrame, boundaries: Sequence[int]
 def _points(
     log: Log, catalogue: Catalogue, user_ids: np.ndarray, boundaries: Sequence[int], most_a_user: int
 ) -> Points:
-    """The windows' equal shares of MOST_POINTS: first one of each user, then a second ..., drawn by a hash."""
+    """Each window's share of MOST_POINTS: first one of each user, then a second ..., drawn by a hash."""
     points = log.successes(log.time >= boundaries[0])
     offered = (catalogue.available_from[points.target] <= points.time) & (
         points.time < catalogue.available_until[points.target]
