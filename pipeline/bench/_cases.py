@@ -1,11 +1,12 @@
 """Cases for the drift check whose answer is known: two windows that come from where the reference comes from.
 
-In: a folder like data/raw. Out: `Case`: a reference, current rows in which exactly two windows close, and where
-nothing was changed a champion that was fitted on what came before (with one, more signals can raise a false
-alarm; without one, a change has to be found in the rows). Rule: the users of one stretch of time are dealt into groups at
-random; the first is the reference, the second and third become the windows: their rows are moved later by
-whole weeks, so that the clock's hour and weekday stay. So nothing but chance tells the sides apart, and it is
-the chance of drawing users, not rows. `Shift`s (pipeline/bench/_shifts.py) then change both windows.
+In: a folder like data/raw. Out: `Case`: a reference and current rows in which exactly two windows close;
+where nothing is changed, a champion too, fitted on what came before (with one, more signals can raise a false
+alarm; without one, a change has to be found in the rows).
+Rule: the users of one stretch of time are dealt into groups at random; the first is the reference, the second
+and third become the windows: their rows are moved later by whole weeks, so that the clock's hour and weekday
+stay. So nothing but chance tells the sides apart, and it is the chance of drawing users, not rows. `Shift`s
+(pipeline/bench/_shifts.py) then change both windows.
 """
 
 from __future__ import annotations

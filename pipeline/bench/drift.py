@@ -2,9 +2,9 @@
 
 In: a folder like data/raw. Out: shares of cases called drift, with 95 % intervals (Wilson 1927).
 Rule: cases as in pipeline/bench/_cases.py; the check is the real one with the settings of params.yaml (only
-`window_days` is the length of a case's stretch), with a champion in the cases without a shift. A case is called
-drift for a hard flag in its second window, or a soft one in both. Evidently compares the second window with
-the reference: once by its own rule (half of the columns), once by any column.
+`window_days` is the length of a case's stretch), with a champion in the cases without a shift. A case is
+called drift for a hard flag in its second window, or a soft one in both. Evidently compares the second window
+with the reference: once by its own rule (half of the columns), once by any column.
 """
 
 from __future__ import annotations
