@@ -84,6 +84,7 @@ def new_project(folder: Path, dvc_yaml: str = DVC_YAML, **files: str) -> Path:
         Path("models/champion"), folder / "models" / "champion", ignore=shutil.ignore_patterns("*.json")
     )
     shutil.copy("params.yaml", folder / "params.yaml")
+    set_param(folder, "  drift: ignore", "  drift: refresh")
     content = {
         "dvc.yaml": dvc_yaml,
         ".gitignore": GIT_IGNORE,
