@@ -35,7 +35,7 @@ def stages_run(lines: list[str]) -> list[str]:
 
 
 def add_rows(project: Path, *dates: str) -> None:
-    """The first of them also drives the calendar: the toy has 8 rows, and 25 % more are due."""
+    """The first of them also drives the calendar: the toy has 8 rows, and 20 % more are due."""
     with (project / "source.csv").open("a") as file:
         file.writelines(f"user,item,{date}\n" for date in dates)
 
