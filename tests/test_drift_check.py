@@ -148,9 +148,10 @@ def one_a_part() -> Any:
     return d.settings(min_rows=260, min_users=25, window_days=5.9)
 
 
-def streamed(*moves: Any) -> dict[str, Any]:
+def streamed(*moves: Any, shown: int = 2, **settings: Any) -> dict[str, Any]:
     reference, current = stream(*(part(number, move) for number, move in enumerate(moves)))
-    return check(reference, current, d.items(), one_a_part(), 7)
+    rule = one_a_part().model_copy(update=settings)
+    return check(reference, current, d.items(), rule, 7, shown=shown)
 
 
 def third_empty(frame: pd.DataFrame) -> pd.DataFrame:
@@ -193,6 +194,14 @@ def test_every_window_is_listed_and_the_newest_two_are_tested() -> None:
     assert sum(window["rows"] for window in result["windows"]) < result["rows_since_fit_end"]
     assert result["rows_fitted"] == len(d.rows(1))
     assert set(result["windows"][-1]["signals"]["values"]) == {"value", "p_value", "flag"}
+
+
+def test_older_windows_are_tested_where_that_is_asked_for_and_cheap() -> None:
+    result = streamed(dear, still, still, still, shown=8)
+    assert [window["signals"]["values"]["flag"] for window in result["windows"]] == [True, False, False]
+    assert not result["signals"]["values"]["confirmed"]  # the verdict stays that of the newest two
+    costly = streamed(still, still, still, still, shown=8, current_rows=300)
+    assert [bool(window["signals"]) for window in costly["windows"]] == [False, True, True]
 
 
 def test_new_users_and_items_are_those_not_met_before_the_window() -> None:

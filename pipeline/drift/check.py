@@ -5,7 +5,7 @@ detect_drift, the champion if there is one. Out: a dictionary with
   outcome   ok, not_enough_data, or bad_input (a table that is not what it must be): only ok can be drift
   drift     a hard flag in the newest window, or a soft one in the newest two
   signals   of the newest window: value, p_value (adjusted for their number), floor, flag, kind, ..., text
-  windows   every closed window; the newest two with the same figures
+  windows   every closed window; the newest two (or `shown`) with the same figures
 Rule: a signal is flagged if its adjusted p-value is at most alpha and its effect at least its floor. `schema`
 (a column that is gone or has another type) needs no p-value; `quality` is flagged if its interval lies below
 0. With confirm=False the current rows are one window and every flag counts at once.
@@ -45,9 +45,11 @@ def check(
     champion: c.Champion | str | None = None,
     confirm: bool = True,
     as_of: str | None = None,
+    shown: int = 2,
 ) -> dict[str, Any]:
     """See the module. `current`: rows after the champion's fit_end; `user_since`, `item_since` where known.
-    `champion`: or the reason why it cannot be asked.
+    `champion`: or the reason why it cannot be asked. `shown`: windows with figures, for curves over time; the
+    verdict needs the newest two, older ones are tested while all together hold at most `current_rows` rows.
 
     Never raises for what is wrong with the tables: that is an outcome.
     """
@@ -76,8 +78,13 @@ def check(
     if lacking := _lacking(reference, current, found, settings):
         return o.closed("not_enough_data", lacking, **(frame | told))
     tester = Tester(reference, items, settings, seed, champion)
-    tested = [tester.test(window) for window in found[-2:]]
+    tested = [tester.test(window) for window in found[-_tested(found, shown, settings) :]]
     return frame | told | o.as_result(found, tested, settings, confirm)
+
+
+def _tested(found: list[w.Window], shown: int, settings: DetectDrift) -> int:
+    rows = np.cumsum([len(window.rows) for window in reversed(found)])
+    return max(2, min(shown, int((rows <= settings.current_rows).sum())))
 
 
 def _lacking(

@@ -29,7 +29,8 @@ def tidy(frame: Any, where: str) -> pd.DataFrame:
             if frame[name].dtype != "str":
                 changed[name] = frame[name].astype("str")
         changed[t.VALUE] = pd.to_numeric(frame[t.VALUE]).astype("float64")
-        changed[t.TIME] = pd.to_datetime(frame[t.TIME], utc=True, cache=False).astype(t.MOMENT)
+        if frame[t.TIME].dtype != t.MOMENT:
+            changed[t.TIME] = pd.to_datetime(frame[t.TIME], utc=True).astype(t.MOMENT)
     except (TypeError, ValueError) as error:
         raise DataError(f"{where}: {str(error).splitlines()[0]}") from None
     frame = frame.assign(**changed)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 JSON, HTML, SNAPSHOT = "drift.json", "drift.html", "drift_snapshot.json"
+SHOWN = 8  # windows with figures
 NO_CHAMPION = "No champion yet, so there is nothing that new data could be compared with"
 
 
@@ -58,7 +59,7 @@ def detect_drift(
         return closed("not_enough_data", text, as_of=as_of, rows_since_fit_end=0, rows_fitted=fitted), None
     found = w.close(current, settings)
     model = champion() if found else None
-    result = check(reference, current, items, settings, seed, model, as_of=as_of)
+    result = check(reference, current, items, settings, seed, model, as_of=as_of, shown=SHOWN)
     return result, found[-1].rows if found else None
 
 
