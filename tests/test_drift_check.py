@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.drift import reference as r
 from pipeline.drift import signals, windows
-from pipeline.drift.check import check, daily_counts
+from pipeline.drift.check import check, daily
 
 
 def compare(current: pd.DataFrame, items: pd.DataFrame | None = None, **more: Any) -> dict[str, Any]:
@@ -291,5 +291,5 @@ def test_daily_counts_are_of_whole_days_from_the_first_row() -> None:
     hours = [0, 1, 23.9, 24, 47, 71.7]  # the third day is nearly whole
     frame = frame.head(6).assign(timestamp=[d.START + pd.Timedelta(hours=hour) for hour in hours])
     frame = frame.assign(user_id=list("aabcda"))
-    assert daily_counts(frame).tolist() == [[3, 2], [2, 2], [1, 1]]
-    assert daily_counts(frame.head(2)).tolist() == []
+    assert daily(frame).counts.tolist() == [[3, 2], [2, 2], [1, 1]]
+    assert daily(frame.head(2)).counts.tolist() == []

@@ -13,7 +13,6 @@ Rule: a signal is flagged if its adjusted p-value is at most alpha and its effec
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -25,7 +24,7 @@ from pipeline.drift import champion as c
 from pipeline.drift import outcomes as o
 from pipeline.drift import signals as g
 from pipeline.drift import statistics as s
-from pipeline.drift import texts, tidy
+from pipeline.drift import texts, tidy, volume
 from pipeline.drift import windows as w
 from pipeline.drift.reference import Reference, sampled
 from pipeline.errors import DataError
@@ -198,40 +197,13 @@ class Tester:
         return o.Outcome(finding, None, None, bool(problems), finding.fact)
 
     def _volume(self, window: w.Window) -> o.Outcome:
-        """Rows and active users a day, days being the blocks; whichever of the two stands out more.
-
-        Both are measured by how much they vary from day to day, so that one test answers for both. A run of
-        days varies more than as many days drawn at random: the observed ratio is deflated by that.
-        """
-        new = daily_counts(window.rows)
-        old = self.reference.daily
-        if old is None:
-            old = daily_counts(self.reference.rows)
-        if not len(new) or not len(old):
+        old, new = self.reference.daily or daily(self.reference.rows), daily(window.rows)
+        if not len(new.counts) or not len(old.counts):
             return o.not_tested("no whole day on a side")
-        counts = np.concatenate([old, new]).astype(float)
-        spread = np.maximum(counts.std(axis=0) / np.maximum(counts.mean(axis=0), 1e-12), 1e-12)
-        days = np.ones(len(counts))
-        columns = np.stack([counts[:, 0], days, counts[:, 1], days], axis=1)
-
-        def ratios(reference: np.ndarray, current: np.ndarray) -> np.ndarray:
-            pairs = [s.log_ratio(reference[:, i : i + 2], current[:, i : i + 2]) for i in (0, 2)]
-            return np.stack(pairs) / spread[:, None]
-
-        deflate = math.sqrt(max(s.inflation(old[:, i].astype(float), len(new)) for i in (0, 1)))
-        part = s.Part(columns, lambda one, other: ratios(one, other).max(axis=0), deflate)
-        side = np.arange(len(counts)) >= len(old)
+        part, side = volume.part(old, new)
         seed = self.seed + _SEEDS["days"]
         tested = s.permutation_tests(side, {"volume": part}, self.settings.permutations, seed)["volume"]
-        means = old.mean(axis=0), new.mean(axis=0)
-        most = int(ratios(tested.reference[None], tested.current[None])[:, 0].argmax())
-        ratio = float((means[1][most] + 0.5 / len(new)) / (means[0][most] + 0.5 / len(old)))
-        fact = (
-            f"Rows a day {means[1][0]:,.1f} over {len(new)} days (reference {means[0][0]:,.1f} over "
-            f"{len(old)}), active users a day {means[1][1]:,.1f} (reference {means[0][1]:,.1f})"
-        )
-        finding = g.Finding(ratio - 1, math.exp(abs(math.log(ratio))) - 1, fact)
-        return self._outcome("volume", finding, tested.p_value)
+        return self._outcome("volume", volume.judge(old, new), tested.p_value)
 
     def _of_champion(self, window: w.Window) -> dict[str, o.Outcome]:
         names = (*c.NAMES, "quality")
@@ -256,11 +228,11 @@ class Tester:
         return o.Outcome(finding, found.p_value, floor, found.high < 0 and loss >= floor, fact)
 
 
-def daily_counts(rows: pd.DataFrame) -> np.ndarray:
-    """(days, 2) rows and active users of whole 24 hours from the first row on; a last one may fall short."""
+def daily(rows: pd.DataFrame) -> w.Daily:
+    """Of whole 24 hours from the first row on; a last one may fall a little short."""
     time = w.microseconds(rows[t.TIME])
     days = int((time.max() - time.min()) / w.MICROSECONDS_A_DAY + 1 - LEAST_DAY)
-    return w.a_day((time - time.min()) // w.MICROSECONDS_A_DAY, rows[t.USER], days)
+    return w.Daily.of((time - time.min()) // w.MICROSECONDS_A_DAY, rows[t.USER], days)
 
 
 def _describe(reference: Reference) -> dict[str, Any]:

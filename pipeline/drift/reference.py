@@ -50,10 +50,12 @@ class Reference:
         return pd.Timestamp(self.summary["fit_end"])
 
     @property
-    def daily(self) -> np.ndarray | None:
-        """(days, 2) rows and active users a day up to fit_end, oldest first; None if unknown."""
-        rows, users = self.summary.get("daily"), self.summary.get("daily_users")
-        return None if rows is None or users is None else np.array([rows, users], dtype=float).T
+    def daily(self) -> w.Daily | None:
+        """Rows and active users a day up to fit_end; None if unknown."""
+        told = [self.summary.get(name) for name in ("daily", "daily_users", "daily_variation")]
+        if any(each is None for each in told):
+            return None
+        return w.Daily(np.array(told[:2], dtype=float).T.reshape(-1, 2), np.array(told[2], dtype=float))
 
 
 def make(rows: pd.DataFrame, fit_end: str | pd.Timestamp, settings: Settings) -> Reference:
@@ -82,8 +84,9 @@ def make(rows: pd.DataFrame, fit_end: str | pd.Timestamp, settings: Settings) ->
             name: getattr(settings, name)
             for name in ("window_days", "min_rows", "min_users", "reference_windows", "reference_rows")
         },
-        "daily": daily[:, 0].tolist(),
-        "daily_users": daily[:, 1].tolist(),
+        "daily": daily.counts[:, 0].tolist(),
+        "daily_users": daily.counts[:, 1].tolist(),
+        "daily_variation": daily.variation.tolist(),
     }
     return Reference(sample.drop(columns=[w.USER_SINCE, w.ITEM_SINCE], errors="ignore"), summary)
 
@@ -131,16 +134,16 @@ def user_hash(users: Any) -> np.ndarray:
     return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64)
 
 
-def _daily(rows: pd.DataFrame, end: pd.Timestamp, since: pd.Timestamp | None) -> np.ndarray:
-    """(days, 2) of each whole day back from `end`: as far as the windows reach, at least 180 if there are."""
+def _daily(rows: pd.DataFrame, end: pd.Timestamp, since: pd.Timestamp | None) -> w.Daily:
+    """Of each whole day back from `end`: as far as the windows reach, at least 180 days if there are."""
     if not len(rows):
-        return np.zeros((0, 2), np.int64)
+        return w.Daily.of(np.zeros(0, np.int64), rows[t.USER], 0)
     time, last = w.microseconds(rows[t.TIME]), end.value // 1000
     age = (last - time) // w.MICROSECONDS_A_DAY
     whole = int((last - time.min()) // w.MICROSECONDS_A_DAY)
     reach = 0 if since is None else -(-(last - since.value // 1000) // w.MICROSECONDS_A_DAY)
     days = min(whole, max(LEAST_DAYS, int(reach)), MOST_DAYS)
-    return w.a_day(days - 1 - age, rows[t.USER], days)
+    return w.Daily.of(days - 1 - age, rows[t.USER], days)
 
 
 def _moment(moment: str | pd.Timestamp) -> pd.Timestamp:

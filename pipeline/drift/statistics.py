@@ -33,7 +33,7 @@ class Part:
 
     sums: sp.csr_matrix | np.ndarray
     statistic: Statistic
-    deflate: float = 1.0  # the statistic as observed is divided by it, where blocks are not independent
+    observed: float | None = None  # instead of the statistic of the sides as they are
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,10 @@ def permutation_tests(
     if current.all() or not current.any():
         raise ValueError("a side without a block")
     sides = {name: _sides(part.sums, current[None, :]) for name, part in parts.items()}
-    observed = {name: float(part.statistic(*sides[name])[0]) / part.deflate for name, part in parts.items()}
+    observed = {
+        name: float(part.statistic(*sides[name])[0]) if part.observed is None else part.observed
+        for name, part in parts.items()
+    }
     permuted: dict[str, list[np.ndarray]] = {name: [] for name in parts}
     above = dict.fromkeys(parts, 0)
     open_ones, done = set(parts), 0

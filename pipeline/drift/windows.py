@@ -112,12 +112,26 @@ def microseconds(times: pd.Series) -> np.ndarray:
     return pd.to_datetime(times, utc=True, cache=False).astype(t.MOMENT).astype("int64").to_numpy()
 
 
-def a_day(day: np.ndarray, user: pd.Series, days: int) -> np.ndarray:
-    """(rows,) day of each row -> (days, 2) int64 rows and different users of the days 0 .. days - 1."""
-    kept = (day >= 0) & (day < days)
-    day, code = day[kept], pd.factorize(user)[0][kept]
-    visits = np.unique(code.astype(np.int64) * days + day) % max(days, 1)
-    return np.stack([np.bincount(each, minlength=days) for each in (day, visits)], axis=1)
+@dataclass(frozen=True)
+class Daily:
+    """What happens a day, and how much of it hangs on single users."""
+
+    counts: np.ndarray  # (days, 2) rows and different users of each day, oldest first
+    variation: np.ndarray  # (2,) squared coefficient of variation of the sums, if users come by chance
+
+    @classmethod
+    def of(cls, day: np.ndarray, user: pd.Series, days: int) -> Daily:
+        """`day`: (rows,) of each row; 0 .. days - 1 count.
+
+        The sums are compound Poisson: sum over users of their squared rows (or days), over the squared sum.
+        """
+        kept = (day >= 0) & (day < days)
+        day, code = day[kept], pd.factorize(user)[0][kept]
+        visit = np.unique(code.astype(np.int64) * max(days, 1) + day)
+        counts = [np.bincount(each, minlength=days) for each in (day, visit % max(days, 1))]
+        of_user = [np.bincount(each).astype(float) for each in (code, visit // max(days, 1))]
+        variation = [(each @ each) / max(each.sum(), 1.0) ** 2 for each in of_user]
+        return cls(np.stack(counts, axis=1), np.array(variation))
 
 
 def _bounds(
