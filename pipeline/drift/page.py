@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 KINDS = {"hard": "hard", "soft": "soft"}
+UP_OR_DOWN = ("volume", "new_users", "new_items", "coverage", "list_popularity")  # a fall counts as well
 OUTCOMES = {
     "no_champion": ("No champion", "There is no champion yet, so there is nothing to compare new data with."),
     "not_enough_data": (
@@ -188,27 +189,33 @@ def _window(window: Mapping[str, Any]) -> dict[str, Any]:
 def _curves(
     signals: Sequence[Mapping[str, Any]], windows: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """One small chart a signal that has at least two values; its floor where it is known."""
+    """One small chart a signal that has at least two values and a floor to reach."""
     charts = []
     for row in signals:
         found = [mapping(mapping(window.get("signals")).get(row["name"])) for window in windows]
         values = [finite(one.get("value")) for one in found]
         known = [place for place, value in enumerate(values) if value is not None]
-        if len(known) < 2:
+        floor = finite(row["floor"])
+        if len(known) < 2 or floor is None:
             continue
         x = [float(place + 1) for place in range(len(values))]
         flagged = [value if one.get("flag") else None for value, one in zip(values, found, strict=True)]
-        floor = finite(row["floor"])
         series = [Series(row["label"], values, x)]
-        if floor is not None:
-            ends = [x[known[0]], x[known[-1]]]
-            series.append(Series("floor", [floor, floor], ends, kind="floor"))
+        ends = [x[known[0]], x[known[-1]]]
+        for level in _floors(row["name"], floor):
+            series.append(Series("floor", [level, level], ends, kind="floor"))
         series.append(Series("flagged", flagged, x, kind="flagged"))
         told = f"{row['label']} by window: from {number(values[known[0]])} to {number(values[known[-1]])}"
         charts.append(
             {"label": row["label"], "chart": line_chart(series, label=told, height=130, x_label="window")}
         )
     return charts
+
+
+def _floors(name: str, floor: float) -> tuple[float, ...]:
+    if name == "quality":
+        return (-floor,)
+    return (floor, -floor) if name in UP_OR_DOWN else (floor,)
 
 
 def _framed(evidently: str) -> Any:
