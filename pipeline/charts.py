@@ -15,7 +15,7 @@ from pipeline.pages import finite, number, plain
 
 LEFT, RIGHT = 13.0, 99.0  # per cent: the plotting area of line and bar charts, tick labels to its left
 ROW, TOP, BOTTOM = 26, 12, 34  # pixels
-NAME_WIDTH, NAME_HEIGHT = 22.0, 13.0  # a dot's name: per cent, pixels
+NAME_WIDTH, NAME_HEIGHT = 16.0, 13.0  # a dot's name: per cent, pixels
 
 
 @dataclass(frozen=True)
@@ -251,6 +251,15 @@ def scatter_chart(
     if x_label:
         parts.append(_below((LEFT + RIGHT) / 2, height - 2, x_label))
     return _svg(parts, height, label)
+
+
+def _covers(
+    left: float, top: float, names: Sequence[tuple[float, float]], dots: Sequence[tuple[float, float]]
+) -> bool:
+    """Whether a name that begins at (left, top) would lie on another name, or on a dot to its right."""
+    return any(abs(left - x) < NAME_WIDTH and abs(top - y) < NAME_HEIGHT for x, y in names) or any(
+        0 < x - left < NAME_WIDTH and abs(top - y) < NAME_HEIGHT for x, y in dots
+    )
 
 
 def _named_dot(dot: Dot, left: float, at: float, name_at: float) -> Markup:

@@ -1,11 +1,22 @@
 """Charts: positions by hand, gaps for what is missing, nothing drawn from nothing."""
 
+import itertools
+import math
 import re
 from xml.etree import ElementTree
 
 import pytest
 
-from pipeline.charts import Interval, Series, bar_chart, interval_chart, line_chart, ticks
+from pipeline.charts import (
+    Dot,
+    Interval,
+    Series,
+    bar_chart,
+    interval_chart,
+    line_chart,
+    scatter_chart,
+    ticks,
+)
 
 
 def drawn(svg: str, tag: str, attribute: str, kind: str = "") -> list[float]:
@@ -113,3 +124,19 @@ def test_labels_are_escaped() -> None:
         assert {one.tag for one in ElementTree.fromstring(svg).iter()} <= {
             *("svg", "g", "line", "circle", "rect", "text", "title", "polyline", "polygon")
         }
+
+
+def test_names_of_dots_never_lie_on_each_other() -> None:
+    dots = [Dot(f"dot {number}", 1.0 + number / 100, 0.5) for number in range(4)]
+    found = re.findall(r'class="name" x="([\d.]+)%" y="([\d.]+)"', scatter_chart(dots, label="crowded"))
+    levels = sorted(float(y) for _, y in found)
+    assert len(levels) == 4
+    assert min(upper - lower for lower, upper in itertools.pairwise(levels)) >= 13
+
+
+def test_a_dot_without_a_number_is_left_out_and_its_name_is_escaped() -> None:
+    chart = scatter_chart([Dot("<b>", 1, 2), Dot("gone", None, 2), Dot("nan", 1, math.nan)], label="some")
+    assert "&lt;b&gt;" in chart
+    assert "gone" not in chart
+    assert "nan" not in chart
+    assert not scatter_chart([], label="none")

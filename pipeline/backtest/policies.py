@@ -119,7 +119,7 @@ def retraining(name: str, text: str, settings: DecideRetraining) -> Policy:
 
 
 def every(name: str, step: int) -> Policy:
-    text = "before every window" if step == 1 else f"before every window whose number {step} divides"
+    text = "before every window" if step == 1 else f"before one window in {step}"
     return Policy(name, text, _at_every(step))
 
 
