@@ -238,15 +238,14 @@ def scatter_chart(
     parts = [_level(scale.at(tick), scale.text(tick)) for tick in scale.ticks]
     if behind.y:
         parts.append(_path(behind, scale, across, height))
-    taken: list[tuple[float, float]] = []
-    for x, y, dot in shown:
-        left, top = across.at(x), scale.at(y)
-        while any(
-            abs(left - other) < NAME_WIDTH and abs(top - above) < NAME_HEIGHT for other, above in taken
-        ):
+    places = [(across.at(x), scale.at(y)) for x, y, _ in shown]
+    names: list[tuple[float, float]] = []
+    for (left, at), (_, _, dot) in zip(places, shown, strict=True):
+        top = at
+        while _covers(left, top, names, places):
             top += 1
-        taken.append((left, top))
-        parts.append(_named_dot(dot, left, scale.at(y), top))
+        names.append((left, top))
+        parts.append(_named_dot(dot, left, at, top))
     parts += [_below(across.at(x), height - 16, f"{x:g}") for x in last]
     if x_label:
         parts.append(_below((LEFT + RIGHT) / 2, height - 2, x_label))
