@@ -118,10 +118,11 @@ def drift_sentence(drift: Any) -> str:
     if outcome != "ok":
         return f"{(outcome or 'drift.json cannot be read').replace('_', ' ')}: {string(drift, 'text') or ''}"
     flagged = {name: signal for name, signal in signals.items() if get(signal, "flag") is True}
-    if not flagged:
-        return f"none in {len(signals)} signals ({_window(get(drift, 'current'))})"
     texts = "; ".join(string(signal, "text") or name for name, signal in flagged.items())
-    return texts if drift.get("drift") is True else f"not confirmed: {texts}"
+    if drift.get("drift") is True:
+        return texts or string(drift, "text") or "drift"
+    none = string(drift, "text") or f"none in {len(signals)} signals ({_window(get(drift, 'current'))})"
+    return f"{none}; not confirmed: {texts}" if flagged else none
 
 
 def _window(current: Any) -> str:

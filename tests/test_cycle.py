@@ -455,7 +455,15 @@ def test_plan_where_no_stage_ever_ran():
         ({"outcome": "not_enough_data", "text": "12 rows"}, "not enough data: 12 rows"),
         (
             {"outcome": "ok", "drift": False, "signals": {"new_items": {"flag": True, "text": "31 %"}}},
-            "not confirmed: 31 %",
+            "none in 1 signals (None to None, None rows of None users); not confirmed: 31 %",
+        ),
+        (
+            {"outcome": "ok", "drift": False, "signals": {"new_items": {"flag": False}}, "text": "No drift"},
+            "No drift",
+        ),
+        (
+            {"outcome": "ok", "drift": True, "signals": {"new_items": {"flag": True, "text": "31 %"}}},
+            "31 %",
         ),
     ],
 )
