@@ -337,7 +337,7 @@ def test_interrupted_cycle_leaves_no_process_and_the_next_one_goes_on(cycled, nu
     while not (cycled / "asleep.txt").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     process.send_signal(number)
-    _, error = process.communicate(timeout=30)
+    _, error = process.communicate(timeout=120)
     if number == signal.SIGKILL:
         assert process.returncode == -9
     else:

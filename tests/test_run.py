@@ -28,7 +28,7 @@ def test_interrupted_stage_says_one_line(number):
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     process.send_signal(number)
-    _, error = process.communicate(timeout=20)
+    _, error = process.communicate(timeout=120)
     assert process.returncode == 130
     assert error.startswith("error: interrupted: run it again to go on")
     assert error.count("\n") == 1
@@ -62,7 +62,7 @@ def test_ctrl_c_in_a_stage_is_one_line_and_leaves_its_outputs(name, tmp_path):
         except OSError:  # nobody reads yet
             time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=120)
     os.close(pipe)
     assert process.returncode == 130
     assert error.startswith("error: interrupted")
