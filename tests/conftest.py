@@ -1,4 +1,5 @@
 import shutil
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -7,6 +8,11 @@ import toy
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+# What runs in the background of a script is started with Ctrl-C ignored, and hands that on to its children.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ import pytest
 import tiny
 import toy_log
 
+import pipeline
 from pipeline import slices as slices_module
 from pipeline.baselines import ConstantScorer
 from pipeline.histories import Points, load_prepared
@@ -104,7 +105,9 @@ def run(
             path.write_text(json.dumps(card | (card_of_champion if model == "champion" else {})))
     models = [folder / "models" / name for name in ("challenger", "ablations", "champion")]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "pipeline.recommender", fake_recommender(lacks))
+        fake = fake_recommender(lacks)
+        patch.setitem(sys.modules, "pipeline.recommender", fake)
+        patch.setattr(pipeline, "recommender", fake, raising=False)  # once imported, it is found there
         stage.main(world / "prepared", *models, folder / "reports", world / "params.yaml")
     return json.loads((folder / "reports/evaluation.json").read_text())
 
