@@ -7,8 +7,8 @@ detect_drift, the champion if there is one. Out: a dictionary with
   signals   of the newest window: value, p_value (adjusted for their number), floor, flag, kind, ..., text
   windows   every closed window; the newest two (or `shown`) with the same figures
 Rule: a signal is flagged if its adjusted p-value is at most alpha and its effect at least its floor. `schema`
-(a column that is gone or has another type) needs no p-value; `quality` is flagged if its interval lies below
-0. With confirm=False the current rows are one window and every flag counts at once.
+(a column that is gone or has another type) needs no p-value; the effect of `quality` is a loss, never a gain.
+With confirm=False the current rows are one window and every flag counts at once.
 """
 
 from __future__ import annotations
@@ -174,8 +174,8 @@ class Tester:
         return o.Outcome(finding, p_value, getattr(self.settings.floors, name), False, finding.fact)
 
     def _judged(self, name: str, raw: o.Outcome, p_value: float | None) -> o.Outcome:
-        """With the adjusted p-value and the flag; `schema` and `quality` carry theirs."""
-        if name in ("schema", "quality") or raw.finding is None:
+        """With the adjusted p-value and the flag; `schema` needs none."""
+        if name == "schema" or raw.finding is None:
             return raw
         sure = p_value is not None and p_value <= self.settings.alpha
         large = raw.floor is not None and raw.finding.effect >= raw.floor
@@ -225,7 +225,7 @@ class Tester:
             f"{found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
         )
         finding = g.Finding(-loss, loss, fact)
-        return o.Outcome(finding, found.p_value, floor, found.high < 0 and loss >= floor, fact)
+        return o.Outcome(finding, found.p_value, floor, False, fact)
 
 
 def daily(rows: pd.DataFrame) -> w.Daily:
