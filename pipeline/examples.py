@@ -63,7 +63,7 @@ def examples(prepared: Prepared, listed: np.ndarray, scorer: Any) -> list[Json]:
 
 
 def _newest(point: Points) -> np.ndarray:
-    _, row = point.rows(last=ITEMS)
+    _, row = point.newest(ITEMS).rows()
     return point.log.item[row[::-1]]
 
 

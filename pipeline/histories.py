@@ -126,13 +126,12 @@ class Points:
     def lengths(self) -> np.ndarray:
         return self.stop - self.start
 
-    def rows(self, last: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """(point, log row) of every history row, oldest first; with `last`, of the newest `last` of each."""
-        start = self.start if last is None else np.maximum(self.start, self.stop - last)
-        lengths = self.stop - start
+    def rows(self) -> tuple[np.ndarray, np.ndarray]:
+        """(point, log row) of every history row, oldest first."""
+        lengths = self.lengths
         point = np.repeat(np.arange(len(self)), lengths)
         offset = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        return point, np.repeat(start, lengths) + offset
+        return point, np.repeat(self.start, lengths) + offset
 
     def weights(
         self, items: int, half_life: float = np.inf, row_weight: np.ndarray | None = None

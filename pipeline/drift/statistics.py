@@ -147,12 +147,6 @@ def log_ratio(reference: np.ndarray, current: np.ndarray) -> np.ndarray:
     return np.abs(np.log(rates[1] / rates[0]))
 
 
-def spread_difference(reference: np.ndarray, current: np.ndarray) -> np.ndarray:
-    """How many columns have anything, per column of all; current less reference, in either direction."""
-    filled = [(side > _ROUNDING).mean(axis=1) for side in (reference, current)]
-    return np.abs(filled[1] - filled[0])
-
-
 def _shares(side: np.ndarray) -> np.ndarray:
     return _ratio(side, side.sum(axis=1, keepdims=True))
 
