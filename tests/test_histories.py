@@ -22,7 +22,6 @@ def test_history_is_strictly_earlier_and_of_the_user_alone() -> None:
 
 def test_newest_rows_alone() -> None:
     assert LOG.item[points((0, 99)).newest(2).rows()[1]].tolist() == [2, 0]
-    assert LOG.item[points((0, 99)).newest(2).rows()[1]].tolist() == [2, 0]
 
 
 def test_recency_weights_share_the_mean_place_of_a_tie() -> None:
