@@ -256,7 +256,7 @@ def _popularity(case: Case) -> Check:
     ours, theirs = _beside(case, POPULARITY)
     if ours is None or theirs is None:
         return checked("popularity", False, ours, None, "popularity of what is listed: not measured")
-    limit = theirs + case.settings.popularity_guard
+    limit = theirs + case.settings.popularity_guard * (1 - theirs)
     passed = ours <= limit
     text = (
         f"lists items of popularity percentile {100 * ours:.1f} on average, the champion {100 * theirs:.1f}"

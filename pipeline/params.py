@@ -218,9 +218,11 @@ class DecidePromotion(Section):
     slice_guard: Share
     """Share of the champion's nDCG@10 on a slice that may be lost; more blocks, if it is no chance."""
     coverage_guard: Share
-    """Share of the champion's coverage@10 that may be lost."""
+    """Share of the champion's coverage@10 that may be lost. A better model often lists less of what nobody
+    takes; the guard stops a collapse."""
     popularity_guard: Share
-    """How far the mean popularity percentile (0 to 1) of what is listed may rise above the champion's."""
+    """How far the mean popularity percentile of what is listed may rise, as a share of the way from the
+    champion's to 1, the most popular item's."""
     max_ms_per_list: Annotated[float | None, Field(gt=0)]
     """Milliseconds a list, many at once, on the machine that evaluates; null: no limit."""
     max_model_mib: Annotated[float | None, Field(gt=0)]

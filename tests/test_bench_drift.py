@@ -126,11 +126,13 @@ def test_the_same_number_is_the_same_case(world: World) -> None:
 def test_moving_rows_moves_since_when_users_are_known_unless_it_was_before() -> None:
     day = pd.Timestamp("2024-05-01", tz="UTC")
     times = [day, day + WEEK]
-    rows = pd.DataFrame({t.TIME: times, w.USER_SINCE: [day - WEEK, day], w.ITEM_SINCE: [day, day + WEEK]})
+    since = {w.USER_SINCE: [day - WEEK, day], w.ITEM_SINCE: [day, day + WEEK]}
+    rows = pd.DataFrame({t.TIME: times, **since, w.USER_BEFORE: [day - WEEK, pd.NaT]})
     moved = later(rows, 2 * WEEK, day - pd.Timedelta(days=1))
     assert moved[t.TIME].tolist() == [day + 2 * WEEK, day + 3 * WEEK]
     assert moved[w.USER_SINCE].tolist() == [day - WEEK, day + 2 * WEEK]
     assert moved[w.ITEM_SINCE].tolist() == [day + 2 * WEEK, day + 3 * WEEK]
+    assert moved[w.USER_BEFORE].tolist() == [day + WEEK, pd.NaT]  # as long ago as it was
 
 
 def test_too_small_data_are_refused() -> None:

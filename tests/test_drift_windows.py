@@ -93,9 +93,9 @@ def test_the_reference_ends_with_fit_end_and_says_what_it_holds(tmp_path: Path) 
     assert (read.summary["rows_fitted"], read.summary["rows"], read.summary["users"]) == (5, 5, 2)
     assert read.daily is not None
     assert read.daily.counts.tolist() == [
-        [1, 1],
-        [2, 1],
-        [1, 1],
+        [1, 1, 0, 0],
+        [2, 1, 1, 1],
+        [1, 1, 0, 0],
     ]  # 24 hours back from fit_end each; the first row is 3 days old
 
 
@@ -134,5 +134,5 @@ def test_daily_counts_reach_as_far_back_as_the_windows() -> None:
     frame = small.rows(*(("a", "x", day) for day in range(400)))
     made = reference.make(frame, small.START + 399 * small.DAY, rule(rows=300))
     assert made.daily is not None
-    assert np.array_equal(made.daily.counts, np.ones((299, 2)))
+    assert np.array_equal(made.daily.counts, np.tile([1, 1, 0, 0], (299, 1)))
     # 299 whole days lie between the first row of the window and fit_end

@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 import pytest
 from gate_by_hand import (
@@ -17,6 +18,7 @@ from gate_by_hand import (
     without,
 )
 
+from pipeline.params import Params
 from pipeline.stages.decide_promotion import decide_promotion, sentence
 
 
@@ -205,7 +207,23 @@ def test_popularity_may_rise_by_its_guard_and_no_more():
     key = ("comparison", "challenger", "popularity_percentile@10")
     assert failed(verdict_on(spoilt(evaluation(), *key, to=0.94))) == []
     assert failed(verdict_on(spoilt(evaluation(), *key, to=0.96))) == ["popularity"]
-    assert failed(verdict_on(spoilt(evaluation(), *key, to=0.5))) == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "stopped"),
+    [
+        ((0.2284, 0.916), (0.0471, 0.992), ["coverage", "popularity"]),  # ranked by popularity instead
+        ((0.1022, 0.907), (0.0375, 0.962), []),  # newer by two thirds of a timeline, and twice as good
+    ],
+)
+def test_the_delivered_guards_stop_a_collapse_to_popular_items_alone(before, after, stopped):
+    delivered = Params.load(Path("params.yaml")).decide_promotion
+    guards = delivered.model_dump(include={"coverage_guard", "popularity_guard"})
+    found = evaluation()
+    for name, figures in (("champion", before), ("challenger", after)):
+        listed = dict(zip(("coverage@10", "popularity_percentile@10"), figures, strict=True))
+        found = spoilt(found, "comparison", name, to=listed)
+    assert failed(verdict_on(found, **guards)) == stopped
 
 
 def test_latency_and_size_have_limits_or_none():

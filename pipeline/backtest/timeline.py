@@ -31,7 +31,7 @@ from pipeline.params import Preprocess
 from pipeline.stages.preprocess import read_interactions, read_manifest
 
 START_SHARE = 0.3  # of the rows: known when the first champion is trained
-MOST_POINTS = 6400  # of all windows together, equally many of each
+MOST_POINTS = 20_000  # of all windows together, equally many of each; with fewer the gate sees too little
 SALT = "evergreen.back16"  # 16 bytes, as pandas wants
 
 

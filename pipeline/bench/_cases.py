@@ -184,7 +184,7 @@ def _groups(
 
 def later(rows: pd.DataFrame, step: pd.Timedelta, after: pd.Timestamp) -> pd.DataFrame:
     """Moved by `step`; who was first met `after` that moment is met as much later."""
-    moved = {t.TIME: rows[t.TIME] + step}
+    moved = {name: rows[name] + step for name in (t.TIME, w.USER_BEFORE)}
     for name in (w.USER_SINCE, w.ITEM_SINCE):
         moved[name] = rows[name].where(rows[name] <= after, rows[name] + step)
     return rows.assign(**moved)

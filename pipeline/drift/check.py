@@ -30,7 +30,7 @@ from pipeline.drift.reference import Reference, sampled
 from pipeline.errors import DataError
 from pipeline.params import DetectDrift
 
-OURS = {*t.INTERACTIONS, "positive", "fit", "window", w.NEW_USER, w.NEW_ITEM, w.USER_SINCE, w.ITEM_SINCE}
+OURS = {*t.INTERACTIONS, "positive", "fit", "window", w.NEW_USER, w.NEW_ITEM, *w.SINCE}
 LEAST_DAY = 0.9  # of a day: the last row comes a little before the day is over
 _SEEDS = {"users": 1, "days": 2, "points": 3, "texts": 4}
 
@@ -232,7 +232,7 @@ def daily(rows: pd.DataFrame) -> w.Daily:
     """Of whole 24 hours from the first row on; a last one may fall a little short."""
     time = w.microseconds(rows[t.TIME])
     days = int((time.max() - time.min()) / w.MICROSECONDS_A_DAY + 1 - LEAST_DAY)
-    return w.Daily.of((time - time.min()) // w.MICROSECONDS_A_DAY, rows[t.USER], days)
+    return w.Daily.of((time - time.min()) // w.MICROSECONDS_A_DAY, rows, days)
 
 
 def _describe(reference: Reference) -> dict[str, Any]:

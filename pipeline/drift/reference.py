@@ -3,8 +3,8 @@
 In: all rows that the model may know (the interaction columns, `positive` and any others), its fit_end.
 Out: `interactions.parquet`: the rows of the newest windows up to fit_end, with `window` (0 is the oldest),
 `new_user` and `new_item`; above `reference_rows` rows, whole users drawn by a fixed-salt hash.
-`summary.json`: counts, and rows and active users a day (of 24 hours, counted back from fit_end) for the
-volume, which a sample of users cannot tell.
+`summary.json`: counts, and rows and users a day (of 24 hours, counted back from fit_end) for the volume,
+which a sample of users cannot tell.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ from pipeline.errors import ArtifactError
 FOLDER = "reference"  # in a model folder
 ROWS, SUMMARY = "interactions.parquet", "summary.json"
 FORMAT = 1
+DAILY = ("daily", "daily_users", "daily_arrivals", "daily_new")  # windows.COUNTED; older models lack the last
 LEAST_DAYS, MOST_DAYS = 180, 1000  # of the daily counts
+FIRST_DAYS = 28  # of all
 _SALT = "evergreen.drift"
 
 
@@ -52,17 +54,18 @@ class Reference:
     @property
     def daily(self) -> w.Daily | None:
         """Rows and active users a day up to fit_end; None if unknown."""
-        told = [self.summary.get(name) for name in ("daily", "daily_users", "daily_variation")]
-        if any(each is None for each in told):
+        told = [self.summary[name] for name in DAILY if name in self.summary]
+        variation = self.summary.get("daily_variation")
+        if variation is None or not 2 <= len(told) == len(variation):
             return None
-        return w.Daily(np.array(told[:2], dtype=float).T.reshape(-1, 2), np.array(told[2], dtype=float))
+        return w.Daily(np.array(told, dtype=float).reshape(len(told), -1).T, np.array(variation, dtype=float))
 
 
 def make(rows: pd.DataFrame, fit_end: str | pd.Timestamp, settings: Settings) -> Reference:
     """From all rows: later ones than fit_end are left out. Without one closed window it has no row."""
     end = _moment(fit_end)
     rows = rows[rows[t.TIME] <= end]
-    if w.USER_SINCE not in rows:
+    if any(name not in rows for name in w.SINCE):
         rows = w.with_since(rows)
     found = w.newest(rows, settings, settings.reference_windows)
     parts = [window.rows.assign(window=np.int8(place)) for place, window in enumerate(found)]
@@ -84,11 +87,10 @@ def make(rows: pd.DataFrame, fit_end: str | pd.Timestamp, settings: Settings) ->
             name: getattr(settings, name)
             for name in ("window_days", "min_rows", "min_users", "reference_windows", "reference_rows")
         },
-        "daily": daily.counts[:, 0].tolist(),
-        "daily_users": daily.counts[:, 1].tolist(),
+        **dict(zip(DAILY, daily.counts.T.tolist(), strict=False)),
         "daily_variation": daily.variation.tolist(),
     }
-    return Reference(sample.drop(columns=[w.USER_SINCE, w.ITEM_SINCE], errors="ignore"), summary)
+    return Reference(sample.drop(columns=list(w.SINCE), errors="ignore"), summary)
 
 
 def write(folder: Path, rows: pd.DataFrame, fit_end: str | pd.Timestamp, settings: Settings) -> Reference:
@@ -135,15 +137,18 @@ def user_hash(users: Any) -> np.ndarray:
 
 
 def _daily(rows: pd.DataFrame, end: pd.Timestamp, since: pd.Timestamp | None) -> w.Daily:
-    """Of each whole day back from `end`: as far as the windows reach, at least 180 days if there are."""
+    """Of each whole day back from `end`: as far as the windows reach, at least 180 days if there are.
+
+    In the first days of all nobody has been met before: beyond the windows' reach they are left out.
+    """
     if not len(rows):
-        return w.Daily.of(np.zeros(0, np.int64), rows[t.USER], 0)
+        return w.Daily.of(np.zeros(0, np.int64), rows, 0)
     time, last = w.microseconds(rows[t.TIME]), end.value // 1000
     age = (last - time) // w.MICROSECONDS_A_DAY
     whole = int((last - time.min()) // w.MICROSECONDS_A_DAY)
     reach = 0 if since is None else -(-(last - since.value // 1000) // w.MICROSECONDS_A_DAY)
-    days = min(whole, max(LEAST_DAYS, int(reach)), MOST_DAYS)
-    return w.Daily.of(days - 1 - age, rows[t.USER], days)
+    days = min(max(whole - FIRST_DAYS, min(whole, int(reach))), max(LEAST_DAYS, int(reach)), MOST_DAYS)
+    return w.Daily.of(days - 1 - age, rows, days)
 
 
 def _moment(moment: str | pd.Timestamp) -> pd.Timestamp:

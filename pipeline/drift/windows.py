@@ -6,8 +6,9 @@ it holds `min_rows` rows, `min_users` users and `window_days` days from its firs
 it. What is left over stays open. So later rows never change a window that was closed, and no timestamp is
 split.
 
-`user_since` and `item_since` (see `with_since`) say when a user or an item was first met at all; a window
-then marks its rows `new_user`, `new_item`: not met before the window began.
+`user_since` and `item_since` (see `with_since`) say when a user or an item was first met at all, and
+`user_before` when the user's row before was; a window then marks its rows `new_user`, `new_item`: not met
+before the window began.
 """
 
 from __future__ import annotations
@@ -21,8 +22,11 @@ import pandas as pd
 from pipeline import tables as t
 
 MICROSECONDS_A_DAY = 86_400_000_000
-USER_SINCE, ITEM_SINCE = "user_since", "item_since"
+USER_SINCE, ITEM_SINCE, USER_BEFORE = "user_since", "item_since", "user_before"
+SINCE = (USER_SINCE, ITEM_SINCE, USER_BEFORE)
 NEW_USER, NEW_ITEM = "new_user", "new_item"
+COUNTED = ("rows", "active users", "arrivals", "new users")  # a day
+ABSENT = np.timedelta64(7, "D")  # who was away so long arrives
 _FIRST_LOOK = 4  # times min_rows: rows that are searched at first for a window's end
 
 
@@ -68,10 +72,15 @@ class Window:
 
 
 def with_since(rows: pd.DataFrame) -> pd.DataFrame:
-    """Adds `user_since`, `item_since`: first moment of each. Give all rows that are known, old ones too."""
+    """Adds `user_since`, `item_since`: first moment of each; `user_before`: of the user's row before, or NaT.
+
+    Give all rows that are known, old ones too.
+    """
+    by_time = rows.sort_values(t.TIME, kind="stable")
     since = {
         USER_SINCE: rows.groupby(t.USER)[t.TIME].transform("min"),
         ITEM_SINCE: rows.groupby(t.ITEM)[t.TIME].transform("min"),
+        USER_BEFORE: by_time.groupby(t.USER)[t.TIME].shift(),
     }
     return rows.assign(**since)
 
@@ -116,22 +125,32 @@ def microseconds(times: pd.Series) -> np.ndarray:
 class Daily:
     """What happens a day, and how much of it hangs on single users."""
 
-    counts: np.ndarray  # (days, 2) rows and different users of each day, oldest first
-    variation: np.ndarray  # (2,) squared coefficient of variation of the sums, if users come by chance
+    counts: np.ndarray  # (days, COUNTED) of each day, oldest first; only the first two where no more is known
+    variation: np.ndarray  # (COUNTED,) squared coefficient of variation of the sums, if users come by chance
 
     @classmethod
-    def of(cls, day: np.ndarray, user: pd.Series, days: int) -> Daily:
-        """`day`: (rows,) of each row; 0 .. days - 1 count.
+    def of(cls, day: np.ndarray, rows: pd.DataFrame, days: int) -> Daily:
+        """`day`: (rows,) of each row; 0 .. days - 1 count. `rows` may know user_since and user_before.
 
-        The sums are compound Poisson: sum over users of their squared rows (or days), over the squared sum.
+        The sums are compound Poisson: sum over users of their squared counts, over the squared sum (half a
+        count is added to each, so that nothing counted is not taken for certain).
         """
         kept = (day >= 0) & (day < days)
-        day, code = day[kept], pd.factorize(user)[0][kept]
+        day, code, rows = day[kept], pd.factorize(rows[t.USER])[0][kept], rows[kept]
         visit = np.unique(code.astype(np.int64) * max(days, 1) + day)
-        counts = [np.bincount(each, minlength=days) for each in (day, visit % max(days, 1))]
-        of_user = [np.bincount(each).astype(float) for each in (code, visit // max(days, 1))]
-        variation = [(each @ each) / max(each.sum(), 1.0) ** 2 for each in of_user]
+        found = [(day, code), (visit % max(days, 1), visit // max(days, 1))]
+        if USER_SINCE in rows and USER_BEFORE in rows:
+            new = rows[USER_BEFORE].isna().to_numpy(dtype=bool)
+            away = (rows[t.TIME] - rows[USER_BEFORE]).to_numpy() > ABSENT
+            found += [(day[which], code[which]) for which in (new | away, new)]
+        counts = [np.bincount(at, minlength=days) for at, _ in found]
+        of_user = [np.bincount(each).astype(float) for _, each in found]
+        variation = [(each @ each + 0.5) / (each.sum() + 0.5) ** 2 for each in of_user]
         return cls(np.stack(counts, axis=1), np.array(variation))
+
+    def first(self, count: int) -> Daily:
+        """The first of the counts alone."""
+        return Daily(self.counts[:, :count], self.variation[:count])
 
 
 def _bounds(

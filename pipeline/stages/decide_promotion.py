@@ -21,7 +21,8 @@ Shares are of the champion's own figure, so that they mean the same on any data.
 - slices: none of at least min_users loses more than slice_guard by an interval below 0. That interval is as
   much wider as there are slices (Bonferroni: .05 / slices, normal approximation), else one slice in forty
   would block by chance;
-- coverage, popularity: what is listed has not become narrower or more mainstream by more than the guards;
+- coverage, popularity: what is listed has not collapsed to few or to the most popular items. The guards are
+  wide, since a model that knows more lists less of what nobody takes;
 - latency, size: milliseconds a list and MiB within their limits;
 - features: the scorer is told the same as the champion's, or accept_new_features says that it may differ;
 - beats_popularity, beats_recent_popularity: the interval's lower end is above 0;
