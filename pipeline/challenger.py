@@ -23,7 +23,8 @@ from pipeline.features import Asked, Columns, Inputs, Matrix, fit_inputs
 from pipeline.histories import Catalogue, Log, Points, Prepared
 from pipeline.model import FusionScorer, SequenceTower, one_thread
 from pipeline.recommender import Recommender
-from pipeline.tasks import Candidates, ScorerTask, SequenceTask, TextTask, frozen_layers
+from pipeline.tasks import Candidates, ScorerTask, SequenceTask
+from pipeline.text_task import Texts, TextTask, frozen_layers
 from pipeline.training import EpochSampler, Run, fit, target_ndcg
 
 log = logging.getLogger(__name__)
@@ -131,7 +132,9 @@ def _text_vectors(
     empty = np.array([not text for text in texts], bool)
     encoder = TextEncoder.load(run.settings.encoder, run.settings.max_length)
     tokens, below = tokenize(encoder, texts), frozen_layers(encoder, run.settings)
-    hidden = encoder.lower_activations(tokens, below) if below < len(encoder.layers) else None
+    trains = run.settings.epochs > 0 and below < len(encoder.layers)
+    file = run.folder / "hidden.npy"
+    hidden = encoder.lower_activations(tokens, below, file) if trains and below else None
 
     def encode() -> np.ndarray:
         with torch.no_grad():
@@ -149,11 +152,13 @@ def _text_vectors(
     # An item without text must not pull the others: its vector is that of an empty string, never a target.
     points = prepared.log.successes(parts.inner & ~empty[prepared.log.item])
     points = points[np.flatnonzero(points.lengths > 0)]
-    if hidden is not None and run.settings.epochs and len(points) and not empty.all():
-        task = TextTask(run, encoder, tokens, hidden, frozen, points, parts.validation, TEXT_HALF_LIFE)
+    if trains and len(points) and not empty.all():
+        texts_ = Texts(tokens, hidden, frozen)
+        task = TextTask(run, encoder, texts_, points, parts.validation, TEXT_HALF_LIFE)
         sampler = EpochSampler(run, task.phase, len(points), TEXT_POINTS_PER_EPOCH)
         told["text_epochs"] = fit(run, task, sampler, run.settings.batch_size, run.settings.epochs)
-        encoder.requires_grad_(False)
+        encoder.settle()
+        told["item_reuse"] = round(task.item_reuse, 1)
         tuned = encode()
     return encoder, frozen, tuned, told
 

@@ -1,4 +1,4 @@
-"""A pretrained language model as an encoder of texts: load, tokenise once, encode in length-sorted buckets.
+"""A pretrained language model as an encoder of texts: tokenise once, encode in buckets of like length.
 
 Any Hugging Face model with a stack of layers serves (BERT-like or decoder-only): the lowest layers can be
 frozen and their activations computed once, since `encode` can start above them.
@@ -6,140 +6,50 @@ frozen and their activations computed once, since `encode` can start above them.
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from pipeline.errors import ConfigError
+from pipeline.pretrained import Pretrained, load, write_pooling
+from pipeline.tokens import TOKENS_A_BUCKET, Tokens, flat
 
 log = logging.getLogger(__name__)
 
 MULTILINGUAL = "sentence-transformers/paraphrase-multilingual-MiniLM-L12-v2"
 UNKNOWN_SHARE_WARNING = 0.2
-TOKENS_A_BUCKET = 4096
-"""Tokens that go through the model at once, padding included; bounds memory, not results."""
-
-
-def locate(spec: str) -> str:
-    """`finetune.encoder` -> a local folder or hub id. Raises ConfigError naming what is missing."""
-    if spec.startswith("package:"):
-        name, _, inside = spec.removeprefix("package:").partition("/")
-        try:
-            files = importlib.metadata.distribution(name.replace("_", "-"))
-        except importlib.metadata.PackageNotFoundError:
-            raise ConfigError(
-                f"params.yaml: finetune.encoder: package {name} is not installed: run `make setup`, "
-                "or give a local folder or a hub id"
-            ) from None
-        folder = Path(str(files.locate_file(name))) / inside
-        if not (folder / "config.json").exists():
-            raise ConfigError(f"params.yaml: finetune.encoder: no model (config.json) in {name}/{inside}")
-        return str(folder)
-    folder = Path(spec)
-    if folder.is_dir():
-        if not (folder / "config.json").exists():
-            raise ConfigError(
-                f"params.yaml: finetune.encoder: no config.json in {spec}: save a model with save_pretrained"
-            )
-        return spec
-    if spec.startswith((".", "/", "~")) or spec.count("/") != 1:
-        raise ConfigError(
-            f"params.yaml: finetune.encoder: {spec}: no such folder; "
-            "write package:NAME/SUBDIR, a local folder or a hub id (owner/model)"
-        )
-    return spec
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """Token ids of many texts, end to end: text i is ids[offsets[i]:offsets[i + 1]]."""
-
-    ids: np.ndarray  # (tokens,) int32
-    offsets: np.ndarray  # (texts + 1,) int64
-    unknown_share: float  # of the tokens that are no special ones
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    @property
-    def lengths(self) -> np.ndarray:
-        return np.diff(self.offsets)
-
-    def buckets(self, texts: np.ndarray, size: int = TOKENS_A_BUCKET) -> Iterator[np.ndarray]:
-        """Positions in `texts`, in groups of like length that fit `size` tokens padded to their longest."""
-        lengths = self.lengths[texts]
-        order = np.argsort(lengths, kind="stable")
-        begin = 0
-        while begin < len(order):
-            # Lengths ascend, so the group's cost is count x its last length.
-            cost = np.arange(1, len(order) - begin + 1) * lengths[order[begin:]]
-            count = max(1, int(np.searchsorted(cost, size, side="right")))
-            yield order[begin : begin + count]
-            begin += count
-
-    def padded(self, texts: np.ndarray, pad: int = 0) -> tuple[Tensor, Tensor]:
-        """(texts, longest) token ids and attention mask, both int64."""
-        lengths = self.lengths[texts]
-        mask = np.arange(lengths.max(initial=1)) < lengths[:, None]
-        ids = np.full(mask.shape, pad, dtype=np.int64)
-        ids[mask] = self.ids[flat(self.offsets[texts], lengths)]
-        return torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64))
-
-
-def flat(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Positions start, start + 1, ... of every run, end to end."""
-    offset = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    return np.repeat(starts, lengths) + offset
+KEPT_TOKENS = 8 * TOKENS_A_BUCKET
+"""Tokens of a step whose activations are kept for its gradients; those of further ones are computed again,
+bucket by bucket (as in gradient caching, Gao et al. 2021), so that a step's memory is bounded."""
+MAPPED_BYTES = 2**30
+"""Activations of frozen layers that take more are kept in a file."""
 
 
 class TextEncoder(nn.Module):
-    """Texts -> unit vectors (texts, width): the mean over tokens of the last layer, normalised."""
+    """Texts -> unit vectors (texts, width): the last layer's states, pooled and normalised."""
 
-    def __init__(self, model: nn.Module, tokenizer: Any, max_length: int) -> None:
+    def __init__(self, parts: Pretrained, max_length: int) -> None:
         super().__init__()
-        self.model = model.eval()
-        self.tokenizer = tokenizer
+        self.model = parts.model.eval()
+        self.tokenizer, self.pooling = parts.tokenizer, parts.pooling
         self.max_length = max_length
-        self.width: int = model.config.hidden_size  # type: ignore[assignment,union-attr]
-        self.pad = int(tokenizer.pad_token_id or 0)
+        self.width: int = self.model.config.hidden_size  # type: ignore[assignment,union-attr]
+        self.pad = int(self.tokenizer.pad_token_id or 0)
+        self._adapted: list[Any] = []  # a list, so that it is no module of its own
 
     @classmethod
     def load(cls, spec: str, max_length: int) -> TextEncoder:
         """Load the model and its tokenizer. Raises ConfigError for an unknown or incomplete encoder."""
-        path = locate(spec)
-        os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-        from transformers import AutoModel, AutoTokenizer
-        from transformers.utils import logging as hf_logging
-
-        hf_logging.set_verbosity_error()
-        hf_logging.disable_progress_bar()
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(path)
-        except (OSError, ValueError, TypeError, KeyError, ImportError) as error:
-            raise ConfigError(
-                f"params.yaml: finetune.encoder: {spec}: {_first_line(error)} (tokenizer)"
-            ) from None
-        if _is_bare(tokenizer):
-            raise ConfigError(
-                f"params.yaml: finetune.encoder: {spec} has no tokenizer: "
-                "save one beside the model with tokenizer.save_pretrained"
-            )
-        try:
-            # Weights in float32 whatever the file holds.
-            model = AutoModel.from_pretrained(path, dtype=torch.float32)
-        except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
-            raise ConfigError(f"params.yaml: finetune.encoder: {spec}: {_first_line(error)}") from None
-        limit = getattr(model.config, "max_position_embeddings", max_length)
-        return cls(model, tokenizer, min(max_length, limit))
+        parts = load(spec)
+        limit = getattr(parts.model.config, "max_position_embeddings", max_length)
+        return cls(parts, min(max_length, limit))
 
     def train(self, mode: bool = True) -> TextEncoder:
         """Dropout stays off: training is short, and torch's dropout on a CPU costs half of a step."""
@@ -173,9 +83,16 @@ class TextEncoder(nn.Module):
         """(texts, longest) ids and mask -> (texts, width). With `hidden`, start above the lowest layers."""
         with self._above(above, hidden) if hidden is not None else _nothing():
             states = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
+        return nn.functional.normalize(self._pool(states, mask).float(), dim=-1)
+
+    def _pool(self, states: Tensor, mask: Tensor) -> Tensor:
+        """(texts, longest, width) states -> (texts, width)."""
+        if self.pooling == "cls":
+            return states[:, 0]
+        if self.pooling == "last":
+            return states[torch.arange(len(states), device=states.device), mask.sum(1).clamp(min=1) - 1]
         weight = mask.unsqueeze(-1).to(states.dtype)
-        pooled = (states * weight).sum(1) / weight.sum(1).clamp(min=1)
-        return nn.functional.normalize(pooled.float(), dim=-1)
+        return (states * weight).sum(1) / weight.sum(1).clamp(min=1)
 
     @torch.no_grad()
     def lower(self, ids: Tensor, mask: Tensor, layers: int) -> Tensor:
@@ -196,9 +113,26 @@ class TextEncoder(nn.Module):
         return caught[0]
 
     @torch.no_grad()
-    def lower_activations(self, tokens: Tokens, layers: int) -> np.ndarray:
-        """(tokens, width) float32: what enters the layer above the lowest `layers`, for every token."""
-        out = np.empty((len(tokens.ids), self.width), np.float32)
+    def lower_activations(self, tokens: Tokens, layers: int, file: Path | None = None) -> np.ndarray:
+        """(tokens, width) float32: what enters the layer above the lowest `layers`, for every token.
+
+        More than MAPPED_BYTES of them are kept in `file` (.npy); one that is there already is taken.
+        """
+        shape = (len(tokens.ids), self.width)
+        mapped = file is not None and shape[0] * shape[1] * 4 > MAPPED_BYTES
+        if not mapped:
+            return self._write_lower(tokens, layers, np.empty(shape, np.float32))
+        assert file is not None
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            beside = file.with_suffix(".partial")
+            out = np.lib.format.open_memmap(beside, "w+", np.float32, shape)
+            self._write_lower(tokens, layers, out)
+            out.flush()
+            beside.rename(file)
+        return np.load(file, mmap_mode="r")
+
+    def _write_lower(self, tokens: Tokens, layers: int, out: np.ndarray) -> np.ndarray:
         device = next(self.model.parameters()).device
         for bucket in tokens.buckets(np.arange(len(tokens))):
             ids, mask = tokens.padded(bucket, self.pad)
@@ -220,23 +154,60 @@ class TextEncoder(nn.Module):
         texts = np.arange(len(tokens)) if texts is None else texts
         device = next(self.model.parameters()).device
         parts, places = [torch.zeros(0, self.width, device=device)], [np.zeros(0, np.int64)]
+        kept = 0
         for bucket in tokens.buckets(texts):
             ids, mask = tokens.padded(texts[bucket], self.pad)
-            if hidden is None:
-                parts.append(self(ids.to(device), mask.to(device)))
-            else:
+            given = [ids.to(device), mask.to(device)]
+            if hidden is not None:
                 entering = torch.zeros(*ids.shape, self.width)
                 rows = flat(tokens.offsets[texts[bucket]], tokens.lengths[texts[bucket]])
                 entering[mask.bool()] = torch.from_numpy(hidden[rows])
-                parts.append(self(ids.to(device), mask.to(device), entering.to(device), above))
+                given.append(entering.to(device))
+            kept += ids.numel()
+            if torch.is_grad_enabled() and kept > KEPT_TOKENS:
+                parts.append(checkpoint(self, *given, above=above, use_reentrant=False))
+            else:
+                parts.append(self(*given, above=above))
             places.append(bucket)
         return torch.cat(parts)[torch.from_numpy(np.argsort(np.concatenate(places))).to(device)]
+
+    def train_from(self, layer: int, lora_rank: int | None = None) -> None:
+        """Leave the lowest `layer` layers as they are and train those above; 0: the embeddings as well.
+
+        With `lora_rank` only low-rank corrections of the linear layers are trained (Hu et al. 2022), by peft.
+        """
+        self.requires_grad_(False)
+        if lora_rank is not None:
+            self._adapt(layer, lora_rank)
+        elif layer == 0:
+            for name, parameter in self.model.named_parameters():
+                parameter.requires_grad_("pooler" not in name.split("."))  # its output is not used
+        else:
+            for one in self.layers[layer:]:
+                one.requires_grad_(True)
+
+    def _adapt(self, layer: int, rank: int) -> None:
+        from peft import LoraConfig, get_peft_model
+
+        names = {module: name for name, module in self.model.named_modules()}
+        linear = [m for one in self.layers[layer:] for m in one.modules() if isinstance(m, nn.Linear)]
+        settings = LoraConfig(
+            r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=[names[m] for m in linear]
+        )
+        self._adapted = [get_peft_model(self.model, settings).eval()]  # changes the model in its place
+
+    def settle(self) -> None:
+        """Training is over: nothing is trained any more, and corrections become part of the weights."""
+        if self._adapted:
+            self.model = self._adapted.pop().merge_and_unload()
+        self.requires_grad_(False)
 
     def save(self, folder: Path) -> None:
         """Write the model (half precision: half the bytes to version) and its tokenizer."""
         state = {name: value.to(torch.float16) for name, value in self.model.state_dict().items()}
         self.model.save_pretrained(folder, state_dict=state)  # type: ignore[operator]
         self.tokenizer.save_pretrained(folder)
+        write_pooling(folder, self.pooling, self.width)
 
     @contextmanager
     def _above(self, layers: int, hidden: Tensor) -> Iterator[None]:
@@ -293,12 +264,3 @@ def _parent(root: nn.Module, child: nn.Module) -> tuple[nn.Module, str]:
             if value is child:
                 return module, name
     raise ValueError("the layers are no part of the model")
-
-
-def _is_bare(tokenizer: Any) -> bool:
-    """transformers makes an empty tokenizer from a config alone instead of failing."""
-    return len(tokenizer.get_vocab()) <= len(tokenizer.all_special_tokens) + 1
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0].rstrip(".")[:200]

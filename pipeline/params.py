@@ -185,7 +185,15 @@ class Finetune(Section):
     learning_rate: Annotated[float, Field(gt=0)]
     """Peak, of the encoder; linear warm-up, cosine decay."""
     trainable_layers: Annotated[int, Field(ge=0)]
-    """Topmost transformer layers that are trained; the rest are frozen, their activations computed once."""
+    """Topmost transformer layers that are trained; the rest are frozen, their activations computed once. As
+    many as there are, or more: the embeddings are trained too."""
+    lora_rank: Count | None
+    """Rank of the low-rank corrections (peft) that are trained in place of those layers' weights."""
+    encode_per_step: Count
+    """Items a step that are encoded with gradients, a random choice of those that its points need."""
+    cache_steps: Annotated[int, Field(ge=0)]
+    """Steps for which the vectors of the other items are taken from a cache; older ones are encoded again.
+    0: no cache, all items of a step are trained, however many: exact, and many times slower."""
     accumulate: Count
     """Batches a step of the optimiser."""
     precision: str

@@ -1,4 +1,4 @@
-"""What is trained: the text encoder, the sequence tower, the scorer. One Lightning task each."""
+"""What is trained beside the encoder (pipeline/text_task.py): the sequence tower and the scorer."""
 
 from __future__ import annotations
 
@@ -9,96 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.encoder import TextEncoder, Tokens
 from pipeline.histories import Log, Points
-from pipeline.model import FusionScorer, SequenceTower, TextSpace
-from pipeline.params import Finetune
-from pipeline.training import Run, Task, target_ndcg
-
-
-def frozen_layers(encoder: TextEncoder, settings: Finetune) -> int:
-    """How many of the lowest layers stay as they came."""
-    return max(0, len(encoder.layers) - settings.trainable_layers)
-
-
-class TextTask(Task):
-    """The encoder's topmost layers learn that a user's text mean is near what the user takes next.
-
-    Softmax cross-entropy over items of train with the log-popularity added to the logits, so that what is
-    learned is affinity beyond popularity. In a step every distinct item goes through the encoder at most
-    once; ENCODE_PER_STEP of them with gradients, the rest come from a cache of their newest vectors.
-    `hidden`: lower_activations of the frozen layers; `vectors`: (items, width) as the encoder makes them now.
-    """
-
-    phase = "text"
-    weight_decay = 0.01
-    MOST_CLASSES = 4096
-    ENCODE_PER_STEP = 128
-    HISTORY = 20
-
-    def __init__(
-        self,
-        run: Run,
-        encoder: TextEncoder,
-        tokens: Tokens,
-        hidden: np.ndarray,
-        vectors: np.ndarray,
-        train: Points,
-        validation: Points,
-        half_life: float,
-    ) -> None:
-        super().__init__(run, validation)
-        self.encoder, self.space = encoder, TextSpace()
-        self.tokens, self.train_points, self.half_life = tokens, train, half_life
-        self.learning_rate = run.settings.learning_rate
-        self.frozen_layers, self.hidden = frozen_layers(encoder, run.settings), hidden
-        encoder.requires_grad_(False)
-        for layer in encoder.layers[self.frozen_layers :]:
-            layer.requires_grad_(True)
-        counts = np.bincount(train.target, minlength=len(tokens)).astype(np.float32)
-        self.log_popularity = torch.from_numpy(np.log(counts + 1))
-        self.candidates = np.flatnonzero(counts)
-        self.vectors = torch.from_numpy(vectors)
-        self.register_buffer("cache", self.vectors.clone())
-        self.register_buffer("centre", self.vectors.mean(0))
-
-    @torch.no_grad()
-    def encode_all(self) -> Tensor:
-        """(items, width) vectors of the present weights."""
-        return self.encoder.encode(self.tokens, None, self.hidden, self.frozen_layers)
-
-    def training_step(self, batch: np.ndarray, index: int) -> Tensor:
-        points = self.train_points[batch].newest(self.HISTORY)
-        weights = points.weights(len(self.tokens), self.half_life)
-        generator = self.run_.generator(f"classes {index}", self.current_epoch)
-        present = np.unique(np.concatenate([weights.indices, points.target]))
-        extra = generator.permutation(self.candidates)[: max(0, self.MOST_CLASSES - len(present))]
-        classes = np.union1d(present, extra)
-        encoded = np.sort(generator.permutation(present)[: self.ENCODE_PER_STEP])
-        fresh = self.encoder.encode(self.tokens, encoded, self.hidden, self.frozen_layers)
-        vectors = self.cache[torch.from_numpy(classes).to(self.device)].clone()
-        vectors[torch.from_numpy(np.searchsorted(classes, encoded)).to(self.device)] = fresh
-        self.cache[torch.from_numpy(encoded).to(self.device)] = fresh.detach()
-        history = torch.from_numpy(weights[:, classes].toarray()).to(self.device)
-        logits = self.space(history, vectors, self.centre)
-        logits = logits + self.log_popularity[torch.from_numpy(classes)].to(self.device)
-        logits = logits.masked_fill(history > 0, -torch.inf)
-        target = torch.from_numpy(np.searchsorted(classes, points.target)).to(self.device)
-        loss = F.cross_entropy(logits, target)
-        self.log("loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(batch))
-        return loss
-
-    def on_validation_epoch_start(self) -> None:
-        self.vectors = self.encode_all()
-        self.cache.copy_(self.vectors)
-        self.centre.copy_(self.vectors.mean(0))
-
-    @torch.no_grad()
-    def gains(self, rows: np.ndarray) -> np.ndarray:
-        points = self.points[rows]
-        history = torch.from_numpy(points.weights(len(self.tokens), self.half_life).toarray()).to(self.device)
-        scores = self.space(history, self.vectors, self.centre).float().cpu().numpy()
-        return target_ndcg(scores, points, 10)
+from pipeline.model import FusionScorer, SequenceTower
+from pipeline.training import Run, Task
 
 
 class SequenceTask(Task):

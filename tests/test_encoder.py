@@ -5,7 +5,8 @@ import pytest
 import tiny
 import torch
 
-from pipeline.encoder import TextEncoder, Tokens, flat, texts_to_vectors
+from pipeline.encoder import TextEncoder, texts_to_vectors
+from pipeline.tokens import Tokens, flat
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,158 @@
+"""`finetune.encoder` -> model, tokenizer, and how a text's vector is read from its tokens' states.
+
+BERT-like and decoder-only models, as a folder of `save_pretrained`, of sentence-transformers or of a GGUF
+file, inside an installed package, or by hub id. What is wrong with one is told in a line that names the key.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pipeline.errors import ConfigError
+
+KEY = "params.yaml: finetune.encoder"
+POOLING_FOLDER = "1_Pooling"
+_POOLING = {"mean_tokens": "mean", "cls_token": "cls", "lasttoken": "last"}  # their names, ours
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    model: nn.Module
+    tokenizer: Any
+    pooling: str  # mean | cls | last
+
+
+def locate(spec: str) -> str:
+    """`finetune.encoder` -> a local folder or hub id. Raises ConfigError naming what is missing."""
+    if spec.startswith("package:"):
+        name, _, inside = spec.removeprefix("package:").partition("/")
+        try:
+            files = importlib.metadata.distribution(name.replace("_", "-"))
+        except importlib.metadata.PackageNotFoundError:
+            raise ConfigError(
+                f"{KEY}: package {name} is not installed: run `make setup`, "
+                "or give a local folder or a hub id"
+            ) from None
+        folder = Path(str(files.locate_file(name))) / inside
+        if not _holds_model(folder):
+            raise ConfigError(f"{KEY}: no model (config.json) in {name}/{inside}")
+        return str(folder)
+    folder = Path(spec)
+    if folder.is_dir():
+        if not _holds_model(folder):
+            raise ConfigError(f"{KEY}: no config.json in {spec}: save a model with save_pretrained")
+        return spec
+    if spec.startswith((".", "/", "~")) or spec.count("/") != 1:
+        raise ConfigError(
+            f"{KEY}: {spec}: no such folder; "
+            "write package:NAME/SUBDIR, a local folder or a hub id (owner/model)"
+        )
+    return spec
+
+
+def load(spec: str) -> Pretrained:
+    """Raises ConfigError for an unknown or incomplete encoder."""
+    path = locate(spec)
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    from transformers import AutoModel, AutoTokenizer
+    from transformers.utils import logging as hf_logging
+
+    hf_logging.set_verbosity_error()
+    hf_logging.disable_progress_bar()
+    more = _gguf(spec, Path(path))
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, **more)
+    except (OSError, ValueError, TypeError, KeyError, ImportError) as error:
+        raise ConfigError(f"{KEY}: {spec}: {_first_line(error)} (tokenizer)") from None
+    if _is_bare(tokenizer):
+        raise ConfigError(
+            f"{KEY}: {spec} has no tokenizer: save one beside the model with tokenizer.save_pretrained"
+        )
+    try:
+        # Weights in float32 whatever the file holds.
+        model = AutoModel.from_pretrained(path, dtype=torch.float32, **more)
+    except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
+        raise ConfigError(f"{KEY}: {spec}: {_first_line(error)}") from None
+    return Pretrained(model, tokenizer, _pooling(spec, Path(path), model.config))
+
+
+def write_pooling(folder: Path, pooling: str, width: int) -> None:
+    """What makes a folder with model and tokenizer one of sentence-transformers."""
+    modules = [("", "Transformer"), (POOLING_FOLDER, "Pooling"), ("2_Normalize", "Normalize")]
+    listed = [
+        {"idx": place, "name": str(place), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for place, (path, kind) in enumerate(modules)
+    ]
+    config = {f"pooling_mode_{theirs}": ours == pooling for theirs, ours in _POOLING.items()}
+    (folder / POOLING_FOLDER).mkdir(exist_ok=True)
+    for path, content in {
+        "modules.json": listed,
+        f"{POOLING_FOLDER}/config.json": {"word_embedding_dimension": width} | config,
+    }.items():
+        (folder / path).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _pooling(spec: str, folder: Path, config: Any) -> str:
+    """As a folder of sentence-transformers says; else what an architecture allows: mean, or for a decoder,
+    whose last token alone has read the whole text, last."""
+    listed = _json(folder / "modules.json") or []
+    kinds = [str(module.get("type", "")).rsplit(".", 1)[-1] for module in listed]
+    if foreign := sorted(set(kinds) - {"Transformer", "Pooling", "Normalize"}):
+        raise ConfigError(f"{KEY}: {spec} has a {foreign[0]} module, which is not run here: choose another")
+    paths = [module.get("path") for module, kind in zip(listed, kinds, strict=True) if kind == "Pooling"]
+    told = _json(folder / str(paths[0] if paths else POOLING_FOLDER) / "config.json")
+    if told is None:
+        return "last" if is_causal(config) else "mean"
+    modes = [name.removeprefix("pooling_mode_") for name, on in told.items() if on is True]
+    modes += [str(told["pooling_mode"])] if "pooling_mode" in told else []
+    known = {ours: ours for ours in _POOLING.values()} | _POOLING
+    chosen = [known[mode] for mode in modes if mode in known]
+    if len(chosen) != 1 or len(modes) > 1 + ("include_prompt" in modes):
+        raise ConfigError(
+            f"{KEY}: {spec} pools by {', '.join(modes)}: choose one that pools by mean, cls or last"
+        )
+    return chosen[0]
+
+
+def is_causal(config: Any) -> bool:
+    """Whether a token sees only those before it."""
+    names = getattr(config, "architectures", None) or []
+    return bool(getattr(config, "is_decoder", False)) or any("CausalLM" in name for name in names)
+
+
+def _holds_model(folder: Path) -> bool:
+    return (folder / "config.json").exists() or any(folder.glob("*.gguf"))
+
+
+def _gguf(spec: str, folder: Path) -> dict[str, str]:
+    """What transformers must be told of a folder that holds a GGUF file and no config.json."""
+    if not folder.is_dir() or (folder / "config.json").exists():
+        return {}
+    missing = [name for name in ("gguf", "accelerate") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"{KEY}: {spec} is a GGUF file: run `pip install -c constraints.txt {' '.join(missing)}`"
+        )
+    return {"gguf_file": min(folder.glob("*.gguf")).name}
+
+
+def _json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def _is_bare(tokenizer: Any) -> bool:
+    """transformers makes an empty tokenizer from a config alone instead of failing."""
+    return len(tokenizer.get_vocab()) <= len(tokenizer.all_special_tokens) + 1
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0].rstrip(".")[:200]
