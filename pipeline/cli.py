@@ -201,6 +201,31 @@ def backtest(
         show_backtest(found)
 
 
+@command(app, "replay", "The data's own history, lived again.")
+def replay(
+    start: Annotated[
+        str, typer.Option(help="Share of the interactions that the first champion knows.")
+    ] = "60%",
+    every: Annotated[str, typer.Option(help="Time between two looks, e.g. 30d, 2w.")] = "30d",
+    without_airflow: Annotated[
+        bool, typer.Option("--without-airflow", help="Run `evergreen cycle` in a clone instead of DAG runs.")
+    ] = False,
+) -> None:
+    """Plays the data's history with a simulated clock: drift, decisions, trainings, promotions, by period.
+
+    Through the DAGs of the Airflow that `make airflow` started. Interrupted, the same command goes on.
+    """
+    from pipeline.periods import line
+    from pipeline.replay import replay as play
+    from pipeline.show import show_periods
+
+    periods, where = play(
+        project(), start, every, without_airflow, lambda period: print(line(period), flush=True)
+    )
+    show_periods(periods)
+    print(where)
+
+
 @command(app, "champion", "Put the champion's folder in place.")
 def champion(
     to: Annotated[Path | None, typer.Option(help="Another folder than models/champion.")] = None,

@@ -6,8 +6,9 @@ Titles and reasons come from the data: they are shown as they are, without marku
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
@@ -16,6 +17,9 @@ from rich.text import Text
 
 from pipeline.artifacts import has_model
 from pipeline.errors import ArtifactError
+
+if TYPE_CHECKING:
+    from pipeline.periods import Period
 
 LISTS = "recommendations/top_k.parquet"
 REPORTS = {
@@ -40,6 +44,16 @@ def show_results(root: Path) -> None:
     for path, content in REPORTS.items():
         if (root / path).exists() and (path != LISTS or has_model(root / "models" / "champion")):
             console.print(Text(f"{path:<32}{content}"))
+
+
+def show_periods(periods: Sequence[Period]) -> None:
+    """A replay's periods, oldest first."""
+    table = _table(("as of", "drift", "decision", "training", "promotion", "champion"), title="")
+    for period in periods:
+        decision = period.decision.partition(":")[0]
+        told = (period.drift, decision, period.training, period.promotion, period.champion or "none")
+        table.add_row(f"{period.as_of:%Y-%m-%d}", *(_plain(text) for text in told))
+    _console().print(table)
 
 
 def show_backtest(found: dict[str, Any]) -> None:
