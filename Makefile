@@ -1,6 +1,6 @@
 # The project's verbs. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint constraints clean
+.PHONY: help setup run airflow test lint constraints clean
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # No telemetry.
@@ -30,6 +30,10 @@ setup: ## make the environment in .venv, or complete it
 run: ## from a fresh clone to a promoted recommender and its report
 	$(call environment)
 	@evergreen cycle
+
+airflow: ## Airflow with the DAGs on this machine, http://127.0.0.1:8080 (AIRFLOW_PORT); Ctrl-C stops it
+	$(call environment,airflow)
+	@exec .venv/bin/python start_airflow.py
 
 test: ## run the default tests
 	$(call environment,dev)

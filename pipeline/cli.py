@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pipeline import scheduling
 from pipeline.errors import ConfigError, DataError
 from pipeline.run import ENVIRONMENT, guarded, interrupt
 
@@ -25,6 +26,8 @@ registry = typer.Typer(help="Versions: list, promote, roll back, trace.", **PLAI
 app.add_typer(registry, name="registry")
 bench = typer.Typer(help="Benchmarks of the project: ratios, each measured in one run.", **PLAIN)
 app.add_typer(bench, name="bench")
+workspace = typer.Typer(help="The loop's steps, for schedulers.", **PLAIN)
+app.add_typer(workspace, name="workspace", hidden=True)
 
 JSON = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Data = Annotated[
@@ -347,6 +350,8 @@ def _add_bench(name: str, summary: str) -> None:
 
 
 _add_benches()
+for _name, _step in scheduling.COMMANDS.items():
+    command(workspace, _name, (_step.__doc__ or "").splitlines()[0])(_step)
 
 
 def _next_steps() -> None:

@@ -44,7 +44,7 @@ def undo_all(root: Path) -> list[str]:
     return [".".join(key) for key in reversed(KEYS) if not _undo(root, key)]
 
 
-def with_value(text: str, key: tuple[str, str], value: str | None) -> str:
+def with_value(text: str, key: tuple[str, str], value: str | int | None) -> str:
     """params.yaml with another value for the key. Raises ConfigError if it has no such line."""
     section_name, name = key
     section = re.search(rf"^{section_name}:[^\n]*\n(?:[ \t#][^\n]*\n|\n)*", text + "\n", re.MULTILINE)

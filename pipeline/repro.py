@@ -74,6 +74,21 @@ def restore(root: Path) -> list[str]:
     return whole
 
 
+def check_out(root: Path) -> None:
+    """Put in place what dvc.lock names and the cache holds; the rest is missing then."""
+    code, _, error = _run(root, ["checkout", "--force", "--quiet", "--allow-missing"], {}, show=False)
+    if code:
+        log.info("not all of the last outputs are in the DVC cache %s", error.strip())
+
+
+def push(root: Path) -> None:
+    """All that dvc.lock names to the default remote. Raises PipelineError with dvc's own line."""
+    code, _, error = _run(root, ["push", "--quiet"], {}, show=False)
+    if code:
+        lines = [line for line in error.splitlines() if line.startswith("ERROR: ")] or [f"exit code {code}"]
+        raise PipelineError(f"`dvc push`: {lines[0].removeprefix('ERROR: ')}: see `dvc remote list`")
+
+
 def _status(root: Path, read: Callable[[list[Any]], T]) -> dict[str, T]:
     code, output, error = _run(root, ["status", "--json"], {}, show=False)
     try:

@@ -10,8 +10,8 @@ import pytest
 import toy
 
 from pipeline import repro
-from pipeline.cycle import drift_sentence
 from pipeline.plans import Plan, causes, make_plan, news
+from pipeline.steps import drift_sentence
 
 
 def cycle(project: Path, *arguments: str) -> list[str]:
@@ -72,7 +72,15 @@ def test_first_cycle_trains_promotes_and_recommends(cycled_once):
     assert "reports/promotion.json" in lines[-2]
     assert toy.git(project, "status", "--porcelain").split() == ["??", "dvc.lock"]
     kept = project / "data" / "history" / "19980201T000000Z-none"
-    assert {path.name for path in kept.iterdir()} == {"drift.json", "retraining.json", "promotion.json"}
+    decisions_kept = {"drift.json", "retraining.json", "promotion.json", "evaluation.json"}
+    assert {path.name for path in kept.iterdir()} == decisions_kept | {"dvc.lock", "run.json"}
+    run = json.loads((kept / "run.json").read_text())
+    assert run["run_id"].startswith("cycle__")
+    assert run["commit"] == toy.git(project, "rev-parse", "HEAD").strip()
+    assert (run["dag"], run["state"], run["mode"], run["branch"]) == ("cycle", "success", "full", None)
+    assert (run["champion"], run["promoted"], run["as_of"]) == (None, "v1.0.0", "1998-02-01T00:00:00+00:00")
+    assert run["started"] <= run["finished"]
+    assert (kept / "dvc.lock").read_bytes() == (project / "dvc.lock").read_bytes()
 
 
 def test_second_cycle_runs_no_stage_and_says_why(cycled):

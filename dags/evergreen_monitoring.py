@@ -1,0 +1,49 @@
+"""Is it time to train again? Looks for new data and drift, decides, requests a training or says why not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import run_tasks
+from airflow.sdk import DAG, task
+from run_tasks import AS_OF, RequestTraining, stage_tasks
+
+STAGES = ("collect", "detect_drift", "decide_retraining", "preprocess", "recommend")
+GRAPH = run_tasks.graph()
+
+
+@task.branch(
+    doc_md="Requests a training if one is due. Otherwise the lists alone are made: they hear of new"
+    " histories,"
+    " users and items, the model does not."
+)
+def choose(ti: Any) -> str:
+    decision = ti.xcom_pull(task_ids="decide_retraining")
+    print(decision["text"])
+    return "preprocess" if decision["mode"] == "none" else "request_training"
+
+
+with DAG(
+    "evergreen_monitoring",
+    description="Looks for new data and drift, decides, and requests a training or says why not",
+    doc_md=__doc__,
+    schedule=GRAPH.stages["detect_drift"].hints.get("schedule"),
+    catchup=False,
+    max_active_runs=4,
+    params={"as_of": AS_OF},
+    default_args={"on_failure_callback": run_tasks.failed},
+    tags=["evergreen"],
+) as dag:
+    opened = run_tasks.open_run(GRAPH)
+    stages = stage_tasks(GRAPH, STAGES)
+    published = run_tasks.publish_run()
+    request = RequestTraining(
+        task_id="request_training",
+        doc_md="Publishes the evidence on a branch and updates the asset `retraining_requested`, with"
+        " `as_of`, mode"
+        " and reasons. `evergreen_training` starts from it.",
+    )
+    opened >> stages["collect"]
+    stages["decide_retraining"] >> choose() >> [request, stages["preprocess"]]
+    stages["recommend"] >> published
+    run_tasks.close_run(opened, [request, published])

@@ -1,0 +1,121 @@
+"""Train, evaluate, promote if that is better, make the lists: on request, by the calendar, or by hand."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import run_tasks
+import yaml
+from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable, Param, TriggerRule, task
+from notices import tell
+from run_tasks import AS_OF, REQUEST, Step, stage_tasks
+
+STAGES = ("collect", "preprocess", "finetune", "evaluate", "decide_promotion", "recommend")
+GRAPH = run_tasks.graph()
+PARAMS = {
+    "as_of": AS_OF,
+    "mode": Param(
+        "full",
+        enum=["full", "refresh", "judge", "none"],
+        title="Mode",
+        description="`full` trains everything; `refresh` keeps the champion's text encoder; `judge`"
+        " evaluates the"
+        " last challenger again; `none` makes the lists alone. A request by the monitoring brings its own.",
+    ),
+    "encoder": Param(
+        None,
+        type=["null", "string"],
+        maxLength=300,
+        title="Encoder",
+        description="Instead of `finetune.encoder`: `package:NAME/SUBDIR`, a folder, or a hub id.",
+    ),
+    "epochs": Param(
+        None,
+        type=["null", "integer"],
+        minimum=1,
+        maximum=100,
+        title="Epochs",
+        description="Instead of `finetune.epochs`.",
+    ),
+    "reason": Param(
+        None,
+        type=["null", "string"],
+        maxLength=500,
+        title="Reason",
+        description="Why; kept in `data/history`.",
+    ),
+}
+
+
+def waits_for_person() -> bool:
+    content = yaml.safe_load((run_tasks.REPO / "params.yaml").read_text(encoding="utf-8"))
+    return bool(content["decide_promotion"]["approval"] == "human")
+
+
+@task.short_circuit(
+    ignore_downstream_trigger_rules=False,
+    doc_md="Nobody is asked about a challenger that the checks refuse. The lists are made either way.",
+)
+def may_be_promoted(ti: Any) -> bool:
+    return bool(ti.xcom_pull(task_ids="decide_promotion")["promote"])
+
+
+@task(doc_md="Tells of a promotion: log, webhook, e-mail, as configured. Without one it only logs.")
+def notify(ti: Any) -> None:
+    done = ti.xcom_pull(task_ids="promote") or {}
+    if done.get("promoted"):
+        tell(f"{done['promoted']} is the champion", f"Run {ti.run_id}: {done['text']}")
+    else:
+        print(done.get("text") or "nothing was promoted")
+
+
+def approve() -> ApprovalOperator:
+    hours = GRAPH.stages["decide_promotion"].hints.get("approval_hours", 72)
+    return ApprovalOperator(
+        task_id="approve",
+        subject="Promote the challenger of {{ run_id }}?",
+        body="{{ (ti.xcom_pull(task_ids='decide_promotion') or {}).get('text') }}",
+        defaults="Reject",
+        response_timeout=timedelta(hours=hours),
+        doc_md="Waits for a person, since `decide_promotion.approval` is `human`. No answer in time means"
+        " no.",
+    )
+
+
+with DAG(
+    "evergreen_training",
+    description="Trains, evaluates, promotes if that is better, and makes the lists",
+    doc_md=__doc__,
+    schedule=AssetOrTimeSchedule(
+        timetable=CronTriggerTimetable(
+            GRAPH.stages["finetune"].hints.get("schedule", "@monthly"), timezone="UTC"
+        ),
+        assets=[REQUEST],
+    ),
+    catchup=False,
+    max_active_runs=4,
+    params=PARAMS,
+    default_args={"on_failure_callback": run_tasks.failed},
+    tags=["evergreen"],
+) as dag:
+    human = waits_for_person()
+    opened = run_tasks.open_run(GRAPH)
+    stages = stage_tasks(GRAPH, STAGES, recommend={"trigger_rule": TriggerRule.NONE_FAILED})
+    promote = Step(
+        task_id="promote",
+        verb="promote",
+        more=["--approve"] if human else [],
+        doc_md="Makes the challenger the champion if `reports/promotion.json` allows it, by a git tag. A"
+        " repeated or"
+        " late run never replaces a champion that knows newer data.",
+    )
+    opened >> stages["collect"]
+    if human:
+        stages["decide_promotion"] >> may_be_promoted() >> approve() >> promote
+    else:
+        stages["decide_promotion"] >> promote
+    published = run_tasks.publish_run()
+    promote >> stages["recommend"] >> published >> notify()
+    run_tasks.close_run(opened, [published])

@@ -1,0 +1,222 @@
+"""Stages of dvc.yaml as Airflow tasks, and the tasks around them: each runs one step of a run's own worktree.
+
+A step is `python -m pipeline workspace ...`: Airflow and the pipeline share commands and files, no imports.
+The last line that a step prints is JSON; it becomes the task's result, and its `text` the task's note.
+Environment: EVERGREEN_REPO (the checkout; default: the parent of this folder), EVERGREEN_PYTHON (the
+pipeline's interpreter; default: Airflow's own).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from airflow.providers.standard.hooks.subprocess import SubprocessHook
+from airflow.sdk import Asset, BaseOperator, Context, Param
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+from dvc_graph import Graph, Stage, read
+from notices import set_note, tell
+
+REPO = Path(os.environ.get("EVERGREEN_REPO") or Path(__file__).resolve().parents[1]).resolve()
+PYTHON = os.environ.get("EVERGREEN_PYTHON") or sys.executable
+REQUEST = Asset(name="retraining_requested", uri="evergreen://retraining-requested")
+SKIPPED = 99
+AGAIN = {"retries": 2, "retry_delay": timedelta(seconds=10)}
+"""Of steps that dvc.yaml says nothing of: each can be taken twice."""
+AS_OF = Param(
+    None,
+    type=["null", "string"],
+    pattern=r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?$",
+    title="As of",
+    description="Read the data as if it were this moment, e.g. `1998-03-01`. Empty: as params.yaml says; in a"
+    " backfill, the run's own date.",
+)
+
+
+def graph() -> Graph:
+    """Raises GraphError or OSError: Airflow shows it as the DAG's import error."""
+    return read(REPO / "dvc.yaml")
+
+
+class Step(BaseOperator):
+    """`pipeline workspace VERB DAG RUN ...`, in the run's worktree or, without one, in the checkout."""
+
+    ui_color = "#e4efe7"
+
+    def __init__(self, *, verb: str, more: Sequence[str] = (), **options: Any) -> None:
+        super().__init__(**AGAIN | options)
+        self.verb, self.more = verb, list(more)
+
+    @cached_property
+    def hook(self) -> Any:
+        return SubprocessHook()
+
+    def arguments(self, context: Context) -> list[str]:
+        return self.more
+
+    def execute(self, context: Context) -> Any:
+        run = [context["dag"].dag_id, context["run_id"]]
+        command = [PYTHON, "-m", "pipeline", "workspace", self.verb, *run, *self.arguments(context)]
+        environment = os.environ | {"EVERGREEN_REPO": str(REPO), "PYTHONUNBUFFERED": "1"}
+        done = self.hook.run_command(command, environment, cwd=str(self.folder(*run)))
+        result = _result(done.output)
+        text = str(result.get("text") or done.output)
+        set_note(context, text)
+        if done.exit_code == SKIPPED:
+            raise AirflowSkipException(text)
+        if done.exit_code != 0 and self.verb == "open":
+            raise AirflowFailException(text)  # nothing that another try would mend
+        if done.exit_code != 0:
+            raise AirflowException(text or f"exit code {done.exit_code}: the log says more")
+        self.after(context, result)
+        return result
+
+    def folder(self, dag_id: str, run_id: str) -> Path:
+        """The worktree's own code runs, so that nobody's editing of the checkout gets into a run."""
+        slug = re.sub(r"[^A-Za-z0-9_]+", "-", f"{dag_id.removeprefix('evergreen_')}-{run_id}").strip("-")
+        worktree = REPO / ".evergreen" / "runs" / slug
+        return worktree if self.verb not in ("open", "close") and (worktree / "dvc.yaml").is_file() else REPO
+
+    def after(self, context: Context, result: dict[str, Any]) -> None:
+        """For subclasses: what is to be done with the result."""
+
+    def on_kill(self) -> None:
+        self.hook.send_sigterm()
+
+
+class OpenRun(Step):
+    """What the run is asked for: by the asset's newest event, by Params, or by a backfill's date."""
+
+    def __init__(self, *, fingerprint: str, **options: Any) -> None:
+        super().__init__(verb="open", more=["--graph", fingerprint], **options)
+
+    def arguments(self, context: Context) -> list[str]:
+        params = dict(context["params"])
+        request = requested(context)
+        if request:
+            asked = {key: request.get(key) for key in ("as_of", "mode", "reason")}
+            params |= {key: value for key, value in asked.items() if value} | {"after": request.get("branch")}
+        elif not params.get("as_of") and is_backfill(context):
+            params["as_of"] = context["logical_date"].isoformat()
+        names = ("as_of", "mode", "encoder", "epochs", "reason", "after")
+        given = {name: params[name] for name in names if params.get(name) not in (None, "")}
+        return [*self.more, *(f"--{name.replace('_', '-')}={value}" for name, value in given.items())]
+
+
+class RequestTraining(Step):
+    """Publishes what the request rests on, and says so to whoever waits for the asset."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(verb="publish", outlets=[REQUEST], **options)
+
+    def after(self, context: Context, result: dict[str, Any]) -> None:
+        decision = context["ti"].xcom_pull(task_ids="decide_retraining")
+        kept = {key: decision[key] for key in ("as_of", "mode", "reasons", "branch")}
+        context["outlet_events"][REQUEST].extra = kept | {"reason": decision["text"]}
+        set_note(context, decision["text"])
+
+
+class CloseRun(Step):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(verb="close", **options)
+
+    def arguments(self, context: Context) -> list[str]:
+        dag_id, run_id = context["dag"].dag_id, context["run_id"]
+        states = context["ti"].get_task_states(dag_id=dag_id, run_ids=[run_id]).get(run_id, {})
+        failed = [task for task, state in states.items() if state in ("failed", "upstream_failed")]
+        return ["failed" if failed else "success"]
+
+
+def is_backfill(context: Context) -> bool:
+    kind = context["dag_run"].run_type
+    return str(getattr(kind, "value", kind)) == "backfill"
+
+
+def requested(context: Context) -> dict[str, Any] | None:
+    """What the newest event of the asset says; None where the run has another cause."""
+    events = [event for found in (context.get("triggering_asset_events") or {}).values() for event in found]
+    return dict(max(events, key=lambda event: event.timestamp).extra) if events else None
+
+
+def stage_task(stage: Stage, **options: Any) -> Step:
+    hints = stage.hints
+    limits = {
+        "pool": hints.get("pool"),
+        "queue": hints.get("queue"),
+        "max_active_tis_per_dag": hints.get("at_once"),
+    }
+    return Step(
+        task_id=stage.name,
+        verb="stage",
+        more=[stage.name],
+        doc_md=f"{stage.desc}. Runs `dvc repro` of this stage in the run's own worktree, if anything it"
+        f" depends"
+        " on changed.",
+        retries=hints.get("retries", AGAIN["retries"]),
+        retry_delay=timedelta(seconds=hints.get("retry_delay_seconds", 10)),
+        execution_timeout=timedelta(minutes=hints["timeout_minutes"]) if "timeout_minutes" in hints else None,
+        **{key: value for key, value in limits.items() if value is not None},
+        **options,
+    )
+
+
+def stage_tasks(graph: Graph, names: Iterable[str], **options: dict[str, Any]) -> dict[str, Step]:
+    """The tasks of these stages, with the edges that dvc.yaml has between them; options by stage."""
+    tasks = {name: stage_task(graph.stages[name], **options.get(name, {})) for name in names}
+    for name, task in tasks.items():
+        task.set_upstream([tasks[other] for other in graph.stages[name].upstream if other in tasks])
+    return tasks
+
+
+def open_run(graph: Graph) -> OpenRun:
+    return OpenRun(
+        task_id="open",
+        fingerprint=graph.fingerprint,
+        doc_md="Makes a git worktree for this run, at the committed revision, with DVC's cache shared and the"
+        " champion in its place. Stops if tracked files have changes that are not committed.",
+    )
+
+
+def close_run(opened: OpenRun, ends: Sequence[Any]) -> None:
+    """Behind `ends`, whatever became of them; it does not count for the run's state."""
+    closed = CloseRun(
+        task_id="close",
+        doc_md="Closes the run's account in `data/history`, and removes its worktree. The worktrees of the"
+        " last"
+        " failed runs are kept for inspection.",
+    )
+    closed.set_upstream(list(ends))
+    closed.as_teardown(setups=opened)
+
+
+def publish_run(**options: Any) -> Step:
+    return Step(
+        task_id="publish",
+        verb="publish",
+        doc_md="Commits `dvc.lock` to the branch `runs/...`, which makes every output of this run available"
+        " for"
+        " good. Pushes to the DVC remote and to EVERGREEN_GIT_REMOTE, if there are any.",
+        **options,
+    )
+
+
+def failed(context: Context) -> None:
+    """On the last failure of a task."""
+    ti = context["ti"]
+    reason = context.get("exception") or "killed"
+    tell(f"{ti.dag_id}: {ti.task_id} failed", f"Run {ti.run_id}: {ti.task_id} failed: {reason}")
+
+
+def _result(line: str) -> dict[str, Any]:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

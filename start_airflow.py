@@ -1,0 +1,207 @@
+"""`make airflow`: Airflow on this machine alone, with the DAGs of this project; Ctrl-C stops all of it.
+
+Everything it keeps (database, logs, secrets) lies in .evergreen/airflow. It listens on 127.0.0.1 only, where
+login is off; tasks' logs are read from disk, so their servers, which would listen everywhere, stay off.
+Environment: AIRFLOW_PORT (8080), EVERGREEN_REPO (the checkout to work for; default: this one), and any
+AIRFLOW__SECTION__KEY, which goes before what is set here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent
+DAGS = ("evergreen_monitoring", "evergreen_training")
+START_SECONDS, GRACE_SECONDS = 300, 20
+# In a session of its own. When the pipe's other end is closed, however we ended, the whole group is killed.
+STANDALONE = """
+import os, signal, sys, threading
+
+def end_with_parent(pipe):
+    os.read(pipe, 1)
+    os.killpg(0, signal.SIGKILL)
+
+threading.Thread(target=end_with_parent, args=[int(sys.argv[1])], daemon=True).start()
+from airflow.cli.commands import standalone_command
+
+class SubCommand(standalone_command.SubCommand):
+    def __init__(self, parent, name, command, env):
+        serves_logs = name in ("scheduler", "triggerer")
+        super().__init__(parent, name, [*command, "--skip-serve-logs"] if serves_logs else command, env)
+
+standalone_command.SubCommand = SubCommand
+standalone_command.StandaloneCommand.entrypoint(None)
+"""
+
+
+class StartError(Exception):
+    """What is wrong and what to do, in one line."""
+
+
+def port_from(text: str) -> int:
+    """Raises StartError if it is no port, or taken."""
+    if not text.isdigit() or not 0 < int(text) < 65536:
+        raise StartError(f"AIRFLOW_PORT: {text}: not a port: use a number from 1 to 65535")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", int(text)))
+        except OSError as error:
+            raise StartError(f"port {text}: {error.strerror}: AIRFLOW_PORT=8081 make airflow") from None
+    return int(text)
+
+
+def secret(folder: Path, name: str) -> str:
+    """64 random bytes, made once, readable by the owner alone."""
+    path = folder / name
+    if not path.is_file():
+        temporary = path.with_name(f".{name}.{os.getpid()}.partial")
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_urlsafe(64))
+        temporary.replace(path)
+    return path.read_text(encoding="utf-8")
+
+
+def environment(home: Path, repo: Path, port: int) -> dict[str, str]:
+    """Of Airflow and of every `airflow` command that is to talk to it."""
+    address = f"http://127.0.0.1:{port}"
+    settings = {
+        "CORE__DAGS_FOLDER": str(ROOT / "dags"),
+        "CORE__PLUGINS_FOLDER": str(ROOT / "dags" / "plugins"),
+        "CORE__LOAD_EXAMPLES": "False",
+        "CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+        "CORE__PARALLELISM": "4",
+        "CORE__EXECUTION_API_SERVER_URL": f"{address}/execution/",
+        "CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+        "API__HOST": "127.0.0.1",
+        "API__PORT": str(port),
+        "API__BASE_URL": address,
+        "API__WORKERS": "1",
+        "API__SECRET_KEY": secret(home, "secret_key"),
+        "API_AUTH__JWT_SECRET": secret(home, "jwt_secret"),
+        "DAG_PROCESSOR__REFRESH_INTERVAL": "10",
+        "DAG_PROCESSOR__PARSING_PROCESSES": "1",
+        "WORKERS__EXECUTION_API_TIMEOUT": "60",  # 5 s are not enough for the first call on a busy machine
+        "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "120",  # until a killed task is noticed
+        "USAGE_DATA_COLLECTION__ENABLED": "False",
+    }
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    own = {"AIRFLOW_HOME": str(home), "EVERGREEN_REPO": str(repo), "PATH": path, "DO_NOT_TRACK": "1"}
+    return {f"AIRFLOW__{key}": value for key, value in settings.items()} | os.environ | own
+
+
+def ask(address: str, path: str, token: str | None = None) -> Any:
+    """The JSON that it answers; None as long as nobody does."""
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    try:
+        with urllib.request.urlopen(
+            urllib.request.Request(address + path, headers=headers), timeout=5
+        ) as answer:
+            return json.loads(answer.read())
+    except (OSError, ValueError, urllib.error.HTTPError):
+        return None
+
+
+def is_healthy(address: str) -> bool:
+    """Every component is, and the DAGs are there."""
+    health = ask(address, "/api/v2/monitor/health") or {}
+    parts = ("metadatabase", "scheduler", "dag_processor", "triggerer")
+    if any((health.get(part) or {}).get("status") != "healthy" for part in parts):
+        return False
+    token = (ask(address, "/auth/token") or {}).get("access_token")
+    found = (ask(address, "/api/v2/dags?limit=100", token) or {}).get("dags", [])
+    return set(DAGS) <= {dag["dag_id"] for dag in found}
+
+
+def wait_until_healthy(process: subprocess.Popen[bytes], address: str, log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not is_healthy(address):
+        if process.poll() is not None:
+            raise StartError(f"Airflow ended (exit code {process.returncode}): {log} says why")
+        if time.monotonic() > deadline:
+            raise StartError(f"Airflow is not healthy after {START_SECONDS} s: {log} says why")
+        time.sleep(0.5)
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """The whole group: asked first, killed after a while."""
+    for number, seconds in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, 5)):
+        deadline = time.monotonic() + seconds
+        send(process, number)
+        while send(process, 0) and time.monotonic() < deadline:
+            process.poll()  # else it stays as a zombie, which is still of the group
+            time.sleep(0.2)
+
+
+def send(process: subprocess.Popen[bytes], number: int) -> bool:
+    """Whether there was anyone in the group to get the signal; 0 only asks."""
+    try:
+        os.killpg(process.pid, number)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
+
+
+def run(home: Path, repo: Path, port: int) -> None:
+    address, log = f"http://127.0.0.1:{port}", home / "airflow.log"
+    print(f"airflow: starting, about a minute; its log is {log}", flush=True)
+    theirs, ours = os.pipe()
+    with log.open("ab") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-c", STANDALONE, str(theirs)],
+            cwd=home,
+            env=environment(home, repo, port),
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+            pass_fds=[theirs],
+        )
+    os.close(theirs)
+    try:
+        started = time.monotonic()
+        wait_until_healthy(process, address, log)
+        took = time.monotonic() - started
+        print(f"airflow: healthy after {took:.0f} s: {address} (Ctrl-C stops it)", flush=True)
+        process.wait()
+        raise StartError(f"Airflow ended (exit code {process.returncode}): {log} says why")
+    finally:
+        stop(process)
+        os.close(ours)
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> int:
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    repo = Path(os.environ.get("EVERGREEN_REPO") or ROOT).resolve()
+    home = repo / ".evergreen" / "airflow"
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        run(home, repo, port_from(os.environ.get("AIRFLOW_PORT") or "8080"))
+    except StartError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("airflow: stopped", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,124 @@
+"""The DAGs as Airflow sees them, parsed once in a fresh interpreter. No scheduler and no database."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PARSE = """
+import json, sys, time
+sys.path.insert(0, "dags")
+import airflow.sdk
+from airflow.providers.standard.hooks import subprocess as _
+from airflow.providers.standard.operators import hitl
+from airflow.sdk import DAG, AssetOrTimeSchedule, BaseOperator, CronTriggerTimetable, Param
+before = set(sys.modules)
+started = time.process_time()
+import evergreen_monitoring, evergreen_training
+seconds = time.process_time() - started
+dags = {}
+for module in (evergreen_monitoring, evergreen_training):
+    for dag in [value for value in vars(module).values() if isinstance(value, DAG)]:
+        dags[dag.dag_id] = {
+            "edges": {name: sorted(task.downstream_task_ids) for name, task in dag.task_dict.items()},
+            "doc": {name: task.doc_md for name, task in dag.task_dict.items()},
+            "retries": {name: task.retries for name, task in dag.task_dict.items()},
+            "queue": {name: task.queue for name, task in dag.task_dict.items()},
+            "params": {name: dag.params.get_param(name).serialize() for name in dag.params},
+            "teardown": [name for name, task in dag.task_dict.items() if task.is_teardown],
+        }
+print(json.dumps({"dags": dags, "seconds": seconds, "new": sorted(set(sys.modules) - before),
+                  "all": sorted(sys.modules)}))
+"""
+FORBIDDEN = {"pipeline", "torch", "pandas", "numpy", "dvc", "evidently", "transformers", "pytorch_lightning"}
+MONITORING = {
+    "open": ["close", "collect"],
+    "collect": ["decide_retraining", "detect_drift", "preprocess"],
+    "detect_drift": ["decide_retraining"],
+    "decide_retraining": ["choose"],
+    "choose": ["preprocess", "request_training"],
+    "request_training": ["close"],
+    "preprocess": ["recommend"],
+    "recommend": ["publish"],
+    "publish": ["close"],
+    "close": [],
+}
+TRAINING = {
+    "open": ["close", "collect"],
+    "collect": ["preprocess"],
+    "preprocess": ["evaluate", "finetune", "recommend"],
+    "finetune": ["decide_promotion", "evaluate"],
+    "evaluate": ["decide_promotion"],
+    "decide_promotion": ["promote"],
+    "promote": ["recommend"],
+    "recommend": ["publish"],
+    "publish": ["close", "notify"],
+    "notify": [],
+    "close": [],
+}
+
+pytestmark = pytest.mark.slow  # Airflow's own import takes seconds, and `make test` does without Airflow
+
+
+def parse(repo: Path) -> dict[str, Any]:
+    home = {"AIRFLOW_HOME": str(repo / ".evergreen" / "airflow"), "EVERGREEN_REPO": str(repo)}
+    command = [sys.executable, "-c", PARSE]
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | home, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+@pytest.fixture(scope="module")
+def parsed() -> dict[str, Any]:
+    return parse(ROOT)
+
+
+def test_the_dags_are_these(parsed: dict[str, Any]) -> None:
+    edges = {name: dag["edges"] for name, dag in parsed["dags"].items()}
+    assert edges == {"evergreen_monitoring": MONITORING, "evergreen_training": TRAINING}
+    assert [dag["teardown"] for dag in parsed["dags"].values()] == [["close"], ["close"]]
+
+
+def test_together_they_have_every_stage_and_its_hints(parsed: dict[str, Any]) -> None:
+    sys.path.insert(0, str(ROOT / "dags"))
+    import dvc_graph
+
+    stages = dvc_graph.read(ROOT / "dvc.yaml").stages
+    tasks = {name for dag in parsed["dags"].values() for name in dag["edges"]}
+    assert set(stages) <= tasks
+    for dag in parsed["dags"].values():
+        for name in set(stages) & set(dag["edges"]):
+            assert dag["retries"][name] == stages[name].hints["retries"]
+            assert dag["queue"][name] == stages[name].hints.get("queue", "default")
+
+
+def test_parsing_loads_nothing_heavy_and_is_fast(parsed: dict[str, Any]) -> None:
+    assert {name.split(".")[0] for name in parsed["all"]} & FORBIDDEN == set()
+    assert parsed["seconds"] < 0.5, parsed["new"]
+
+
+def test_every_task_says_what_it_does_and_every_param_what_it_means(parsed: dict[str, Any]) -> None:
+    for dag in parsed["dags"].values():
+        assert all(doc and len(doc) > 40 for doc in dag["doc"].values()), dag["doc"]
+        assert all(param["schema"]["title"] for param in dag["params"].values())
+        assert all(len(param["description"]) > 5 for param in dag["params"].values())
+    names = {name: list(dag["params"]) for name, dag in parsed["dags"].items()}
+    training = ["as_of", "mode", "encoder", "epochs", "reason"]
+    assert names == {"evergreen_monitoring": ["as_of"], "evergreen_training": training}
+
+
+def test_a_person_is_asked_where_params_say_so(tmp_path: Path) -> None:
+    (tmp_path / "dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
+    params = (ROOT / "params.yaml").read_text().replace("approval: auto", "approval: human")
+    (tmp_path / "params.yaml").write_text(params)
+    edges = parse(tmp_path)["dags"]["evergreen_training"]["edges"]
+    asking = {"decide_promotion": ["may_be_promoted"], "may_be_promoted": ["approve"], "approve": ["promote"]}
+    assert edges == TRAINING | asking
