@@ -1,0 +1,152 @@
+"""docker/: no engine is here, so the files are checked: specification, lint, secrets, and that they agree."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+DOCKER = Path("docker")
+COMPOSE = (DOCKER / "compose.yaml").read_text()
+DOCKERFILE = (DOCKER / "Dockerfile").read_text()
+EXAMPLE = dict(
+    line.split("=", 1)
+    for line in (DOCKER / ".env.example").read_text().splitlines()
+    if line and line[0] != "#"
+)
+SECRETS = (
+    "POSTGRES_PASSWORD",
+    "API_SECRET_KEY",
+    "JWT_SECRET",
+    "REDIS_PASSWORD",
+    "ADMIN_PASSWORD",
+    "FERNET_KEY",
+)
+VARIABLE = re.compile(r"(?<!\$)\$\{(\w+)(:-|:\?)?([^}]*)\}")
+
+
+def interpolated(values: dict[str, str]) -> dict[str, Any]:
+    """compose.yaml with its variables filled in, as compose does it; `${X:?}` refuses an empty one."""
+
+    def fill(match: re.Match[str]) -> str:
+        value = values.get(match[1], "")
+        if match[2] == ":?" and not value:
+            raise ValueError(f"{match[1]}: {match[3]}")
+        return value or (match[3] if match[2] == ":-" else "")
+
+    lines = [line for line in COMPOSE.splitlines() if not line.lstrip().startswith("#")]
+    return dict(yaml.safe_load(VARIABLE.sub(fill, "\n".join(lines)).replace("$$", "$")))
+
+
+FILLED = EXAMPLE | dict.fromkeys(SECRETS, "s3cret")
+
+
+def services() -> dict[str, Any]:
+    return dict(interpolated(FILLED)["services"])
+
+
+def test_compose_follows_the_specification() -> None:
+    spec = pytest.importorskip("compose_spec")
+    content = {key: value for key, value in interpolated(FILLED).items() if not key.startswith("x-")}
+    found = spec.PyCompose.from_yaml(yaml.safe_dump(content))
+    found.validate()
+    assert {"postgres", "api-server", "scheduler", "dag-processor", "triggerer"} <= set(found.service_names())
+
+
+def test_dockerfile_is_linted() -> None:
+    hadolint = shutil.which("hadolint", path=str(Path(sys.executable).parent))
+    if not hadolint:
+        pytest.skip("hadolint is not installed")
+    done = subprocess.run([hadolint, DOCKER / "Dockerfile"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_example_has_every_variable_and_no_secret() -> None:
+    assert {match[1] for match in VARIABLE.finditer(COMPOSE)} - set(EXAMPLE) <= {
+        "EVIDENTLY_PORT",
+        "WORKER_QUEUES",
+        "WORKER_SLOTS",
+        "SHOP_PASSWORD",
+    }
+    assert all(
+        EXAMPLE[name] == "" for name in EXAMPLE if "PASSWORD" in name or "KEY" in name or "SECRET" in name
+    )
+
+
+@pytest.mark.parametrize("secret", SECRETS)
+def test_nothing_starts_while_a_secret_is_empty(secret: str) -> None:
+    with pytest.raises(ValueError, match=f"{secret}: empty in docker/.env"):
+        interpolated(FILLED | {secret: ""})
+
+
+def test_secrets_are_out_of_git() -> None:
+    done = subprocess.run(["git", "check-ignore", "docker/.env"], capture_output=True, check=False)
+    assert done.returncode == 0
+
+
+def test_ports_are_open_to_this_machine_alone() -> None:
+    published = [port for service in services().values() for port in service.get("ports", [])]
+    assert published
+    assert all(port.startswith("127.0.0.1:") for port in published)
+
+
+def test_every_service_is_watched_and_unprivileged() -> None:
+    for name, service in services().items():
+        assert name == "init" or "healthcheck" in service, name
+        if service["image"].startswith("evergreen:"):
+            assert service["user"].endswith(":0")
+            assert service["cap_drop"] == ["ALL"]
+        else:
+            assert re.search(r":(RELEASE\.)?\d+[.\d-]", service["image"]), name  # a version, not `latest`
+
+
+def test_default_is_local_and_the_rest_is_behind_profiles() -> None:
+    found = {name: service.get("profiles", []) for name, service in services().items()}
+    assert {name for name, profiles in found.items() if not profiles} == {
+        *("postgres", "init", "api-server", "scheduler", "dag-processor", "triggerer")
+    }
+    assert found["worker"] == found["redis"] == ["celery"]
+    assert services()["scheduler"]["environment"]["AIRFLOW__CORE__EXECUTOR"] == "LocalExecutor"
+
+
+def test_images_are_built_from_targets_and_files_that_exist() -> None:
+    targets = set(re.findall(r"^FROM \S+ AS (\S+)", DOCKERFILE, re.MULTILINE))
+    for target in ("cpu", "cuda"):
+        assert target in targets
+    ignored = (DOCKER / "Dockerfile.dockerignore").read_text().splitlines()
+    for copied in re.findall(r"^COPY --chown=\S+ (.+) \S+$", DOCKERFILE, re.MULTILINE):
+        for path in copied.split():
+            assert Path(path).exists(), path
+            assert f"!{path}" in ignored, path
+    extras = re.findall(r"python setup_environment\.py (.+)$", DOCKERFILE, re.MULTILINE)
+    assert len(extras) == 2
+    assert set(extras) == {"airflow deploy sql"}
+
+
+def test_services_run_as_no_root() -> None:
+    assert re.findall(r"^USER (.+)$", DOCKERFILE, re.MULTILINE)[-1] == "50000:0"
+    assert "python:3.11.14-slim-bookworm" in DOCKERFILE
+
+
+def test_snapshots_of_runs_are_found(tmp_path: Path) -> None:
+    sys.path.insert(0, "docker")
+    try:
+        from evidently_workspace import snapshots
+    finally:
+        sys.path.remove("docker")
+    md5 = "0123456789abcdef0123456789abcdef"
+    run = tmp_path / "data" / "history" / "a"
+    run.mkdir(parents=True)
+    out = "    - path: reports/drift_snapshot.json\n      hash: md5\n      md5: {}\n      size: 3\n"
+    (run / "dvc.lock").write_text(
+        "    - path: reports/drift.json\n      hash: md5\n      md5: " + 32 * "f" + "\n" + out.format(md5)
+    )
+    assert list(snapshots(tmp_path)) == []
+    place = tmp_path / ".dvc" / "cache" / "files" / "md5" / md5[:2] / md5[2:]
+    place.parent.mkdir(parents=True)
+    place.write_text("{}")
+    assert list(snapshots(tmp_path)) == [place]
