@@ -89,6 +89,7 @@ def _mail(subject: str, text: str) -> None:
     message.set_content(text)
     kind = smtplib.SMTP_SSL if server.scheme == "smtps" else smtplib.SMTP
     with kind(server.hostname or "localhost", server.port or 0, timeout=TIMEOUT_SECONDS) as smtp:
+        smtp.ehlo()
         if server.scheme == "smtp" and smtp.has_extn("starttls"):
             smtp.starttls()
         if server.username and server.password:

@@ -119,7 +119,8 @@ class RequestTraining(Step):
     def after(self, context: Context, result: dict[str, Any]) -> None:
         decision = context["ti"].xcom_pull(task_ids="decide_retraining")
         kept = {key: decision[key] for key in ("as_of", "mode", "reasons", "branch")}
-        context["outlet_events"][REQUEST].extra = kept | {"reason": decision["text"]}
+        why = decision["text"].removeprefix(f"{decision['mode']}: ")
+        context["outlet_events"][REQUEST].extra = kept | {"reason": why}
         set_note(context, decision["text"])
 
 

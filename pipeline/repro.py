@@ -15,9 +15,9 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pipeline.errors import PipelineError
 from pipeline.run import ENVIRONMENT, ERROR_FILE
@@ -81,12 +81,12 @@ def check_out(root: Path) -> None:
         log.info("not all of the last outputs are in the DVC cache %s", error.strip())
 
 
-def push(root: Path) -> None:
-    """All that dvc.lock names to the default remote. Raises PipelineError with dvc's own line."""
-    code, _, error = _run(root, ["push", "--quiet"], {}, show=False)
+def transfer(root: Path, verb: Literal["push", "pull"], targets: Iterable[str] = ()) -> None:
+    """Stages or outputs (default: all) to or from the remote. Raises PipelineError with dvc's own line."""
+    code, _, error = _run(root, [verb, "--quiet", *targets], {}, show=False)
     if code:
         lines = [line for line in error.splitlines() if line.startswith("ERROR: ")] or [f"exit code {code}"]
-        raise PipelineError(f"`dvc push`: {lines[0].removeprefix('ERROR: ')}: see `dvc remote list`")
+        raise PipelineError(f"`dvc {verb}`: {lines[0].removeprefix('ERROR: ')}: see `dvc remote list`")
 
 
 def _status(root: Path, read: Callable[[list[Any]], T]) -> dict[str, T]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from pipeline.workspace import Workspace
+    from pipeline.worktrees import Workspace
 
 SKIPPED = 99
 SCHEDULERS = ("airflow", "celery")
@@ -40,10 +40,11 @@ def open_(
     after: Annotated[str | None, typer.Option(help="Branch of the run that asked for this one.")] = None,
 ) -> None:
     """Make the run's worktree."""
-    from pipeline.workspace import Settings, open_run
+    from pipeline.workspace import begin
+    from pipeline.worktrees import Settings
 
     settings = Settings(as_of, mode, encoder, epochs, reason, after)
-    _tell(open_run(_workspace(dag, run), graph, settings))
+    _tell(begin(_workspace(dag, run), graph, settings))
 
 
 def stage(dag: Dag, run: Run, name: Annotated[str, typer.Argument(help="A stage of dvc.yaml.")]) -> None:
@@ -90,7 +91,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
 
 def _workspace(dag: str, run: str) -> Workspace:
     from pipeline.cli import project
-    from pipeline.workspace import Workspace
+    from pipeline.worktrees import Workspace
 
     die_with_scheduler()
     here, home = project(), os.environ.get("EVERGREEN_REPO")

@@ -1,0 +1,287 @@
+"""The DAGs under a real scheduler (SQLite), on a toy project. One Airflow serves all, and dies in the end."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import airflow_up as up
+import pytest
+import toy
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
+MONITORING, TRAINING = "evergreen_monitoring", "evergreen_training"
+# A training of some steps, each kept as a checkpoint; `slow.txt` says how many seconds a step takes.
+FINETUNE = """
+import json, os, pathlib, sys, time, yaml
+from pipeline.run import die_with_parent
+die_with_parent()
+prepared, out, training = map(pathlib.Path, sys.argv[1:])
+rows, steps = (prepared / "rows.txt").read_text(), pathlib.Path(".evergreen/steps.txt")
+done = steps.read_text() if steps.exists() else ""
+for _ in range(10 - len(done)):
+    time.sleep(float(pathlib.Path(os.environ["EVERGREEN_REPO"], "slow.txt").read_text()))
+    with steps.open("a") as file:
+        file.write("x")
+settings = yaml.safe_load(open("params.yaml"))["finetune"]
+out.mkdir(parents=True)
+(out / "weights").write_text(rows + steps.read_text())
+newest = rows.split()[-1][-10:]
+card = {"fit_end": newest, "as_of": newest, "finetune": {"refresh_of": settings["refresh_of"]}}
+card |= {"epochs": settings["epochs"], "features": ["popularity"]}
+(out / "model.json").write_text(json.dumps(card))
+training.mkdir(parents=True)
+(training / "summary.json").write_text(json.dumps({"seconds": 30.0, "resumed_from": len(done)}))
+steps.unlink()
+"""
+HINTS = "    meta: {airflow: {retries: 2, retry_delay_seconds: 1, timeout_minutes: 20}}\n"
+
+
+def new_project(folder: Path) -> Path:
+    """Its source lies outside of the checkout, as a company's does."""
+    project = toy.new_cycle_project(folder / "project")
+    shutil.copy(project / "source.csv", folder / "source.csv")
+    toy.set_param(project, "interactions: source.csv", f"interactions: {folder / 'source.csv'}")
+    text = (project / "dvc.yaml").read_text()
+    for name in ("collect", "finetune", "evaluate"):
+        text = text.replace(f"  {name}:\n", f"  {name}:\n{HINTS}")
+    (project / "dvc.yaml").write_text(text)
+    (project / "finetune.py").write_text(FINETUNE)
+    (project / ".gitignore").write_text(toy.GIT_IGNORE + "slow.txt\n")
+    (project / "slow.txt").write_text("0")
+    toy.git(project, "commit", "-q", "-a", "-m", "Read the shop's own table")
+    return project
+
+
+@pytest.fixture(scope="module")
+def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[up.Airflow]:
+    project = new_project(tmp_path_factory.mktemp("airflow"))
+    with up.running(project, AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT="30") as running:
+        yield running
+    assert up.processes_in(project) == []
+
+
+def add_rows(airflow: up.Airflow, *dates: str) -> None:
+    with (airflow.project.parent / "source.csv").open("a") as file:
+        file.writelines(f"user,item,{date}\n" for date in dates)
+
+
+def plant(airflow: up.Airflow, signals: str) -> None:
+    (airflow.project / "drift.txt").write_text(signals)
+    toy.git(airflow.project, "commit", "-q", "-a", "-m", f"Drift: {signals}")
+
+
+def requested(airflow: up.Airflow, known: int) -> up.Run:
+    """The next run that the asset starts."""
+    runs = up.until(lambda: airflow.runs(TRAINING)[known:], 120)
+    assert runs[0].id.startswith("asset_triggered")
+    return runs[0]
+
+
+def succeeded(airflow: up.Airflow, run: up.Run) -> dict[str, str | None]:
+    """task -> state."""
+    assert airflow.wait(run, seconds=900)["state"] == "success", airflow.instances(run)
+    up.until(lambda: airflow.tasks(run)["close"] == "success", 120)
+    return airflow.tasks(run)
+
+
+def test_the_first_run_requests_a_training_which_promotes(airflow: up.Airflow) -> None:
+    monitoring = airflow.trigger(MONITORING)
+    states = succeeded(airflow, monitoring)
+    assert (states["request_training"], states["recommend"]) == ("success", "skipped")
+    training = requested(airflow, 0)
+    assert set(succeeded(airflow, training).values()) == {"success"}
+    assert airflow.history(training)["promoted"] == "v1.0.0"
+    assert airflow.history(training)["reason"] == "there is no champion yet"
+    assert airflow.history(training, "promotion.json")["promote"] is True
+    assert airflow.history(training, "drift.json") == airflow.history(monitoring, "drift.json")
+    notes = {name: task["note"] for name, task in airflow.instances(training).items()}
+    assert notes["promote"].startswith("v1.0.0 is the champion: nDCG@10 +0.0200")
+    assert notes["decide_promotion"] == "may be promoted"
+
+
+def test_little_news_and_no_drift_train_nothing_and_say_why(airflow: up.Airflow) -> None:
+    add_rows(airflow, "1998-03-01")
+    before = len(airflow.runs(TRAINING))
+    run = airflow.trigger(MONITORING)
+    states = succeeded(airflow, run)
+    assert (states["request_training"], states["recommend"], states["publish"]) == (
+        "skipped",
+        "success",
+        "success",
+    )
+    reason = "none: no drift; 1 rows came since the last training, 12.5%"
+    assert airflow.instances(run)["decide_retraining"]["note"].startswith(reason)
+    assert reason in airflow.log(run, "choose")
+    assert len(airflow.runs(TRAINING)) == before
+
+
+def test_planted_drift_refreshes_and_equals_the_hand_made_run(airflow: up.Airflow, tmp_path: Path) -> None:
+    plant(airflow, "new_items")
+    add_rows(airflow, "1998-03-02")
+    before = len(airflow.runs(TRAINING))
+    monitoring = airflow.trigger(MONITORING)
+    succeeded(airflow, monitoring)
+    note = airflow.instances(monitoring)["request_training"]["note"]
+    assert note.startswith("refresh: new_items drifted; 2 rows came since the last training")
+    training = requested(airflow, before)
+    succeeded(airflow, training)
+    run = airflow.history(training)
+    assert (run["mode"], run["champion"], run["promoted"]) == ("refresh", "v1.0.0", "v2.0.0")
+    assert run["as_of"] == "1998-03-02"
+    assert by_hand(airflow.project, run["commit"], tmp_path / "clone") == hashes(airflow.project, training)
+    assert toy.git(airflow.project, "status", "--porcelain").strip() == ""
+
+
+def hashes(project: Path, run: up.Run) -> dict[str, str]:
+    from pipeline.objects import locked
+
+    lock = (project / "data" / "history" / run.slug / "dvc.lock").read_text()
+    return {out["path"]: out["md5"] for out in locked(lock, "outs") if out["path"] in TRAINED}
+
+
+TRAINED = ("data/raw/rows.txt", "data/prepared", "models/challenger", "reports/evaluation.json")
+
+
+def by_hand(project: Path, commit: str, clone: Path) -> dict[str, str]:
+    """`dvc repro` with the same revision, params and champion, in a clone that shares nothing."""
+    from pipeline.objects import locked
+
+    toy.git(project.parent, "clone", "-q", str(project), str(clone))
+    toy.git(clone, "checkout", "-q", commit)
+    shutil.copytree(project / ".dvc" / "cache" / "files", clone / ".dvc" / "cache" / "files")
+    toy.git(clone, "tag", "-d", "recommender#champion#2", "recommender@v2.0.0")
+    assert toy.evergreen(clone, "champion").returncode == 0
+    toy.set_param(clone, "refresh_of: null", 'refresh_of: "v1.0.0"')
+    toy.set_param(clone, "as_of: null", 'as_of: "1998-03-02"')
+    variables = toy.environment() | {"EVERGREEN_REPO": str(project)}
+    command = [sys.executable, "-m", "dvc", "repro", "-q", "evaluate"]
+    subprocess.run(command, cwd=clone, env=variables, check=True)
+    outs = locked((clone / "dvc.lock").read_text(), "outs")
+    return {out["path"]: out["md5"] for out in outs if out["path"] in TRAINED}
+
+
+def test_two_manual_runs_at_once_both_end(airflow: up.Airflow) -> None:
+    runs = [airflow.trigger(TRAINING, mode="full", epochs=epochs, reason="by hand") for epochs in (3, 4)]
+    for run in runs:
+        succeeded(airflow, run)
+    left = [airflow.history(run) for run in runs]
+    assert [run["state"] for run in left] == ["success", "success"]
+    assert [run["reason"] for run in left] == ["by hand", "by hand"]
+    assert not list((airflow.project / ".evergreen" / "runs").glob("*"))
+
+
+def test_params_out_of_range_are_refused(airflow: up.Airflow) -> None:
+    for conf in ({"mode": "half"}, {"epochs": 0}, {"as_of": "soon"}):
+        with pytest.raises(OSError, match="400"):
+            airflow.trigger(TRAINING, **conf)
+
+
+def test_changes_that_are_not_committed_stop_the_first_task(airflow: up.Airflow) -> None:
+    text = (airflow.project / "gain.txt").read_text()
+    (airflow.project / "gain.txt").write_text("0.02")
+    try:
+        run = airflow.trigger(TRAINING)
+        assert airflow.wait(run)["state"] == "failed"
+        assert "gain.txt: changed and not committed" in airflow.instances(run)["open"]["note"]
+        assert airflow.instances(run)["open"]["try_number"] == 1
+    finally:
+        (airflow.project / "gain.txt").write_text(text)
+
+
+def test_a_backfilled_date_makes_its_reports_and_never_demotes(airflow: up.Airflow) -> None:
+    champion = toy.git(airflow.project, "tag", "--list", "recommender#champion#*").split()
+    run = airflow.trigger(MONITORING, as_of="1998-01-15")
+    succeeded(airflow, run)
+    assert airflow.history(run, "drift.json")["as_of"] == "1998-01-01"
+    late = airflow.trigger(TRAINING, as_of="1998-01-15", mode="full")
+    succeeded(airflow, late)
+    assert airflow.history(late)["promoted"] is None
+    assert "fit" in airflow.instances(late)["decide_promotion"]["note"]
+    assert toy.git(airflow.project, "tag", "--list", "recommender#champion#*").split() == champion
+
+
+# Killed ----------------------------------------------------------------------------------------------------
+
+
+def pids(folder: Path, word: str) -> list[int]:
+    """Processes that work in a folder and whose command line has the word; shells left out."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_text().replace("\0", " ")
+            if Path(os.readlink(process / "cwd")) == folder and word in words and "sh -c" not in words:
+                found.append(int(process.name))
+        except OSError:
+            continue
+    return found
+
+
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def training_under_way(airflow: up.Airflow, run: up.Run) -> Path:
+    """The worktree of a run whose training has done some steps."""
+    root = airflow.project / ".evergreen" / "runs" / run.slug
+    steps = root / ".evergreen" / "steps.txt"
+    up.until(lambda: steps.exists() and len(steps.read_text()) > 1, 300, lambda: str(airflow.tasks(run)))
+    return root
+
+
+VICTIMS = {
+    "stage": lambda root: pids(root, "finetune.py")[0],
+    "dvc": lambda root: pids(root, "from dvc.cli")[0],
+    "step": lambda root: pids(root, "pipeline workspace stage")[0],
+    "task": lambda root: parent(pids(root, "pipeline workspace stage")[0]),
+    "supervisor": lambda root: parent(parent(pids(root, "pipeline workspace stage")[0])),
+}
+
+
+@pytest.mark.parametrize("victim", VICTIMS)
+def test_whatever_is_killed_nothing_trains_on_and_the_retry_resumes(airflow: up.Airflow, victim: str) -> None:
+    (airflow.project / "slow.txt").write_text("2")
+    date = f"1998-04-{10 + list(VICTIMS).index(victim)}"
+    add_rows(airflow, date)
+    run = airflow.trigger(TRAINING, mode="full")
+    root = training_under_way(airflow, run)
+    stage = pids(root, "finetune.py")[0]
+    os.kill(VICTIMS[victim](root), signal.SIGKILL)
+    up.until(lambda: not Path(f"/proc/{stage}").exists(), 10)
+    (airflow.project / "slow.txt").write_text("0")
+    check_resumed(airflow, run, date)
+
+
+def check_resumed(airflow: up.Airflow, run: up.Run, date: str) -> None:
+    succeeded(airflow, run)
+    assert airflow.instances(run)["finetune"]["try_number"] == 2
+    assert airflow.history(run)["promoted"] is not None
+    name = airflow.history(run)["promoted"]
+    record = toy.git(airflow.project, "for-each-ref", f"refs/tags/recommender@{name}", "--format=%(contents)")
+    training = json.loads(record.partition("\n\n")[2])["training"]
+    assert training["resumed_from"] > 1
+    toy.evergreen(airflow.project, "champion", "--to", str(airflow.project.parent / name))
+    weights = (airflow.project.parent / name / "weights").read_text()
+    assert weights.endswith(f"{date}{'x' * 10}")  # what an undisturbed training gives
+
+
+def test_all_of_airflow_killed_and_started_again(airflow: up.Airflow) -> None:
+    """The last test: this Airflow is gone then. Its successor takes the run up where it was."""
+    (airflow.project / "slow.txt").write_text("2")
+    add_rows(airflow, "1998-05-01")
+    run = airflow.trigger(TRAINING, mode="full")
+    root = training_under_way(airflow, run)
+    stage = pids(root, "finetune.py")[0]
+    airflow.process.kill()
+    up.until(lambda: not Path(f"/proc/{stage}").exists(), 20)
+    up.until(lambda: not up.processes_in(airflow.project), 30, lambda: up.processes_in(airflow.project))
+    (airflow.project / "slow.txt").write_text("0")
+    with up.running(airflow.project, AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT="30") as again:
+        check_resumed(again, run, "1998-05-01")
+        started = time.monotonic()
+    assert time.monotonic() - started < 60

@@ -1,0 +1,69 @@
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import start_airflow as start
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.parametrize("text", ["0", "65536", "http", "-1", ""])
+def test_what_is_no_port_is_refused(text: str) -> None:
+    with pytest.raises(start.StartError, match="not a port: use a number"):
+        start.port_from(text)
+
+
+def test_a_taken_port_is_one_line(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "start_airflow.py")],
+            env=os.environ | {"AIRFLOW_PORT": port, "EVERGREEN_REPO": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"error: port {port}: Address already in use: AIRFLOW_PORT=8081 make airflow\n"
+
+
+def test_secrets_are_made_once_for_the_owner_alone(tmp_path: Path) -> None:
+    made = start.secret(tmp_path, "jwt_secret")
+    assert len(made) >= 64
+    assert stat.S_IMODE((tmp_path / "jwt_secret").stat().st_mode) == 0o600
+    assert start.secret(tmp_path, "jwt_secret") == made != start.secret(tmp_path, "other")
+
+
+def test_it_listens_on_loopback_and_gives_way_to_the_users_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW__CORE__PARALLELISM", "2")
+    found = start.environment(tmp_path, tmp_path, 8090)
+    assert found["AIRFLOW__API__HOST"] == "127.0.0.1"
+    assert found["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] == "http://127.0.0.1:8090/execution/"
+    assert found["AIRFLOW__CORE__PARALLELISM"] == "2"
+    assert found["AIRFLOW_HOME"] == str(tmp_path)
+
+
+def test_the_whole_group_is_stopped_also_what_ignores_being_asked(tmp_path: Path) -> None:
+    script = "trap '' TERM; sleep 100 & touch up; wait; sleep 100"
+    process = subprocess.Popen(["sh", "-c", script], cwd=tmp_path, start_new_session=True)
+    deadline = time.monotonic() + 10
+    while not (tmp_path / "up").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    before, start.GRACE_SECONDS = start.GRACE_SECONDS, 1
+    try:
+        start.stop(process)
+    finally:
+        start.GRACE_SECONDS = before
+    assert process.wait(5) == -signal.SIGKILL
+    assert not start.send(process, 0)

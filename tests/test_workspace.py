@@ -1,0 +1,349 @@
+"""A scheduler's runs, without a scheduler: the same commands in the same order."""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import toy
+
+from pipeline.git import Git
+from pipeline.history import Account
+from pipeline.worktrees import KEEP_FAILED, Workspace, sweep
+
+MONITORING, TRAINING = "evergreen_monitoring", "evergreen_training"
+TRAINING_STAGES = ("collect", "preprocess", "finetune", "evaluate", "decide_promotion")
+
+
+pytestmark = pytest.mark.timeout(1800)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    return toy.new_cycle_project(tmp_path / "project")
+
+
+def step(project: Path, verb: str, dag: str, run: str, *more: str) -> subprocess.CompletedProcess[str]:
+    return toy.evergreen(project, "workspace", verb, dag, run, *more)
+
+
+def result(done: subprocess.CompletedProcess[str]) -> dict:
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def monitor(project: Path, run: str, *settings: str) -> dict:
+    """What decide_retraining said; the lists are made, or the request is published."""
+    result(step(project, "open", MONITORING, run, *settings))
+    for name in ("collect", "detect_drift"):
+        result(step(project, "stage", MONITORING, run, name))
+    decision = result(step(project, "stage", MONITORING, run, "decide_retraining"))
+    if decision["mode"] == "none":
+        for name in ("preprocess", "recommend"):
+            result(step(project, "stage", MONITORING, run, name))
+    result(step(project, "publish", MONITORING, run))
+    result(step(project, "close", MONITORING, run, "success"))
+    return decision
+
+
+def train(project: Path, run: str, *settings: str) -> dict:
+    """What promote said."""
+    result(step(project, "open", TRAINING, run, *settings))
+    for name in TRAINING_STAGES:
+        result(step(project, "stage", TRAINING, run, name))
+    return finish(project, run)
+
+
+def finish(project: Path, run: str) -> dict:
+    promoted = result(step(project, "promote", TRAINING, run))
+    result(step(project, "stage", TRAINING, run, "recommend"))
+    result(step(project, "publish", TRAINING, run))
+    result(step(project, "close", TRAINING, run, "success"))
+    return promoted
+
+
+def asked(decision: dict) -> list[str]:
+    return [f"--{key.replace('_', '-')}={decision[key]}" for key in ("as_of", "mode")] + [
+        f"--after={decision['branch']}"
+    ]
+
+
+def add_rows(project: Path, *dates: str) -> None:
+    with (project / "source.csv").open("a") as file:
+        file.writelines(f"user,item,{date}\n" for date in dates)
+    toy.git(project, "commit", "-q", "-a", "-m", "More rows")
+
+
+def history(project: Path, dag: str, run: str, name: str = "run.json") -> dict:
+    folder = project / "data" / "history" / Workspace(project, dag, run).slug
+    return json.loads((folder / name).read_text())
+
+
+def worktrees(project: Path) -> list[str]:
+    return sorted(path.name for path in (project / ".evergreen" / "runs").glob("*"))
+
+
+def locked(project: Path, branch: str) -> dict[str, str]:
+    """Output -> md5."""
+    from pipeline.objects import locked as read
+
+    return {out["path"]: out["md5"] for out in read(toy.git(project, "show", f"{branch}:dvc.lock"), "outs")}
+
+
+def test_names_are_safe_for_folders_and_branches() -> None:
+    slug = Workspace(Path(), TRAINING, "manual__2026-11-22T07:00:00.5+00:00 ../x~1.lock").slug
+    assert slug == "training-manual__2026-11-22T07-00-00-5-00-00-x-1-lock"
+
+
+def test_what_is_not_committed_is_not_run(project: Path) -> None:
+    toy.set_param(project, "epochs: 2", "epochs: 3")
+    done = step(project, "open", TRAINING, "one")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(
+        f"error: {project}: params.yaml: changed and not committed"
+    )
+    assert worktrees(project) == []
+
+
+def test_another_graph_than_was_compiled_is_not_run(project: Path) -> None:
+    done = step(project, "open", TRAINING, "one", "--graph", "0" * 64)
+    assert done.returncode == 1
+    assert "not the graph that this DAG was compiled from" in done.stderr
+    graph = hashlib.sha256((project / "dvc.yaml").read_bytes()).hexdigest()
+    result(step(project, "open", TRAINING, "one", "--graph", graph))
+
+
+def test_settings_that_make_no_sense_leave_nothing(project: Path) -> None:
+    for setting, said in (
+        ("--mode=half", "mode: half"),
+        ("--as-of=soon", "as_of"),
+        ("--epochs=-1", "epochs"),
+    ):
+        done = step(project, "open", TRAINING, "one", setting)
+        assert done.returncode == 1
+        assert said in done.stderr.splitlines()[-1]
+        assert (worktrees(project), (project / "data" / "history").exists()) == ([], False)
+
+
+def test_a_step_of_a_run_that_is_not_open_says_so(project: Path) -> None:
+    done = step(project, "stage", TRAINING, "one", "collect")
+    assert done.returncode == 1
+    assert "not open: clear the run's first task" in done.stderr
+
+
+@pytest.mark.slow
+def test_runs_decide_as_the_cycle_does_and_leave_the_checkout_alone(project: Path, tmp_path: Path) -> None:
+    twin = Path(shutil.copytree(project, tmp_path / "twin", symlinks=True))
+    first = monitor(project, "one")
+    assert (first["mode"], first["text"]) == ("full", "full: there is no champion yet")
+    assert train(project, "one", *asked(first))["promoted"] == "v1.0.0"
+    assert history(project, MONITORING, "one")["mode"] == "full"
+    run = history(project, TRAINING, "one")
+    assert (run["state"], run["promoted"], run["champion"]) == ("success", "v1.0.0", None)
+    assert run["branch"] == "runs/training-one"
+    kept = {path.name for path in (project / "data" / "history" / "training-one").iterdir()}
+    decisions = {"drift.json", "retraining.json", "promotion.json", "evaluation.json"}
+    assert kept == decisions | {"dvc.lock", "run.json"}
+    assert (project / "data" / "history" / "training-one" / "dvc.lock").read_text() == toy.git(
+        project, "show", "runs/training-one:dvc.lock"
+    )
+    # Little news: the lists hear of it.
+    add_rows(project, "1998-03-01")
+    assert monitor(project, "two")["text"].startswith("none: no drift; 1 rows came since the last training")
+    add_rows(project, "1998-03-02")
+    third = monitor(project, "three")
+    assert third["mode"] == "refresh"
+    assert train(project, "three", *asked(third))["promoted"] == "v2.0.0"
+    assert monitor(project, "four")["mode"] == "none"
+    assert toy.git(project, "status", "--porcelain") == ""
+    assert not any((project / name).exists() for name in ("dvc.lock", "data/raw", "models/challenger"))
+    assert worktrees(project) == []
+    assert run_cycles(twin) == ["v1.0.0", "v2.0.0"]
+    hashes = locked(project, "runs/training-three")
+    assert hashes == {out: md5 for out, md5 in lock_of(twin).items() if out in hashes}
+
+
+def run_cycles(twin: Path) -> list[str]:
+    assert toy.evergreen(twin, "cycle").returncode == 0
+    for date in ("1998-03-01", "1998-03-02"):
+        add_rows(twin, date)
+        assert toy.evergreen(twin, "cycle").returncode == 0
+    exported = json.loads((twin / "data" / "registry.json").read_text())
+    return [version["version"] for version in exported["versions"]]
+
+
+def lock_of(project: Path) -> dict[str, str]:
+    from pipeline.objects import locked as read
+
+    return {out["path"]: out["md5"] for out in read((project / "dvc.lock").read_text(), "outs")}
+
+
+@pytest.mark.slow
+def test_an_old_date_makes_its_reports_and_never_demotes(cycled: Path) -> None:
+    (cycled / "dvc.lock").unlink()
+    assert monitor(cycled, "late", "--as-of=1998-01-15")["as_of"].startswith("1998-01-01")
+    assert history(cycled, MONITORING, "late", "drift.json")["as_of"].startswith("1998-01-01")
+    assert train(cycled, "late", "--as-of=1998-01-15", "--mode=full")["promoted"] is None
+    checks = {check["name"]: check for check in history(cycled, TRAINING, "late", "promotion.json")["checks"]}
+    assert checks["fit_end"]["passed"] is False
+    assert toy.git(cycled, "tag", "--list", "recommender#champion#*").split() == ["recommender#champion#1"]
+
+
+@pytest.mark.slow
+def test_a_trial_is_no_change_of_the_projects_own_settings(cycled: Path) -> None:
+    add_rows(cycled, "1998-03-01", "1998-03-02")
+    assert train(cycled, "trial", "--epochs=7", "--mode=full")["promoted"] == "v2.0.0"
+    assert "epochs: 7" in toy.git(cycled, "show", "recommender@v2.0.0:params.yaml")
+    assert monitor(cycled, "after")["mode"] == "none"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["stage", "dvc", "step"])
+def test_a_killed_training_leaves_no_orphan_and_the_retry_ends_it(cycled: Path, victim: str) -> None:
+    slow = toy.CYCLE_FINETUNE.replace('if "sleep" in rows:', "if not pathlib.Path('asleep.txt').exists():")
+    (cycled / "finetune.py").write_text(slow)
+    toy.git(cycled, "commit", "-q", "-a", "-m", "Take long, once")
+    result(step(cycled, "open", TRAINING, "one", "--mode=full"))
+    for name in ("collect", "preprocess"):
+        result(step(cycled, "stage", TRAINING, "one", name))
+    root = Workspace(cycled, TRAINING, "one").root
+    command = [sys.executable, "-m", "pipeline", "workspace", "stage", TRAINING, "one", "finetune"]
+    process = subprocess.Popen(command, cwd=cycled, env=toy.environment(), stdout=subprocess.DEVNULL)
+    wait_for(root / "asleep.txt")
+    os.kill(process.pid if victim == "step" else child(root, victim), signal.SIGKILL)
+    assert process.wait(60) != 0
+    deadline = time.monotonic() + 20
+    while child(root, "stage") and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not child(root, "stage")
+    result(step(cycled, "stage", TRAINING, "one", "finetune"))
+    for name in ("evaluate", "decide_promotion"):
+        result(step(cycled, "stage", TRAINING, "one", name))
+    finish(cycled, "one")
+    assert (history(cycled, TRAINING, "one")["state"], worktrees(cycled)) == ("success", [])
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 120
+    while not path.exists():
+        assert time.monotonic() < deadline, path
+        time.sleep(0.1)
+
+
+def child(root: Path, kind: str) -> int:
+    """The process in the worktree that is dvc, or the stage; 0 if there is none."""
+    word = {"stage": "finetune.py", "dvc": "from dvc.cli"}[kind]
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (process / "cmdline").read_text().replace("\0", " ")
+            if Path(os.readlink(process / "cwd")) == root and word in words and "sh -c" not in words:
+                return int(process.name)
+        except OSError:
+            continue
+    return 0
+
+
+@pytest.mark.slow
+def test_of_two_runs_at_once_the_second_is_refused_by_its_comparison(cycled: Path) -> None:
+    add_rows(cycled, "1998-03-01", "1998-03-02")
+    for run, epochs in (("one", "3"), ("two", "4")):
+        result(step(cycled, "open", TRAINING, run, f"--epochs={epochs}", "--mode=full"))
+    for name in TRAINING_STAGES:
+        started = [start(cycled, run, name) for run in ("one", "two")]
+        assert [process.wait(200) for process in started] == [0, 0]
+    assert finish(cycled, "one")["promoted"] == "v2.0.0"
+    assert finish(cycled, "two")["promoted"] is None
+    assert locked(cycled, "runs/training-one") != locked(cycled, "runs/training-two")
+
+
+def start(project: Path, run: str, name: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "pipeline", "workspace", "stage", TRAINING, run, name]
+    return subprocess.Popen(command, cwd=project, env=toy.environment(), stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.slow
+def test_a_lost_remote_ends_in_one_line_and_no_promotion(cycled: Path, tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("a file where the remote's folder was")
+    toy.dvc(cycled, "remote", "add", "-d", "store", str(tmp_path / "store"))
+    add_rows(cycled, "1998-03-01", "1998-03-02")
+    result(step(cycled, "open", TRAINING, "one", "--mode=full"))
+    for name in TRAINING_STAGES:
+        result(step(cycled, "stage", TRAINING, "one", name))
+    done = step(cycled, "promote", TRAINING, "one")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: dvc push: remote 'store'")
+    assert toy.git(cycled, "tag", "--list", "recommender@*").split() == ["recommender@v1.0.0"]
+    result(step(cycled, "close", TRAINING, "one", "failed"))
+    assert history(cycled, TRAINING, "one")["state"] == "failed"
+    assert worktrees(cycled) == ["training-one"]
+
+
+def test_worktrees_of_ended_runs_are_swept(project: Path) -> None:
+    git, now = Git(project), time.time()
+    for number, state in enumerate(["failed"] * 5 + ["success", "running", "running"]):
+        run = Workspace(project, TRAINING, f"r{number}")
+        git.run("worktree", "add", "--quiet", "--detach", str(run.root), "HEAD")
+        account = Account(run.run_id, run.dag, project / "data" / "history" / run.slug)
+        account.note(state=state)
+        age = now - (30 * 86400 if number == 6 else 1000 - number)
+        assert account.folder is not None
+        os.utime(account.folder / "run.json", (age, age))
+    sweep(project, git)
+    assert worktrees(project) == ["training-r2", "training-r3", "training-r4", "training-r7"]
+    assert len(worktrees(project)) == KEEP_FAILED + 1
+    assert history(project, TRAINING, "r6")["state"] == "failed"
+
+
+def test_a_step_waits_for_the_one_before(project: Path) -> None:
+    result(step(project, "open", TRAINING, "one"))
+    root = Workspace(project, TRAINING, "one").root
+    with (root / ".evergreen" / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        process = start(project, "one", "collect")
+        time.sleep(2)
+        assert process.poll() is None
+    assert process.wait(120) == 0
+
+
+@pytest.mark.slow
+def test_two_machines_that_share_only_the_remotes(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every other step on the other one; each has a clone, a cache and a worktree of its own."""
+    (tmp_path / "store").mkdir()
+    toy.dvc(project, "remote", "add", "-d", "store", str(tmp_path / "store"))
+    toy.git(project, "commit", "-q", "-a", "-m", "Name the remote")
+    toy.git(tmp_path, "clone", "-q", "--bare", str(project), str(tmp_path / "bare"))
+    machines = [tmp_path / "one", tmp_path / "two"]
+    for machine in machines:
+        toy.git(tmp_path, "clone", "-q", str(tmp_path / "bare"), str(machine))
+    monkeypatch.setenv("EVERGREEN_GIT_REMOTE", "origin")
+    one, two = machines
+    result(step(one, "open", TRAINING, "far", "--mode=full"))
+    for number, name in enumerate(TRAINING_STAGES):
+        result(step(machines[number % 2], "stage", TRAINING, "far", name))
+    assert result(step(two, "promote", TRAINING, "far"))["promoted"] == "v1.0.0"
+    result(step(one, "stage", TRAINING, "far", "recommend"))
+    result(step(two, "publish", TRAINING, "far"))
+    result(step(one, "close", TRAINING, "far", "success"))
+    run = history(one, TRAINING, "far")
+    assert (run["state"], run["promoted"], run["mode"]) == ("success", "v1.0.0", "full")
+    assert history(one, TRAINING, "far", "promotion.json")["promote"] is True
+    # Each has only what its own steps read and made.
+    assert not (Workspace(two, TRAINING, "far").root / "recommendations" / "top_k.parquet").exists()
+    assert set(toy.git(tmp_path / "bare", "branch", "--list").split()) == {"*", "main", "runs/training-far"}
+    monkeypatch.delenv("EVERGREEN_GIT_REMOTE")
+    hand = tmp_path / "hand"
+    toy.git(tmp_path, "clone", "-q", "--no-tags", str(project), str(hand))
+    toy.dvc(hand, "repro", "-q", "evaluate")
+    outputs = locked(tmp_path / "bare", "runs/training-far")
+    by_hand = lock_of(hand)
+    for path in ("data/raw/rows.txt", "data/prepared", "models/challenger", "reports/evaluation.json"):
+        assert outputs[path] == by_hand[path]
