@@ -177,7 +177,7 @@ def backtest(
     policies: Annotated[
         Path | None, typer.Option(help="YAML: name -> {every: N} or keys of decide_retraining.")
     ] = None,
-    windows: Annotated[int, typer.Option(help="Windows after the first part.")] = 8,
+    windows: Annotated[int, typer.Option(help="Windows after the first part.")] = 16,
     start: Annotated[float, typer.Option(help="Share of the rows that the first champion knows.")] = 0.3,
     choose: Annotated[
         bool, typer.Option("--choose", help="Also choose thresholds, on the first half of the windows.")

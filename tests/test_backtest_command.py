@@ -40,6 +40,6 @@ def test_backtest_writes_the_contracts_json_and_a_page(
         assert len(policy["ndcg@10"]) == 4
         assert len(policy["decisions"]) == 3
         assert {"mean", "trainings", "kept_gain"} <= set(policy)
-    assert found["chosen"]["settings"]
+    assert found["chosen"]["tried"]
     assert "Log of third" in (tmp_path / "reports" / "backtest.html").read_text()
     assert list((tmp_path / ".evergreen" / "backtest").glob("vectors-*.npy"))

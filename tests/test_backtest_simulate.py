@@ -142,13 +142,25 @@ def test_where_retraining_gains_nothing_no_share_of_it_is_kept() -> None:
     assert np.isnan(simulate.kept_gain(0.3, 0.4, 0.3))
 
 
-def test_thresholds_are_chosen_on_the_first_half_only(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_the_first_half_gains_nothing_no_threshold_is_chosen(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(world, "drift", lambda champion, number: {"outcome": "not_enough_data"})
     chosen = simulate.choose(world)
-    # Window 0 is the first half: nothing can be gained there, so nothing is better than its mean.
-    assert chosen["settings"]["first_half"]["trainings"] == 0
+    assert chosen["settings"] is None  # window 0 is the first half, and always the first champion's
     assert len(chosen["tried"]) == 4 * len(simulate.SHARES)
-    assert "by which it was chosen" in page.render(simulate.run(world, standard()) | {"chosen": chosen})
+    assert "Nothing can be chosen" in page.render(simulate.run(world, standard()) | {"chosen": chosen})
+
+
+def test_what_was_chosen_on_the_first_half_is_told_with_what_it_gave_on_the_second(world: World) -> None:
+    parts = {
+        "first_half": {"mean": 0.3, "kept_gain": 0.95, "trainings": 2},
+        "second_half": {"mean": 0.2, "kept_gain": 0.81, "trainings": 3},
+    }
+    row = {"max_new_share": 0.1, "drift": "ignore", "quality_drop": "refresh", **parts}
+    html = page.render(simulate.run(world, standard()) | {"chosen": {"settings": row, "tried": [row]}})
+    assert "keeps 95% of the gain with 2 trainings on the first half, by which it was chosen" in html
+    assert "81% with 3 on the second" in html
 
 
 def test_the_page_shows_every_policy_and_escapes_the_data(world: World) -> None:

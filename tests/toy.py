@@ -85,6 +85,7 @@ def new_project(folder: Path, dvc_yaml: str = DVC_YAML, **files: str) -> Path:
     )
     shutil.copy("params.yaml", folder / "params.yaml")
     set_param(folder, "  drift: ignore", "  drift: refresh")
+    set_param(folder, "max_new_share: 0.1 ", "max_new_share: 0.2 ")  # it has 8 rows
     content = {
         "dvc.yaml": dvc_yaml,
         ".gitignore": GIT_IGNORE,

@@ -35,7 +35,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Options:
-    windows: int = 8
+    windows: int = 16
     start_share: float = timeline.START_SHARE
     policies: Path | None = None  # a file of further ones
     choose: bool = False  # thresholds, on the first half

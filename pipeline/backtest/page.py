@@ -207,14 +207,6 @@ def _chosen(chosen: Json | None) -> dict[str, Any] | None:
     """What --choose found, as a sentence and a table."""
     if not chosen:
         return None
-    best = chosen["settings"]
-    first, second = best["first_half"], best["second_half"]
-    text = (
-        f"max_new_share {_share(best['max_new_share'])}, drift {best['drift']}, quality_drop "
-        f"{best['quality_drop']}: keeps {_share(first['kept_gain'])} of the gain with {first['trainings']} "
-        f"trainings on the first half, by which it was chosen, and {_share(second['kept_gain'])} with "
-        f"{second['trainings']} on the second, which had no say."
-    )
     rows = [
         (
             _share(row["max_new_share"]),
@@ -224,7 +216,22 @@ def _chosen(chosen: Json | None) -> dict[str, Any] | None:
         )
         for row in chosen["tried"]
     ]
-    return {"text": text, "rows": rows}
+    return {"text": _chosen_text(chosen["settings"]), "rows": rows}
+
+
+def _chosen_text(best: Json | None) -> str:
+    if best is None:
+        return (
+            "Nothing can be chosen: on the first half not even a training before every window gained "
+            "anything. Take a later --start, or keep the default."
+        )
+    first, second = best["first_half"], best["second_half"]
+    return (
+        f"max_new_share {_share(best['max_new_share'])}, drift {best['drift']}, quality_drop "
+        f"{best['quality_drop']}: keeps {_share(first['kept_gain'])} of the gain with {first['trainings']} "
+        f"trainings on the first half, by which it was chosen, and {_share(second['kept_gain'])} with "
+        f"{second['trainings']} on the second, which had no say."
+    )
 
 
 def _half(part: Json) -> tuple[str, str]:

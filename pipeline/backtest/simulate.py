@@ -274,7 +274,8 @@ def choose(world: World) -> Json:
     """Thresholds by the first half of the windows, and what they gave on the second.
 
     Of all settings tried, those that keep ENOUGH of the gain on the first half; of these the one with
-    fewest trainings there, then the highest mean there. If none keeps so much, the highest mean.
+    fewest trainings there, then the highest mean there. If none keeps so much, the highest mean. Where even
+    a training before every window gains nothing there, nothing can be chosen by it: None.
     """
     windows = len(world.timeline.windows)
     first, second = range(windows // 2), range(windows // 2, windows)
@@ -301,6 +302,8 @@ def choose(world: World) -> Json:
                 "trainings": sum(model.number in numbers for model in done.trained),
             }
         rows.append(row)
+    if not quality[p.EVERY_WINDOW][first].mean() > quality[p.NEVER][first].mean():
+        return {"settings": None, "tried": rows}
     enough = [row for row in rows if row["first_half"]["kept_gain"] >= ENOUGH]
     if enough:
         best = min(enough, key=lambda row: (row["first_half"]["trainings"], -row["first_half"]["mean"]))
