@@ -1,16 +1,13 @@
 """A shop's database through the source `sql`: SQLite here; PostgreSQL where its programs are installed."""
 
 import json
-import os
-import shutil
-import socket
-import subprocess
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import postgres_up
 import pytest
 import sqlalchemy
 from collecting import interactions, items, run, settings
@@ -59,38 +56,10 @@ def sqlite(tmp_path: Path) -> str:
 @pytest.fixture
 def postgres(tmp_path: Path) -> Iterator[str]:
     pytest.importorskip("psycopg")
-    found = shutil.which("postgres") or next(
-        map(str, Path("/usr/lib/postgresql").glob("*/bin/postgres")), None
-    )
-    if found is None:
-        pytest.skip("PostgreSQL is not installed")
-    binaries = Path(found).resolve().parent
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    data = tmp_path / "postgres"
-    data.mkdir()
-    run: list[str] = []
-    if os.geteuid() == 0:  # the server refuses to run as root
-        shutil.chown(data, "postgres", "postgres")
-        for folder in (tmp_path, *tmp_path.parents[:2]):
-            folder.chmod(0o755)
-        run = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
-    subprocess.run(
-        [*run, binaries / "initdb", "-D", data, "-U", "evergreen", "--auth=trust"],
-        check=True,
-        capture_output=True,
-        cwd=data,
-    )
-    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={data}"
-    control = [*run, str(binaries / "pg_ctl"), "-D", str(data), "-l", str(data / "log"), "-o", options, "-w"]
-    subprocess.run([*control, "start"], check=True, capture_output=True, cwd=data)
-    try:
+    with postgres_up.postgres(tmp_path, "evergreen") as port:
         url = f"postgresql+psycopg://evergreen:secret@127.0.0.1:{port}/postgres"
         fill(url)
         yield url
-    finally:
-        subprocess.run([*control, "stop", "-m", "immediate"], check=False, capture_output=True, cwd=data)
 
 
 def of(url: str | None, **changes: Any) -> Collect:

@@ -1,0 +1,43 @@
+"""A PostgreSQL server of its own for slow tests, in a folder of its own; skips where it is not installed."""
+
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def postgres(folder: Path, user: str) -> Iterator[int]:
+    """Its port on 127.0.0.1; any password is right, and the database `postgres` is there."""
+    binaries = shutil.which("postgres")
+    found = binaries or next(map(str, Path("/usr/lib/postgresql").glob("*/bin/postgres")), None)
+    if found is None:
+        pytest.skip("PostgreSQL is not installed")
+    programs, port, data = Path(found).resolve().parent, free_port(), folder / "postgres"
+    data.mkdir()
+    run: list[str] = []
+    if os.geteuid() == 0:  # the server refuses to run as root
+        shutil.chown(data, "postgres", "postgres")
+        for parent in (folder, *folder.parents[:2]):
+            parent.chmod(0o755)
+        run = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+    made = [*run, programs / "initdb", "-D", data, "-U", user, "--auth=trust"]
+    subprocess.run(made, check=True, capture_output=True, cwd=data)
+    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={data} -c fsync=off"
+    control = [*run, str(programs / "pg_ctl"), "-D", str(data), "-l", str(data / "log"), "-o", options, "-w"]
+    subprocess.run([*control, "start"], check=True, capture_output=True, cwd=data)
+    try:
+        yield port
+    finally:
+        subprocess.run([*control, "stop", "-m", "immediate"], check=False, capture_output=True, cwd=data)
