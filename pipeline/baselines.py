@@ -279,7 +279,14 @@ class Factors:
     alpha: float
 
     def score(self, weights: sp.csr_matrix) -> np.ndarray:
-        """Least squares of Hu, Koren & Volinsky 2008, eq. 4, with confidence 1 + alpha x weight."""
+        """(points, items) weights of the history -> (points, items) float32; NaN: unknown, or no history."""
+        scores = self.users(weights) @ self.vectors.T
+        scores[:, ~self.known] = np.nan
+        scores[weights @ self.known.astype(np.float32) == 0] = np.nan
+        return scores
+
+    def users(self, weights: sp.csr_matrix) -> np.ndarray:
+        """(points, factors): least squares of Hu, Koren & Volinsky 2008, eq. 4, confidence 1 + alpha x w."""
         import threadpoolctl  # type: ignore[import-untyped]
 
         y = self.vectors.astype(np.float64)
@@ -292,10 +299,7 @@ class Factors:
                 span = slice(weights.indptr[point], weights.indptr[point + 1])
                 history, extra = y[weights.indices[span]], self.alpha * weights.data[span].astype(np.float64)
                 user[point] = np.linalg.solve(base + (history.T * extra) @ history, (1 + extra) @ history)
-        scores = user.astype(np.float32) @ self.vectors.T
-        scores[:, ~self.known] = np.nan
-        scores[np.diff(weights.indptr) == 0] = np.nan
-        return scores
+        return user.astype(np.float32)
 
 
 def ials(

@@ -10,20 +10,17 @@ validation   chooses epochs and settings; nothing is fitted on it
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from pipeline import baselines as b
-from pipeline.content import VectorScorer
 from pipeline.encoder import TextEncoder, tokenize
-from pipeline.features import Asked, Columns, Inputs, Matrix, fit_inputs
+from pipeline.features import Matrix
+from pipeline.fusing import Space, Split, fuse
 from pipeline.histories import Catalogue, Log, Points, Prepared
-from pipeline.model import FusionScorer, SequenceTower, one_thread
 from pipeline.recommender import Recommender
-from pipeline.tasks import Candidates, ScorerTask, SequenceTask
 from pipeline.text_task import Texts, TextTask, frozen_layers
 from pipeline.training import EpochSampler, Run, fit, target_ndcg
 
@@ -36,13 +33,6 @@ MOST_VALIDATION_POINTS = 1_500
 TEXT_POINTS_PER_EPOCH = 4_096
 TEXT_HALF_LIFE = 5.0
 REGULARISATIONS = (100.0, 300.0, 1000.0)
-SEQUENCE_EPOCHS, SEQUENCE_BATCH = 8, 32
-MORE_SEQUENCE_EPOCHS = 3  # on all of train, from the weights fitted on its inner rows
-SCORER_EPOCHS, SCORER_BATCH = 8, 128
-HARD, RANDOM = 100, 100  # candidates of a point
-CHUNK = 64  # points whose features are in memory at a time
-VALIDATION_HARD = 300
-HARD_BY = ("ease_5", "knn_5", "sequence_z", "text_5", "popularity_0.05", "categories_5")
 
 
 @dataclass(frozen=True)
@@ -53,14 +43,6 @@ class Trained:
     encoder: TextEncoder | None  # None: a refresh of a model without one
     frozen: np.ndarray | None  # (items, width) un-tuned vectors; None in a refresh
     summary: dict[str, object]
-
-
-@dataclass(frozen=True)
-class Split:
-    inner: np.ndarray  # (rows of the log,) bool
-    full: np.ndarray
-    later: Points  # what the scorer is fitted on
-    validation: Points
 
 
 def split(prepared: Prepared, seed: int) -> Split:
@@ -104,24 +86,10 @@ def train(prepared: Prepared, run: Run, champion: Recommender | None = None) -> 
         encoder, frozen, tuned, told = _text_vectors(prepared, run, parts)
         spaces = {"challenger": Space.of(tuned), "frozen_text": Space.of(frozen), "without_text": None}
         summary |= told
-    matrix = _choose_matrix(prepared.log, parts, prepared.catalogue)
+    matrix = choose_matrix(prepared.log, parts, prepared.catalogue)
     summary |= {"ease_regularisation": matrix.regularisation, "positives_only": matrix.positives_only}
-    models, figures = _fuse(prepared, run, parts, spaces, matrix)
+    models, figures = fuse(prepared, run, parts, spaces, matrix)
     return Trained(models, encoder, frozen, summary | figures)
-
-
-@dataclass(frozen=True)
-class Space:
-    """Item vectors in which text is compared."""
-
-    vectors: np.ndarray  # (items, width) float32 centred unit vectors; zero rows: no text
-    centre: np.ndarray | None  # (width,) what was subtracted
-
-    @classmethod
-    def of(cls, vectors: np.ndarray) -> Space | None:
-        """None where no item has a text."""
-        there = vectors.any(axis=1)
-        return cls(VectorScorer.of(vectors).vectors, vectors[there].mean(axis=0)) if there.any() else None
 
 
 def _text_vectors(
@@ -163,7 +131,7 @@ def _text_vectors(
     return encoder, frozen, tuned, told
 
 
-def _choose_matrix(data: Log, parts: Split, catalogue: Catalogue) -> Matrix:
+def choose_matrix(data: Log, parts: Split, catalogue: Catalogue) -> Matrix:
     """By the validation nDCG@10 of EASE, with the recency half-life that the features use."""
     weights = parts.validation.weights(len(catalogue), 5)
     quality = {}
@@ -174,177 +142,3 @@ def _choose_matrix(data: Log, parts: Split, catalogue: Catalogue) -> Matrix:
             gain = target_ndcg(b.ease(met, value).score(weights), parts.validation, 10)
             quality[Matrix(positives_only, value)] = float(gain.mean()) if len(gain) else 0.0
     return max(quality, key=lambda matrix: quality[matrix])
-
-
-def _fuse(
-    prepared: Prepared, run: Run, parts: Split, spaces: dict[str, Space | None], matrix: Matrix
-) -> tuple[dict[str, Recommender], dict[str, object]]:
-    """Sequence tower and scorer around each kind of text vectors, and their figures.
-
-    What does not depend on the text is fitted, and computed for every point, once for all of them.
-    """
-    data, catalogue = prepared.log, prepared.catalogue
-    inner = fit_inputs(data, parts.inner, catalogue, matrix, run.seed)
-    full = fit_inputs(data, parts.full, catalogue, matrix, run.seed)
-    early: dict[str, Inputs] = {}
-    late: dict[str, Inputs] = {}
-    for name, space in spaces.items():
-        text = None if space is None else space.vectors
-        towers = _towers(data, run, parts, name, len(catalogue), text)
-        early[name] = replace(inner, text=text, sequence=towers[0])
-        late[name] = replace(full, text=text, sequence=towers[1])
-    samples: dict[str, Candidates] = {}
-    against: dict[str, Candidates] = {}
-    if len(parts.later) >= 2 and len(parts.validation):
-        generator = np.random.default_rng([run.seed, 2])
-        samples = _samples(early, parts.later, generator, HARD, RANDOM)
-        against = _samples(late, parts.validation, generator, VALIDATION_HARD, 0)
-    models, figures = {}, {}
-    for name, inputs in late.items():
-        space, features = spaces[name], list(inputs.columns(prepared.validation[:1]))
-        scorer, epochs = _scorer(run, parts, name, features, samples.pop(name, None), against.get(name))
-        centre = None if space is None else space.centre
-        models[name] = Recommender(name, {"features": features}, catalogue, inputs, scorer, centre)
-        figures[f"{name}_scorer_epochs"] = epochs
-    gains = _validation_gains(models, parts.validation)
-    return models, figures | {f"{name}_validation_ndcg@10": gain for name, gain in gains.items()}
-
-
-def _scorer(
-    run: Run,
-    parts: Split,
-    name: str,
-    features: list[str],
-    sample: Candidates | None,
-    against: Candidates | None,
-) -> tuple[FusionScorer, int]:
-    torch.manual_seed(run.seed)
-    scorer = FusionScorer(len(features))
-    with torch.no_grad():
-        # Before it has learned anything it ranks like EASE with recent popularity behind it.
-        scorer.linear.weight[0, features.index("ease_5")] = 1
-        scorer.linear.weight[0, features.index("popularity_0.05")] = 0.1
-    epochs = 0
-    if sample is not None and against is not None:
-        scorer.standardise(torch.from_numpy(sample.features[::4].astype(np.float32)).flatten(0, 1))
-        task = ScorerTask(run, f"scorer ({name})", scorer, sample, parts.validation, against)
-        sampler = EpochSampler(run, task.phase, len(sample.target))
-        epochs = fit(run, task, sampler, SCORER_BATCH, SCORER_EPOCHS)
-    return scorer.eval(), epochs
-
-
-def _validation_gains(models: dict[str, Recommender], points: Points) -> dict[str, float | None]:
-    """nDCG@10 over whole catalogues, mean over users."""
-    if not len(points):
-        return dict.fromkeys(models)
-    gains: dict[str, list[np.ndarray]] = {name: [] for name in models}
-    for chunk in points.chunks(CHUNK):
-        for name, columns in _each({name: model.inputs for name, model in models.items()}, chunk):
-            scores = models[name].score_columns(columns, len(chunk))
-            gains[name].append(target_ndcg(scores, chunk, 10))
-    _, place = np.unique(points.user, return_inverse=True)
-    return {
-        name: round(float((np.bincount(place, np.concatenate(gain)) / np.bincount(place)).mean()), 6)
-        for name, gain in gains.items()
-    }
-
-
-def _each(variants: Mapping[str, Inputs], points: Points) -> Iterator[tuple[str, Columns]]:
-    """The features of each variant of one fit; those that they share are computed once."""
-    any_inputs = next(iter(variants.values()))
-    asked = Asked.of(points, any_inputs.items)
-    shared = any_inputs.shared(asked)
-    for name, inputs in variants.items():
-        yield name, shared | inputs.own(asked)
-
-
-def _tower(
-    data: Log, run: Run, rows: np.ndarray, validation: Points, name: str, tower: SequenceTower, epochs: int
-) -> SequenceTower:
-    torch.manual_seed(run.seed)
-    task = SequenceTask(run, name, tower, data, rows, validation)
-    if len(task.segments):
-        sampler = EpochSampler(run, name, len(task.segments))
-        with one_thread():
-            fit(run, task, sampler, SEQUENCE_BATCH, epochs, validate=False)
-    return tower.eval()
-
-
-def _towers(
-    data: Log, run: Run, parts: Split, name: str, items: int, text: np.ndarray | None
-) -> tuple[SequenceTower, SequenceTower]:
-    """One fitted on the inner rows, and one that goes on from its weights on all of train."""
-    towers = []
-    for rows in (parts.inner, parts.full):
-        known = np.zeros(items, bool)
-        known[data.item[rows]] = True
-        torch.manual_seed(run.seed)
-        towers.append(SequenceTower(known, text))
-    inner, full = towers
-    _tower(data, run, parts.inner, parts.validation, f"sequence ({name})", inner, SEQUENCE_EPOCHS)
-    weights = {key: value for key, value in inner.state_dict().items() if key != "known"}
-    full.load_state_dict(weights, strict=False)
-    phase = f"sequence on all of train ({name})"
-    _tower(data, run, parts.full, parts.validation, phase, full, MORE_SEQUENCE_EPOCHS)
-    return inner, full
-
-
-def _samples(
-    variants: Mapping[str, Inputs], points: Points, generator: np.random.Generator, hard: int, random: int
-) -> dict[str, Candidates]:
-    """The item taken, the hardest others by a mixture of a variant's inputs, and a random share of the rest.
-
-    Each random candidate stands for as many items as it was drawn from, so the softmax over the sample
-    estimates the one over the whole catalogue (sampled softmax with importance weights).
-    """
-    # Users with many points count less, though more than once: between every point and every user alike.
-    weight = np.bincount(points.user)[points.user] ** -0.5
-    weight = (weight / weight.mean()).astype(np.float32)
-    items = next(iter(variants.values())).items
-    found: dict[str, Candidates] = {}
-    for begin in range(0, len(points), CHUNK):
-        rows = slice(begin, begin + CHUNK)
-        draw = generator.random((len(points.user[rows]), items), dtype=np.float32)
-        for name, columns in _each(variants, points[rows]):
-            parts = _sample_chunk(columns, points[rows], draw, hard, random)
-            if name not in found:  # whole at once: parts put together at the end would need twice the memory
-                whole = [np.empty((len(points), *part.shape[1:]), part.dtype) for part in parts]
-                found[name] = Candidates(whole[0], whole[1], whole[2], weight)
-            made = found[name]
-            made.features[rows], made.log_weight[rows], made.target[rows] = parts
-    return found
-
-
-def _sample_chunk(
-    columns: Columns, points: Points, draw: np.ndarray, hardest: int, others: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(points, candidates, features) float16; of each candidate the log weight; place of the target."""
-    items = draw.shape[1]
-    row = np.arange(len(points))[:, None]
-    seen = np.zeros((len(points), items), bool)
-    point, history = points.rows()
-    seen[point, points.log.item[history]] = True
-    hardness = sum(columns[name] for name in HARD_BY if name in columns)
-    hardness = np.where(seen, -np.inf, hardness)
-    hardness[row[:, 0], points.target] = np.inf
-    hard_count = min(hardest, items)
-    hard = np.argpartition(-hardness, hard_count - 1, axis=1)[:, :hard_count]
-    rest = ~seen
-    rest[row, hard] = False
-    random_count = min(others, items - hard_count)
-    draw = np.where(rest, draw, 2)
-    random = np.argpartition(draw, max(random_count - 1, 0), axis=1)[:, :random_count]
-    left = rest.sum(axis=1, keepdims=True)
-    drawn = np.minimum(left, random_count)
-    stands_for = np.log(np.maximum(left, 1) / np.maximum(drawn, 1))
-    chosen = np.concatenate([hard, random], axis=1)
-    log_weight = np.concatenate(
-        [np.zeros(hard.shape), np.where(rest[row, random], stands_for, -1e9)], axis=1
-    ).astype(np.float32)
-    log_weight[seen[row, chosen]] = -1e9
-    log_weight[chosen == points.target[:, None]] = 0
-    target = (chosen == points.target[:, None]).argmax(axis=1)
-    features = np.empty((*chosen.shape, len(columns)), np.float16)
-    for place, column in enumerate(columns.values()):
-        features[..., place] = np.broadcast_to(column, draw.shape)[row, chosen]
-    return features, log_weight, target

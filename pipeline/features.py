@@ -7,12 +7,13 @@ that its inputs were fitted on (stacking), then the inputs are fitted again on a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse as sp
 
 from pipeline import baselines as b
+from pipeline import cold
 from pipeline.content import Content, category_matrix
 from pipeline.histories import MICROSECONDS_A_DAY, Catalogue, Log, Points
 from pipeline.model import SequenceTower
@@ -62,20 +63,63 @@ class Inputs:
     value_deviation: float
     sequence: SequenceTower | None
     text: np.ndarray | None  # (items, width) float32 centred unit vectors; zero rows: no text
+    imputed: cold.Imputed | None  # what texts let expect of items; None without texts
     categories: Content
     year: np.ndarray  # (items,) float64, NaN where unknown
 
     def columns(self, points: Points) -> Columns:
         """Every feature by name."""
         asked = Asked.of(points, self.items)
-        return self.shared(asked) | self.own(asked)
+        shared = self.shared(asked)
+        return shared | self.own(asked, shared)
 
     def shared(self, asked: Asked) -> Columns:
         """The features that do not depend on text and sequence tower: equal for all variants of one fit."""
         return self._collaborative(asked) | self._content(asked) | self._items() | self._trust(asked.points)
 
-    def own(self, asked: Asked) -> Columns:
-        return self._sequence(asked.points) | self._text(asked)
+    def own(self, asked: Asked, shared: Columns) -> Columns:
+        return self._sequence(asked.points) | self._text(asked) | self._imputed(asked, shared)
+
+    def with_text(self, text: np.ndarray | None, sequence: SequenceTower | None) -> Inputs:
+        """A variant of this fit."""
+        imputed = None
+        if text is not None:
+            told = cold.told(text, self.categories, self.year)
+            imputed = cold.Imputed.of(text, told, self.ials, self.statistics.popularity[:, -1])
+        return replace(self, text=text, sequence=sequence, imputed=imputed)
+
+    def hide(self, items: np.ndarray) -> Inputs:
+        """As if train had never held the items of an (items,) mask."""
+        there = {name: getattr(self.statistics, name) for name in Statistics.__dataclass_fields__}
+        left = {
+            name: np.where(items.reshape(-1, *[1] * (a.ndim - 1)), np.float32(0), a)
+            for name, a in there.items()
+        }
+        hidden = replace(
+            self,
+            ease=cold.hide_matrix(self.ease, items),
+            knn=cold.hide_matrix(self.knn, items),
+            ials=cold.hide_factors(self.ials, items),
+            statistics=Statistics(**left),
+        )
+        tower = None if self.sequence is None else cold.hide_tower(self.sequence, items)
+        imputed = self.imputed
+        if imputed is not None and self.text is not None:
+            told = cold.told(self.text, self.categories, self.year)
+            imputed = imputed.hide(items, told, hidden.ials, hidden.statistics.popularity[:, -1])
+        return replace(hidden, sequence=tower, imputed=imputed)
+
+    def _imputed(self, asked: Asked, shared: Columns) -> Columns:
+        if self.imputed is None:
+            return {}
+        half_life = HALF_LIVES[1]
+        columns = {
+            f"imputed_{name}": _standardised(shared[f"{name}_{half_life}"] @ self.imputed.neighbours)
+            for name in ("ease", "knn")
+        }
+        ials = np.nan_to_num(self.ials.users(asked.weights[half_life]) @ self.imputed.vectors.T)
+        popularity = self.imputed.popularity[None, :]
+        return columns | {"imputed_ials": _standardised(ials), "imputed_popularity": popularity}
 
     def _collaborative(self, asked: Asked) -> Columns:
         columns: Columns = {}
@@ -191,6 +235,7 @@ def fit_inputs(
         value_deviation=deviation,
         sequence=None,
         text=None,
+        imputed=None,
         categories=Content.of(category_matrix(catalogue)),
         year=years(catalogue),
     )

@@ -201,6 +201,8 @@ class Finetune(Section):
     devices: int | str
     num_nodes: Count
     strategy: str
+    cold_budget: Share
+    """Share of validation nDCG@10 that may be spent on listing items that nobody has met yet. 0: none."""
     refresh_of: str | None = None
     """A version whose encoder is kept while all else is fitted anew, in a fraction of the time; null: a full
     training. `evergreen cycle` sets it for a run."""

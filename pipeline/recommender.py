@@ -34,7 +34,7 @@ from pipeline.features import IALS_ALPHA, IALS_REGULARISATION, Columns, Inputs, 
 from pipeline.histories import Catalogue, Points, Prepared
 from pipeline.model import FusionScorer, SequenceTower
 
-FORMAT = 2
+FORMAT, READS = 3, (2, 3)  # 2: without a scorer of newcomers
 CELL_BYTES = 48_000_000  # of one chunk's features
 FROZEN = "frozen_vectors.npy"
 
@@ -49,6 +49,8 @@ class Recommender:
     inputs: Inputs
     scorer: FusionScorer
     centre: np.ndarray | None  # (width,) mean vector that was subtracted
+    cold_scorer: FusionScorer | None = None  # of items that train never had; None: the scorer of all others
+    cold_shift: float = 0.0  # added to what it gives
     folder: Path | None = None
     version: str | None = None
 
@@ -72,7 +74,13 @@ class Recommender:
         features = np.empty((len(names), points, len(self.catalogue)), np.float32)
         for place, name in enumerate(names):
             features[place] = columns[name]
-        return self.scorer.score(torch.from_numpy(features).flatten(1)).view(points, -1).numpy()
+        told = torch.from_numpy(features)
+        scores = self.scorer.score(told.flatten(1)).view(points, -1)
+        cold = torch.from_numpy(np.flatnonzero(self.inputs.statistics.count == 0))
+        if self.cold_scorer is not None and len(cold):
+            newcomers = self.cold_scorer.score(told[:, :, cold].flatten(1)).view(points, -1)
+            scores[:, cold] = newcomers + self.cold_shift
+        return scores.numpy()
 
     def encoder(self) -> TextEncoder | None:
         """The language model of its folder; None if it was trained on items without texts."""
@@ -131,7 +139,7 @@ class Recommender:
     def load(cls, folder: Path, items: pd.DataFrame, name: str = "challenger") -> Recommender:
         """Bind the model in `folder` to `items` (with item_text). Raises ArtifactError if it is no model."""
         card = read_card(folder)
-        if card.get("format") != FORMAT:
+        if card.get("format") not in READS:
             raise ArtifactError(
                 f"{folder}: format {card.get('format')}, this code reads {FORMAT}: train anew"
             )
@@ -147,8 +155,8 @@ class Recommender:
         place = catalogue.index(own[t.ITEM])  # own item -> item of the catalogue, -1: gone
         text = _bind_text(folder, arrays, own, catalogue, place) if "text" in arrays else None
         sequence = _bind_sequence(networks, text, arrays, place, len(catalogue))
-        scorer = FusionScorer(len(card["features"]))
-        scorer.load_state_dict(_part(networks, "scorer."))
+        scorer = _bind_scorer(networks, "scorer.", card)
+        assert scorer is not None
         inputs = Inputs(
             items=len(catalogue),
             ease=_bind_matrix(arrays, "ease", place, len(catalogue)),
@@ -157,28 +165,24 @@ class Recommender:
             statistics=_bind_statistics(arrays, place, len(catalogue)),
             value_mean=card["value_mean"],
             value_deviation=card["value_deviation"],
-            sequence=sequence,
-            text=text,
+            sequence=None,
+            text=None,
+            imputed=None,
             categories=Content.of(category_matrix(catalogue)),
             year=years(catalogue),
         )
         version = None
         if (folder / VERSION).exists():
             version = json.loads((folder / VERSION).read_text(encoding="utf-8")).get("version")
-        return cls(name, card, catalogue, inputs, scorer.eval(), arrays.get("centre"), folder, version)
+        inputs = inputs.with_text(text, sequence)
+        cold, shift = _bind_scorer(networks, "cold_scorer.", card), card.get("cold_shift", 0.0)
+        return cls(name, card, catalogue, inputs, scorer, arrays.get("centre"), cold, shift, folder, version)
 
 
-def save(
-    folder: Path,
-    card: dict[str, Any],
-    catalogue: Catalogue,
-    inputs: Inputs,
-    scorer: FusionScorer,
-    centre: np.ndarray | None,
-    encoder: TextEncoder | None,
-) -> None:
+def save(folder: Path, card: dict[str, Any], model: Recommender, encoder: TextEncoder | None) -> None:
     """Write a model folder; the card comes last, so a folder with a card is whole."""
     folder.mkdir(parents=True, exist_ok=True)
+    catalogue, inputs, centre = model.catalogue, model.inputs, model.centre
     columns = [t.ITEM, "item_text"]
     catalogue.items[columns].to_parquet(folder / "items.parquet", index=False)
     arrays: dict[str, np.ndarray] = {}
@@ -194,7 +198,9 @@ def save(
     save_file(
         {key: np.ascontiguousarray(value) for key, value in arrays.items()}, folder / "inputs.safetensors"
     )
-    networks = {f"scorer.{key}": value for key, value in scorer.state_dict().items()}
+    networks = {f"scorer.{key}": value for key, value in model.scorer.state_dict().items()}
+    if model.cold_scorer is not None:
+        networks |= {f"cold_scorer.{key}": value for key, value in model.cold_scorer.state_dict().items()}
     if inputs.sequence is not None:
         networks |= {f"sequence.{key}": value for key, value in inputs.sequence.state_dict().items()}
     save_tensors(
@@ -203,6 +209,7 @@ def save(
     if encoder is not None:
         encoder.save(folder / "encoder")
     content = {"format": FORMAT, "value_mean": inputs.value_mean, "value_deviation": inputs.value_deviation}
+    content |= {"cold_shift": model.cold_shift}
     text = json.dumps(card | content, indent=2, allow_nan=False, ensure_ascii=False)
     (folder / CARD).write_text(text + "\n", encoding="utf-8")
 
@@ -390,6 +397,15 @@ def _bind_sequence(
         state[key] = moved
     tower.load_state_dict(state, strict=True)
     return tower.eval()
+
+
+def _bind_scorer(networks: dict[str, torch.Tensor], prefix: str, card: dict[str, Any]) -> FusionScorer | None:
+    state = _part(networks, prefix)
+    if not state:
+        return None
+    scorer = FusionScorer(len(card["features"]))
+    scorer.load_state_dict(state)
+    return scorer.eval()
 
 
 def _part(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:

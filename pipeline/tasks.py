@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -11,6 +9,7 @@ from torch.nn import functional as F
 
 from pipeline.histories import Log, Points
 from pipeline.model import FusionScorer, SequenceTower
+from pipeline.sampling import Candidates
 from pipeline.training import Run, Task
 
 
@@ -73,14 +72,13 @@ def _segments(data: Log, rows: np.ndarray, length: int) -> np.ndarray:
     return np.stack([chosen[begin], chosen[np.r_[begin[1:], len(chosen)] - 1] + 1], axis=1)
 
 
-@dataclass(frozen=True)
-class Candidates:
-    """Sampled candidates of many points: what the scorer is fitted on."""
-
-    features: np.ndarray  # (points, candidates, features) float16
-    log_weight: np.ndarray  # (points, candidates) float32: log of how many items a candidate stands for
-    target: np.ndarray  # (points,) int64 position of the item taken
-    weight: np.ndarray  # (points,) float32, mean 1
+def _listwise(logits: Tensor, sample: Candidates, batch: np.ndarray) -> Tensor:
+    """Softmax cross-entropy over each point's candidates, weighted by point; logits: (points, candidates)."""
+    device = logits.device
+    logits = logits + torch.from_numpy(sample.log_weight[batch]).to(device)
+    target = torch.from_numpy(sample.target[batch]).to(device)
+    weight = torch.from_numpy(sample.weight[batch]).to(device)
+    return (F.cross_entropy(logits, target, reduction="none") * weight).mean()
 
 
 class ScorerTask(Task):
@@ -114,9 +112,40 @@ class ScorerTask(Task):
 
     def training_step(self, batch: np.ndarray, index: int) -> Tensor:
         features = torch.from_numpy(self.sample.features[batch].astype(np.float32)).to(self.device)
-        logits = self.scorer(features) + torch.from_numpy(self.sample.log_weight[batch]).to(self.device)
-        target = torch.from_numpy(self.sample.target[batch]).to(self.device)
-        weight = torch.from_numpy(self.sample.weight[batch]).to(self.device)
-        loss = (F.cross_entropy(logits, target, reduction="none") * weight).mean()
+        loss = _listwise(self.scorer(features), self.sample, batch)
+        self.log("loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(batch))
+        return loss
+
+
+class ColdTask(Task):
+    """The scorer of items that train never had, beside the one of all others, which stays as it is.
+
+    The same listwise softmax; only the candidates whose feature at `place` says cold are scored anew.
+    """
+
+    weight_decay = 1e-3
+
+    def __init__(
+        self,
+        run: Run,
+        phase: str,
+        warm: FusionScorer,
+        cold: FusionScorer,
+        sample: Candidates,
+        place: int,
+        validation: Points,
+    ) -> None:
+        super().__init__(run, validation)
+        self.phase, self.learning_rate = phase, 2e-3
+        self.cold, self.sample, self.place = cold, sample, place
+        self.warm = [warm]  # in a list: no part of what is trained and saved
+
+    def training_step(self, batch: np.ndarray, index: int) -> Tensor:
+        features = torch.from_numpy(self.sample.features[batch].astype(np.float32)).to(self.device)
+        newcomers = features[..., self.place] > 0
+        with torch.no_grad():
+            logits = self.warm[0].to(self.device)(features)
+        logits = logits.masked_scatter(newcomers, self.cold(features[newcomers]))
+        loss = _listwise(logits, self.sample, batch)
         self.log("loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(batch))
         return loss

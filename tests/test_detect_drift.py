@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +42,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     prepared = load_prepared(folder / "prepared")
     summary = json.loads((folder / "prepared" / "summary.json").read_text())
     inputs = fit_inputs(prepared.log, train_rows(prepared.log), prepared.catalogue, Matrix(False, 10.0), 1)
-    inputs = replace(inputs, text=None, sequence=None)
     features = list(inputs.columns(prepared.test[:1]))
     torch.manual_seed(1)
     scorer = FusionScorer(len(features)).eval()
     between = pd.Timestamp(summary["fit_end"]) + pd.Timedelta(hours=20)
     card = {name: summary[name] for name in ("train_end", "fit_end")} | {"as_of": between.isoformat()}
     card |= {"features": features, "max_length": 16, "preprocess": content["preprocess"]}
-    recommender.save(folder / "champion", card, prepared.catalogue, inputs, scorer, None, None)
+    made = Recommender("champion", card, prepared.catalogue, inputs, scorer, None)
+    recommender.save(folder / "champion", card, made, None)
     (folder / "champion" / "version.json").write_text('{"version": "v1.0.0"}')
     return folder
 

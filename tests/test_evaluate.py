@@ -64,7 +64,7 @@ def fake_recommender(lacks: str | None = None) -> types.ModuleType:
         }
 
     module = types.ModuleType("pipeline.recommender")
-    module.FORMAT = 2  # type: ignore[attr-defined]
+    module.FORMAT, module.READS = 3, (2, 3)  # type: ignore[attr-defined]
     module.load_scorers = load_scorers  # type: ignore[attr-defined]
     module.frozen_vectors = lambda ablations, items: np.eye(len(items), 5, dtype=np.float32)  # type: ignore[attr-defined]
     return module
@@ -343,7 +343,7 @@ def test_a_newer_champion_is_compared_only_at_points_that_it_does_not_know(
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"format": 1}, "its format is 1, this code reads 2"),
+        ({"format": 1}, "its format is 1, this code reads 3"),
         ({"lacks": "sequence"}, "its scorer was told 'sequence', which this code does not compute"),
     ],
 )

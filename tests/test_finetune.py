@@ -76,7 +76,9 @@ def test_taste_is_learned(world: Path, trained: Path) -> None:
 def test_curves_and_figures_are_written(trained: Path) -> None:
     curves = pd.read_csv(trained / "reports/training/curves.csv")
     assert set(curves.columns) == {"phase", "step", "metric", "value"}
-    assert {"text", "sequence (challenger)", "scorer (challenger)"} <= set(curves["phase"])
+    assert {"text", "sequence (challenger)", "scorer (challenger)", "newcomers (challenger)"} <= set(
+        curves["phase"]
+    )
     figures = json.loads((trained / "reports/training/summary.json").read_text())
     assert figures["unknown_token_share"] == 0
     assert figures["seconds"] > 0
@@ -92,7 +94,7 @@ def test_model_folder_holds_no_time_and_repeats_exactly(world: Path, trained: Pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("phase", ["text", "scorer (challenger)"])
+@pytest.mark.parametrize("phase", ["text", "scorer (challenger)", "newcomers (challenger)"])
 def test_killed_run_goes_on_from_its_checkpoint_to_the_same_model(
     world: Path, trained: Path, tmp_path: Path, phase: str
 ) -> None:

@@ -1,6 +1,6 @@
 """A model folder holds the whole model, also for a catalogue that has changed since."""
 
-from dataclasses import replace
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -44,14 +44,18 @@ def model(folder: Path, prepared: Prepared) -> Recommender:
     known = np.bincount(prepared.log.item[rows], minlength=len(prepared.catalogue)) > 0
     tower = SequenceTower(known, text).eval()
     inputs = fit_inputs(prepared.log, rows, prepared.catalogue, Matrix(False, 10.0), 1)
-    inputs = replace(inputs, text=text, sequence=tower)
+    inputs = inputs.with_text(text, tower)
     features = list(inputs.columns(prepared.test[:1]))
     scorer = FusionScorer(len(features))
     with torch.no_grad():
         scorer.linear.weight.normal_()
     card = {"features": features, "fit_end": "2020-01-05", "max_length": 16}
-    made = Recommender("challenger", card, prepared.catalogue, inputs, scorer, vectors.mean(axis=0))
-    recommender.save(folder / "model", card, prepared.catalogue, inputs, scorer, made.centre, encoder)
+    cold = copy.deepcopy(scorer)
+    with torch.no_grad():
+        cold.linear.weight.normal_()
+    centre = vectors.mean(axis=0)
+    made = Recommender("challenger", card, prepared.catalogue, inputs, scorer, centre, cold, 0.5)
+    recommender.save(folder / "model", card, made, encoder)
     return made
 
 

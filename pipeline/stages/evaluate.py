@@ -388,7 +388,7 @@ def _load(
             return vectors, Models(scorers, [card], hashes)
         hashes[CHAMPION] = folder_hash(held)
         twin = hashes[CHAMPION] == hashes[CHALLENGER]
-        if twin or (found := old.get("format")) != recommender.FORMAT:
+        if twin or (found := old.get("format")) not in recommender.READS:
             scorers = recommender.load_scorers(challenger, ablations, held / "none", prepared)
             if twin:
                 return vectors, Models(scorers, [card], hashes, {CHAMPION: CHALLENGER})

@@ -142,7 +142,7 @@ def _write_models(
         target = temporary_beside(challenger) if name == "challenger" else beside / name
         encoder = trained.encoder if name == "challenger" else None
         own = card | {"name": name, "features": model.card["features"]}
-        recommender.save(target, own, prepared.catalogue, model.inputs, model.scorer, model.centre, encoder)
+        recommender.save(target, own, model, encoder)
         if name == "challenger":
             # What it was fitted on and evaluated with, to tell later whether the world has moved.
             known = [pd.read_parquet(data / f"{window}.parquet") for window in ("train", "validation")]
