@@ -136,13 +136,16 @@ def wait_until_healthy(process: subprocess.Popen[bytes], address: str, log: Path
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
-    """The whole group: asked first, killed after a while."""
-    for number, seconds in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, 5)):
-        deadline = time.monotonic() + seconds
-        send(process, number)
+    """The whole group: asked first, killed after a while, or at once where somebody has no patience."""
+    try:
+        deadline = time.monotonic() + GRACE_SECONDS
+        send(process, signal.SIGTERM)
         while send(process, 0) and time.monotonic() < deadline:
             process.poll()  # else it stays as a zombie, which is still of the group
             time.sleep(0.2)
+    finally:
+        send(process, signal.SIGKILL)
+        process.wait()
 
 
 def send(process: subprocess.Popen[bytes], number: int) -> bool:

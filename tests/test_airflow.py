@@ -206,6 +206,36 @@ def test_a_backfilled_date_makes_its_reports_and_never_demotes(airflow: up.Airfl
     assert toy.git(airflow.project, "tag", "--list", "recommender#champion#*").split() == champion
 
 
+def test_a_promotion_waits_for_a_person_and_no_answer_means_no(airflow: up.Airflow) -> None:
+    project = airflow.project
+    text = (project / "dvc.yaml").read_text()
+    hours = "    meta: {airflow: {approval_hours: 0.02}}\n"
+    (project / "dvc.yaml").write_text(text.replace("  decide_promotion:\n", f"  decide_promotion:\n{hours}"))
+    toy.set_param(project, "approval: auto", "approval: human")
+    toy.git(project, "commit", "-q", "-a", "-m", "Ask a person")
+    up.until(lambda: "approve" in tasks_of(airflow), 180)
+    add_rows(airflow, "1998-03-20")
+    run = airflow.trigger(TRAINING, mode="full")
+    airflow.wait_for_task(run, "approve", "awaiting_input")
+    states = succeeded(airflow, run)
+    assert (states["approve"], states["promote"], states["recommend"]) == ("success", "skipped", "success")
+    assert airflow.history(run)["promoted"] is None
+    run = airflow.trigger(TRAINING, mode="full", epochs=5)
+    airflow.wait_for_task(run, "approve", "awaiting_input")
+    answer = {"chosen_options": ["Approve"], "params_input": {}}
+    airflow.call("PATCH", f"{run.path}/taskInstances/approve/-1/hitlDetails", answer)
+    succeeded(airflow, run)
+    assert airflow.history(run)["promoted"] is not None
+    (project / "dvc.yaml").write_text(text)
+    toy.set_param(project, "approval: human", "approval: auto")
+    toy.git(project, "commit", "-q", "-a", "-m", "Ask nobody")
+    up.until(lambda: "approve" not in tasks_of(airflow), 180)
+
+
+def tasks_of(airflow: up.Airflow) -> list[str]:
+    return [task["task_id"] for task in airflow.call("GET", f"/dags/{TRAINING}/tasks")["tasks"]]
+
+
 # Killed ----------------------------------------------------------------------------------------------------
 
 
@@ -237,7 +267,6 @@ def training_under_way(airflow: up.Airflow, run: up.Run) -> Path:
 VICTIMS = {
     "stage": lambda root: pids(root, "finetune.py")[0],
     "dvc": lambda root: pids(root, "from dvc.cli")[0],
-    "step": lambda root: pids(root, "pipeline workspace stage")[0],
     "task": lambda root: parent(pids(root, "pipeline workspace stage")[0]),
     "supervisor": lambda root: parent(parent(pids(root, "pipeline workspace stage")[0])),
 }

@@ -66,4 +66,19 @@ def test_the_whole_group_is_stopped_also_what_ignores_being_asked(tmp_path: Path
     finally:
         start.GRACE_SECONDS = before
     assert process.wait(5) == -signal.SIGKILL
+    deadline = time.monotonic() + 10
+    while start.send(process, 0) and time.monotonic() < deadline:
+        time.sleep(0.05)  # until init has buried the shell's child
     assert not start.send(process, 0)
+
+
+def test_without_patience_it_is_killed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    process = subprocess.Popen(["sh", "-c", "trap '' TERM; sleep 100; sleep 100"], start_new_session=True)
+
+    def again(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(start.time, "sleep", again)
+    with pytest.raises(KeyboardInterrupt):
+        start.stop(process)
+    assert process.poll() == -signal.SIGKILL
