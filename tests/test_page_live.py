@@ -1,0 +1,220 @@
+"""The topology of docker/compose.yaml without containers: PostgreSQL, FAB accounts, LocalExecutor, the DAGs,
+the page, a browser. One Airflow for all of it: starting it takes most of the time.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import deployment
+import pytest
+import toy
+from deployment import Deployment, until
+
+from pipeline.git import Git
+from pipeline.periods import Period, told
+from pipeline.registry import read_state
+from pipeline.replay import DagRuns
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+for needed in ("airflow.providers.fab", "selenium"):
+    pytest.importorskip(needed)
+
+DATES = [datetime(1998, 1, 1, tzinfo=UTC), datetime(1998, 2, 1, tzinfo=UTC)]
+SCREENS = Path(tempfile.gettempdir()) / "evergreen-screens"
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --hide-scrollbars --window-size=1200,900"
+)
+REPORT = "<!doctype html><h1>Evaluation report</h1><script>document.body.append('ran')</script>"
+
+
+def with_reports(project: Path) -> None:
+    """The toy's stages write reports too; that of the drift check is a real one, with Evidently's scripts."""
+    from test_drift_page import result, rows
+
+    from pipeline.drift.page import report
+
+    report(result(), rows(500), rows(300, 1), project / "drift.html", project / "snapshot.json")
+    (project / "evaluation.html").write_text(REPORT)
+    text = (project / "dvc.yaml").read_text()
+    for name, script in (("drift", "detect_drift.py"), ("evaluation", "evaluate.py")):
+        text = text.replace(f"reports/{name}.json]", f"reports/{name}.json, reports/{name}.html]")
+        text = text.replace(f"deps: [{script}", f"deps: [{script}, {name}.html")
+        with (project / script).open("a") as file:
+            file.write(f'\nimport shutil\nshutil.copy("{name}.html", "reports/{name}.html")\n')
+    (project / "dvc.yaml").write_text(text)
+    toy.git(project, "add", ".")
+    toy.git(project, "commit", "-q", "-m", "Write reports")
+
+
+@pytest.fixture(scope="module")
+def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    folder = tmp_path_factory.mktemp("live")
+    project = toy.new_cycle_project(folder / "project")
+    (project / "source.csv").write_text("".join(f"user,item,1998-0{month}-01\n" * 8 for month in (1, 2)))
+    with_reports(project)
+    with deployment.running(project, folder) as found:
+        found.add_user("vera", "Viewer")
+        yield found
+
+
+@pytest.fixture(scope="module")
+def replayed(airflow: Deployment) -> list[Period]:
+    """Two periods: the first champion; a month later the monitoring, and the training that it asks for."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIRFLOW_URL", airflow.address)
+        patch.setenv("AIRFLOW_USER", "admin")
+        patch.setenv("AIRFLOW_PASSWORD", "s3cret")
+        player = DagRuns(airflow.project, "live")
+        periods = []
+        for place, date in enumerate(DATES):
+            folders = player.play(date, place == 0, print)
+            periods.append(told(date, folders, champion(airflow.project)))
+    return periods
+
+
+def champion(project: Path) -> str | None:
+    state = read_state(Git(project))
+    return state.champion.name if state.champion else None
+
+
+def test_strangers_see_nothing(airflow: Deployment) -> None:
+    for path in ("/evergreen/", "/evergreen/runs/x/", "/api/v2/dags"):
+        assert airflow.ask(path)[0] == 401
+
+
+def test_viewers_read_and_start_nothing(airflow: Deployment) -> None:
+    assert airflow.ask("/evergreen/", "vera")[0] == 200
+    assert airflow.ask("/api/v2/plugins", "vera")[0] == 200  # the navigation's entry comes from there
+    status, _ = airflow.ask("/api/v2/dags/evergreen_training/dagRuns", "vera", {"logical_date": None})
+    assert status == 403
+
+
+def test_replay_goes_through_the_dags(airflow: Deployment, replayed: list[Period]) -> None:
+    first, second = replayed
+    assert first.promotion == "v1.0.0 promoted"
+    assert first.training.startswith("full in ")
+    assert second.decision.startswith("refresh: 8 rows came since the last training")
+    assert second.promotion == "v2.0.0 promoted"
+    status, page = airflow.ask("/evergreen/", "vera")
+    assert status == 200
+    assert "In service: <strong>v2.0.0</strong>" in page
+    assert "promoted: v1.0.0" in page
+    [looked] = airflow.runs("evergreen_monitoring")
+    note = airflow.tasks("evergreen_monitoring", looked)["decide_retraining"]["note"]
+    assert "8 rows came since the last training" in note  # the account `tasks` may write it
+
+
+class Browser:
+    def __init__(self, driver: Any) -> None:
+        self.driver = driver
+
+    def open(self, url: str, *texts: str) -> None:
+        """Waits until the page, its frames included, shows the texts."""
+        self.driver.get(url)
+        self.sees(*texts)
+
+    def sees(self, *texts: str) -> None:
+        until(
+            lambda: all(text in self.text() for text in texts), lambda: f"{texts}: {self.text()[:2000]}", 60
+        )
+
+    def text(self) -> str:
+        """Of the page and of every frame in it."""
+        self.driver.switch_to.default_content()
+        return self._text()
+
+    def _text(self) -> str:
+        from selenium.common.exceptions import WebDriverException
+
+        try:
+            found = str(self.driver.find_element("tag name", "body").text)
+            for frame in self.driver.find_elements("tag name", "iframe"):
+                self.driver.switch_to.frame(frame)
+                found += "\n" + self._text()
+                self.driver.switch_to.parent_frame()
+        except WebDriverException:  # it is being replaced
+            return ""
+        return found
+
+    def click(self, text: str, frames: int = 1) -> None:
+        """A link in the page's first frame."""
+        self.driver.switch_to.default_content()
+        for _ in range(frames):
+            self.driver.switch_to.frame(self.driver.find_element("tag name", "iframe"))
+        self.driver.find_element("partial link text", text).click()
+
+    def resize(self, width: int, height: int, dark: bool = False) -> None:
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+
+    def keep(self, name: str) -> None:
+        """For people to look at."""
+        SCREENS.mkdir(exist_ok=True)
+        self.driver.save_screenshot(str(SCREENS / f"{name}.png"))
+
+    def errors(self) -> list[str]:
+        return [str(one["message"]) for one in self.driver.get_log("browser") if one["level"] == "SEVERE"]
+
+
+@pytest.fixture(scope="module")
+def browser(airflow: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    from selenium import webdriver
+
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not chromium or not driver:
+        pytest.skip("chromium or chromedriver is not installed")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in (*FLAGS.split(), f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    found = webdriver.Chrome(options, webdriver.ChromeService(driver))
+    try:
+        found.get(f"{airflow.address}/auth/login/")
+        cookie = deployment.browser_cookie(airflow.address, "vera")
+        found.add_cookie({"name": "_token", "value": cookie, "path": "/"})
+        found.get_log("browser")
+        yield Browser(found)
+    finally:
+        found.quit()
+
+
+def test_a_person_sees_graph_run_page_and_both_reports(
+    airflow: Deployment, replayed: list[Period], browser: Browser
+) -> None:
+    trained = airflow.runs("evergreen_training")[0]
+    at = f"{airflow.address}/dags/evergreen_training"
+    browser.open(at, "evergreen_training", "decide_promotion")
+    browser.keep("dag")
+    browser.open(f"{at}/runs/{trained}", "decide_promotion", "promote")
+    browser.keep("run")
+    browser.open(
+        f"{airflow.address}/plugin/evergreen", "In service: v2.0.0", "Last decisions", "promoted: v2.0.0"
+    )
+    browser.keep("page")
+    browser.open(f"{at}/runs/{trained}/plugin/evergreen_run", "Data as of", "May it be promoted?")
+    browser.keep("page-of-run")
+    browser.click("Evaluation report")
+    browser.sees("Evaluation report", "ran")  # its script runs, in a sandbox
+    browser.keep("evaluation")
+    assert browser.errors() == []
+    history = next((airflow.project / "data" / "history").glob("*monitoring*"))
+    browser.open(
+        f"{airflow.address}/evergreen/runs/{history.name}/drift/", "Has anything drifted?", "Evidently"
+    )
+    browser.keep("drift")
+    assert browser.errors() == []
+    for name, width, dark in (("phone", 390, False), ("phone-dark", 390, True), ("dark", 1200, True)):
+        browser.resize(width, 900, dark)
+        browser.open(f"{airflow.address}/evergreen/", "In service: v2.0.0")
+        wide = browser.driver.execute_script("return document.documentElement.scrollWidth")
+        assert wide <= width
+        browser.keep(name)
+    assert browser.errors() == []
