@@ -1,4 +1,6 @@
-"""Redis, CeleryExecutor and two workers: `python tests/celery_by_hand.py` (needs redis-server, PostgreSQL).
+"""Redis, CeleryExecutor and two workers: `PYTHONPATH=. python tests/celery_by_hand.py`.
+
+Needs redis-server and PostgreSQL.
 
 The topology of docker/compose.yaml with the profile celery, as processes: two monitoring runs at once, and
 the training that the first one asks for, with tasks on both workers.

@@ -29,8 +29,9 @@ def postgres(folder: Path, user: str) -> Iterator[int]:
     run: list[str] = []
     if os.geteuid() == 0:  # the server refuses to run as root
         shutil.chown(data, "postgres", "postgres")
-        for parent in (folder, *folder.parents[:2]):
-            parent.chmod(0o755)
+        for parent in (folder, *folder.parents):  # pytest's folders are the owner's alone
+            if not parent.stat().st_mode & 0o001:
+                parent.chmod(parent.stat().st_mode | 0o055)
         run = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
     made = [*run, programs / "initdb", "-D", data, "-U", user, "--auth=trust"]
     subprocess.run(made, check=True, capture_output=True, cwd=data)
