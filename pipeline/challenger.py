@@ -10,6 +10,7 @@ validation   chooses epochs and settings; nothing is fitted on it
 from __future__ import annotations
 
 import logging
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,9 +21,10 @@ from pipeline.encoder import TextEncoder, tokenize
 from pipeline.features import Matrix
 from pipeline.fusing import Space, Split, fuse
 from pipeline.histories import Catalogue, Log, Points, Prepared
+from pipeline.params import Finetune
 from pipeline.recommender import Recommender
 from pipeline.text_task import Texts, TextTask, frozen_layers
-from pipeline.training import EpochSampler, Run, fit, target_ndcg
+from pipeline.training import Batches, Run, fit, target_ndcg
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +112,9 @@ def _text_vectors(
         vectors[empty] = 0
         return vectors
 
+    begin = time.perf_counter()
     frozen = tuned = encode()
+    a_text = (time.perf_counter() - begin) / max(1, len(texts))
     told: dict[str, object] = {
         "encoder": run.settings.encoder,
         "unknown_token_share": round(tokens.unknown_share, 4),
@@ -123,12 +127,29 @@ def _text_vectors(
     if trains and len(points) and not empty.all():
         texts_ = Texts(tokens, hidden, frozen)
         task = TextTask(run, encoder, texts_, points, parts.validation, TEXT_HALF_LIFE)
-        sampler = EpochSampler(run, task.phase, len(points), TEXT_POINTS_PER_EPOCH)
-        told["text_epochs"] = fit(run, task, sampler, run.settings.batch_size, run.settings.epochs)
+        log.info("%s", _announcement(run.settings, len(encoder.layers), len(texts), len(points), a_text))
+        batches = Batches(run, task.phase, len(points), run.settings.batch_size, TEXT_POINTS_PER_EPOCH)
+        told["text_epochs"] = fit(run, task, batches, run.settings.epochs, processes=True)
         encoder.settle()
         told["item_reuse"] = round(task.item_reuse, 1)
         tuned = encode()
     return encoder, frozen, tuned, told
+
+
+def _announcement(s: Finetune, layers: int, texts: int, points: int, a_text: float) -> str:
+    """What will be trained, and roughly for how long; `a_text`: seconds that encoding one text just took.
+
+    Forward and backward together cost three times the forward pass.
+    """
+    steps = -(-min(points, TEXT_POINTS_PER_EPOCH) // s.batch_size) * s.epochs
+    encoded = s.encode_per_step if s.cache_steps else min(texts, s.batch_size * (TextTask.HISTORY + 1))
+    seconds = a_text * (3 * steps * encoded + (s.epochs + 1) * texts)
+    trained = min(layers, s.trainable_layers)
+    kind = "" if s.lora_rank is None else f" by corrections of rank {s.lora_rank}"
+    return (
+        f"text: {s.encoder}: {trained} of {layers} layers trained{kind}, {layers - trained} frozen; "
+        f"{texts:,} items, {steps} steps of {s.batch_size} points, about {seconds:.0f} s"
+    )
 
 
 def choose_matrix(data: Log, parts: Split, catalogue: Catalogue) -> Matrix:

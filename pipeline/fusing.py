@@ -22,7 +22,7 @@ from pipeline.model import FusionScorer, SequenceTower, one_thread
 from pipeline.recommender import Recommender
 from pipeline.sampling import CHUNK, Candidates, Sizes, each, hidden_samples, samples
 from pipeline.tasks import ColdTask, ScorerTask, SequenceTask
-from pipeline.training import EpochSampler, Run, fit
+from pipeline.training import Batches, Run, fit
 
 SEQUENCE_EPOCHS, SEQUENCE_BATCH = 8, 32
 MORE_SEQUENCE_EPOCHS = 3  # on all of train, from the weights fitted on its inner rows
@@ -111,8 +111,7 @@ def _scorer(
     if sample is not None and against is not None:
         scorer.standardise(torch.from_numpy(sample.features[::4].astype(np.float32)).flatten(0, 1))
         task = ScorerTask(run, f"scorer ({name})", scorer, sample, parts.validation, against)
-        sampler = EpochSampler(run, task.phase, len(sample.target))
-        epochs = fit(run, task, sampler, SCORER_BATCH, SCORER_EPOCHS)
+        epochs = fit(run, task, Batches(run, task.phase, len(sample.target), SCORER_BATCH), SCORER_EPOCHS)
     return scorer.eval(), epochs
 
 
@@ -138,8 +137,8 @@ def _cold_scorer(
     task = ColdTask(
         run, f"newcomers ({name})", scorer, cold, sample, features.index("cold"), parts.validation
     )
-    sampler = EpochSampler(run, task.phase, len(sample.target))
-    fit(run, task, sampler, SCORER_BATCH, COLD_EPOCHS, validate=False)
+    batches = Batches(run, task.phase, len(sample.target), SCORER_BATCH)
+    fit(run, task, batches, COLD_EPOCHS, validate=False)
     return cold.eval()
 
 
@@ -199,9 +198,9 @@ def _tower(
     torch.manual_seed(run.seed)
     task = SequenceTask(run, name, tower, data, rows, validation)
     if len(task.segments):
-        sampler = EpochSampler(run, name, len(task.segments))
+        batches = Batches(run, name, len(task.segments), SEQUENCE_BATCH)
         with one_thread():
-            fit(run, task, sampler, SEQUENCE_BATCH, epochs, validate=False)
+            fit(run, task, batches, epochs, validate=False)
     return tower.eval()
 
 

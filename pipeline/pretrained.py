@@ -82,7 +82,7 @@ def load(spec: str) -> Pretrained:
         model = AutoModel.from_pretrained(path, dtype=torch.float32, **more)
     except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
         raise ConfigError(f"{KEY}: {spec}: {_first_line(error)}") from None
-    return Pretrained(model, tokenizer, _pooling(spec, Path(path), model.config))
+    return Pretrained(model, tokenizer, _pooling(spec, Path(path), model))
 
 
 def write_pooling(folder: Path, pooling: str, width: int) -> None:
@@ -101,7 +101,7 @@ def write_pooling(folder: Path, pooling: str, width: int) -> None:
         (folder / path).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _pooling(spec: str, folder: Path, config: Any) -> str:
+def _pooling(spec: str, folder: Path, model: nn.Module) -> str:
     """As a folder of sentence-transformers says; else what an architecture allows: mean, or for a decoder,
     whose last token alone has read the whole text, last."""
     listed = _json(folder / "modules.json") or []
@@ -111,7 +111,7 @@ def _pooling(spec: str, folder: Path, config: Any) -> str:
     paths = [module.get("path") for module, kind in zip(listed, kinds, strict=True) if kind == "Pooling"]
     told = _json(folder / str(paths[0] if paths else POOLING_FOLDER) / "config.json")
     if told is None:
-        return "last" if is_causal(config) else "mean"
+        return "last" if is_causal(model) else "mean"
     modes = [name.removeprefix("pooling_mode_") for name, on in told.items() if on is True]
     modes += [str(told["pooling_mode"])] if "pooling_mode" in told else []
     known = {ours: ours for ours in _POOLING.values()} | _POOLING
@@ -123,10 +123,9 @@ def _pooling(spec: str, folder: Path, config: Any) -> str:
     return chosen[0]
 
 
-def is_causal(config: Any) -> bool:
+def is_causal(model: nn.Module) -> bool:
     """Whether a token sees only those before it."""
-    names = getattr(config, "architectures", None) or []
-    return bool(getattr(config, "is_decoder", False)) or any("CausalLM" in name for name in names)
+    return any(getattr(module, "is_causal", False) is True for module in model.modules())
 
 
 def _holds_model(folder: Path) -> bool:

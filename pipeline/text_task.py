@@ -83,11 +83,16 @@ class TextTask(Task):
         # Steps; texts of histories and targets; texts that went through the encoder.
         self.register_buffer("counts", torch.zeros(3, dtype=torch.int64))
         self.register_buffer("centre", self.vectors.mean(0))
+        # Every process has the same ones already.
+        self._ddp_params_and_buffers_to_ignore = ["cache", "written", "counts", "centre"]
 
     @property
     def item_reuse(self) -> float:
         """How many texts of histories and targets each text stood for that went through the encoder."""
         return float(self.counts[1]) / max(1.0, float(self.counts[2]))
+
+    def told(self) -> dict[str, str]:
+        return {"item reuse": f"{self.item_reuse:.0f}"}
 
     def encode(self, items: np.ndarray | None = None) -> Tensor:
         """(items, width) vectors of the present weights; of all items by default."""
@@ -96,7 +101,9 @@ class TextTask(Task):
     def training_step(self, batch: np.ndarray, index: int) -> Tensor:
         generator = self.run_.generator(f"classes {index}", self.current_epoch)
         loss = self.step(batch, generator)
-        self.log("loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(batch))
+        # A process knows its own part of the loss.
+        told = {"on_step": False, "on_epoch": True, "batch_size": len(batch), "sync_dist": True}
+        self.log("loss", loss, prog_bar=True, **told)
         return loss
 
     def step(self, batch: np.ndarray, generator: np.random.Generator) -> Tensor:

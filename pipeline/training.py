@@ -1,13 +1,14 @@
 """Lightning: what all tasks share, and one way to fit them, with early stopping on validation nDCG@10.
 
-Every epoch draws its batches and its noise from (seed, phase, epoch), so a run that was killed and goes on
-from its last checkpoint ends where an undisturbed one does.
+Batches come from (seed, phase, epoch), a step's noise from these and its place, so a run that was killed and
+goes on from its last checkpoint, also in the middle of an epoch, ends where an undisturbed one does.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
+import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,14 +18,15 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
-from torch.utils.data import DataLoader, Sampler
+from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint, TQDMProgressBar
+from torch.utils.data import DataLoader
 
 from pipeline.histories import Points
 from pipeline.params import Finetune
 
 log = logging.getLogger(__name__)
 NDCG = "validation_ndcg@10"
+CHECKPOINT_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -41,46 +43,38 @@ class Run:
         return np.random.default_rng([self.seed, zlib.crc32(phase.encode()), epoch])
 
 
-class EpochSampler(Sampler[int]):
-    """A new order each epoch, from (seed, phase, epoch); each process takes its own share of it."""
+class Batches:
+    """Positions of points, batch by batch, in a new order each epoch that comes from (seed, phase, epoch).
 
-    def __init__(self, run: Run, phase: str, size: int, most: int | None = None) -> None:
-        self.run, self.phase, self.size = run, phase, size
+    Every process gets the whole batch and takes its own part of the work. Lightning keeps the state with its
+    checkpoints, so that a run goes on in the middle of an epoch.
+    """
+
+    def __init__(self, run: Run, phase: str, size: int, batch_size: int, most: int | None = None) -> None:
+        self.run, self.phase, self.size, self.batch_size = run, phase, size, batch_size
         self.taken = min(size, most or size)
-        self.rank, self.world, self.epoch = 0, 1, 0
-
-    def share(self, rank: int, world: int) -> None:
-        self.rank, self.world = rank, world
+        self.epoch = self.position = 0
+        self.sampler = self  # which is what Lightning tells the epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning at the start of every epoch."""
-        self.epoch = epoch
+        if epoch != self.epoch:
+            self.epoch, self.position = epoch, 0
 
-    def __iter__(self) -> Iterator[int]:
+    def __iter__(self) -> Iterator[np.ndarray]:
         order = self.run.generator(self.phase, self.epoch).permutation(self.size)[: self.taken]
-        equal = len(order) // self.world * self.world or len(order)
-        return iter(order[:equal][self.rank :: self.world].tolist())
+        while self.position < len(self):
+            begin = self.position * self.batch_size
+            self.position += 1
+            yield order[begin : begin + self.batch_size]
 
     def __len__(self) -> int:
-        return max(1, self.taken // self.world)
+        return -(-self.taken // self.batch_size)
 
+    def state_dict(self) -> dict[str, int]:
+        return {"epoch": self.epoch, "position": self.position}
 
-class Data(pl.LightningDataModule):
-    """Batches are arrays of positions; a task turns them into tensors itself, without a loop over rows."""
-
-    def __init__(self, sampler: EpochSampler, batch_size: int, validation: int) -> None:
-        super().__init__()
-        self.sampler, self.batch_size, self.validation = sampler, batch_size, validation
-
-    def train_dataloader(self) -> DataLoader[Any]:
-        assert self.trainer is not None
-        self.sampler.share(self.trainer.global_rank, self.trainer.world_size)
-        size = max(1, self.batch_size // self.trainer.world_size)
-        return DataLoader(range(self.sampler.size), size, sampler=self.sampler, collate_fn=np.asarray)  # type: ignore[arg-type]
-
-    def val_dataloader(self) -> DataLoader[Any]:
-        # One empty batch: the task ranks its own share of the validation points (see Task).
-        return DataLoader(range(1), 1, collate_fn=np.asarray)  # type: ignore[arg-type]
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.epoch, self.position = state["epoch"], state["position"]
 
 
 class Task(pl.LightningModule):
@@ -95,8 +89,10 @@ class Task(pl.LightningModule):
         super().__init__()
         self.run_, self.points = run, validation
 
-    def on_train_epoch_start(self) -> None:
-        torch.manual_seed(int(self.run_.generator(self.phase, self.current_epoch).integers(2**31)))
+    def on_train_batch_start(self, batch: np.ndarray, index: int) -> None:
+        # A step's noise depends on nothing but its place: a run that goes on draws what it would have drawn.
+        generator = self.run_.generator(f"{self.phase} {index}", self.current_epoch)
+        torch.manual_seed(int(generator.integers(2**31)))
 
     def validation_step(self, batch: np.ndarray, index: int) -> None:
         mine = np.arange(self.global_rank, len(self.points), self.trainer.world_size)
@@ -112,7 +108,11 @@ class Task(pl.LightningModule):
             sums = self.all_gather(sums.to(self.device)).sum(0).cpu()
         there = sums[1] > 0
         value = float((sums[0][there] / sums[1][there]).mean()) if bool(there.any()) else 0.0
-        self.log(NDCG, value, prog_bar=True, batch_size=1, rank_zero_only=True)
+        self.log(NDCG, value, prog_bar=True, batch_size=1)  # the same in every process
+
+    def told(self) -> dict[str, str]:
+        """What else the progress bar shows."""
+        return {}
 
     def gains(self, rows: np.ndarray) -> np.ndarray:
         """(rows,) nDCG@10 of these validation points; of a task that validates."""
@@ -150,12 +150,48 @@ class Curves(Callback):
         self.run.curves.extend(state["curves"])
 
 
+class Bar(TQDMProgressBar):
+    """The bar on a terminal, with what the task tells of itself, and the time left of all epochs."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        self.begin, self.first = time.monotonic(), trainer.global_step
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        told: dict[str, Any] = dict(super().get_metrics(trainer, pl_module))
+        steps, spent = trainer.global_step - self.first, time.monotonic() - self.begin
+        if steps and isinstance(pl_module, Task):
+            samples = steps * trainer.accumulate_grad_batches * trainer.train_dataloader.batch_size
+            left = max(0, pl_module.total_steps - 1 - trainer.global_step) * spent / steps
+            told |= {"samples/s": f"{samples / spent:.0f}", **pl_module.told(), "left": f"{left:.0f} s"}
+        return told
+
+
+class Saved(Callback):
+    """Saves everything every few seconds, between two steps of the optimiser."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.last = path, time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        due = torch.tensor(float(time.monotonic() - self.last >= CHECKPOINT_SECONDS))
+        whole = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if not whole or batch_idx + 1 == trainer.num_training_batches:  # the epoch's end has its own
+            return
+        if bool(trainer.strategy.broadcast(due)):  # all processes save, or none
+            trainer.save_checkpoint(self.path)
+            self.last = time.monotonic()
+
+
 def fit(
-    run: Run, task: Task, sampler: EpochSampler, batch_size: int, epochs: int, validate: bool = True
+    run: Run, task: Task, batches: Batches, epochs: int, validate: bool = True, processes: bool = False
 ) -> int:
     """Fit a task, or take up its last checkpoint; leaves the best weights in it. Returns its epoch (1..).
 
-    Without `validate` all epochs are run and the last weights stay.
+    Without `validate` all epochs are run and the last weights stay. With `processes` on all devices that the
+    settings name; their processes end here, all but the first.
     """
     folder = run.folder / task.phase
     done, last = folder / "done.pt", folder / "last.ckpt"
@@ -165,37 +201,23 @@ def fit(
         run.curves.extend(state["curves"])
         log.info("%s: resumed: already trained", task.phase)
         return int(state["epoch"])
-    s = run.settings
-    task.total_steps = -(-sampler.taken // batch_size) * epochs // s.accumulate + 1
+    task.total_steps = len(batches) * epochs // run.settings.accumulate + 1
     # The best is saved before the newest, whose state tells of it: a kill in between loses neither.
     best = ModelCheckpoint(
         folder, "best", monitor=NDCG, mode="max", save_weights_only=True, save_on_train_epoch_end=False
     )
     newest = ModelCheckpoint(folder, "last", save_on_train_epoch_end=True, enable_version_counter=False)
-    callbacks: list[Callback] = [Curves(run, task), newest]
+    callbacks: list[Callback] = [Curves(run, task), Saved(last), newest]
     if validate:
         callbacks += [best, EarlyStopping(NDCG, mode="max", patience=3)]
-    trainer = pl.Trainer(
-        accelerator="auto",
-        devices=s.devices,
-        num_nodes=s.num_nodes,
-        strategy=s.strategy,
-        precision=precision(s.precision),
-        accumulate_grad_batches=s.accumulate,
-        max_epochs=epochs,
-        gradient_clip_val=1.0,
-        callbacks=callbacks,
-        logger=False,
-        limit_val_batches=1 if validate else 0,
-        num_sanity_val_steps=0,
-        enable_model_summary=False,
-        enable_progress_bar=sys.stderr.isatty(),
-        use_distributed_sampler=False,
-        log_every_n_steps=1,
-    )
+    settings = run.settings if processes else run.settings.model_copy(update=ALONE)
+    trainer = _trainer(settings, epochs, callbacks, int(validate))
     if last.exists():
-        log.info("%s: resumed from epoch %d", task.phase, _epoch(last))
-    trainer.fit(task, Data(sampler, batch_size, 1), ckpt_path=str(last) if last.exists() else None)
+        state = torch.load(last, weights_only=False, map_location="cpu")
+        log.info("%s: resumed from epoch %d, step %d", task.phase, state["epoch"] + 1, state["global_step"])
+    # One empty batch to validate: the task ranks its own share of the points itself.
+    once: DataLoader[Any] = DataLoader(range(1), 1, collate_fn=np.asarray)  # type: ignore[arg-type]
+    trainer.fit(task, batches, once, ckpt_path=str(last) if last.exists() else None)
     epoch = trainer.current_epoch
     if validate and best.best_model_path:
         state = torch.load(best.best_model_path, weights_only=False)
@@ -204,7 +226,42 @@ def fit(
     if trainer.is_global_zero:
         curves = [row for row in run.curves if row["phase"] == task.phase]
         _save(done, {"weights": task.state_dict(), "epoch": epoch, "curves": curves})
+    if trainer.world_size > 1:
+        _end_others(trainer)
     return epoch
+
+
+ALONE = {"devices": 1, "num_nodes": 1, "strategy": "auto"}
+
+
+def _trainer(s: Finetune, epochs: int, callbacks: list[Callback], validations: int) -> pl.Trainer:
+    return pl.Trainer(
+        accelerator="auto",
+        devices=s.devices,
+        num_nodes=s.num_nodes,
+        strategy=s.strategy,
+        precision=precision(s.precision),
+        accumulate_grad_batches=s.accumulate,
+        max_epochs=epochs,
+        gradient_clip_val=1.0,
+        callbacks=[*callbacks, Bar()] if sys.stderr.isatty() else callbacks,
+        logger=False,
+        limit_val_batches=validations,
+        num_sanity_val_steps=0,
+        enable_model_summary=False,
+        enable_progress_bar=sys.stderr.isatty(),
+        use_distributed_sampler=False,
+        log_every_n_steps=1,
+    )
+
+
+def _end_others(trainer: pl.Trainer) -> None:
+    """What follows is small: the first process does it, the others end."""
+    first = trainer.is_global_zero
+    trainer.strategy.barrier()
+    torch.distributed.destroy_process_group()
+    if not first:
+        sys.exit(0)
 
 
 def precision(wanted: str) -> str:
@@ -225,10 +282,6 @@ def target_ndcg(scores: np.ndarray, points: Points, k: int) -> np.ndarray:
     target = scores[np.arange(len(points)), points.target]
     rank = (scores >= target[:, None]).sum(axis=1)
     return np.where((rank <= k) & (target > -np.inf), 1 / np.log2(1 + np.maximum(rank, 1)), 0)
-
-
-def _epoch(checkpoint: Path) -> int:
-    return int(torch.load(checkpoint, weights_only=False, map_location="cpu")["epoch"]) + 1
 
 
 def _save(path: Path, content: Any) -> None:

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -93,26 +92,64 @@ def test_model_folder_holds_no_time_and_repeats_exactly(world: Path, trained: Pa
     assert folder_hash(tmp_path / OUTPUTS[0]) == folder_hash(trained / OUTPUTS[0])
 
 
+KILLED = """
+import os, runpy, signal, sys
+from pipeline import training
+
+phase, step = sys.argv[1], int(sys.argv[2])
+training.CHECKPOINT_SECONDS = 0
+saved = training.Saved.on_train_batch_end
+
+
+def then_die(self, trainer, module, *others):
+    saved(self, trainer, module, *others)
+    if module.phase == phase and trainer.global_step == step:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+training.Saved.on_train_batch_end = then_die
+sys.argv = ["finetune", *sys.argv[3:]]
+runpy.run_module("pipeline.stages.finetune", run_name="__main__")
+"""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("phase", ["text", "scorer (challenger)", "newcomers (challenger)"])
-def test_killed_run_goes_on_from_its_checkpoint_to_the_same_model(
-    world: Path, trained: Path, tmp_path: Path, phase: str
+@pytest.mark.parametrize(
+    ("phase", "told"),
+    [
+        ("text", "text: resumed from epoch 1, step 3"),
+        ("scorer (challenger)", "resumed from"),
+        ("newcomers (challenger)", "resumed"),
+    ],
+)
+def test_run_killed_in_mid_epoch_goes_on_to_the_same_model(
+    world: Path, trained: Path, tmp_path: Path, phase: str, told: str
 ) -> None:
-    process = subprocess.Popen(
-        command(world), cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True
-    )
-    deadline = time.monotonic() + 300
-    while not list(tmp_path.glob(f".evergreen/checkpoints/*/{phase}/last.ckpt")):
-        assert process.poll() is None, process.stderr.read() if process.stderr else ""
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    killed = [sys.executable, "-c", KILLED, phase, "3", *command(world)[3:]]
+    done = subprocess.run(killed, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
     assert not (tmp_path / OUTPUTS[0]).exists()
     done = subprocess.run(command(world), cwd=tmp_path, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "resumed" in done.stderr
+    assert told in done.stderr
+    figures = [json.loads((at / OUTPUTS[2] / "summary.json").read_text()) for at in (tmp_path, trained)]
+    assert len({one["challenger_validation_ndcg@10"] for one in figures}) == 1
     assert folder_hash(tmp_path / OUTPUTS[0]) == folder_hash(trained / OUTPUTS[0])
+
+
+@pytest.mark.slow
+def test_two_processes_train_what_one_does(world: Path, trained: Path, tmp_path: Path) -> None:
+    settings = tiny.params(tmp_path / "two.yaml", world / "encoder", devices=2, strategy="ddp")
+    two = [*command(world)[:-1], str(settings)]
+    done = subprocess.run(two, cwd=tmp_path, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (
+        done.stderr.count("trained in") == done.stderr.count("text: epoch 1") == 1
+    )  # the first alone prints
+    found = [pd.read_csv(at / OUTPUTS[2] / "curves.csv") for at in (tmp_path, trained)]
+    values = [curves.loc[curves["phase"] == "text", "value"].to_numpy() for curves in found]
+    assert len(values[0])
+    np.testing.assert_allclose(*values, rtol=2e-3)  # sums in another order, no more
 
 
 def test_no_item_text_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,19 @@ from histories_by_hand import log_of
 from pipeline import encoder as encoder_module
 from pipeline.bench import _naive
 from pipeline.encoder import TextEncoder
+from pipeline.model import one_thread
 from pipeline.params import Params
 from pipeline.text_task import Texts, TextTask, frozen_layers
 from pipeline.training import Run
 
 ITEMS = 24
 TEXTS = [f"{'red' if i % 2 else 'blue'} thing number {i} {'. ' * (i % 5)}" for i in range(ITEMS)]
+
+
+@pytest.fixture(autouse=True)
+def alone() -> Iterator[None]:
+    with one_thread():
+        yield
 
 
 @pytest.fixture(scope="module")

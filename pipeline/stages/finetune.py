@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from lightning_utilities.core.rank_zero import rank_zero_only
 
 import pipeline
 from pipeline import recommender
@@ -83,7 +84,9 @@ def refreshed(version: str | None, champion: Path, prepared: Prepared) -> Recomm
 
 
 def _quiet() -> None:
-    """Lightning's notes on settings that are meant."""
+    """Without Lightning's notes on settings that are meant; of several processes only the first speaks."""
+    if getattr(rank_zero_only, "rank", 0):
+        logging.disable(logging.WARNING)
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning_fabric)\.")
 
