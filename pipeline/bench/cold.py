@@ -69,8 +69,8 @@ def run(data: Path | None = None) -> Json:
         "findings": [
             f"cold targets found in ten: {mean['cold_hit_rate']:.3f} of them, without provision "
             f"{mean['cold_hit_rate_without']:.3f}; nDCG@10 over all points {mean['ndcg_change']:+.1%}",
-            f"probability given to cold items {mean['cold_mass']:.3f}, their true share "
-            f"{mean['cold_share']:.3f}",
+            f"probability given to cold items {mean['cold_mass_fitted']:.3f} as fitted, "
+            f"{mean['cold_mass']:.3f} with the constant; their true share {mean['cold_share']:.3f}",
             f"among cold items alone {mean['among_cold']:.3f}, the un-tuned encoder "
             f"{mean['among_cold_encoder']:.3f}",
         ],
@@ -86,12 +86,13 @@ def measure(prepared: Prepared, vectors: np.ndarray, params: Params, seed: int) 
         context = Run(params.finetune, params.seed + seed, Path(folder))
         parts = split(known, context.seed)
         matrix = choose_matrix(known.log, parts, known.catalogue)
-        models, figures = fuse(known, context, parts, {"challenger": space}, matrix)
+        models, _ = fuse(known, context, parts, {"challenger": space}, matrix)
     model = models["challenger"]
     ranks = rank(model, VectorScorer.of(vectors), prepared.test)
-    return summary(ranks, prepared.test, model.inputs.statistics.count == 0, held, seed) | {
-        "cold_shift": figures["challenger_cold_shift"]
-    }
+    found = summary(ranks, prepared.test, model.inputs.statistics.count == 0, held, seed)
+    shift = np.exp(model.cold_shift)
+    fitted = ranks.mass / (ranks.mass + (1 - ranks.mass) * shift)  # as it was before the constant
+    return found | {"cold_shift": model.cold_shift, "cold_mass_fitted": float(fitted.mean())}
 
 
 def held_out(prepared: Prepared, seed: int) -> np.ndarray:
