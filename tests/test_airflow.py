@@ -23,6 +23,7 @@ from pipeline.run import die_with_parent
 die_with_parent()
 prepared, out, training = map(pathlib.Path, sys.argv[1:])
 rows, steps = (prepared / "rows.txt").read_text(), pathlib.Path(".evergreen/steps.txt")
+steps.parent.mkdir(exist_ok=True)
 done = steps.read_text() if steps.exists() else ""
 for _ in range(10 - len(done)):
     time.sleep(float(pathlib.Path(os.environ["EVERGREEN_REPO"], "slow.txt").read_text()))
