@@ -1,6 +1,7 @@
-"""Ten users of the evaluation report: history, what the challenger showed, and what they took.
+"""Users and items of the evaluation report: lists and what was taken, newcomers, what fine-tuning moved.
 
-In: the prepared data, the challenger's (points, k) lists. Out: dictionaries as pipeline/report.py takes them.
+In: the prepared data, the challenger's (points, k) lists, item vectors before and after fine-tuning. Out:
+dictionaries as pipeline/report.py takes them.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from pipeline.histories import Catalogue, Points, Prepared
 from pipeline.slices import slices
 
 EXAMPLES, ITEMS, SALT = 10, 10, "evergreen.examples"
+MOVED, NEIGHBOURS, BLOCK = 5, 5, 512
+NEWCOMERS, AUDIENCE = 10, 3
 
 Json = dict[str, Any]
 
@@ -60,6 +63,76 @@ def examples(prepared: Prepared, listed: np.ndarray, scorer: Any) -> list[Json]:
             }
         )
     return found
+
+
+def newcomers(prepared: Prepared, listed: np.ndarray, count: np.ndarray) -> list[Json]:
+    """The items without rows in train ((items,) `count`) that lists hold most often, and who would see them.
+
+    {"item", "points": how many lists of ten hold it, "users": [{"user_id", "history": [ITEM, ...]}, ...]}.
+    """
+    point, place = np.nonzero(listed[:, :ITEMS] >= 0)
+    items = listed[point, place]
+    new = count[items] == 0
+    point, items = point[new], items[new]
+    found, times = np.unique(items, return_counts=True)
+    item, told = _titles(prepared.catalogue), []
+    for index in found[np.argsort(-times, kind="stable")[:NEWCOMERS]]:
+        at = point[items == index]
+        _, first = np.unique(prepared.test.user[at], return_index=True)
+        seers = at[np.sort(first)]
+        longest = seers[np.argsort(-prepared.test.lengths[seers], kind="stable")[:AUDIENCE]]
+        users = [
+            {
+                "user_id": str(prepared.user_ids[prepared.test.user[row]]),
+                "history": [item(i) for i in _newest(prepared.test[row : row + 1])[:AUDIENCE]],
+            }
+            for row in longest
+        ]
+        told.append({"item": item(index), "points": len(at), "users": users})
+    return told
+
+
+def moved(catalogue: Catalogue, before: np.ndarray | None, after: np.ndarray | None) -> list[Json]:
+    """Items whose nearest texts fine-tuning changed most: {"item", "before": [ITEM, ...], "after": [...]}.
+
+    (items, width) unit vectors, zero rows without text. Most: fewest of the NEIGHBOURS stayed, then the
+    greatest fall of the old ones' cosines. None or equal vectors: nothing moved.
+    """
+    if (
+        before is None
+        or after is None
+        or before.shape != after.shape
+        or np.allclose(before, after, atol=1e-3)
+    ):
+        return []
+    there = np.flatnonzero(before.any(axis=1) & after.any(axis=1))
+    if len(there) <= NEIGHBOURS:
+        return []
+    old, new, kept, fall = [], [], [], []
+    for begin in range(0, len(there), BLOCK):
+        rows = there[begin : begin + BLOCK]
+        cosines = [vectors[rows] @ vectors[there].T for vectors in (before, after)]
+        for cosine in cosines:
+            cosine[np.arange(len(rows)), begin + np.arange(len(rows))] = -np.inf
+        nearest = [np.argsort(-cosine, axis=1, kind="stable")[:, :NEIGHBOURS] for cosine in cosines]
+        was, now = (np.take_along_axis(cosine, nearest[0], axis=1) for cosine in cosines)
+        old.append(there[nearest[0]])
+        new.append(there[nearest[1]])
+        kept.append((nearest[0][:, :, None] == nearest[1][:, None, :]).sum(axis=(1, 2)))
+        fall.append((was - now).mean(axis=1))
+    order = np.lexsort((-np.concatenate(fall), np.concatenate(kept)))[:MOVED]
+    item, ranked = _titles(catalogue), (np.concatenate(old), np.concatenate(new))
+    return [
+        {
+            "item": item(there[row]),
+            **{
+                key: [item(i) for i in rows[row]]
+                for key, rows in zip(("before", "after"), ranked, strict=True)
+            },
+        }
+        for row in order
+        if np.concatenate(kept)[row] < NEIGHBOURS
+    ]
 
 
 def _newest(point: Points) -> np.ndarray:

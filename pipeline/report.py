@@ -62,8 +62,12 @@ def render(
     evaluation: Mapping[str, Any],
     examples: Sequence[Mapping[str, Any]] = (),
     curves: pd.DataFrame | None = None,
+    items: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
 ) -> str:
-    """The page. Raises KeyError only if `evaluation` has no `models`."""
+    """The page; `items`: `newcomers` and `moved` of pipeline/examples.py.
+
+    Raises KeyError only if `evaluation` has no `models`.
+    """
     models, best = ranked(evaluation["models"]), best_baseline(evaluation)
     split = mapping(evaluation.get("split"))
     return page(
@@ -95,6 +99,8 @@ def render(
         by_popularity=_buckets(evaluation, "by_popularity_decile", "decile", best),
         pair_legend={kind(name): words(name) for name in ("challenger", best) if name in models},
         examples=[_example(one) for one in examples],
+        newcomers=[_newcomer(one) for one in mapping(items).get("newcomers") or ()],
+        moved=[_moved(one) for one in mapping(items).get("moved") or ()],
     )
 
 
@@ -245,6 +251,19 @@ def _example(example: Mapping[str, Any]) -> dict[str, Any]:
         "list": shown[:10],
         "hits": sum(item["hit"] for item in shown[:10]),
     }
+
+
+def _newcomer(found: Mapping[str, Any]) -> dict[str, Any]:
+    users = [
+        {"user_id": user.get("user_id"), "history": [_item(one) for one in user.get("history") or ()]}
+        for user in map(mapping, found.get("users") or ())
+    ]
+    return {"item": _item(found.get("item")), "points": finite(found.get("points")), "users": users}
+
+
+def _moved(found: Mapping[str, Any]) -> dict[str, Any]:
+    sides = {key: [_item(one) for one in found.get(key) or ()] for key in ("before", "after")}
+    return {"item": _item(found.get("item")), **sides}
 
 
 def _item(item: Any) -> dict[str, Any]:

@@ -132,6 +132,15 @@ def curves() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["phase", "step", "metric", "value"])
 
 
+def single_items() -> dict[str, list[dict[str, Any]]]:
+    fargo, brown = {"item_id": "1", "title": "Fargo (1996)"}, {"item_id": "8", "title": "Jackie Brown (1997)"}
+    seen_by = [{"user_id": "0042", "history": [fargo, brown]}, {"user_id": "0043", "history": []}]
+    return {
+        "newcomers": [{"item": {"item_id": "77", "title": None}, "points": 12, "users": seen_by}],
+        "moved": [{"item": fargo, "before": [brown], "after": [{"item_id": "9", "title": "Good Will"}]}],
+    }
+
+
 def examples() -> list[dict[str, Any]]:
     titles = [
         "Star Wars (1977)",
@@ -274,6 +283,7 @@ def test_page_has_every_section_in_order() -> None:
         "Slices",
         "Training curves",
         "By length of history and by popularity of the item",
+        "Newcomers, and what fine-tuning moved",
         "Ten users, their history and their list",
         "How to read it",
     ]
@@ -356,7 +366,7 @@ def test_right_to_left_and_joined_titles_survive() -> None:
 @pytest.mark.parametrize("models", [{}, {"challenger": {}}, {"challenger": None}, {"ease": {"all": {}}}])
 def test_models_alone_are_enough(models: dict[str, Any]) -> None:
     page = assert_harmless(render({"models": models}))
-    assert len(page.headings) == 9
+    assert len(page.headings) == 10
     for absent in ("counts and dates of the split", "paired differences", "training curves", "example users"):
         assert f"Not in this evaluation: {absent}." in page.text
 
@@ -440,3 +450,14 @@ def test_slices_show_the_difference_from_the_champion() -> None:
     assert "−0.012" in render(found)
     del found["models"]["champion"]
     assert "− champion" not in render(found)
+
+
+def test_newcomers_and_moved_neighbours_are_shown_or_their_absence_said() -> None:
+    html = assert_harmless(render(evaluation(), examples(), curves(), single_items())).text
+    for text in ("77 (no title)", "0042", "nothing yet", "Nearest before", "Good Will"):
+        assert text in html
+    none = render(evaluation(), examples(), curves())
+    assert "No list of ten holds an item that train never had." in none
+    assert "Fine-tuning moved no item's nearest texts." in none.replace("&#39;", "'")
+    assert_harmless(render(evaluation(), (), None, replace_texts(single_items(), HOSTILE)))
+    assert_harmless(render(evaluation(), (), None, {"newcomers": [{}], "moved": [{}]}))
