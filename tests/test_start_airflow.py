@@ -54,26 +54,33 @@ def test_it_listens_on_loopback_and_gives_way_to_the_users_settings(
     assert found["AIRFLOW_HOME"] == str(tmp_path)
 
 
-def test_the_whole_group_is_stopped_also_what_ignores_being_asked(tmp_path: Path) -> None:
+def stubborn(folder: Path) -> "subprocess.Popen[bytes]":
+    """A shell with a child, once it ignores being asked to end."""
     script = "trap '' TERM; sleep 100 & touch up; wait; sleep 100"
-    process = subprocess.Popen(["sh", "-c", script], cwd=tmp_path, start_new_session=True)
-    deadline = time.monotonic() + 10
-    while not (tmp_path / "up").exists() and time.monotonic() < deadline:
+    process = subprocess.Popen(["sh", "-c", script], cwd=folder, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while not (folder / "up").exists():
+        assert time.monotonic() < deadline
         time.sleep(0.05)
+    return process
+
+
+def test_the_whole_group_is_stopped_also_what_ignores_being_asked(tmp_path: Path) -> None:
+    process = stubborn(tmp_path)
     before, start.GRACE_SECONDS = start.GRACE_SECONDS, 1
     try:
         start.stop(process)
     finally:
         start.GRACE_SECONDS = before
-    assert process.wait(5) == -signal.SIGKILL
-    deadline = time.monotonic() + 10
+    assert process.wait(60) == -signal.SIGKILL
+    deadline = time.monotonic() + 60
     while start.send(process, 0) and time.monotonic() < deadline:
         time.sleep(0.05)  # until init has buried the shell's child
     assert not start.send(process, 0)
 
 
-def test_without_patience_it_is_killed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    process = subprocess.Popen(["sh", "-c", "trap '' TERM; sleep 100; sleep 100"], start_new_session=True)
+def test_without_patience_it_is_killed_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    process = stubborn(tmp_path)
 
     def again(seconds: float) -> None:
         raise KeyboardInterrupt
@@ -81,4 +88,4 @@ def test_without_patience_it_is_killed_at_once(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(start.time, "sleep", again)
     with pytest.raises(KeyboardInterrupt):
         start.stop(process)
-    assert process.poll() == -signal.SIGKILL
+    assert process.wait(60) == -signal.SIGKILL
