@@ -1,0 +1,113 @@
+"""What preparing millions of interactions costs, and how much of it pandas would take.
+
+In: nothing, or a folder like data/raw, to be prepared instead of the largest synthetic one. Out: CPU seconds
+and peak memory of whole processes. Rule: synthetic rows of 200,000 users and 50,000 items (popularity as in
+Zipf's law, two years) go through the stage at MANY rows; at FEW rows through the stage and through the same
+steps in pandas (pipeline/bench/_pandas_steps.py), whose tables are the same.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from pipeline import tables as t
+from pipeline.errors import DataError
+
+MANY, FEW = 10_000_000, 1_000_000
+USERS, ITEMS, MONTHS = 200_000, 50_000, 24
+SEED = 0
+START = pd.Timestamp("2022-01-01", tz="UTC")
+
+Json = dict[str, Any]
+
+
+def run(data: Path | None = None) -> Json:
+    """Raises DataError if a process fails."""
+    with tempfile.TemporaryDirectory(prefix="evergreen-") as temporary:
+        folder = Path(temporary)
+        few = synthetic(folder / "few", FEW)
+        many = data or synthetic(folder / "many", MANY)
+        figures = {
+            "stage": _stage(many, folder / "a"),
+            f"stage_{FEW}": _stage(few, folder / "b"),
+            f"pandas_{FEW}": _measured("pipeline.bench._pandas_steps", few, folder / "c"),
+        }
+    whole, stage, pandas = figures.values()
+    seconds = pandas["cpu_seconds"] / stage["cpu_seconds"]
+    return {
+        "name": "preprocess",
+        "conditions": {"rows": "as given" if data else MANY, "rows_compared": FEW, "cpus": os.cpu_count()},
+        "figures": figures,
+        "ratios": {
+            "pandas_cpu_over_stage": seconds,
+            "pandas_memory_over_stage": pandas["peak_gib"] / stage["peak_gib"],
+        },
+        "findings": [
+            f"{whole['cpu_seconds']:.0f} CPU seconds and {whole['peak_gib']:.1f} GiB at most",
+            f"at {FEW:,} rows pandas takes {seconds:.1f} times the CPU seconds",
+        ],
+    }
+
+
+def synthetic(folder: Path, rows: int) -> Path:
+    """A folder like data/raw, month by month, so that it needs little memory."""
+    generator = np.random.default_rng(SEED)
+    ids = pd.Series([f"i{place}" for place in range(ITEMS)], dtype="str")
+    popularity = 1 / np.arange(1, ITEMS + 1)
+    chances = np.cumsum(popularity / popularity.sum())
+    starts = pd.date_range(START, periods=MONTHS + 1, freq="MS")
+    for month in tqdm(range(MONTHS), desc="synthetic rows", unit="month", disable=None, leave=False):
+        count = rows // MONTHS
+        begin, end = (stamp.value // 1000 for stamp in starts[month : month + 2])
+        item = np.minimum(np.searchsorted(chances, generator.random(count)), ITEMS - 1)
+        user = (USERS * generator.random(count) ** 2).astype(np.int64)
+        frame = pd.DataFrame(
+            {
+                t.USER: pd.Series(user).astype("str"),
+                t.ITEM: ids.to_numpy()[item],
+                t.TIME: pd.to_datetime(np.sort(generator.integers(begin, end, count)), unit="us", utc=True),
+                t.EVENT: "rating",
+                t.VALUE: generator.integers(1, 6, count).astype(np.float64),
+                t.TEXT: None,
+            }
+        )
+        name = f"month={starts[month]:%Y-%m}/part-0.parquet"
+        t.write_parquet(frame.astype({t.TIME: t.MOMENT, t.TEXT: "str"}), folder / "interactions" / name)
+    items = pd.DataFrame({t.ITEM: ids, t.TITLE: "Item " + ids, t.TEXT: None, t.CATEGORIES: [["a"]] * ITEMS})
+    never = pd.Series([pd.NaT] * ITEMS, dtype=t.MOMENT)
+    items = items.assign(**{t.AVAILABLE_FROM: never, t.AVAILABLE_UNTIL: never}).astype({t.TEXT: "str"})
+    t.write_parquet(items, folder / "items.parquet")
+    (folder / "manifest.json").write_text('{"as_of": "2024-01-01T00:00:00+00:00", "content_hash": "0"}')
+    return folder
+
+
+def _stage(raw: Path, prepared: Path) -> Json:
+    return _measured("pipeline.stages.preprocess", raw, prepared)
+
+
+def _measured(module: str, raw: Path, target: Path) -> Json:
+    begin = time.perf_counter()
+    with tempfile.TemporaryFile() as told:
+        command = [sys.executable, "-m", module, str(raw), str(target)]
+        process = subprocess.Popen(command, stdout=told, stderr=told)
+        _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            told.seek(0)
+            last = told.read().decode(errors="replace").strip().splitlines()[-1:]
+            raise DataError(f"{module}: failed with {process.returncode}: {''.join(last)}")
+    return {
+        "cpu_seconds": used.ru_utime + used.ru_stime,
+        "wall_seconds": time.perf_counter() - begin,
+        "peak_gib": used.ru_maxrss / 2**20,
+    }
