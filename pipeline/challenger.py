@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import torch
 
 from pipeline import baselines as b
@@ -32,6 +33,7 @@ LATER_SHARE = 0.2  # of train's rows, the newest: the scorer's
 POINTS_PER_USER = 100  # of the scorer's sample
 MOST_SCORER_POINTS = 12_000
 MOST_VALIDATION_POINTS = 1_500
+FEWEST_NEWER_POINTS = 1_000  # than what a champion was fitted on, for a refresh to build on it
 TEXT_POINTS_PER_EPOCH = 4_096
 TEXT_HALF_LIFE = 5.0
 REGULARISATIONS = (100.0, 300.0, 1000.0)
@@ -47,12 +49,16 @@ class Trained:
     summary: dict[str, object]
 
 
-def split(prepared: Prepared, seed: int) -> Split:
-    """Inner and later rows of train, by time; equal timestamps stay together (in the later part)."""
+def split(prepared: Prepared, seed: int, cut: int | None = None) -> Split:
+    """Inner and later rows of train, by time; equal timestamps stay together (in the later part).
+
+    `cut`: the first moment of the later part, in microseconds; else it is the newest LATER_SHARE of the rows.
+    """
     data = prepared.log
     full = b.train_rows(data)
-    times = np.sort(data.time[full])
-    cut = times[int(len(times) * (1 - LATER_SHARE))] if len(times) else 0
+    if cut is None:
+        times = np.sort(data.time[full])
+        cut = times[int(len(times) * (1 - LATER_SHARE))] if len(times) else 0
     later = data.successes(full & (data.time >= cut))
     generator = np.random.default_rng([seed, 1])
     later = _at_most(later, POINTS_PER_USER, MOST_SCORER_POINTS, generator)
@@ -75,9 +81,15 @@ def train(prepared: Prepared, run: Run, champion: Recommender | None = None) -> 
     """All phases. The summary holds counts and epochs, no times: same seed, same bytes.
 
     With `champion` (bound to this catalogue) a refresh: its text vectors stay, of new items its encoder makes
-    them, everything else is fitted anew; no ablations.
+    them, everything else is fitted anew; no ablations. Where enough points are later than what it was fitted
+    on, they are the later rows, its inputs serve as those of the inner ones, and tower and scorer go on from
+    its own: fitting all of these again is what a training costs besides the encoder.
     """
-    parts = split(prepared, run.seed)
+    parts, before = split(prepared, run.seed), None
+    if champion is not None:
+        newer = split(prepared, run.seed, _after(champion.card["train_end"]))
+        if len(newer.later) >= FEWEST_NEWER_POINTS:
+            parts, before = newer, champion
     summary: dict[str, object] = {"scorer_points": len(parts.later), "train_rows": int(parts.full.sum())}
     frozen = None
     if champion is not None:
@@ -90,8 +102,13 @@ def train(prepared: Prepared, run: Run, champion: Recommender | None = None) -> 
         summary |= told
     matrix = choose_matrix(prepared.log, parts, prepared.catalogue)
     summary |= {"ease_regularisation": matrix.regularisation, "positives_only": matrix.positives_only}
-    models, figures = fuse(prepared, run, parts, spaces, matrix)
+    models, figures = fuse(prepared, run, parts, spaces, matrix, before)
     return Trained(models, encoder, frozen, summary | figures)
+
+
+def _after(moment: str) -> int:
+    """Microseconds since 1970, of the moment behind this one."""
+    return pd.Timestamp(moment).value // 1000 + 1
 
 
 def _text_vectors(

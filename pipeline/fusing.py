@@ -17,7 +17,7 @@ import torch
 
 from pipeline.content import VectorScorer
 from pipeline.features import Inputs, Matrix, fit_inputs
-from pipeline.histories import Log, Points, Prepared
+from pipeline.histories import Catalogue, Log, Points, Prepared
 from pipeline.model import FusionScorer, SequenceTower, one_thread
 from pipeline.recommender import Recommender
 from pipeline.sampling import CHUNK, Candidates, Sizes, each, hidden_samples, samples
@@ -57,21 +57,29 @@ class Space:
 
 
 def fuse(
-    prepared: Prepared, run: Run, parts: Split, spaces: dict[str, Space | None], matrix: Matrix
+    prepared: Prepared,
+    run: Run,
+    parts: Split,
+    spaces: dict[str, Space | None],
+    matrix: Matrix,
+    before: Recommender | None = None,
 ) -> tuple[dict[str, Recommender], dict[str, object]]:
     """Sequence tower and scorer around each kind of text vectors, and their figures.
 
-    What does not depend on the text is fitted, and computed for every point, once for all of them.
+    What does not depend on the text is fitted, and computed for every point, once for all of them. `before`:
+    a model of the one kind of text there is, fitted on the inner rows alone; its tower and scorer go on.
     """
     data, catalogue = prepared.log, prepared.catalogue
-    inner = fit_inputs(data, parts.inner, catalogue, matrix, run.seed)
     full = fit_inputs(data, parts.full, catalogue, matrix, run.seed)
     early: dict[str, Inputs] = {}
     late: dict[str, Inputs] = {}
+    if before is None:
+        inner = fit_inputs(data, parts.inner, catalogue, matrix, run.seed)
     for name, space in spaces.items():
         text = None if space is None else space.vectors
-        towers = _towers(data, run, parts, name, len(catalogue), text)
-        early[name], late[name] = inner.with_text(text, towers[0]), full.with_text(text, towers[1])
+        first = before.inputs.sequence if before else _first_tower(data, run, parts, name, catalogue, text)
+        early[name] = before.inputs if before else inner.with_text(text, first)
+        late[name] = full.with_text(text, _last_tower(data, run, parts, name, catalogue, text, first))
     found: dict[str, Candidates] = {}
     hidden: dict[str, Candidates] = {}
     against: dict[str, Candidates] = {}
@@ -85,7 +93,8 @@ def fuse(
     figures: dict[str, object] = {}
     for name, inputs in late.items():
         space, features = spaces[name], list(inputs.columns(prepared.validation[:1]))
-        scorer, epochs = _scorer(run, parts, name, features, found.pop(name, None), against.pop(name, None))
+        scorer = _new_scorer(run, features, found.get(name), before)
+        epochs = _fit_scorer(run, parts, name, scorer, found.pop(name, None), against.pop(name, None))
         cold = _cold_scorer(run, parts, name, scorer, features, hidden.pop(name, None))
         centre = None if space is None else space.centre
         models[name] = Recommender(name, {"features": features}, catalogue, inputs, scorer, centre, cold)
@@ -93,26 +102,37 @@ def fuse(
     return settle(models, parts.validation, run.settings.cold_budget, figures)
 
 
-def _scorer(
-    run: Run,
-    parts: Split,
-    name: str,
-    features: list[str],
-    sample: Candidates | None,
-    against: Candidates | None,
-) -> tuple[FusionScorer, int]:
+def _new_scorer(
+    run: Run, features: list[str], sample: Candidates | None, before: Recommender | None
+) -> FusionScorer:
+    if before is not None and before.card["features"] == features:
+        return copy.deepcopy(before.scorer)
     torch.manual_seed(run.seed)
     scorer = FusionScorer(len(features))
     with torch.no_grad():
         # Before it has learned anything it ranks like EASE with recent popularity behind it.
         scorer.linear.weight[0, features.index("ease_5")] = 1
         scorer.linear.weight[0, features.index("popularity_0.05")] = 0.1
+    if sample is not None:
+        scorer.standardise(torch.from_numpy(sample.features[::4].astype(np.float32)).flatten(0, 1))
+    return scorer
+
+
+def _fit_scorer(
+    run: Run,
+    parts: Split,
+    name: str,
+    scorer: FusionScorer,
+    sample: Candidates | None,
+    against: Candidates | None,
+) -> int:
+    """The epoch (1..) whose weights it has then, 0 where there is nothing to fit it on."""
     epochs = 0
     if sample is not None and against is not None:
-        scorer.standardise(torch.from_numpy(sample.features[::4].astype(np.float32)).flatten(0, 1))
         task = ScorerTask(run, f"scorer ({name})", scorer, sample, parts.validation, against)
         epochs = fit(run, task, Batches(run, task.phase, len(sample.target), SCORER_BATCH), SCORER_EPOCHS)
-    return scorer.eval(), epochs
+    scorer.eval()
+    return epochs
 
 
 def _newcomers(
@@ -204,20 +224,36 @@ def _tower(
     return tower.eval()
 
 
-def _towers(
-    data: Log, run: Run, parts: Split, name: str, items: int, text: np.ndarray | None
-) -> tuple[SequenceTower, SequenceTower]:
-    """One fitted on the inner rows, and one that goes on from its weights on all of train."""
-    towers = []
-    for rows in (parts.inner, parts.full):
-        known = np.zeros(items, bool)
-        known[data.item[rows]] = True
-        torch.manual_seed(run.seed)
-        towers.append(SequenceTower(known, text))
-    inner, full = towers
-    _tower(data, run, parts.inner, parts.validation, f"sequence ({name})", inner, SEQUENCE_EPOCHS)
-    weights = {key: value for key, value in inner.state_dict().items() if key != "known"}
-    full.load_state_dict(weights, strict=False)
+def _first_tower(
+    data: Log, run: Run, parts: Split, name: str, catalogue: Catalogue, text: np.ndarray | None
+) -> SequenceTower:
+    """Fitted on the inner rows."""
+    tower = _untrained(data, run, parts.inner, catalogue, text)
+    return _tower(data, run, parts.inner, parts.validation, f"sequence ({name})", tower, SEQUENCE_EPOCHS)
+
+
+def _last_tower(
+    data: Log,
+    run: Run,
+    parts: Split,
+    name: str,
+    catalogue: Catalogue,
+    text: np.ndarray | None,
+    first: SequenceTower | None,
+) -> SequenceTower:
+    """It goes on from the weights of the first one, on all of train."""
+    tower = _untrained(data, run, parts.full, catalogue, text)
+    if first is not None:
+        weights = {key: value for key, value in first.state_dict().items() if key != "known"}
+        tower.load_state_dict(weights, strict=False)
     phase = f"sequence on all of train ({name})"
-    _tower(data, run, parts.full, parts.validation, phase, full, MORE_SEQUENCE_EPOCHS)
-    return inner, full
+    return _tower(data, run, parts.full, parts.validation, phase, tower, MORE_SEQUENCE_EPOCHS)
+
+
+def _untrained(
+    data: Log, run: Run, rows: np.ndarray, catalogue: Catalogue, text: np.ndarray | None
+) -> SequenceTower:
+    known = np.zeros(len(catalogue), bool)
+    known[data.item[rows]] = True
+    torch.manual_seed(run.seed)
+    return SequenceTower(known, text)
