@@ -119,6 +119,7 @@ def text_neighbours(text: np.ndarray, known: np.ndarray) -> sp.csr_matrix:
 
 
 def hide_matrix(model: b.ItemMatrix, items: np.ndarray) -> b.ItemMatrix:
+    """Without the items of an (items,) mask, as ranked ones and in histories; likewise the next two."""
     left = np.flatnonzero(~items[model.kept])
     return b.ItemMatrix(model.items, model.kept[left], model.matrix[left][:, left])
 

@@ -14,6 +14,8 @@ import numpy as np
 import pandas as pd
 
 from pipeline import tables as t
+from pipeline.baselines import train_rows
+from pipeline.content import VectorScorer
 from pipeline.histories import Catalogue, Points, Prepared
 from pipeline.slices import slices
 
@@ -63,6 +65,19 @@ def examples(prepared: Prepared, listed: np.ndarray, scorer: Any) -> list[Json]:
             }
         )
     return found
+
+
+def single_items(
+    prepared: Prepared, listed: np.ndarray, scorer: Any, vectors: np.ndarray | None
+) -> dict[str, list[Json]]:
+    """What the report tells of single items; `vectors`: un-tuned."""
+    count = np.bincount(prepared.log.item[train_rows(prepared.log)], minlength=len(prepared.catalogue))
+    before = None if vectors is None else VectorScorer.of(vectors).vectors
+    after = getattr(getattr(scorer, "inputs", None), "text", None)
+    return {
+        "newcomers": newcomers(prepared, listed, count),
+        "moved": moved(prepared.catalogue, before, after),
+    }
 
 
 def newcomers(prepared: Prepared, listed: np.ndarray, count: np.ndarray) -> list[Json]:

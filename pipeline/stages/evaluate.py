@@ -39,7 +39,7 @@ from pipeline import tables as t
 from pipeline.artifacts import folder_hash, has_model, pinned, read_card
 from pipeline.baselines import Scorer, popularity, train_rows
 from pipeline.content import VectorScorer, category_matrix
-from pipeline.examples import examples, moment, moved, newcomers
+from pipeline.examples import examples, moment, single_items
 from pipeline.figures import (
     CHALLENGER,
     CHAMPION,
@@ -419,26 +419,13 @@ def write(
         as_json(figures),
         examples(prepared, lists[CHALLENGER][0], scorer),
         pd.read_csv(curves) if curves.is_file() else None,
-        _items(prepared, lists[CHALLENGER][0], scorer, vectors),
+        single_items(prepared, lists[CHALLENGER][0], scorer, vectors),
     )
     with t.renamed(reports / "ranked_lists.parquet") as temporary:
         write_lists(lists, prepared, temporary)
     _write(reports / "evaluation.html", page)
     _write_json(reports / "metrics.json", headline(figures))
     _write_json(reports / "evaluation.json", figures)
-
-
-def _items(
-    prepared: Prepared, listed: np.ndarray, scorer: Scorer, vectors: np.ndarray | None
-) -> dict[str, list[Json]]:
-    """What the report tells of single items; `vectors`: un-tuned."""
-    count = np.bincount(prepared.log.item[train_rows(prepared.log)], minlength=len(prepared.catalogue))
-    before = None if vectors is None else VectorScorer.of(vectors).vectors
-    after = getattr(getattr(scorer, "inputs", None), "text", None)
-    return {
-        "newcomers": newcomers(prepared, listed, count),
-        "moved": moved(prepared.catalogue, before, after),
-    }
 
 
 if __name__ == "__main__":
