@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,6 +21,7 @@ import scipy.sparse as sp
 from pipeline.histories import MICROSECONDS_A_DAY, TRAIN, Log, Points
 
 BLOCK_BYTES = 64_000_000  # of one temporary array
+SYSTEMS = 256  # of least squares that are in memory at a time
 SMALL = 0.01  # history items of less than this share of the largest weight are left out
 
 
@@ -280,38 +282,58 @@ class Factors:
 
     def score(self, weights: sp.csr_matrix) -> np.ndarray:
         """(points, items) weights of the history -> (points, items) float32; NaN: unknown, or no history."""
-        scores = self.users(weights) @ self.vectors.T
+        return self.rate(self.users(weights), weights)
+
+    def rate(self, users: np.ndarray, weights: sp.csr_matrix) -> np.ndarray:
+        """The same with (points, factors) `users` of these weights."""
+        scores = users @ self.vectors.T
         scores[:, ~self.known] = np.nan
         scores[weights @ self.known.astype(np.float32) == 0] = np.nan
         return scores
 
     def users(self, weights: sp.csr_matrix) -> np.ndarray:
         """(points, factors): least squares of Hu, Koren & Volinsky 2008, eq. 4, confidence 1 + alpha x w."""
-        import threadpoolctl  # type: ignore[import-untyped]
-
         y = self.vectors.astype(np.float64)
         size = y.shape[1]
         weights = weights.multiply(self.known[None, :]).tocsr()
         base = y.T @ y + self.regularisation * np.eye(size)
         user = np.zeros((weights.shape[0], size))
-        with threadpoolctl.threadpool_limits(1, "blas"):  # the systems are small
-            for point in np.flatnonzero(np.diff(weights.indptr)):
-                span = slice(weights.indptr[point], weights.indptr[point + 1])
-                history, extra = y[weights.indices[span]], self.alpha * weights.data[span].astype(np.float64)
-                user[point] = np.linalg.solve(base + (history.T * extra) @ history, (1 + extra) @ history)
+        asked = np.flatnonzero(np.diff(weights.indptr))
+        with _one_blas_thread():  # the systems are small
+            for begin in range(0, len(asked), SYSTEMS):
+                points = asked[begin : begin + SYSTEMS]
+                left, right = np.empty((len(points), size, size)), np.empty((len(points), size, 1))
+                for place, point in enumerate(points):
+                    span = slice(weights.indptr[point], weights.indptr[point + 1])
+                    history = y[weights.indices[span]]
+                    extra = self.alpha * weights.data[span].astype(np.float64)
+                    left[place] = base + (history.T * extra) @ history
+                    right[place, :, 0] = (1 + extra) @ history
+                user[points] = np.linalg.solve(left, right)[:, :, 0]
         return user.astype(np.float32)
+
+
+@lru_cache(maxsize=1)
+def _thread_pools() -> Any:
+    """Finding the libraries takes longer than solving a hundred systems."""
+    import threadpoolctl  # type: ignore[import-untyped]
+
+    return threadpoolctl.ThreadpoolController()
+
+
+def _one_blas_thread() -> Any:
+    return _thread_pools().limit(limits=1, user_api="blas")
 
 
 def ials(
     matrix: sp.csr_matrix, factors: int, regularisation: float, alpha: float, seed: int, iterations: int = 15
 ) -> Factors:
     """implicit's AlternatingLeastSquares on 1 + alpha confidences; the same seed gives the same factors."""
-    import threadpoolctl
     from implicit.cpu.als import AlternatingLeastSquares
 
     known = np.bincount(matrix.indices, minlength=matrix.shape[1]) > 0
     # implicit asks for it: its own loops and OpenBLAS's threads would fight for the cores.
-    with threadpoolctl.threadpool_limits(1, "blas"):
+    with _one_blas_thread():
         model = AlternatingLeastSquares(
             factors=factors,
             regularization=regularisation,

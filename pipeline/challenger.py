@@ -19,13 +19,14 @@ import torch
 
 from pipeline import baselines as b
 from pipeline.encoder import TextEncoder, tokenize
+from pipeline.errors import ConfigError
 from pipeline.features import Matrix
 from pipeline.fusing import Space, Split, fuse
 from pipeline.histories import Catalogue, Log, Points, Prepared
 from pipeline.params import Finetune
 from pipeline.recommender import Recommender
 from pipeline.text_task import Texts, TextTask, frozen_layers
-from pipeline.training import Batches, Run, fit, target_ndcg
+from pipeline.training import Batches, Run, fit, is_out_of_memory, target_ndcg
 
 log = logging.getLogger(__name__)
 
@@ -146,11 +147,31 @@ def _text_vectors(
         task = TextTask(run, encoder, texts_, points, parts.validation, TEXT_HALF_LIFE)
         log.info("%s", _announcement(run.settings, len(encoder.layers), len(texts), len(points), a_text))
         batches = Batches(run, task.phase, len(points), run.settings.batch_size, TEXT_POINTS_PER_EPOCH)
-        told["text_epochs"] = fit(run, task, batches, run.settings.epochs, processes=True)
+        try:
+            told["text_epochs"] = fit(run, task, batches, run.settings.epochs, processes=True)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise ConfigError(_too_large(task, run.settings.batch_size)) from None
         encoder.settle()
         told["item_reuse"] = round(task.item_reuse, 1)
         tuned = encode()
     return encoder, frozen, tuned, told
+
+
+def _too_large(task: TextTask, size: int) -> str:
+    """Names what fits: the greatest half of a half of the batch size whose step can be made."""
+    fits = size // 2
+    while fits >= 2 and not task.can_step(fits):
+        fits //= 2
+    told = f"params.yaml: finetune.batch_size: out of memory at {size}; "
+    if fits >= 2:
+        return f"{told}{fits} fits"
+    layers = len(task.encoder.layers) - task.frozen_layers
+    return (
+        f"{told}no other fits: set finetune.trainable_layers below {layers}, finetune.lora_rank to 8, or "
+        "finetune.encoder to a smaller one"
+    )
 
 
 def _announcement(s: Finetune, layers: int, texts: int, points: int, a_text: float) -> str:

@@ -7,7 +7,7 @@ that its inputs were fitted on (stacking), then the inputs are fitted again on a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import scipy.sparse as sp
@@ -117,7 +117,7 @@ class Inputs:
             f"imputed_{name}": _standardised(shared[f"{name}_{half_life}"] @ self.imputed.neighbours)
             for name in ("ease", "knn")
         }
-        ials = np.nan_to_num(self.ials.users(asked.weights[half_life]) @ self.imputed.vectors.T)
+        ials = np.nan_to_num(asked.users[half_life] @ self.imputed.vectors.T)
         popularity = self.imputed.popularity[None, :]
         return columns | {"imputed_ials": _standardised(ials), "imputed_popularity": popularity}
 
@@ -128,9 +128,12 @@ class Inputs:
             columns[f"ease_{half_life}"] = _standardised(scores)
             if half_life == HALF_LIVES[1]:
                 columns["ease_raw"] = scores
-            for name, model in (("knn", self.knn), ("ials", self.ials)):
-                scores = np.nan_to_num(model.score(asked.weights[half_life]))
-                columns[f"{name}_{half_life}"] = _standardised(scores)
+            columns[f"knn_{half_life}"] = _standardised(
+                np.nan_to_num(self.knn.score(asked.weights[half_life]))
+            )
+            asked.users[half_life] = self.ials.users(asked.weights[half_life])
+            scores = np.nan_to_num(self.ials.rate(asked.users[half_life], asked.weights[half_life]))
+            columns[f"ials_{half_life}"] = _standardised(scores)
         return columns
 
     def _sequence(self, points: Points) -> Columns:
@@ -205,6 +208,7 @@ class Asked:
 
     points: Points
     weights: dict[int, sp.csr_matrix]  # half-life -> (points, items)
+    users: dict[int, np.ndarray] = field(default_factory=dict)  # -> (points, factors) of iALS, by `shared`
 
     @classmethod
     def of(cls, points: Points, items: int) -> Asked:

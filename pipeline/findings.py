@@ -11,8 +11,13 @@ from typing import Any
 from pipeline.pages import finite, number, words
 
 HEADLINE = "ndcg@10"
-OURS, ABLATIONS = ("challenger", "champion"), ("without_text", "frozen_text")
-LABELS = {"without_text": "no text", "frozen_text": "frozen text", "challenger": "fine-tuned (challenger)"}
+OURS, ABLATIONS = ("challenger", "champion"), ("without_text", "frozen_text", "fine_tuned_encoder")
+LABELS = {
+    "without_text": "no text",
+    "frozen_text": "frozen text",
+    "fine_tuned_encoder": "fine-tuned, text alone",
+    "challenger": "fine-tuned + scorer (challenger)",
+}
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,7 @@ def figure(slices: Mapping[str, Any], slice_name: str = "all", key: str = HEADLI
 
 def payoff(evaluation: Mapping[str, Any]) -> dict[str, str]:
     """Did fine-tuning pay? Only if it beats both the frozen encoder and having no text at all."""
-    pairs = [difference(evaluation, name) for name in reversed(ABLATIONS)]
+    pairs = [difference(evaluation, name) for name in ("frozen_text", "without_text")]
     pairs = [pair for pair in pairs if pair.answer != "missing"]
     answers = {pair.answer for pair in pairs}
     answer = next((one for one in ("no", "unsure", "yes") if one in answers), "missing")
@@ -100,6 +105,30 @@ def payoff(evaluation: Mapping[str, Any]) -> dict[str, str]:
         "text": f"{opening}: {text}.",
         "cold": "" if cold.answer == "missing" else known,
     }
+
+
+def training_seconds(training: Mapping[str, Any]) -> dict[str, float]:
+    """Of each of LABELS' models, the seconds of its own phases; all share what is left of the whole."""
+    phases = {str(name): finite(spent) for name, spent in mapping(training.get("seconds_by_phase")).items()}
+    known = {name: spent for name, spent in phases.items() if spent is not None}
+    text = known.get("text", 0.0)
+    found = {"fine_tuned_encoder": text} if "text" in known else {}
+    for name in ("without_text", "frozen_text", "challenger"):
+        own = [spent for phase, spent in known.items() if phase.endswith(f"({name})")]
+        if own:
+            found[name] = sum(own) + (text if name == "challenger" else 0.0)
+    return found
+
+
+def cost(training: Mapping[str, Any]) -> str:
+    """What training took, in a sentence; empty if it is not known."""
+    seconds, memory = finite(training.get("seconds")), finite(training.get("peak_gib"))
+    if seconds is None:
+        return ""
+    peak = "" if memory is None else f" and {number(memory, 1)} GiB of memory at most"
+    text = training_seconds(training).get("fine_tuned_encoder")
+    share = "" if text is None else f"; fine-tuning the text took {number(text, 0)} s of it"
+    return f"Training, with what all of these share, took {number(seconds, 0)} s{peak}{share}."
 
 
 def verdict(evaluation: Mapping[str, Any], best: str | None) -> dict[str, str]:

@@ -114,7 +114,7 @@ def _new_scorer(
         scorer.linear.weight[0, features.index("ease_5")] = 1
         scorer.linear.weight[0, features.index("popularity_0.05")] = 0.1
     if sample is not None:
-        scorer.standardise(torch.from_numpy(sample.features[::4].astype(np.float32)).flatten(0, 1))
+        scorer.standardise(torch.from_numpy(sample.features[::4]).float().flatten(0, 1))
     return scorer
 
 

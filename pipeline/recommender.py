@@ -239,6 +239,11 @@ def frozen_vectors(ablations: Path, catalogue: Catalogue) -> np.ndarray | None:
     return vectors.astype(np.float32)
 
 
+def text_vectors(model: Scorer) -> np.ndarray | None:
+    """(items, width) centred unit vectors that a model compares texts by; None without texts."""
+    return model.inputs.text if isinstance(model, Recommender) else None
+
+
 def recommend(
     folder: Path,
     data: Path,

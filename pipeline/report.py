@@ -22,12 +22,14 @@ from pipeline.findings import (
     LABELS,
     OURS,
     best_baseline,
+    cost,
     difference,
     figure,
     kind,
     mapping,
     payoff,
     ranked,
+    training_seconds,
     verdict,
 )
 from pipeline.pages import finite, moment, number, page, plain, show, words
@@ -79,6 +81,8 @@ def render(
         extras=[(key, show(value)) for key, value in split.items() if key not in WINDOWS],
         payoff=payoff(evaluation),
         payoff_rows={name: models[name] for name in LABELS if name in models},
+        training_seconds=training_seconds(mapping(evaluation.get("training"))),
+        cost=cost(mapping(evaluation.get("training"))),
         labels=LABELS,
         verdict=verdict(evaluation, best),
         best=best,
@@ -133,7 +137,7 @@ def _facts(evaluation: Mapping[str, Any]) -> list[tuple[str, str]]:
         "Data hash": plain(data_hash, 300).removeprefix("sha256:")[:12] if data_hash else show(None),
         "List length": show(evaluation.get("k")),
     }
-    used = {"encoder", "trainable_layers", "seconds", "seed", "data_hash", "content_hash"}
+    used = {"encoder", "trainable_layers", "seconds", "seconds_by_phase", "seed", "data_hash", "content_hash"}
     rest = [(words(key).capitalize(), show(value)) for key, value in training.items() if key not in used]
     return [*facts.items(), *rest]
 

@@ -55,9 +55,7 @@ class SequenceTask(Task):
         chosen = states[torch.from_numpy(sequence), torch.from_numpy(before[sequence, place])]
         logits = chosen @ vectors[index_of].T + self.tower.bias[index_of]
         goal = torch.from_numpy(np.searchsorted(classes, target)).to(self.device)
-        loss = F.cross_entropy(logits, goal)
-        self.log("loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(batch))
-        return loss
+        return self.record(F.cross_entropy(logits, goal), len(batch))
 
 
 def _segments(data: Log, rows: np.ndarray, length: int) -> np.ndarray:
@@ -70,6 +68,11 @@ def _segments(data: Log, rows: np.ndarray, length: int) -> np.ndarray:
     place = np.arange(len(chosen)) - np.repeat(start, np.diff(np.r_[start, len(chosen)]))
     begin = np.flatnonzero(place % length == 0)
     return np.stack([chosen[begin], chosen[np.r_[begin[1:], len(chosen)] - 1] + 1], axis=1)
+
+
+def _on(device: torch.device, features: np.ndarray) -> Tensor:
+    """float16 as float32; numpy takes several times as long to convert as torch."""
+    return torch.from_numpy(features).to(device).float()
 
 
 def _listwise(logits: Tensor, sample: Candidates, batch: np.ndarray) -> Tensor:
@@ -104,17 +107,15 @@ class ScorerTask(Task):
     def gains(self, rows: np.ndarray) -> np.ndarray:
         """Among the hardest candidates alone: what stands above the target is nearly always one of them."""
         sample = self.validation_sample
-        features = torch.from_numpy(sample.features[rows].astype(np.float32)).to(self.device)
+        features = _on(self.device, sample.features[rows])
         scores = self.scorer(features).cpu().numpy()
         scores[sample.log_weight[rows] < -1e8] = -np.inf
         rank = (scores >= scores[np.arange(len(rows)), sample.target[rows]][:, None]).sum(axis=1)
         return np.where(rank <= 10, 1 / np.log2(1 + rank), 0)
 
     def training_step(self, batch: np.ndarray, index: int) -> Tensor:
-        features = torch.from_numpy(self.sample.features[batch].astype(np.float32)).to(self.device)
-        loss = _listwise(self.scorer(features), self.sample, batch)
-        self.log("loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(batch))
-        return loss
+        features = _on(self.device, self.sample.features[batch])
+        return self.record(_listwise(self.scorer(features), self.sample, batch), len(batch))
 
 
 class ColdTask(Task):
@@ -141,11 +142,9 @@ class ColdTask(Task):
         self.warm = [warm]  # in a list: no part of what is trained and saved
 
     def training_step(self, batch: np.ndarray, index: int) -> Tensor:
-        features = torch.from_numpy(self.sample.features[batch].astype(np.float32)).to(self.device)
+        features = _on(self.device, self.sample.features[batch])
         newcomers = features[..., self.place] > 0
         with torch.no_grad():
             logits = self.warm[0].to(self.device)(features)
         logits = logits.masked_scatter(newcomers, self.cold(features[newcomers]))
-        loss = _listwise(logits, self.sample, batch)
-        self.log("loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=len(batch))
-        return loss
+        return self.record(_listwise(logits, self.sample, batch), len(batch))

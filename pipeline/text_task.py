@@ -26,7 +26,7 @@ from pipeline.histories import Points
 from pipeline.model import TextSpace
 from pipeline.params import Finetune
 from pipeline.tokens import Tokens
-from pipeline.training import Run, Task, target_ndcg
+from pipeline.training import Run, Task, is_out_of_memory, target_ndcg
 
 
 def frozen_layers(encoder: TextEncoder, settings: Finetune) -> int:
@@ -100,11 +100,7 @@ class TextTask(Task):
 
     def training_step(self, batch: np.ndarray, index: int) -> Tensor:
         generator = self.run_.generator(f"classes {index}", self.current_epoch)
-        loss = self.step(batch, generator)
-        # A process knows its own part of the loss.
-        told = {"on_step": False, "on_epoch": True, "batch_size": len(batch), "sync_dist": True}
-        self.log("loss", loss, prog_bar=True, **told)
-        return loss
+        return self.record(self.step(batch, generator), len(batch))
 
     def step(self, batch: np.ndarray, generator: np.random.Generator) -> Tensor:
         """Loss of these points, with everything that it needs encoded or taken from the cache."""
@@ -121,6 +117,22 @@ class TextTask(Task):
         vectors[torch.from_numpy(np.searchsorted(classes, trained)).to(self.device)] = fresh.to(vectors.dtype)
         self.keep(trained, fresh.detach())
         return self.loss(points, weights, classes, vectors)
+
+    def can_step(self, size: int) -> bool:
+        """Whether a step of this many points, gradients included, fits into memory; its weights stay."""
+        self.zero_grad()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        try:
+            batch = np.arange(min(size, len(self.train_points)))
+            self.step(batch, self.run_.generator("size", size)).backward()  # type: ignore[no-untyped-call]
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return False
+        finally:
+            self.zero_grad()
+        return True
 
     def to_encode(self, present: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Items of a step that are trained, and those of the rest whose vectors in the cache are too old."""

@@ -19,6 +19,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint, TQDMProgressBar
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from pipeline.histories import Points
@@ -38,6 +39,8 @@ class Run:
     folder: Path
     """Checkpoints and curves; survives a kill, removed after success."""
     curves: list[dict[str, Any]] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Of the clock, by phase; of a run that was killed only what came after."""
 
     def generator(self, phase: str, epoch: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, zlib.crc32(phase.encode()), epoch])
@@ -88,11 +91,39 @@ class Task(pl.LightningModule):
     def __init__(self, run: Run, validation: Points) -> None:
         super().__init__()
         self.run_, self.points = run, validation
+        self.losses: tuple[int, Any, int] = (-1, 0.0, 0)  # epoch; sum over its samples so far; how many
 
     def on_train_batch_start(self, batch: np.ndarray, index: int) -> None:
         # A step's noise depends on nothing but its place: a run that goes on draws what it would have drawn.
         generator = self.run_.generator(f"{self.phase} {index}", self.current_epoch)
-        torch.manual_seed(int(generator.integers(2**31)))
+        seed = int(generator.integers(2**31))
+        if self.device.type == "cpu":
+            # torch.manual_seed notes the stack for each kind of device that is not there: a tenth of a step.
+            torch.default_generator.manual_seed(seed)
+        else:
+            torch.manual_seed(seed)
+
+    def record(self, loss: Tensor, samples: int) -> Tensor:
+        """The loss, noted for the epoch's mean; Lightning's log would do so at the cost of a small step."""
+        epoch, total, count = self.losses
+        if epoch != self.current_epoch:
+            total, count = 0.0, 0
+        self.losses = (self.current_epoch, total + samples * loss.detach(), count + samples)
+        return loss
+
+    def mean_loss(self) -> float | None:
+        """Of the epoch so far; each process knows its own part."""
+        _, total, count = self.losses
+        if not count:
+            return None
+        mean = total / count
+        return float(self.all_gather(mean).mean() if self.trainer.world_size > 1 else mean)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["losses"] = self.losses
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.losses = checkpoint["losses"]
 
     def validation_step(self, batch: np.ndarray, index: int) -> None:
         mine = np.arange(self.global_rank, len(self.points), self.trainer.world_size)
@@ -135,6 +166,8 @@ class Curves(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        if (loss := self.task.mean_loss()) is not None:
+            figures["loss"] = loss
         for metric in ("loss", NDCG):
             if metric in figures:
                 row = {"phase": self.task.phase, "step": trainer.global_step, "metric": metric}
@@ -193,6 +226,7 @@ def fit(
     Without `validate` all epochs are run and the last weights stay. With `processes` on all devices that the
     settings name; their processes end here, all but the first.
     """
+    begin = time.perf_counter()
     folder = run.folder / task.phase
     done, last = folder / "done.pt", folder / "last.ckpt"
     if done.exists():
@@ -226,6 +260,7 @@ def fit(
     if trainer.is_global_zero:
         curves = [row for row in run.curves if row["phase"] == task.phase]
         _save(done, {"weights": task.state_dict(), "epoch": epoch, "curves": curves})
+    run.seconds[task.phase] = round(time.perf_counter() - begin, 1)
     if trainer.world_size > 1:
         _end_others(trainer)
     return epoch
@@ -282,6 +317,12 @@ def target_ndcg(scores: np.ndarray, points: Points, k: int) -> np.ndarray:
     target = scores[np.arange(len(points)), points.target]
     rank = (scores >= target[:, None]).sum(axis=1)
     return np.where((rank <= k) & (target > -np.inf), 1 / np.log2(1 + np.maximum(rank, 1)), 0)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Of processor and GPU alike."""
+    told = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in told or "can't allocate" in told
 
 
 def _save(path: Path, content: Any) -> None:

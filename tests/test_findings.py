@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.findings import best_baseline, difference, payoff, ranked, verdict
+from pipeline.findings import best_baseline, cost, difference, payoff, ranked, training_seconds, verdict
 
 ABOVE, AROUND, BELOW = (0.010, 0.004, 0.016), (0.002, -0.003, 0.007), (-0.010, -0.016, -0.004)
 
@@ -50,6 +50,22 @@ def test_payoff_adds_the_cold_items() -> None:
     found = evaluation(frozen_text=ABOVE)
     found["paired_slices"] = {"frozen_text": {"cold_items": pair(BELOW)}}
     assert payoff(found)["cold"].startswith("On cold items, fine-tuned − frozen text is −0.010 nDCG@10")
+
+
+def test_seconds_of_training_are_dealt_to_the_models_that_need_them() -> None:
+    phases = {"text": 40, "sequence (challenger)": 7, "scorer (challenger)": 3, "scorer (without_text)": 2.5}
+    training = {"seconds": 90.0, "peak_gib": 1.53, "seconds_by_phase": phases}
+    assert training_seconds(training) == {
+        "fine_tuned_encoder": 40,
+        "without_text": 2.5,
+        "challenger": 50,
+    }
+    assert cost(training) == (
+        "Training, with what all of these share, took 90 s and 1.5 GiB of memory at most; "
+        "fine-tuning the text took 40 s of it."
+    )
+    assert cost({"seconds": 90.0}) == "Training, with what all of these share, took 90 s."
+    assert (cost({}), training_seconds({})) == ("", {})
 
 
 def test_payoff_without_ablations_is_missing() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,11 +12,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import tiny
+from torch import Tensor
 
 from pipeline.artifacts import folder_hash
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, DataError
 from pipeline.histories import load_prepared
+from pipeline.params import Params
 from pipeline.stages import finetune, preprocess
+from pipeline.text_task import TextTask
+from pipeline.training import Run
 
 REPOSITORY = Path.cwd()
 OUTPUTS = ("models/challenger", "models/ablations", "reports/training")
@@ -44,7 +49,50 @@ def trained(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     done = subprocess.run(command(world), cwd=folder, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    (folder / "told").write_text(done.stderr)
     return folder
+
+
+def test_what_is_trained_is_said_before_the_first_step(world: Path, trained: Path) -> None:
+    told = (trained / "told").read_text()
+    first = next(line for line in told.splitlines() if line.startswith("text: "))
+    assert re.fullmatch(
+        rf"text: {world / 'encoder'}: 1 of 2 layers trained, 1 frozen; \d+ items, \d+ steps of 32 points, "
+        r"about \d+ s",
+        first,
+    )
+    assert told.index(first) < told.index("text: epoch 1: ")
+
+
+@pytest.mark.parametrize(
+    ("room", "told"), [(8, "8 fits"), (0, "no other fits: set finetune.trainable_layers below 1, ")]
+)
+def test_out_of_memory_names_what_fits(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int, told: str
+) -> None:
+    made = TextTask.step
+
+    def step(self: TextTask, batch: np.ndarray, generator: np.random.Generator) -> Tensor:
+        if len(batch) > room:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        return made(self, batch, generator)
+
+    monkeypatch.setattr(TextTask, "step", step)
+    context = Run(Params.load(world / "params.yaml").finetune, 1, tmp_path)
+    with pytest.raises(ConfigError, match=f"finetune.batch_size: out of memory at 32; {told}"):
+        finetune.finetune(load_prepared(world / "prepared"), context)
+
+
+def test_memory_that_ends_later_is_no_matter_of_the_batch(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.\nmore")
+
+    monkeypatch.setattr(finetune, "train", fail)
+    context = Run(Params.load(world / "params.yaml").finetune, 1, tmp_path)
+    with pytest.raises(DataError, match=r"not enough memory to train on .* 9 bytes.\): free some, or"):
+        finetune.finetune(load_prepared(world / "prepared"), context)
 
 
 def test_weights_of_the_encoder_change(world: Path, trained: Path) -> None:
@@ -80,7 +128,8 @@ def test_curves_and_figures_are_written(trained: Path) -> None:
     )
     figures = json.loads((trained / "reports/training/summary.json").read_text())
     assert figures["unknown_token_share"] == 0
-    assert figures["seconds"] > 0
+    assert figures["seconds"] > sum(figures["seconds_by_phase"].values()) > 0
+    assert {"text", "scorer (frozen_text)"} <= set(figures["seconds_by_phase"])
     assert not (trained / ".evergreen/checkpoints").exists() or not any(
         (trained / ".evergreen/checkpoints").iterdir()
     )

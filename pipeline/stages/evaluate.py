@@ -37,7 +37,7 @@ from tqdm import tqdm
 
 from pipeline import tables as t
 from pipeline.artifacts import folder_hash, has_model, pinned, read_card
-from pipeline.baselines import Scorer, popularity, train_rows
+from pipeline.baselines import HistoryScorer, Scorer, popularity, train_rows
 from pipeline.content import VectorScorer, category_matrix
 from pipeline.examples import examples, moment, single_items
 from pipeline.figures import (
@@ -58,7 +58,7 @@ from pipeline.tuning import Fitted, fit_baselines
 
 log = logging.getLogger(__name__)
 
-ABLATIONS = ("without_text", "frozen_text")
+ABLATIONS = ("without_text", "frozen_text", "fine_tuned_encoder")
 VALIDATION, TEST = "validation", "test"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 BASELINES = 7
@@ -333,7 +333,7 @@ def main(
     if models.not_comparable:
         log.warning("the champion is left out, %s", models.not_comparable)
     points_after = later_fit_end(*models.cards)
-    total = 2 * BASELINES + len(scorers)
+    total = 2 * BASELINES + len(scorers) + 1
     with tqdm(total=total, desc="evaluate", unit="model", disable=None, leave=False) as bar:
 
         def tell(name: str) -> None:
@@ -342,6 +342,8 @@ def main(
 
         fitted = fit_baselines(prepared, vectors, settings.seed, lambda name: tell(f"tuning {name}"))
         scorers |= {name: found.scorer for name, found in fitted.items()}
+        if alone := text_alone(scorers[CHALLENGER], fitted.get("frozen_encoder")):
+            scorers["fine_tuned_encoder"] = alone
         result = evaluate(
             prepared,
             scorers,
@@ -360,6 +362,19 @@ def main(
         figures["seconds"][name] += found.seconds
     write(figures, result.lists, prepared, scorers[CHALLENGER], vectors, reports)
     show(figures)
+
+
+def text_alone(challenger: Scorer, frozen: Fitted | None) -> Scorer | None:
+    """The challenger's text vectors ranking by themselves, with the settings chosen for un-tuned ones."""
+    from pipeline import recommender
+
+    vectors = recommender.text_vectors(challenger)
+    if vectors is None or frozen is None:
+        return None
+    score, settings = VectorScorer(vectors).score, frozen.settings
+    return HistoryScorer(
+        "fine_tuned_encoder", len(vectors), score, settings["half_life"], settings["disliked_weight"]
+    )
 
 
 @dataclass(frozen=True)

@@ -34,12 +34,12 @@ from pipeline import recommender
 from pipeline.artifacts import has_model, replace_folder, temporary_beside
 from pipeline.challenger import Trained, train
 from pipeline.drift import reference
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, DataError
 from pipeline.histories import Prepared, load_prepared
 from pipeline.params import DetectDrift, Params
 from pipeline.recommender import Recommender
 from pipeline.run import run
-from pipeline.training import Run
+from pipeline.training import Run, is_out_of_memory
 
 log = logging.getLogger(__name__)
 CHECKPOINTS = Path(".evergreen/checkpoints")
@@ -51,12 +51,12 @@ def finetune(prepared: Prepared, context: Run, champion: Recommender | None = No
     try:
         return train(prepared, context, champion)
     except (RuntimeError, MemoryError) as error:
-        told = str(error).lower()
-        if not (isinstance(error, MemoryError) or "out of memory" in told or "can't allocate" in told):
+        if not is_out_of_memory(error):
             raise
-        size = context.settings.batch_size
-        raise ConfigError(
-            f"params.yaml: finetune.batch_size: out of memory at {size}; try {max(2, size // 2)}"
+        told = str(error).partition("\n")[0][:200]
+        raise DataError(
+            f"not enough memory to train on {len(prepared.log):,} interactions of "
+            f"{len(prepared.catalogue):,} items ({told}): free some, or collect a shorter span"
         ) from None
 
 
@@ -120,6 +120,7 @@ def main(
         **trained.summary,
         "seconds": round(time.monotonic() - started, 1),
         "peak_gib": round(memory, 2),
+        "seconds_by_phase": context.seconds,
     }
     _write_report(training, figures, context.curves)
     shutil.rmtree(folder, ignore_errors=True)
