@@ -242,12 +242,13 @@ def _last_tower(
     first: SequenceTower | None,
 ) -> SequenceTower:
     """It goes on from the weights of the first one, on all of train."""
-    tower = _untrained(data, run, parts.full, catalogue, text)
-    if first is not None:
+    tower, epochs = _untrained(data, run, parts.full, catalogue, text), SEQUENCE_EPOCHS
+    if first is not None and first.kind == tower.kind:  # else a champion's, under other settings
+        epochs = MORE_SEQUENCE_EPOCHS
         weights = {key: value for key, value in first.state_dict().items() if key != "known"}
         tower.load_state_dict(weights, strict=False)
     phase = f"sequence on all of train ({name})"
-    return _tower(data, run, parts.full, parts.validation, phase, tower, MORE_SEQUENCE_EPOCHS)
+    return _tower(data, run, parts.full, parts.validation, phase, tower, epochs)
 
 
 def _untrained(
@@ -256,4 +257,4 @@ def _untrained(
     known = np.zeros(len(catalogue), bool)
     known[data.item[rows]] = True
     torch.manual_seed(run.seed)
-    return SequenceTower(known, text)
+    return SequenceTower(known, text, run.settings.user_tower)

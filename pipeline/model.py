@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pipeline.histories import Points
+from pipeline.towers import READERS, dropped
 
 
 @contextmanager
@@ -44,7 +45,7 @@ class TextSpace(nn.Module):
 
 
 class SequenceTower(nn.Module):
-    """A GRU over a user's items in time order (Hidasi et al. 2016), each item its own vector plus its text's.
+    """A reader (pipeline/towers.py) over a user's items in time order, each its own vector plus its text's.
 
     An item's vector is an embedding of its id plus a learned small multiple of its projected text; dropping
     whole id embeddings in training makes the text carry items that were seen rarely, or never. An item never
@@ -55,9 +56,10 @@ class SequenceTower(nn.Module):
     known: Tensor
     text: Tensor
 
-    def __init__(self, known: np.ndarray, text: np.ndarray | None, size: int = 64, hidden: int = 96) -> None:
-        """`known`: (items,) bool, in train; `text`: (items, width) or None for ids alone."""
+    def __init__(self, known: np.ndarray, text: np.ndarray | None, kind: str = "gru", size: int = 64) -> None:
+        """`known`: (items,) bool, in train; `text`: (items, width) or None: ids alone; `kind`: of reader."""
         super().__init__()
+        self.kind = kind
         items = len(known)
         self.id_embedding = nn.Embedding(items + 1, size, padding_idx=items)
         nn.init.normal_(self.id_embedding.weight, std=0.02)
@@ -65,8 +67,7 @@ class SequenceTower(nn.Module):
         self.bias = nn.Parameter(torch.zeros(items + 1))
         self.liked = nn.Embedding(2, size)
         nn.init.zeros_(self.liked.weight)
-        self.gru = nn.GRU(size, hidden, batch_first=True)
-        self.out = nn.Linear(hidden, size)
+        self.reader = READERS[kind](size)
         self.start = nn.Parameter(torch.zeros(size))  # the user vector of an empty history
         if text is None:
             self.project: nn.Linear | None = None
@@ -93,10 +94,7 @@ class SequenceTower(nn.Module):
     def forward(self, item: Tensor, liked: Tensor, vectors: Tensor) -> Tensor:
         """(batch, length) items and 0/1 -> (batch, length + 1, size): the user vector before each place."""
         x = vectors[item] + self.liked(liked)
-        if self.training:
-            # A comparison of uniforms is several times faster on a CPU than torch's bernoulli dropout.
-            x = x * (torch.rand_like(x) > 0.2) / 0.8
-        states = self.out(self.gru(x)[0])
+        states = self.reader(dropped(x, 0.2, self.training))
         return torch.cat([self.start.expand(len(x), 1, -1), states], dim=1)
 
     @torch.no_grad()

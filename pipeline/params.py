@@ -196,6 +196,8 @@ class Finetune(Section):
     0: no cache, all items of a step are trained, however many: exact, and many times slower."""
     accumulate: Count
     """Batches a step of the optimiser."""
+    user_tower: Literal["mean", "recency", "gru", "transformer"]
+    """How a user's items in time order become a vector (pipeline/towers.py)."""
     precision: str
     """auto, or a Lightning precision. auto: bf16-mixed where the processor computes in it, else 32-true."""
     devices: int | str

@@ -34,7 +34,7 @@ from pipeline.features import IALS_ALPHA, IALS_REGULARISATION, Columns, Inputs, 
 from pipeline.histories import Catalogue, Points, Prepared
 from pipeline.model import FusionScorer, SequenceTower
 
-FORMAT, READS = 3, (2, 3)  # 2: without a scorer of newcomers
+FORMAT, READS = 4, (2, 3, 4)  # 3: its sequence tower is a GRU; 2: without a scorer of newcomers
 CELL_BYTES = 48_000_000  # of one chunk's features
 FROZEN = "frozen_vectors.npy"
 
@@ -154,7 +154,7 @@ class Recommender:
         catalogue = Catalogue.of(items)
         place = catalogue.index(own[t.ITEM])  # own item -> item of the catalogue, -1: gone
         text = _bind_text(folder, arrays, own, catalogue, place) if "text" in arrays else None
-        sequence = _bind_sequence(networks, text, arrays, place, len(catalogue))
+        sequence = _bind_sequence(networks, card, text, place, len(catalogue))
         scorer = _bind_scorer(networks, "scorer.", card)
         assert scorer is not None
         inputs = Inputs(
@@ -210,6 +210,8 @@ def save(folder: Path, card: dict[str, Any], model: Recommender, encoder: TextEn
         encoder.save(folder / "encoder")
     content = {"format": FORMAT, "value_mean": inputs.value_mean, "value_deviation": inputs.value_deviation}
     content |= {"cold_shift": model.cold_shift}
+    if inputs.sequence is not None:
+        card = card | {"user_tower": inputs.sequence.kind}
     text = json.dumps(card | content, indent=2, allow_nan=False, ensure_ascii=False)
     (folder / CARD).write_text(text + "\n", encoding="utf-8")
 
@@ -383,17 +385,19 @@ def _bind_statistics(arrays: dict[str, np.ndarray], place: np.ndarray, items: in
 
 def _bind_sequence(
     networks: dict[str, torch.Tensor],
+    card: dict[str, Any],
     text: np.ndarray | None,
-    arrays: dict[str, np.ndarray],
     place: np.ndarray,
     items: int,
 ) -> SequenceTower | None:
     state = _part(networks, "sequence.")
     if not state:
         return None
-    with_text = "project.weight" in state
-    size, hidden = state["out.weight"].shape
-    tower = SequenceTower(np.zeros(items, bool), text if with_text else None, size, hidden)
+    for key in [key for key in state if key.startswith(("gru.", "out."))]:  # before format 4
+        state[f"reader.{key}"] = state.pop(key)
+    with_text, size = "project.weight" in state, state["id_embedding.weight"].shape[1]
+    kind = card.get("user_tower", "gru")
+    tower = SequenceTower(np.zeros(items, bool), text if with_text else None, kind, size)
     rows = torch.from_numpy(np.r_[place, items])  # the padding stays the last
     there = rows >= 0
     for key in ("id_embedding.weight", "known", "bias"):

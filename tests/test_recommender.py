@@ -1,6 +1,8 @@
 """A model folder holds the whole model, also for a catalogue that has changed since."""
 
 import copy
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ import pandas as pd
 import pytest
 import tiny
 import torch
+from safetensors.torch import load_file, save_file
 
 from pipeline import recommender
 from pipeline.baselines import train_rows
@@ -63,6 +66,22 @@ def test_saved_and_loaded_model_scores_the_same(folder: Path, prepared: Prepared
     again = Recommender.load(folder / "model", prepared.catalogue.items)
     np.testing.assert_allclose(again.score(prepared.test), model.score(prepared.test), atol=1e-4)
     assert again.fit_end == "2020-01-05"
+
+
+def test_model_of_before_towers_were_chosen_is_still_read(
+    folder: Path, prepared: Prepared, model: Recommender, tmp_path: Path
+) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(folder / "model", old)
+    card = json.loads((old / "model.json").read_text())
+    del card["user_tower"]
+    (old / "model.json").write_text(json.dumps(card | {"format": 3}))
+    networks = load_file(old / "networks.safetensors")
+    save_file(
+        {key.replace(".reader.", "."): value for key, value in networks.items()}, old / "networks.safetensors"
+    )
+    read = Recommender.load(old, prepared.catalogue.items)
+    np.testing.assert_allclose(read.score(prepared.test), model.score(prepared.test), rtol=1e-4, atol=1e-4)
 
 
 def test_every_score_is_a_number(prepared: Prepared, model: Recommender) -> None:
