@@ -78,7 +78,9 @@ def _at_most(points: Points, per_user: int, total: int, generator: np.random.Gen
     return points[np.sort(kept)]
 
 
-def train(prepared: Prepared, run: Run, champion: Recommender | None = None) -> Trained:
+def train(
+    prepared: Prepared, run: Run, champion: Recommender | None = None, ablations: bool = True
+) -> Trained:
     """All phases. The summary holds counts and epochs, no times: same seed, same bytes.
 
     With `champion` (bound to this catalogue) a refresh: its text vectors stay, of new items its encoder makes
@@ -99,7 +101,9 @@ def train(prepared: Prepared, run: Run, champion: Recommender | None = None) -> 
         summary |= {"refresh_of": champion.version, "encoder": champion.card["training"].get("encoder")}
     else:
         encoder, frozen, tuned, told = _text_vectors(prepared, run, parts)
-        spaces = {"challenger": Space.of(tuned), "frozen_text": Space.of(frozen), "without_text": None}
+        spaces = {"challenger": Space.of(tuned)}
+        if ablations:
+            spaces |= {"frozen_text": Space.of(frozen), "without_text": None}
         summary |= told
     matrix = choose_matrix(prepared.log, parts, prepared.catalogue)
     summary |= {"ease_regularisation": matrix.regularisation, "positives_only": matrix.positives_only}

@@ -72,6 +72,7 @@ class Fitted:
     settings: Settings  # chosen on validation
     validation: float  # nDCG@10 at the validation points used; NaN without any
     seconds: float  # wall time of fitting and choosing
+    tried: int  # settings
 
 
 def sample(prepared: Prepared, limit: int | None = None) -> Points:
@@ -110,7 +111,7 @@ def tune(
         if best == before:
             break
     value = found(best)
-    return Fitted(build(best), best, value, time.perf_counter() - begin)
+    return Fitted(build(best), best, value, time.perf_counter() - begin, len(tried))
 
 
 def fit_baselines(
@@ -123,7 +124,15 @@ def fit_baselines(
 
     `progress` is told each name before its turn.
     """
-    quality = _quality(prepared)
+    fitted = {}
+    for name, prepare in baselines(vectors, seed).items():
+        progress(name)
+        fitted[name] = choose(prepared, prepare)
+    return fitted
+
+
+def baselines(vectors: np.ndarray | None, seed: int) -> dict[str, Callable[[Prepared], Prepares]]:
+    """Name -> what makes, of the data, a function from settings to a scorer and the grid of the settings."""
     todo: dict[str, Callable[[Prepared], Prepares]] = {
         "popularity": _popularity,
         "recent_popularity": _recent_popularity,
@@ -135,13 +144,14 @@ def fit_baselines(
     }
     if vectors is None:
         del todo["frozen_encoder"]
+    return todo
+
+
+def choose(prepared: Prepared, prepare: Callable[[Prepared], Prepares]) -> Fitted:
+    """One baseline with the settings that validation prefers."""
+    build, grid = prepare(prepared)
     rounds = 2 if len(sample(prepared)) * len(prepared.catalogue) <= TWO_ROUNDS else 1
-    fitted = {}
-    for name, prepare in todo.items():
-        progress(name)
-        build, grid = prepare(prepared)
-        fitted[name] = tune(build, _worthwhile(prepared, grid), quality, rounds)
-    return fitted
+    return tune(build, _worthwhile(prepared, grid), quality(prepared), rounds)
 
 
 def frozen_order(prepared: Prepared) -> np.ndarray:
@@ -149,14 +159,15 @@ def frozen_order(prepared: Prepared) -> np.ndarray:
     return popularity_order(_train_popularity(prepared), prepared.catalogue.ids)
 
 
-def _quality(prepared: Prepared) -> Callable[[b.Scorer], float]:
+def quality(prepared: Prepared) -> Callable[[b.Scorer], float]:
+    """What settings are chosen by: a scorer's nDCG@10 at the sampled validation points."""
     points, order = sample(prepared), frozen_order(prepared)
 
-    def quality(scorer: b.Scorer) -> float:
+    def of(scorer: b.Scorer) -> float:
         listed, _ = rank_points(scorer, points, prepared.catalogue, order, K)
         return mean_of_users(accuracy(target_rank(listed, points.target), K)["ndcg"], points.user)
 
-    return quality
+    return of
 
 
 def _worthwhile(prepared: Prepared, grid: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:

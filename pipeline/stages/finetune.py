@@ -45,11 +45,13 @@ log = logging.getLogger(__name__)
 CHECKPOINTS = Path(".evergreen/checkpoints")
 
 
-def finetune(prepared: Prepared, context: Run, champion: Recommender | None = None) -> Trained:
+def finetune(
+    prepared: Prepared, context: Run, champion: Recommender | None = None, ablations: bool = True
+) -> Trained:
     """Same prepared tables, settings, seed and machine: same weights. `champion`: a refresh of it."""
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
-        return train(prepared, context, champion)
+        return train(prepared, context, champion, ablations)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise

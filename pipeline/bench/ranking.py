@@ -1,0 +1,296 @@
+"""Does the challenger rank better than what a user would pick instead, each tuned, on the same points?
+
+In: data/prepared, or a folder like data/raw. Out: nDCG@10 of every model with intervals, and the challenger's
+paired difference to each. Rule: everything is fitted on train, settings are chosen on validation with the
+first seed, and the test window is scored once, with the settings chosen; SEEDS of what has seeds, whose
+figures are means over the seeds point by point. At a point every model has the user's live history, and its
+list is completed and cut by the same rules. The best peer is the best on test: chosen after the fact.
+Peers: popularity (and recent), item-kNN, EASE, iALS and BPR of `implicit`, the un-tuned encoder, categories;
+SASRec and BERT4Rec of RecTools from an environment of their own (pipeline/bench/_peers.py).
+
+Every fit is kept in .evergreen/ranking under a hash of its data, settings and code: a killed bench goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+import pipeline
+from pipeline import figures as f
+from pipeline import tuning
+from pipeline.bench import _peers
+from pipeline.bench._bpr import bpr
+from pipeline.bench.gate import load
+from pipeline.encoder import TextEncoder, texts_to_vectors
+from pipeline.histories import Points, Prepared
+from pipeline.metrics import accuracy, mean_of_users, target_rank
+from pipeline.params import Params
+from pipeline.ranking import rank_points
+from pipeline.stages.finetune import finetune
+from pipeline.training import Run
+
+SEEDS, K, SAMPLES = 3, 10, 1000
+FOLDER = Path(".evergreen/ranking")
+SEEDED = ("ials", "bpr")
+SEQUENCE: dict[str, dict[str, tuple[Any, ...]]] = {
+    name: {
+        "lr": (1e-3, 3e-3),
+        "positives_only": (False, True),
+        "n_factors": (64, 128),
+        "session_max_len": (100,),
+        "batch_size": (32,),  # a quarter of RecTools': there are no more than some hundred users
+    }
+    for name in ("sasrec", "bert4rec")
+}
+MOST_EPOCHS, EVERY = 40, 2  # of the sequence models; how often validation is looked at
+
+log = logging.getLogger(__name__)
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """One fit: (points, K) lists, validation nDCG@10, settings, how many were tried, CPU seconds."""
+
+    listed: np.ndarray
+    validation: float
+    settings: Json
+    tried: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all fits share."""
+
+    prepared: Prepared
+    vectors: np.ndarray
+    params: Params
+    folder: Path
+
+    @property
+    def order(self) -> np.ndarray:
+        return tuning.frozen_order(self.prepared)
+
+    def kept(self, name: str, seed: int, what: object, fit: Callable[[], Ranked]) -> Ranked:
+        """`fit()`, or what it gave before under the same name, seed and circumstances (`what`)."""
+        file = self.folder / f"{name}-{seed}-{digest(what)}.npz"
+        if file.exists():
+            with np.load(file) as content:
+                return Ranked(content["listed"], **json.loads(str(content["told"])))
+        begin = time.process_time()
+        made = fit()
+        made = replace(made, seconds=made.seconds or time.process_time() - begin)
+        told = {field: getattr(made, field) for field in ("validation", "settings", "tried", "seconds")}
+        beside = file.with_suffix(".partial.npz")
+        np.savez_compressed(beside, listed=made.listed, told=json.dumps(told))
+        beside.rename(file)
+        log.info(
+            "%s, seed %d: validation nDCG@10 %.4f, %.0f CPU s", name, seed, made.validation, made.seconds
+        )
+        return made
+
+
+def run(data: Path | None = None) -> Json:
+    """Raises DataError if there are no data, or the peers' environment cannot be made."""
+    params = Params.load(Path("params.yaml"))
+    prepared, vectors = load(data or Path("data/prepared"))
+    if vectors is None:
+        texts = prepared.catalogue.items["item_text"].fillna("").tolist()
+        encoder = TextEncoder.load(params.finetune.encoder, params.finetune.max_length)
+        vectors = texts_to_vectors(encoder, texts)[0]
+    bench = Bench(prepared, vectors, params, FOLDER / fingerprint(prepared))
+    bench.folder.mkdir(parents=True, exist_ok=True)
+    python = _peers.environment()
+    found: dict[str, list[Ranked]] = {}
+    with tqdm(desc="ranking", unit="model", total=11, disable=None, leave=False) as bar:
+        for name, ranked in everything(bench, python):
+            found[name] = ranked
+            bar.set_postfix_str(name)
+            bar.update()
+    return summary(bench, found)
+
+
+def everything(bench: Bench, python: Path) -> Iterator[tuple[str, list[Ranked]]]:
+    ways = tuning.baselines(bench.vectors if bench.vectors.any() else None, 0)
+    for name in [*ways, "bpr"]:
+        yield name, baseline(bench, name)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder, validation = Path(temporary), tuning.sample(bench.prepared)
+        _peers.write_points(folder, bench.prepared, validation)
+        for name in SEQUENCE:
+            yield name, sequence(bench, name, validation, folder, python)
+    yield f.CHALLENGER, challenger(bench)
+
+
+def baseline(bench: Bench, name: str) -> list[Ranked]:
+    """Tuned with the first seed; others refit the settings that it chose."""
+    first = bench.params.seed
+    sources = [
+        f"pipeline/{module}.py" for module in ("baselines", "content", "ranking", "tuning", "bench/_bpr")
+    ]
+
+    def way(seed: int) -> Callable[[Prepared], tuning.Prepares]:
+        if name == "bpr":
+            return lambda data: bpr(data, seed)
+        return tuning.baselines(bench.vectors, seed)[name]
+
+    def listed(scorer: Any) -> np.ndarray:
+        return rank_points(scorer, bench.prepared.test, bench.prepared.catalogue, bench.order, K)[0]
+
+    def tuned() -> Ranked:
+        chosen = tuning.choose(bench.prepared, way(first))
+        return Ranked(listed(chosen.scorer), chosen.validation, chosen.settings, max(1, chosen.tried), 0.0)
+
+    def again(seed: int) -> Ranked:
+        scorer = way(seed)(bench.prepared)[0](found[0].settings)
+        return Ranked(listed(scorer), tuning.quality(bench.prepared)(scorer), found[0].settings, 1, 0.0)
+
+    code = hashes(sources)
+    found = [bench.kept(name, first, code, tuned)]
+    for seed in range(first + 1, first + SEEDS) if name in SEEDED else ():
+        found.append(bench.kept(name, seed, [code, found[0].settings], partial(again, seed)))
+    return found
+
+
+def sequence(bench: Bench, name: str, validation: Points, folder: Path, python: Path) -> list[Ranked]:
+    """One fit a setting, each in a process of its own."""
+    first, code = bench.params.seed, hashes(["pipeline/bench/_rectools_peer.py"])
+
+    def fitted(settings: Json, seed: int) -> Ranked:
+        task = {"model": name, "settings": settings, "seed": seed, "k": K}
+        task |= {"most_epochs": MOST_EPOCHS, "every": EVERY}
+
+        def fit() -> Ranked:
+            answer = _peers.ask(python, folder, task, bench.prepared, validation, bench.order)
+            gain = accuracy(target_rank(answer.validation, validation.target), K)["ndcg"]
+            told = settings | {"epochs": answer.told["epochs"]}
+            seconds = answer.told["cpu_seconds"]
+            return Ranked(answer.test, mean_of_users(gain, validation.user), told, 1, seconds)
+
+        return bench.kept(name, seed, [code, task], fit)
+
+    def build(settings: Json) -> Any:
+        return fitted(settings, first)
+
+    best = tuning.tune(build, SEQUENCE[name], lambda ranked: getattr(ranked, "validation"), 1)  # noqa: B009
+    found = [fitted(best.settings, seed) for seed in range(first, first + SEEDS)]
+    return [replace(found[0], tried=best.tried), *found[1:]]
+
+
+def challenger(bench: Bench) -> list[Ranked]:
+    """As the stage trains it, without its ablations; one model a seed."""
+    code = [bench.params.finetune.model_dump(), hashes(sorted(Path(pipeline.__path__[0]).glob("*.py")))]
+
+    def fit(seed: int) -> Ranked:
+        folder = bench.folder / f"challenger-{seed}-{digest(code)}"  # of checkpoints
+        trained = finetune(bench.prepared, Run(bench.params.finetune, seed, folder), ablations=False)
+        shutil.rmtree(folder, ignore_errors=True)
+        model, quality = trained.models[f.CHALLENGER], trained.summary["challenger_validation_ndcg@10"]
+        points, catalogue = bench.prepared.test, bench.prepared.catalogue
+        listed = rank_points(model, points, catalogue, bench.order, K)[0]
+        return Ranked(listed, float("nan") if quality is None else float(str(quality)), {}, 1, 0.0)
+
+    seeds = range(bench.params.seed, bench.params.seed + SEEDS)
+    return [bench.kept(f.CHALLENGER, seed, code, partial(fit, seed)) for seed in seeds]
+
+
+def digest(what: object) -> str:
+    return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:12]
+
+
+def hashes(paths: list[Any]) -> list[str]:
+    root = Path(pipeline.__path__[0]).parent
+    return [hashlib.sha256((root / path).read_bytes()).hexdigest()[:16] for path in paths]
+
+
+def fingerprint(prepared: Prepared) -> str:
+    """Of everything that a model is fitted on or asked."""
+    digest, log_ = hashlib.sha256("\n".join(prepared.catalogue.ids).encode()), prepared.log
+    for array in (log_.user, log_.item, log_.time, log_.positive, log_.fit, log_.window):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    for points in (prepared.validation, prepared.test):
+        digest.update(points.user.tobytes() + points.target.tobytes() + points.time.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def summary(bench: Bench, found: dict[str, list[Ranked]]) -> Json:
+    """Test is scored here, and nowhere else."""
+    prepared, nothing = bench.prepared, np.zeros(0)
+    question = f.Question(
+        prepared.test, prepared.catalogue, nothing, bench.order, nothing, K, SAMPLES, bench.params.seed
+    )
+    by_seed = {
+        name: [f.accuracy_columns(question, one.listed) for one in ranked] for name, ranked in found.items()
+    }
+    mean = {name: np.mean(columns, axis=0) for name, columns in by_seed.items()}
+    measured = f.Measured(question, {name: ranked[0].listed for name, ranked in found.items()}, mean, {})
+    slices = {name: measured.on(mask) for name, mask in measured.slices().items()}
+    models, paired = slices["all"]
+    rows = {name: row(models[name], paired.get(name), found[name]) for name in by_quality(models)}
+    best = next(name for name in rows if name != f.CHALLENGER)
+    ours, theirs, pair = models[f.CHALLENGER][f.HEADLINE], models[best][f.HEADLINE], paired[best]
+    head = question.columns.index(f.HEADLINE)
+    user = prepared.test.user
+    return {
+        "name": "ranking",
+        "conditions": {
+            "users": models[best]["users"],
+            "test_points": len(prepared.test),
+            "items": len(prepared.catalogue),
+            "seeds": SEEDS,
+            "settings": {name: ranked[0].settings for name, ranked in found.items() if ranked[0].settings},
+        },
+        "figures": rows,
+        "ratios": {"challenger_over_best_peer": ours / theirs if theirs else float("nan")},
+        "findings": [
+            f"best peer: {best}; the challenger is {ours / theirs - 1:+.1%} of it, "
+            f"{pair[f.HEADLINE]:+.4f} [{pair['low']:+.4f}, {pair['high']:+.4f}] nDCG@10"
+        ],
+        "by_seed": {
+            name: [mean_of_users(columns[:, head], user) for columns in seeds]
+            for name, seeds in by_seed.items()
+        },
+        "slices": {
+            slice_name: {name: row(of[name], pairs.get(name)) for name in of}
+            for slice_name, (of, pairs) in slices.items()
+        },
+    }
+
+
+def by_quality(models: Json) -> list[str]:
+    """The challenger, then its peers, best first."""
+    peers = [name for name in models if name != f.CHALLENGER]
+    return [f.CHALLENGER, *sorted(peers, key=lambda name: -models[name][f.HEADLINE])]
+
+
+def row(figures: Json, pair: Json | None, ranked: list[Ranked] | None = None) -> Json:
+    """Of one model; `challenger_minus` and its ends only where there is a pair. Nothing measured is None."""
+    found = {
+        f.HEADLINE: figures[f.HEADLINE],
+        "low": figures[f"{f.HEADLINE}_low"],
+        "high": figures[f"{f.HEADLINE}_high"],
+        "recall@10": figures["recall@10"],
+    }
+    if pair:
+        found |= {"challenger_minus": pair[f.HEADLINE], "pair_low": pair["low"], "pair_high": pair["high"]}
+    if ranked:
+        found |= {"validation": float(np.mean([one.validation for one in ranked])), "seeds": len(ranked)}
+        found |= {"tried": ranked[0].tried, "cpu_s": round(sum(one.seconds for one in ranked))}
+    return {
+        key: None if isinstance(value, float) and math.isnan(value) else value for key, value in found.items()
+    }
