@@ -1,0 +1,162 @@
+"""Ranking a catalogue of 100,000 items: points a second, and memory, which chunks bound.
+
+In: nothing, or a folder like data/prepared, whose validation points are then ranked. Out: CPU seconds and the
+memory that ranking takes beside what the models hold. Rule: synthetic rows (popularity as in Zipf's law) at
+FEW and at MANY items; the models are fitted, but networks are as they are made and texts are random vectors,
+which costs what trained ones cost. Bounded: with five times the points a model takes no more memory.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from pipeline import baselines as b
+from pipeline import tables as t
+from pipeline.content import VectorScorer
+from pipeline.features import Inputs, Matrix, fit_inputs
+from pipeline.histories import TRAIN, Catalogue, Log, Points, load_prepared
+from pipeline.model import FusionScorer, SequenceTower, one_thread
+from pipeline.ranking import popularity_order, rank_points
+from pipeline.recommender import Recommender
+
+FEW, MANY = 10_000, 100_000
+ROWS, USERS, WIDTH, K = 50_000, 2_000, 384, 20
+POINTS = 40  # whose time is taken
+OTHERS, MORE = 10, 5  # times as many of models that are quick; times as many of all for the second peak
+SEED = 0
+
+Json = dict[str, Any]
+
+
+def run(data: Path | None = None) -> Json:
+    """Raises DataError if the folder holds no prepared tables."""
+    figures: dict[str, Json] = {}
+    sizes = ["given"] if data else [str(FEW), str(MANY)]
+    with one_thread(), tqdm(total=3 * len(sizes), unit="model", disable=None, leave=False) as bar:
+        for size in sizes:
+            catalogue, points = _given(data) if data else synthetic(int(size))
+            for name, scorer in _scorers(catalogue, points).items():
+                bar.set_postfix_str(f"{name} at {size} items")
+                times = 1 if name == "challenger" else OTHERS
+                figures[f"{name}_{size}"] = measure(scorer, points, catalogue, times)
+                bar.update()
+    challengers = [f"challenger_{size}" for size in sizes]
+    speed = figures[challengers[-1]]["points_per_second"]
+    return {
+        "name": "evaluate",
+        "conditions": {"items": sizes, "rows": "as given" if data else ROWS, "list_length": K},
+        "figures": figures,
+        "ratios": ratios(figures, challengers),
+        "findings": [f"of {sizes[-1]} items the challenger ranks {speed:.1f} points a CPU second"],
+    }
+
+
+def synthetic(items: int) -> tuple[Catalogue, Points]:
+    """ROWS rows of train over a catalogue of that size, and as many points as the users can ask."""
+    generator = np.random.default_rng(SEED)
+    chances = np.cumsum(1 / np.arange(1, items + 1))
+    user = np.sort((USERS * generator.random(ROWS) ** 2).astype(np.int32))
+    item = np.searchsorted(chances / chances[-1], generator.random(ROWS)).astype(np.int32)
+    names = [f"i{place:06d}" for place in range(items)]
+    frame = pd.DataFrame({t.ITEM: names, t.CATEGORIES: [[f"c{place % 20}"] for place in range(items)]})
+    log = Log(
+        user=user,
+        item=np.minimum(item, items - 1),
+        time=np.arange(ROWS, dtype=np.int64),
+        value=np.ones(ROWS, np.float32),
+        event=np.full(ROWS, "view", dtype=object),
+        positive=np.ones(ROWS, bool),
+        fit=np.ones(ROWS, bool),
+        window=np.full(ROWS, TRAIN, np.int8),
+        indptr=np.r_[0, np.cumsum(np.bincount(user, minlength=USERS))].astype(np.int64),
+    )
+    chosen = generator.permutation(ROWS)
+    return Catalogue.of(frame), log.points(user[chosen], log.item[chosen], log.time[chosen])
+
+
+def _given(data: Path) -> tuple[Catalogue, Points]:
+    prepared = load_prepared(data)
+    return prepared.catalogue, prepared.validation
+
+
+def _scorers(catalogue: Catalogue, points: Points) -> dict[str, b.Scorer]:
+    rows = b.train_rows(points.log)
+    inputs = fit_inputs(points.log, rows, catalogue, Matrix(False, 300.0), SEED)
+    matrix = inputs.ease
+    return {
+        "challenger": _challenger(inputs, catalogue, points),
+        "ease": b.HistoryScorer("ease", len(catalogue), matrix.score, 5.0),
+        "popularity": b.ConstantScorer("popularity", b.popularity(points.log, rows, len(catalogue))),
+    }
+
+
+def _challenger(inputs: Inputs, catalogue: Catalogue, points: Points) -> Recommender:
+    torch.manual_seed(SEED)
+    vectors = np.random.default_rng(SEED).standard_normal((len(catalogue), WIDTH), dtype=np.float32)
+    text = VectorScorer.of(vectors).vectors
+    tower = SequenceTower(inputs.statistics.count > 0, text).eval()
+    bound = inputs.with_text(text, tower)
+    features = list(bound.columns(points[:1]))
+    scorer = FusionScorer(len(features)).eval()
+    return Recommender("challenger", {"features": features}, catalogue, bound, scorer, None, scorer)
+
+
+def measure(scorer: b.Scorer, points: Points, catalogue: Catalogue, times: int) -> Json:
+    """Figures of ranking POINTS `times` points, and the memory of MORE times as many."""
+    order = popularity_order(np.arange(len(catalogue), dtype=np.float64), catalogue.ids)
+
+    def rank(count: int) -> Callable[[], object]:
+        return lambda: rank_points(scorer, points[:count], catalogue, order, K)
+
+    rank(1)()
+    count = min(POINTS * times, len(points))
+    begin = time.process_time()
+    peak = memory(rank(count))
+    spent = time.process_time() - begin
+    more = memory(rank(min(MORE * count, len(points))))
+    return {
+        "points_per_second": count / spent,
+        "cells_per_second": count * len(catalogue) / spent,
+        "peak_gib": peak,
+        "peak_gib_with_more_points": more,
+    }
+
+
+def memory(work: Callable[[], object]) -> float | None:
+    """GiB that `work` takes at most beside what was taken before; None where the system does not tell."""
+    told = Path("/proc/self/status")
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
+        before = _status(told, "VmRSS")
+        work()
+        return max(0.0, _status(told, "VmHWM") - before)
+    work()
+    return None
+
+
+def _status(path: Path, name: str) -> float:
+    line = next(line for line in path.read_text().splitlines() if line.startswith(f"{name}:"))
+    return int(line.split()[1]) / 2**20
+
+
+def ratios(figures: dict[str, Json], challengers: list[str]) -> Json:
+    """Cells a second of the largest catalogue over the smallest; memory with more points over with fewer."""
+    first, last = figures[challengers[0]], figures[challengers[-1]]
+    found: Json = {
+        "cells_per_second_largest_over_smallest": last["cells_per_second"] / first["cells_per_second"]
+    }
+    for name, figure in figures.items():
+        if figure["peak_gib"] and figure["peak_gib_with_more_points"] is not None:
+            found[f"memory_with_more_points_{name}"] = (
+                figure["peak_gib_with_more_points"] / figure["peak_gib"]
+            )
+    return found
