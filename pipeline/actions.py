@@ -203,7 +203,9 @@ def _read_verdict(root: Path) -> dict[str, Any]:
     path = root / VERDICT
     try:
         verdict = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
-        complete = {"promote", "checks"} <= set(verdict) and "artifact_hash" in verdict["challenger"]
+        checks = verdict["checks"]
+        complete = "promote" in verdict and "artifact_hash" in verdict["challenger"]
+        complete = complete and isinstance(checks, list) and all(isinstance(check, dict) for check in checks)
     except FileNotFoundError:
         raise ArtifactError(f"{path}: no such file: run `dvc repro decide_promotion`") from None
     except (ValueError, TypeError, KeyError):
@@ -218,9 +220,11 @@ def _refuse_by_verdict(verdict: dict[str, Any], artifact_hash: str) -> None:
         raise Refused(
             f"not promoted: {MODEL} is not the model that was evaluated: run `dvc repro decide_promotion`"
         )
-    if verdict["promote"] is not True:
-        failed = [str(check.get("text")) for check in verdict["checks"] if not check.get("passed")]
+    failed = [str(check.get("text")) for check in verdict["checks"] if check.get("passed") is not True]
+    if verdict["promote"] is not True or failed:
         raise Refused(f"not promoted: {'; '.join(failed) or 'the verdict is no'}")
+    if not verdict["checks"]:
+        raise Refused(f"not promoted: {VERDICT} lists no check: run `dvc repro --force decide_promotion`")
 
 
 def _refuse_by_history(verdict: dict[str, Any], artifact_hash: str, state: State) -> None:

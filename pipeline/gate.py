@@ -121,12 +121,10 @@ def _comparable(case: Case) -> Check:
     limit = max(known) if len(known) == len(ends) else None
     if unread := string(case.evaluation, "not_comparable"):
         text = f"not comparable with the champion: {unread}"
-    elif (old := string(get(case.evaluation, "artifact_hash"), CHAMPION)) and old != string(
-        case.champion, "artifact_hash"
-    ):
-        text = "not comparable: another champion was evaluated: run `dvc repro decide_promotion`"
     elif not isinstance(case.comparison, dict):
         text = "not comparable: the evaluation has no comparison with the champion"
+    elif string(get(case.evaluation, "artifact_hash"), CHAMPION) != string(case.champion, "artifact_hash"):
+        text = "not comparable: another champion was evaluated: run `dvc repro decide_promotion`"
     elif after is None or limit is None:
         text = "not comparable: it is not said after which moment points are new to both models"
     elif after < limit:

@@ -85,6 +85,7 @@ def evaluation(**paired: dict[str, Any]) -> dict[str, Any]:
         "fit_end": "1998-03-01T00:00:00+00:00",
         "points_after": "1998-03-01T00:00:00+00:00",
         "not_comparable": None,
+        "artifact_hash": {"challenger": "c" * 64, "champion": "a" * 64},
         "paired": found | paired,
         "comparison": comparison,
         "ms_per_list": {"challenger": 5.0},

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from gate_by_hand import NAMES, SETTINGS, challenger, champion, evaluation, failed, pair, without
 
+from pipeline.artifacts import folder_hash
 from pipeline.errors import ConfigError
 from pipeline.stages.decide_promotion import decide_promotion, main, sentence
 
@@ -57,7 +58,12 @@ def test_better_than_the_champion():
 @pytest.mark.parametrize(
     ("evaluated", "new", "old", "names"),
     [
-        (evaluation(), challenger(), champion(artifact_hash="c" * 64), ["is_champion"]),
+        (
+            evaluation() | {"artifact_hash": {"challenger": "c" * 64, "champion": "c" * 64}},
+            challenger(),
+            champion(artifact_hash="c" * 64),
+            ["is_champion"],
+        ),
         (
             evaluation(),
             challenger(),
@@ -131,6 +137,13 @@ def write_model(folder: Path, fit_end: str = "1998-03-01", version: str | None =
         (folder / "version.json").write_text(json.dumps({"version": version}))
 
 
+def write_evaluation(folder: Path, figures: dict) -> None:
+    """`figures` of the models that lie in the folder."""
+    held = [name for name in ("challenger", "champion") if (folder / name / "model.json").exists()]
+    hashes = {name: folder_hash(folder / name) for name in held}
+    (folder / "evaluation.json").write_text(json.dumps(figures | {"artifact_hash": hashes}))
+
+
 def decide(folder: Path) -> dict:
     main(
         folder / "evaluation.json",
@@ -146,7 +159,7 @@ def test_stage_writes_the_verdict(tmp_path, caplog):
     write_model(tmp_path / "challenger")
     (tmp_path / "champion").mkdir()
     (tmp_path / "champion" / "README.md").write_text("none yet")
-    (tmp_path / "evaluation.json").write_text(json.dumps(first()))
+    write_evaluation(tmp_path, first())
     with caplog.at_level("INFO"):
         verdict = decide(tmp_path)
     assert verdict["promote"] is True
@@ -159,7 +172,7 @@ def test_stage_writes_the_verdict(tmp_path, caplog):
 def test_stage_compares_with_the_champion(tmp_path):
     write_model(tmp_path / "challenger")
     write_model(tmp_path / "champion", fit_end="1998-02-01", version="v4.0.0")
-    (tmp_path / "evaluation.json").write_text(json.dumps(evaluation()))
+    write_evaluation(tmp_path, evaluation())
     verdict = decide(tmp_path)
     assert failed(verdict) == []
     assert verdict["champion"]["version"] == "v4.0.0"
@@ -168,7 +181,7 @@ def test_stage_compares_with_the_champion(tmp_path):
 def test_stage_refuses_the_champions_twin(tmp_path):
     write_model(tmp_path / "challenger")
     write_model(tmp_path / "champion", version="v4.0.0")
-    (tmp_path / "evaluation.json").write_text(json.dumps(evaluation()))
+    write_evaluation(tmp_path, evaluation())
     assert failed(decide(tmp_path)) == ["is_champion"]
 
 

@@ -88,6 +88,9 @@ def test_points_must_be_later_than_both_models():
 def test_an_evaluation_is_bound_to_the_models_that_it_names():
     hashes = {"challenger": "c" * 64, "champion": "a" * 64}
     assert failed(verdict_on(evaluation() | {"artifact_hash": hashes})) == []
+    for unnamed in (None, {}, "c" * 64, {"challenger": None, "champion": math.nan}):
+        nobody = verdict_on(evaluation() | {"artifact_hash": unnamed})
+        assert failed(nobody) == ["evaluation", "comparable"]
     other = evaluation() | {"artifact_hash": hashes | {"challenger": "d" * 64}}
     assert failed(verdict_on(other)) == ["evaluation"]
     other = evaluation() | {"artifact_hash": hashes | {"champion": "d" * 64}}

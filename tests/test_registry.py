@@ -148,13 +148,37 @@ def test_rolled_back_model_is_not_promoted_again(trained):
         promote(trained)
 
 
-@pytest.mark.parametrize("text", [None, "{", "[]", '{"promote": true}', '{"promote": true, "checks": []}'])
+CHALLENGER = '"challenger": {"artifact_hash": "0"}'
+MALFORMED = [
+    *(None, "{", "[]", '{"promote": true}', '{"promote": true, "checks": []}'),
+    *(f'{{"promote": true, "checks": {checks}, {CHALLENGER}}}' for checks in ("null", "3", '["a"]', "{}")),
+]
+
+
+@pytest.mark.parametrize("text", MALFORMED)
 def test_missing_or_malformed_verdict(trained, text):
     toy.use_challenger(trained, 1)
     path = trained / "reports" / "promotion.json"
     path.unlink() if text is None else path.write_text(text)
     with pytest.raises(ArtifactError, match=r"promotion.json: (malformed|no such file): run `dvc repro"):
         promote(trained)
+
+
+@pytest.mark.parametrize(
+    ("checks", "why"),
+    [
+        ([], "lists no check"),
+        ([{"name": "beats_popularity", "passed": False, "text": "too little"}], "not promoted: too little"),
+        ([{"name": "beats_popularity", "passed": "yes", "text": "too little"}], "not promoted: too little"),
+    ],
+)
+def test_verdict_that_its_checks_do_not_bear_out(trained, checks, why):
+    toy.use_challenger(trained, 1)
+    path = trained / "reports" / "promotion.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"checks": checks}))
+    with pytest.raises(Refused, match=why):
+        promote(trained)
+    assert toy.tags(trained) == []
 
 
 def test_truthy_is_not_true(trained):

@@ -265,6 +265,7 @@ training.mkdir(parents=True)
 """
 EVALUATE = """
 import json, pathlib, sys
+from pipeline.artifacts import folder_hash
 gain = float(pathlib.Path("gain.txt").read_text())
 pair = {"ndcg@10": gain + 0.01, "low": gain, "high": gain + 0.02}
 names = ["popularity", "recent_popularity"]
@@ -274,6 +275,8 @@ every = {"users": 2, "points": 3, "ndcg@10": 0.13, "ndcg@10_low": 0.1, "ndcg@10_
 models = {"challenger": {"all": every}} | {name: {"all": every | {"ndcg@10": 0.05}} for name in names}
 report = {"as_of": fit_end, "fit_end": fit_end, "models": models, "paired": {name: pair for name in names}}
 report |= {"points_after": fit_end, "ms_per_list": {"challenger": 1.0}}
+held = [name for name in ("challenger", "champion") if pathlib.Path("models", name, "model.json").exists()]
+report["artifact_hash"] = {name: folder_hash(pathlib.Path("models", name)) for name in held}
 if "champion" in names:
     slice = pair | {"users": 50, "points": 500, "champion": 0.05, "error": 0.01}
     beside = {"coverage@10": 0.5, "popularity_percentile@10": 0.9}

@@ -188,6 +188,7 @@ class World:
             for model in (challenger, champion)
         ]
         evaluation |= {"fit_end": cards[0]["fit_end"], "points_after": cards[0]["fit_end"]}
+        evaluation["artifact_hash"] = {CHALLENGER: challenger.key, CHAMPION: champion.key}
         verdict = decide_promotion(as_json(evaluation), cards[0], cards[1], self.params.decide_promotion)
         compared = int(timeline.held(number).sum())
         return {"promote": verdict["promote"], "text": sentence(verdict), "points": compared}

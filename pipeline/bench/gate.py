@@ -241,6 +241,7 @@ class Court:
         evaluation = {
             "fit_end": FIT_END,
             "points_after": FIT_END,
+            "artifact_hash": {CHALLENGER: CHALLENGER, CHAMPION: CHAMPION},
             "paired": measured.on(np.ones(len(self.question.points), bool))[1],
             "comparison": comparison,
             "ms_per_list": {CHALLENGER: 0.0},

@@ -124,9 +124,7 @@ def _evaluation(case: Case) -> Check:
         text = "the evaluation cannot be read"
     elif string(challenger, "artifact_hash") is None or own is None:
         text = "the challenger cannot be read"
-    elif (found := string(get(evaluation, "artifact_hash"), "challenger")) and found != string(
-        challenger, "artifact_hash"
-    ):
+    elif string(get(evaluation, "artifact_hash"), "challenger") != string(challenger, "artifact_hash"):
         text = "the evaluation is of another model: run `dvc repro decide_promotion`"
     elif evaluated != own:
         text = f"the evaluation is of a model fitted to {value}, the challenger is fitted to {limit}"
