@@ -145,7 +145,7 @@ def test_a_file_names_intervals_and_settings(tmp_path: Path) -> None:
         ("a: {every: 0}", "a.every: a whole number"),
         ("a: {every: true}", "a.every: a whole number"),
         ("a: {every: 2, drift: ignore}", "a.every: a whole number of windows, alone"),
-        ("a: {max_new_shar: 0.5}", "a.max_new_shar: Extra inputs"),
+        ("a: {max_new_shar: 0.5}", "a.max_new_shar: unknown key"),
         ("a: {drift: maybe}", "a.drift: "),
         ("a: 3", "a: settings expected"),
         ("", "no policy"),

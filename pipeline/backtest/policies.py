@@ -181,6 +181,8 @@ def _read_one(path: Path, name: str, changes: Any, settings: DecideRetraining) -
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise ConfigError(f"{path}: {name}.{key}: unknown key; remove it or correct its name") from None
         raise ConfigError(f"{path}: {name}.{key}: {first['msg']} (found {first['input']!r})") from None
     told = ", ".join(f"{key} {value}" for key, value in changes.items()) or "as in params.yaml"
     return retraining(name, told, merged)
