@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+import types
 from dataclasses import replace
 from pathlib import Path
 
@@ -185,3 +186,27 @@ def test_a_list_skips_what_the_history_holds() -> None:
     top = pd.DataFrame({"point": 4, "rank": [1, 2, 3, 4], "item": [7, 8, 9, 10], "score": [4.0, 3, 2, 1]})
     met = pd.DataFrame({"point": [4, 5, 4], "item": [8, 7, 1]})
     assert unmet(top, met, 2)[["rank", "item"]].values.tolist() == [[1, 7], [2, 9]]
+
+
+def test_an_environment_is_made_once_for_its_versions(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    commands: list[list[str]] = []
+    answer = types.SimpleNamespace(returncode=1, stderr="Looking\nERROR: No matching distribution found\n")
+
+    def run(command: list[str], **_: object) -> types.SimpleNamespace:
+        commands.append(command)
+        return answer
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pyproject.toml").write_text('[dependency-groups]\npeers = ["one==1"]\n')
+    monkeypatch.setattr(_peers.venv, "create", lambda folder, **_: folder.mkdir(parents=True, exist_ok=True))
+    monkeypatch.setattr(_peers.subprocess, "run", run)
+    with pytest.raises(DataError, match=r"peers: the peers could not be installed \(ERROR: No matching"):
+        _peers.environment()
+    answer.returncode = 0
+    assert _peers.environment() == _peers.environment()
+    assert [command[-1] for command in commands] == ["one==1", "one==1"]  # the failure and the success
+    (tmp_path / "pyproject.toml").write_text('[dependency-groups]\npeers = ["one==2"]\n')
+    _peers.environment()
+    assert commands[-1][-1] == "one==2"

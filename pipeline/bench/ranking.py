@@ -140,9 +140,7 @@ def everything(bench: Bench, python: Path) -> Iterator[tuple[str, list[Ranked]]]
 def baseline(bench: Bench, name: str) -> list[Ranked]:
     """Tuned with the first seed; others refit the settings that it chose."""
     first = bench.params.seed
-    sources = [
-        f"pipeline/{module}.py" for module in ("baselines", "content", "ranking", "tuning", "bench/_bpr")
-    ]
+    modules = ["baselines", "content", "ranking", "tuning", *(["bench/_bpr"] if name == "bpr" else [])]
 
     def way(seed: int) -> Callable[[Prepared], tuning.Prepares]:
         if name == "bpr":
@@ -160,7 +158,7 @@ def baseline(bench: Bench, name: str) -> list[Ranked]:
         scorer = way(seed)(bench.prepared)[0](found[0].settings)
         return Ranked(listed(scorer), tuning.quality(bench.prepared)(scorer), found[0].settings, 1, 0.0)
 
-    code = hashes(sources)
+    code = hashes([f"pipeline/{module}.py" for module in modules])
     found = [bench.kept(name, first, code, tuned)]
     for seed in range(first + 1, first + SEEDS) if name in SEEDED else ():
         found.append(bench.kept(name, seed, [code, found[0].settings], partial(again, seed)))
@@ -244,6 +242,7 @@ def summary(bench: Bench, found: dict[str, list[Ranked]]) -> Json:
     rows = {name: row(models[name], paired.get(name), found[name]) for name in by_quality(models)}
     best = next(name for name in rows if name != f.CHALLENGER)
     ours, theirs, pair = models[f.CHALLENGER][f.HEADLINE], models[best][f.HEADLINE], paired[best]
+    ratio = ours / theirs if theirs else None
     head = question.columns.index(f.HEADLINE)
     user = prepared.test.user
     return {
@@ -256,10 +255,10 @@ def summary(bench: Bench, found: dict[str, list[Ranked]]) -> Json:
             "settings": {name: ranked[0].settings for name, ranked in found.items() if ranked[0].settings},
         },
         "figures": rows,
-        "ratios": {"challenger_over_best_peer": ours / theirs if theirs else float("nan")},
+        "ratios": {"challenger_over_best_peer": ratio},
         "findings": [
-            f"best peer: {best}; the challenger is {ours / theirs - 1:+.1%} of it, "
-            f"{pair[f.HEADLINE]:+.4f} [{pair['low']:+.4f}, {pair['high']:+.4f}] nDCG@10"
+            f"best peer: {best}; the challenger has {ratio or 0:.2f} times its nDCG@10, "
+            f"{pair[f.HEADLINE]:+.4f} [{pair['low']:+.4f}, {pair['high']:+.4f}]"
         ],
         "by_seed": {
             name: [mean_of_users(columns[:, head], user) for columns in seeds]
