@@ -96,6 +96,7 @@ def environment(home: Path, repo: Path, port: int) -> dict[str, str]:
         "WORKERS__EXECUTION_API_RETRIES": "10",  # after a restart tasks may go on before the server answers
         "WORKERS__EXECUTION_API_TIMEOUT": "60",  # 5 s are not enough for the first call on a busy machine
         "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "120",  # until a killed task is noticed
+        "SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "30",  # after a crash; by default up to 5 minutes
         "USAGE_DATA_COLLECTION__ENABLED": "False",
     }
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"

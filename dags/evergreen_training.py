@@ -102,7 +102,7 @@ with DAG(
 ) as dag:
     human = waits_for_person()
     opened = run_tasks.open_run(GRAPH)
-    stages = stage_tasks(GRAPH, STAGES, recommend={"trigger_rule": TriggerRule.NONE_FAILED})
+    stages = stage_tasks(GRAPH, STAGES, recommend={"trigger_rule": TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS})
     promote = Step(
         task_id="promote",
         verb="promote",

@@ -74,8 +74,10 @@ class Git:
             check=False,
         )
         if done.returncode:
-            reason = (done.stderr.strip() or done.stdout.strip()).splitlines()
-            raise ArtifactError(f"git {arguments[0]}: {reason[-1] if reason else done.returncode}")
+            said = (done.stderr.strip() or done.stdout.strip()).splitlines()
+            fatal = [line for line in said if line.startswith(("fatal: ", "error: "))]
+            reason = (fatal[:1] or said or [str(done.returncode)])[-1]
+            raise ArtifactError(f"git {arguments[0]}: {reason}")
         return done.stdout.removesuffix("\n")
 
     def use_fallback_identity(self) -> None:

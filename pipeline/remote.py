@@ -108,4 +108,20 @@ def leave(run: Workspace, remote: str, stage: str | None, anew: bool = False) ->
     git.run("reset", "--quiet")
     git.overlook(str(EXPORT))
     branch = f"{'+' if anew else ''}{commit}:refs/heads/{run.branch}"
-    git.run("push", "--quiet", "--atomic", remote, branch, "refs/tags/*:refs/tags/*")
+    try:
+        git.run("push", "--quiet", "--atomic", remote, branch, "refs/tags/*:refs/tags/*")
+    except ArtifactError:
+        if taken := _taken(git, remote):
+            raise ArtifactError(
+                f"{', '.join(taken)}: put there by another machine meanwhile: nothing of this step counts; "
+                "its next try starts from what is there now"
+            ) from None
+        raise
+
+
+def _taken(git: Git, remote: str) -> list[str]:
+    """Tags that the remote has for something else than we do."""
+    listed = git.run("for-each-ref", "--format=%(refname) %(objectname)", "refs/tags")
+    ours = dict(line.split() for line in listed.splitlines())
+    theirs = (line.split() for line in git.run("ls-remote", "--refs", "--tags", remote).splitlines())
+    return [ref.removeprefix("refs/tags/") for oid, ref in theirs if ours.get(ref, oid) != oid]

@@ -30,6 +30,7 @@ from pipeline.git import Git
 from pipeline.params import Collect, Params
 from pipeline.periods import Period, told
 from pipeline.registry import read_state
+from pipeline.worktrees import REPLAYING
 
 MONITORING, TRAINING = "evergreen_monitoring", "evergreen_training"
 HISTORY = Path("data/history")
@@ -46,6 +47,9 @@ class Player(Protocol):
 
     def play(self, as_of: datetime, first: bool, tell: Tell) -> list[Path]:
         """The history folders that the period's runs have left, oldest first."""
+
+    def end(self) -> None:
+        """All periods are over."""
 
     def where_to_look(self) -> str: ...
 
@@ -67,6 +71,7 @@ def replay(
             bar.clear()
             report(periods[-1])
             bar.update()
+    player.end()
     return periods, player.where_to_look()
 
 
@@ -168,10 +173,21 @@ class DagRuns:
                 attempt += 1
             except NotThere:
                 _refuse_the_future(self.root, as_of)
+                self._keep_others_back()
                 self.airflow.trigger(dag, run_id, conf)
                 break
         self._wait(dag, run_id, tell)
         return run_id
+
+    def _keep_others_back(self) -> None:
+        """Scheduled runs would train on days that are still to come, and the replay could not go on. They
+        stand back until the last period is over, also while one that was interrupted waits."""
+        mark = self.root / REPLAYING
+        mark.parent.mkdir(exist_ok=True)
+        mark.write_text(f"{self.key}\n", encoding="utf-8")
+
+    def end(self) -> None:
+        (self.root / REPLAYING).unlink(missing_ok=True)
 
     def _wait(self, dag: str, run_id: str, tell: Tell) -> None:
         if self.airflow.wait(dag, run_id, tell).get("state") == "failed":
@@ -234,6 +250,8 @@ class Cycles:
                 raise PipelineError(f"evergreen cycle as of {as_of:%Y-%m-%d} failed: {log} tells why")
             mark.touch()
         return sorted((self.root / HISTORY).glob(f"{as_of:%Y%m%dT%H%M%SZ}-*"))
+
+    def end(self) -> None: ...  # nobody else knows of the clone
 
     def where_to_look(self) -> str:
         return f"{self.root / HISTORY} has the whole story, {self.root / 'reports'} the last reports"

@@ -25,16 +25,30 @@ from pipeline.run import ENVIRONMENT, ERROR_FILE
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 GRACE_SECONDS = 10
-_DVC = """
-import os, signal, sys, threading
+NOT_CACHED = 254
+# An output that could not be copied into the cache (a full disk) dvc logs, and takes the stage for done.
+_DVC = f"""
+import logging, os, signal, sys, threading
 
 def end_with_parent(pipe):
     os.read(pipe, 1)  # nothing is ever written: it returns when the other end is closed
     os.killpg(0, signal.SIGKILL)
 
+lost = []
+
+def note(record):
+    lost.extend([record.exc_info[1]] if record.levelno >= logging.ERROR and record.exc_info else [])
+    return True
+
 threading.Thread(target=end_with_parent, args=[int(sys.argv[1])], daemon=True).start()
+logging.getLogger("dvc_data.hashfile.transfer").addFilter(note)
 from dvc.cli import main
-sys.exit(main(sys.argv[2:]))
+code = main(sys.argv[2:])
+if not code and lost and sys.argv[2] == "repro":
+    with open(os.environ["{ERROR_FILE}"], "w") as file:
+        file.write(f"an output did not get into DVC's cache: {{lost[0]}}: mend that and run again")
+    code = {NOT_CACHED}
+sys.exit(code)
 """
 
 
@@ -43,10 +57,20 @@ class StageFailed(PipelineError):
 
 
 def repro(root: Path, *arguments: str) -> None:
-    """`dvc repro ARGUMENTS`, its output shown. Raises StageFailed with the stage's own line."""
+    """`dvc repro ARGUMENTS`, its output shown. Raises StageFailed with the stage's own line.
+
+    Also where an output did not get into the cache: dvc.lock is put back then, since a stage that it calls
+    done is never taken up again.
+    """
+    lock = root / "dvc.lock"
+    before = lock.read_bytes() if lock.is_file() else None
     with tempfile.TemporaryDirectory(prefix="evergreen-") as folder:
         error_file = Path(folder) / "error"
         code, _, _ = _run(root, ["repro", *arguments], {ERROR_FILE: str(error_file)}, show=True)
+        if code == NOT_CACHED:
+            lock.unlink()  # first: there may be no room for two
+            if before is not None:
+                lock.write_bytes(before)
         if code:
             said = error_file.read_text(encoding="utf-8") if error_file.is_file() else ""
             line = said.strip().removeprefix("error: ")

@@ -44,19 +44,14 @@ def open_(
     from pipeline.worktrees import Settings
 
     settings = Settings(as_of, mode, encoder, epochs, reason, after)
-    _tell(begin(_workspace(dag, run), graph, settings))
+    _tell_or_skip(lambda: begin(_workspace(dag, run), graph, settings))
 
 
 def stage(dag: Dag, run: Run, name: Annotated[str, typer.Argument(help="A stage of dvc.yaml.")]) -> None:
     """Run one stage in it."""
-    from pipeline.workspace import Skipped
     from pipeline.workspace import stage as act
 
-    try:
-        _tell(act(_workspace(dag, run), name))
-    except Skipped as skipped:
-        _tell({"text": f"skipped: {skipped}"})
-        raise SystemExit(SKIPPED) from None
+    _tell_or_skip(lambda: act(_workspace(dag, run), name))
 
 
 def promote(dag: Dag, run: Run, approve: Annotated[bool, typer.Option("--approve")] = False) -> None:
@@ -100,6 +95,16 @@ def _workspace(dag: str, run: str) -> Workspace:
 
 def _tell(result: dict[str, Any]) -> None:
     print(json.dumps(result), flush=True)
+
+
+def _tell_or_skip(act: Callable[[], dict[str, Any]]) -> None:
+    from pipeline.workspace import Skipped
+
+    try:
+        _tell(act())
+    except Skipped as skipped:
+        _tell({"text": f"skipped: {skipped}"})
+        raise SystemExit(SKIPPED) from None
 
 
 def die_with_scheduler() -> None:

@@ -25,6 +25,7 @@ from pipeline.records import DECISION, MANIFEST, VERDICT
 from pipeline.registry import EXPORT
 from pipeline.worktrees import (
     LATEST,
+    REPLAYING,
     Settings,
     Workspace,
     check_graph,
@@ -46,12 +47,18 @@ class Skipped(PipelineError):
 def begin(run: Workspace, graph: str | None, settings: Settings) -> Result:
     """Make the worktree; `graph`: sha256 of the dvc.yaml that was compiled. An open one stays as it is.
 
-    Raises ConfigError where the checkout is not what is committed, or has another graph than was compiled.
+    Raises ConfigError where the checkout is not what is committed, or has another graph than was compiled;
+    Skipped where the run would read all data in the middle of a replay, which then could not go on.
     """
     far = remote.address()
     if is_open(run):
         run.account.note(state="running", finished=None)
         return {"text": f"{run.slug}: goes on where it was"}
+    if settings.as_of is None and (run.home / REPLAYING).is_file():
+        raise Skipped(
+            "a replay is under way, whose next days this run would learn from: play it to its end with "
+            f"`evergreen replay` as before, or give it up: `rm {run.home / REPLAYING}`"
+        )
     commit = remote.newest(run.home, far) if far else pinned(run.home)
     check_graph(run.home, commit, graph)
     text = make(run, commit, settings)

@@ -26,6 +26,8 @@ from pipeline.overrides import AS_OF, REFRESH_OF, with_value
 from pipeline.params import Params
 
 RUNS, LATEST, OPENED = Path(".evergreen/runs"), "refs/evergreen/latest", Path(".evergreen/opened")
+REPLAYING = Path(".evergreen/replaying")
+"""In the checkout, from a replay's first period to its last."""
 LOCK = "evergreen-runs"
 MODES = ("none", "judge", "refresh", "full")
 KEEP_FAILED, LEFTOVER_DAYS = 3, 14

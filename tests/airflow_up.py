@@ -68,8 +68,14 @@ class Airflow:
         data = None if body is None else json.dumps(body).encode()
         headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
         request = urllib.request.Request(f"{self.address}/api/v2{path}", data, headers, method=method)
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            text = answer.read()
+        for tries_left in (4, 3, 2, 1, 0) if method == "GET" else (0,):
+            try:
+                with urllib.request.urlopen(request, timeout=60) as answer:
+                    text = answer.read()
+                break
+            except TimeoutError:  # a server that has just started, on a busy machine
+                if not tries_left:
+                    raise
         return json.loads(text) if text else None
 
     def trigger(self, dag: str, **conf: Any) -> Run:

@@ -8,12 +8,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import airflow_up as up
 import pytest
 import toy
+
+from pipeline.worktrees import REPLAYING
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 MONITORING, TRAINING = "evergreen_monitoring", "evergreen_training"
@@ -41,7 +44,8 @@ training.mkdir(parents=True)
 (training / "summary.json").write_text(json.dumps({"seconds": 30.0, "resumed_from": len(done)}))
 steps.unlink()
 """
-HINTS = "    meta: {airflow: {retries: 2, retry_delay_seconds: 1, timeout_minutes: 20}}\n"
+HINTS = "retries: 2, retry_delay_seconds: 1, timeout_minutes: 20"
+SCHEDULES = {"detect_drift": "0 0 15 1 *", "finetune": "17 3 29 2 *"}  # not while tests run
 
 
 def new_project(folder: Path) -> Path:
@@ -50,8 +54,9 @@ def new_project(folder: Path) -> Path:
     shutil.copy(project / "source.csv", folder / "source.csv")
     toy.set_param(project, "interactions: source.csv", f"interactions: {folder / 'source.csv'}")
     text = (project / "dvc.yaml").read_text()
-    for name in ("collect", "finetune", "evaluate"):
-        text = text.replace(f"  {name}:\n", f"  {name}:\n{HINTS}")
+    for name in ("collect", "detect_drift", "finetune", "evaluate"):
+        hints = HINTS + (f", schedule: '{SCHEDULES[name]}'" if name in SCHEDULES else "")
+        text = text.replace(f"  {name}:\n", f"  {name}:\n    meta: {{airflow: {{{hints}}}}}\n")
     (project / "dvc.yaml").write_text(text)
     (project / "finetune.py").write_text(FINETUNE)
     (project / ".gitignore").write_text(toy.GIT_IGNORE + "slow.txt\n")
@@ -63,7 +68,7 @@ def new_project(folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[up.Airflow]:
     project = new_project(tmp_path_factory.mktemp("airflow"))
-    with up.running(project, AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT="60") as running:
+    with up.running(project, AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT="30") as running:
         yield running
     assert up.processes_in(project) == []
 
@@ -185,6 +190,12 @@ def test_two_manual_runs_at_once_both_end(airflow: up.Airflow) -> None:
     assert not list((airflow.project / ".evergreen" / "runs").glob("*"))
 
 
+def test_the_calendar_is_that_of_dvc_yaml(airflow: up.Airflow) -> None:
+    """Of the training beside the asset that it waits for too."""
+    for dag, due in ((MONITORING, "-01-15T00:00"), (TRAINING, "-02-29T03:17")):
+        assert airflow.call("GET", f"/dags/{dag}")["next_dagrun_run_after"][4:16] == due
+
+
 def test_params_out_of_range_are_refused(airflow: up.Airflow) -> None:
     for conf in ({"mode": "half"}, {"epochs": 0}, {"as_of": "soon"}):
         with pytest.raises(OSError, match="400"):
@@ -203,10 +214,39 @@ def test_changes_that_are_not_committed_stop_the_first_task(airflow: up.Airflow)
         (airflow.project / "gain.txt").write_text(text)
 
 
+@contextmanager
+def replaying(airflow: up.Airflow) -> Iterator[None]:
+    """As in the middle of `evergreen replay`."""
+    mark = airflow.project / REPLAYING
+    mark.write_text("key\n")
+    try:
+        yield
+    finally:
+        mark.unlink()
+
+
+def first(airflow: up.Airflow, kind: str) -> up.Run:
+    """The monitoring's first run of a kind, once there is one."""
+    return up.until(lambda: [run for run in airflow.runs(MONITORING) if run.id.startswith(kind)], 180)[0]
+
+
+def stood_back(airflow: up.Airflow, run: up.Run) -> None:
+    assert airflow.wait(run)["state"] == "success"
+    assert set(airflow.tasks(run).values()) <= {"skipped", None}, airflow.tasks(run)
+    assert "a replay is under way" in airflow.instances(run)["open"]["note"]
+
+
 def test_a_backfilled_date_makes_its_reports_and_never_demotes(airflow: up.Airflow) -> None:
     champion = toy.git(airflow.project, "tag", "--list", "recommender#champion#*").split()
-    run = airflow.trigger(MONITORING, as_of="1998-01-15")
-    succeeded(airflow, run)
+    dates = {"dag_id": MONITORING, "from_date": "1998-01-01T00:00:00Z", "to_date": "1998-01-31T00:00:00Z"}
+    with replaying(airflow):
+        airflow.call("POST", "/backfills", dates | {"max_active_runs": 1, "reprocess_behavior": "none"})
+        run = first(airflow, "backfill")
+        succeeded(airflow, run)
+        # To Airflow the calendar has begun by that: its newest date is due at once.
+        stood_back(airflow, first(airflow, "scheduled"))
+        stood_back(airflow, airflow.trigger(TRAINING))
+    assert airflow.state(run)["logical_date"].startswith("1998-01-15T00:00:00")
     assert airflow.history(run, "drift.json")["as_of"] == "1998-01-01"
     late = airflow.trigger(TRAINING, as_of="1998-01-15", mode="full")
     succeeded(airflow, late)
@@ -338,7 +378,7 @@ def test_all_of_airflow_killed_and_started_again(airflow: up.Airflow) -> None:
     up.until(lambda: not Path(f"/proc/{stage}").exists(), 20)
     up.until(lambda: not up.processes_in(airflow.project), 30, lambda: up.processes_in(airflow.project))
     (airflow.project / "slow.txt").write_text("0")
-    with up.running(airflow.project, AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT="60") as again:
+    with up.running(airflow.project, AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT="30") as again:
         check_resumed(again, run, "1998-05-01")
         started = time.monotonic()
     assert time.monotonic() - started < 60

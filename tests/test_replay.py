@@ -20,6 +20,7 @@ from collecting import of_files
 from pipeline import airflow_api, replay
 from pipeline.errors import ConfigError, DataError, PipelineError
 from pipeline.periods import line, told
+from pipeline.worktrees import REPLAYING
 
 PLAN = [datetime(1998, 1, 5, tzinfo=UTC), datetime(1998, 1, 19, tzinfo=UTC), datetime(1998, 2, 2, tzinfo=UTC)]
 
@@ -155,9 +156,11 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAirflo
 
 def played(root: Path) -> list[str]:
     player = replay.DagRuns(root, "key")
-    return [
+    lines = [
         line(told(date, player.play(date, place == 0, print), "v1.0.0")) for place, date in enumerate(PLAN)
     ]
+    player.end()
+    return lines
 
 
 def test_each_period_is_a_real_run_and_what_it_called_for(fake: FakeAirflow) -> None:
@@ -182,8 +185,10 @@ def test_failed_run_is_named_and_tried_again(fake: FakeAirflow) -> None:
     fake.fails = {"1998-01-19"}
     with pytest.raises(PipelineError, match=r"evergreen_monitoring failed: see http://127.0.0.1:\d+/dags/"):
         played(fake.repository)
+    assert (fake.repository / REPLAYING).is_file()  # scheduled runs stand back until it is played to its end
     fake.fails = set()
     played(fake.repository)
+    assert not (fake.repository / REPLAYING).exists()
     assert ("evergreen_monitoring", "replay__key__19980119T000000Z__2") in fake.triggered
 
 
@@ -216,6 +221,7 @@ def test_champion_from_the_future_is_refused(
     ):
         replay.DagRuns(root, "key").play(PLAN[0], True, print)
     assert fake.triggered == []
+    assert not (root / REPLAYING).exists()
 
 
 def test_without_airflow_it_says_what_to_start(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,10 +4,14 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,7 +19,8 @@ import toy
 
 from pipeline.git import Git
 from pipeline.history import Account
-from pipeline.worktrees import KEEP_FAILED, Workspace, sweep
+from pipeline.workspace import begin
+from pipeline.worktrees import KEEP_FAILED, REPLAYING, Settings, Workspace, sweep
 
 MONITORING, TRAINING = "evergreen_monitoring", "evergreen_training"
 TRAINING_STAGES = ("collect", "preprocess", "finetune", "evaluate", "decide_promotion")
@@ -129,6 +134,17 @@ def test_settings_that_make_no_sense_leave_nothing(project: Path) -> None:
         assert done.returncode == 1
         assert said in done.stderr.splitlines()[-1]
         assert (worktrees(project), (project / "data" / "history").exists()) == ([], False)
+
+
+def test_in_the_middle_of_a_replay_only_runs_with_a_date_are_opened(project: Path) -> None:
+    (project / REPLAYING).parent.mkdir()
+    (project / REPLAYING).write_text("key\n")
+    done = step(project, "open", TRAINING, "one")
+    assert done.returncode == 99
+    assert json.loads(done.stdout)["text"].startswith("skipped: a replay is under way")
+    assert worktrees(project) == []
+    begin(Workspace(project, TRAINING, "two"), None, Settings(as_of="1998-01-15"))
+    assert worktrees(project) == ["training-two"]
 
 
 def test_a_step_of_a_run_that_is_not_open_says_so(project: Path) -> None:
@@ -284,6 +300,46 @@ def test_a_lost_remote_ends_in_one_line_and_no_promotion(cycled: Path, tmp_path:
     assert worktrees(cycled) == ["training-one"]
 
 
+@contextmanager
+def disk(folder: Path, size: str) -> Iterator[None]:
+    """A disk of its own behind the folder, which keeps what it holds."""
+    before = folder.with_name(f"{folder.name}-before")
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(folder, before)
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", folder], capture_output=True)
+    if made.returncode:
+        pytest.skip("nothing may be mounted here")
+    try:
+        shutil.copytree(before, folder, dirs_exist_ok=True)
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("full", [".evergreen/runs", ".dvc/cache"])
+def test_a_full_disk_ends_in_one_line_and_no_promotion(cycled: Path, full: str) -> None:
+    add_rows(cycled, "1998-03-01", "1998-03-02")
+    script = toy.CYCLE_FINETUNE.replace("import die_with_parent", "import die_with_parent, guarded")
+    large = 'guarded(lambda: (out / "weights").write_text(rows + "x" * 3_000_000))'
+    script = script.replace('(out / "weights").write_text(rows)', large)
+    (cycled / "finetune.py").write_text(script)
+    toy.git(cycled, "commit", "-q", "-a", "-m", "Write large weights")
+    with disk(cycled / full, "2m"):
+        result(step(cycled, "open", TRAINING, "one", "--mode=full"))
+        for name in ("collect", "preprocess"):
+            result(step(cycled, "stage", TRAINING, "one", name))
+        done = step(cycled, "stage", TRAINING, "one", "finetune")
+        assert done.returncode == 1, done.stderr
+        assert re.match("error: .*no space left on.* run again$", done.stderr.splitlines()[-1], re.IGNORECASE)
+        assert step(cycled, "promote", TRAINING, "one").returncode == 0
+        assert toy.git(cycled, "tag", "--list", "recommender@*").split() == ["recommender@v1.0.0"]
+        subprocess.run(["mount", "-o", "remount,size=50m", cycled / full], check=True)
+        for name in TRAINING_STAGES[2:]:
+            result(step(cycled, "stage", TRAINING, "one", name))
+        assert finish(cycled, "one")["promoted"] == "v2.0.0"
+
+
 def test_worktrees_of_ended_runs_are_swept(project: Path) -> None:
     git, now = Git(project), time.time()
     for number, state in enumerate(["failed"] * 5 + ["success", "running", "running"]):
@@ -311,13 +367,30 @@ def test_a_step_waits_for_the_one_before(project: Path) -> None:
     assert process.wait(120) == 0
 
 
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Address of a server like S3, which has the bucket `evergreen`."""
+    pytest.importorskip("dvc_s3")
+    server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "any")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        urllib.request.urlopen(urllib.request.Request(f"http://{host}:{port}/evergreen", method="PUT"))
+        yield f"http://{host}:{port}"
+    finally:
+        server.stop()
+
+
 @pytest.mark.slow
-def test_two_machines_that_share_only_the_remotes(
-    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_two_machines_that_share_only_git_and_s3(
+    project: Path, s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every other step on the other one; each has a clone, a cache and a worktree of its own."""
-    (tmp_path / "store").mkdir()
-    toy.dvc(project, "remote", "add", "-d", "store", str(tmp_path / "store"))
+    toy.dvc(project, "remote", "add", "-d", "store", "s3://evergreen/objects")
+    toy.dvc(project, "remote", "modify", "store", "endpointurl", s3)
     toy.git(project, "commit", "-q", "-a", "-m", "Name the remote")
     toy.git(tmp_path, "clone", "-q", "--bare", str(project), str(tmp_path / "bare"))
     machines = [tmp_path / "one", tmp_path / "two"]
