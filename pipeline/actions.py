@@ -100,6 +100,26 @@ def rollback(root: Path, *, to: str | None = None, reason: str | None = None) ->
     return version
 
 
+def push_models(root: Path) -> tuple[list[str], list[str]]:
+    """Push every version's model that DVC's remote lacks: (names pushed, names of models not here either).
+
+    For a remote that came after the versions: `dvc push --all-tags` reads each tag with the settings of its
+    commit, which knew no remote, and pushes nothing. Raises ArtifactError without a remote, or if it fails.
+    """
+    objects, pushed, missing = Objects(root), [], []
+    if not objects.remote:
+        raise ArtifactError(".dvc/config: no default remote: `dvc remote add --default NAME URL`")
+    for version in read_state(Git(root)).versions:
+        if version.md5 and objects.files(version.md5):
+            if not objects.is_in_remote(version.md5):
+                objects.require(version.md5, version.artifact_hash)
+                objects.push(version.md5)
+                pushed.append(version.name)
+        elif not (version.md5 and objects.is_in_remote(version.md5)):
+            missing.append(version.name)
+    return pushed, missing
+
+
 def record_training(root: Path) -> tuple[Training, bool]:
     """Note the training of models/challenger, promoted or not, with its cost: (record, whether it is new).
 

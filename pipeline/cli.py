@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline import scheduling
-from pipeline.errors import ConfigError, DataError
+from pipeline.errors import ArtifactError, ConfigError, DataError
 from pipeline.run import ENVIRONMENT, guarded, interrupt
 
 # Plain help: rich would double the time until it shows.
@@ -292,6 +292,19 @@ def rollback(
     version = act(project(), to=to, reason=reason)
     print(f"{version.name} is the champion")
     _next_steps()
+
+
+@command(registry, "push", "Put every version's model into the DVC remote.")
+def push() -> None:
+    """Put every version's model into the DVC remote, where it lacks it: for a remote that was added later."""
+    from pipeline.actions import push_models
+
+    pushed, missing = push_models(project())
+    print(f"pushed: {', '.join(pushed)}" if pushed else "the remote has every model that is here")
+    if missing:
+        raise ArtifactError(
+            f"{', '.join(missing)}: neither here nor in the remote: push them from where they were made"
+        )
 
 
 @command(registry, "record", "Note the challenger's training, with its cost.")

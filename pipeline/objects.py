@@ -99,7 +99,9 @@ class Objects:
             files = self.files(md5)
         if files is None:
             where = f"cache and remote '{self.remote}'" if self.remote else "cache, and there is no remote"
-            raise ArtifactError(f"{md5}: not whole in DVC's {where}: `dvc push` it from where it was made")
+            raise ArtifactError(
+                f"{md5}: not whole in DVC's {where}: run `evergreen registry push` where it was made"
+            )
         if files_hash(files) != expected:
             for path in files.values():
                 if _md5(path) != path.parent.name + path.name:

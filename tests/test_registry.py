@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 import toy
 
-from pipeline.actions import CHAMPION, Refused, promote, put_champion, record_training, rollback
+from pipeline.actions import (
+    CHAMPION,
+    Refused,
+    promote,
+    push_models,
+    put_champion,
+    record_training,
+    rollback,
+)
 from pipeline.artifacts import folder_hash
 from pipeline.errors import ArtifactError, ConfigError
 from pipeline.git import Git
@@ -322,12 +330,30 @@ def test_damaged_cache_is_named_and_the_old_champion_stays(trained):
     assert folder_hash(trained / CHAMPION) == hashes[0]
 
 
+def add_remote(project: Path, url: Path) -> None:
+    config = project / ".dvc" / "config"
+    config.write_text(f"{config.read_text()}    remote = shelf\n['remote \"shelf\"']\n    url = {url}\n")
+    toy.git(project, "commit", "-q", "-a", "-m", "Add a remote")
+
+
+def test_remote_that_came_later_gets_the_models_of_all_versions(trained, tmp_path):
+    promoted(trained, 1, 2)
+    with pytest.raises(ArtifactError, match="no default remote"):
+        push_models(trained)
+    add_remote(trained, tmp_path / "shelf")
+    toy.shell(tmp_path, "git", "clone", "-q", str(trained), "clone")
+    clone = tmp_path / "clone"
+    with pytest.raises(ArtifactError, match="`evergreen registry push` where it was made"):
+        put_champion(clone)
+    assert push_models(clone) == ([], ["v1.0.0", "v2.0.0"])
+    assert push_models(trained) == (["v1.0.0", "v2.0.0"], [])
+    assert push_models(trained) == push_models(clone) == ([], [])
+    assert put_champion(clone)[0].name == "v2.0.0"
+    assert rollback(clone).name == "v1.0.0"
+
+
 def test_second_clone_gets_the_champion_from_git_and_remote_alone(trained, tmp_path):
-    config = trained / ".dvc" / "config"
-    config.write_text(
-        f"{config.read_text()}    remote = shelf\n['remote \"shelf\"']\n    url = {tmp_path / 'shelf'}\n"
-    )
-    toy.git(trained, "commit", "-q", "-a", "-m", "Add a remote")
+    add_remote(trained, tmp_path / "shelf")
     promoted(trained, 1, 2)
     assert [row["objects"] for row in versions_table(trained)] == ["cache", "cache"]
     toy.shell(tmp_path, "git", "clone", "-q", str(trained), "clone")
@@ -344,10 +370,7 @@ def test_second_clone_gets_the_champion_from_git_and_remote_alone(trained, tmp_p
 
 def test_unreachable_remote_promotes_nothing(trained, tmp_path):
     (tmp_path / "file").write_text("")
-    config = trained / ".dvc" / "config"
-    config.write_text(
-        f"{config.read_text()}    remote = shelf\n['remote \"shelf\"']\n    url = {tmp_path / 'file'}\n"
-    )
+    add_remote(trained, tmp_path / "file")
     toy.use_challenger(trained, 1)
     with pytest.raises(ArtifactError, match="dvc push: remote 'shelf': "):
         promote(trained)
