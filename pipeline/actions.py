@@ -152,7 +152,7 @@ def put_champion(root: Path, to: Path | None = None) -> tuple[Version | None, bo
     """
     folder = to or root / CHAMPION
     if to:
-        _check_target(to)
+        _check_target(root, to)
     git = Git(root)
     with git.lock(FOLDER_LOCK):
         state = read_state(git)
@@ -168,18 +168,23 @@ def put_champion(root: Path, to: Path | None = None) -> tuple[Version | None, bo
         }
         if _is_right(folder, claim):
             return champion, False
-        temporary = temporary_beside(folder)
         try:
-            Objects(root).restore(champion.md5, champion.artifact_hash, temporary)
-            if folder_hash(temporary) != champion.artifact_hash:
-                raise ArtifactError(
-                    f"{temporary}: damaged while it was copied: run `evergreen champion` again"
-                )
-            (temporary / VERSION).write_text(json.dumps(claim, indent=2) + "\n", encoding="utf-8")
-            replace_folder(temporary, folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            _put(Objects(root), champion, claim, folder)
+        except OSError as error:
+            raise ArtifactError(f"{folder}: {error.strerror}: name a folder that can be written") from None
     return champion, True
+
+
+def _put(objects: Objects, champion: Version, claim: dict[str, Any], folder: Path) -> None:
+    temporary = temporary_beside(folder)
+    try:
+        objects.restore(champion.md5, champion.artifact_hash, temporary)
+        if folder_hash(temporary) != champion.artifact_hash:
+            raise ArtifactError(f"{temporary}: damaged while it was copied: run `evergreen champion` again")
+        (temporary / VERSION).write_text(json.dumps(claim, indent=2) + "\n", encoding="utf-8")
+        replace_folder(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _is_right(folder: Path, claim: dict[str, Any]) -> bool:
@@ -197,8 +202,10 @@ def _empty(folder: Path) -> bool:
     return True
 
 
-def _check_target(folder: Path) -> None:
+def _check_target(root: Path, folder: Path) -> None:
     """Refuse to replace a folder that is not ours to replace."""
+    if folder.resolve() == (root / MODEL).resolve():
+        raise ConfigError(f"{folder}: what `finetune` writes: name another folder")
     if not folder.exists():
         return
     if not folder.is_dir():
@@ -226,8 +233,8 @@ def _read_verdict(root: Path) -> dict[str, Any]:
         checks = verdict["checks"]
         complete = "promote" in verdict and "artifact_hash" in verdict["challenger"]
         complete = complete and isinstance(checks, list) and all(isinstance(check, dict) for check in checks)
-    except FileNotFoundError:
-        raise ArtifactError(f"{path}: no such file: run `dvc repro decide_promotion`") from None
+    except OSError as error:
+        raise ArtifactError(f"{path}: {error.strerror}: run `dvc repro decide_promotion`") from None
     except (ValueError, TypeError, KeyError):
         complete = False
     if not complete:

@@ -239,7 +239,10 @@ def champion(
     target = to.absolute() if to else None
     version, changed = put_champion(project(), target)
     if version is None:
-        print("no champion yet: `evergreen cycle` trains and promotes the first one")
+        said = "no champion yet: `evergreen cycle` trains and promotes the first one"
+        if to:
+            raise ArtifactError(said)
+        print(said)
     else:
         print(
             f"{to or CHAMPION}: {version.name}, {'put there' if changed else 'already there'}, hash verified"

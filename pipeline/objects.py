@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections.abc import Callable
@@ -149,6 +150,7 @@ class Objects:
         os.environ.setdefault("DVC_NO_ANALYTICS", "1")
         from dvc.repo import Repo
 
+        logging.getLogger("dvc").setLevel(logging.CRITICAL)  # what is missing is told by the one line below
         try:
             with Repo(str(self.root)) as repo:
                 return act(repo)

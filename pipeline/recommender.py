@@ -112,7 +112,7 @@ class Recommender:
                 reasons.append("popular lately")
             if self.inputs.statistics.count[item] == 0:
                 reasons.append("new")
-            found.append(reasons or ["fits the model's picture of you"])
+            found.append(reasons or ["fits the model's picture of you" if len(history) else "a good start"])
         return found
 
     def _nearest(self, history: np.ndarray, item: int) -> int | None:

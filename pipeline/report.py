@@ -113,8 +113,8 @@ def _first(found: Mapping[str, Any], names: Iterable[str]) -> Any:
 
 
 def _lead(evaluation: Mapping[str, Any]) -> str:
-    test = mapping(mapping(evaluation.get("split")).get("test"))
-    counts = [(finite(_first(test, names)), names[0]) for names in (COUNTS[3], COUNTS[1])]
+    measured = mapping(mapping(next(iter(evaluation["models"].values()), None)).get("all"))
+    counts = [(finite(measured.get(name)), name) for name in ("points", "users")]
     tested = " of ".join(f"{number(count, 0)} {name}" for count, name in counts if count is not None)
     return (
         f"{len(evaluation['models'])} models rank every available item at {tested or 'the same test points'}."

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pipeline.errors import PipelineError
+from pipeline.objects import locked
 from pipeline.run import ENVIRONMENT, ERROR_FILE
 
 log = logging.getLogger(__name__)
@@ -85,9 +86,16 @@ def status(root: Path) -> dict[str, list[str]]:
 def restore(root: Path) -> list[str]:
     """Put the last outputs back of the stages that lack one; those whose outputs are all there again.
 
-    What a failed stage left half written goes with it.
+    What a failed stage left half written goes with it. A stage that never ran through has none to put back.
     """
-    broken = {stage: paths for stage, paths in _status(root, _outputs).items() if "deleted" in paths.values()}
+    lock = root / "dvc.lock"
+    text = lock.read_text(encoding="utf-8") if lock.is_file() else None
+    ever = {out["path"] for out in locked(text, "outs")}
+    broken = {
+        stage: paths
+        for stage, paths in _status(root, _outputs).items()
+        if "deleted" in paths.values() and not ever.isdisjoint(paths)
+    }
     whole = []
     for stage, paths in broken.items():
         code, _, error = _run(root, ["checkout", "--force", "--quiet", *paths], {}, show=False)

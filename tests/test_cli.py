@@ -135,7 +135,12 @@ def test_results_name_no_lists_where_there_is_no_champion(trained, capsys):
 def test_registry_commands_from_a_subfolder(run, trained):
     folder = trained / "models" / "champion"
     assert run(folder, "registry", "list")[1].startswith("no version yet")
-    assert run(folder, "champion")[1].startswith("no champion yet")
+    assert run(folder, "champion")[:2] == (
+        0,
+        "no champion yet: `evergreen cycle` trains and promotes the first one\n",
+    )
+    code, _, error = run(folder, "champion", "--to", "served")
+    assert (code, error[:24]) == (1, "error: no champion yet: ")
     toy.use_challenger(trained, 1)
     code, out, _ = run(folder, "registry", "promote", "--reason", "a better one")
     assert (code, out.splitlines()[0]) == (0, "v1.0.0 is the champion: a better one")

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -483,6 +484,14 @@ def test_restore_leaves_alone_what_is_whole(cycled):
     (cycled / "reports" / "evaluation.json").write_text("edited")
     assert repro.restore(cycled) == []
     assert (cycled / "reports" / "evaluation.json").read_text() == "edited"
+
+
+def test_restore_says_nothing_of_stages_that_never_ran_through(cycled, caplog):
+    (cycled / "dvc.lock").unlink()
+    shutil.rmtree(cycled / "models" / "challenger")
+    with caplog.at_level("INFO"):
+        assert repro.restore(cycled) == []
+    assert "DVC cache" not in caplog.text
 
 
 def test_causes_are_what_a_person_changed():

@@ -61,6 +61,8 @@ HEAD = "user_id,item_id,timestamp,event,value,text\n"
     ("name", "content", "said"),
     [
         ("no.csv", "a,b\n1,2\n", "no column user_id, item_id, timestamp"),
+        ("other.csv", "user_id,item,timestamp\n1,2,3\n", "it has user_id, item, timestamp:"),
+        ("bad.jsonl", '{"user_id": "a"}\n{oops\n', "1 of 2 lines cannot be read, the first bad.jsonl:2"),
         ("when.csv", HEAD + "1,2,soon,view,1,\n", "column timestamp: 1 of 1"),
         ("value.csv", HEAD + "1,2,2024-01-01,view,x,\n", "column value: 1 of 1"),
         ("user.csv", HEAD + ",2,2024-01-01,view,1,\n", "column user_id: 1 of 1"),

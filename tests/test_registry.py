@@ -168,7 +168,9 @@ def test_missing_or_malformed_verdict(trained, text):
     toy.use_challenger(trained, 1)
     path = trained / "reports" / "promotion.json"
     path.unlink() if text is None else path.write_text(text)
-    with pytest.raises(ArtifactError, match=r"promotion.json: (malformed|no such file): run `dvc repro"):
+    with pytest.raises(
+        ArtifactError, match=r"promotion.json: (malformed|No such file or directory): run `dvc repro"
+    ):
         promote(trained)
 
 
@@ -314,6 +316,10 @@ def test_foreign_folder_is_not_replaced(trained, tmp_path):
     with pytest.raises(ConfigError, match="not a folder"):
         put_champion(trained, tmp_path / "photos" / "cat.jpg")
     assert (tmp_path / "photos" / "cat.jpg").read_text() == "cat"
+    with pytest.raises(ArtifactError, match="name a folder that can be written"):
+        put_champion(trained, tmp_path / "photos" / "cat.jpg" / "served")
+    with pytest.raises(ConfigError, match="what `finetune` writes"):
+        put_champion(trained, trained / "models" / "challenger")
 
 
 def test_damaged_cache_is_named_and_the_old_champion_stays(trained):
@@ -343,8 +349,9 @@ def test_remote_that_came_later_gets_the_models_of_all_versions(trained, tmp_pat
     add_remote(trained, tmp_path / "shelf")
     toy.shell(tmp_path, "git", "clone", "-q", str(trained), "clone")
     clone = tmp_path / "clone"
-    with pytest.raises(ArtifactError, match="`evergreen registry push` where it was made"):
-        put_champion(clone)
+    ended = toy.evergreen(clone, "champion")
+    assert (ended.returncode, ended.stderr.count("\n")) == (1, 1), ended.stderr
+    assert ended.stderr.endswith(": run `evergreen registry push` where it was made\n")
     assert push_models(clone) == ([], ["v1.0.0", "v2.0.0"])
     assert push_models(trained) == (["v1.0.0", "v2.0.0"], [])
     assert push_models(trained) == push_models(clone) == ([], [])

@@ -7,6 +7,7 @@ that both tables lack are taken for empty. A cell that cannot be read makes the 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,9 @@ def compare(
         if path is not None:
             tables[name] = _read(path, f"--{name}")
     old, new = tables["reference"], tables["current"]
-    for name, filling in OPTIONAL.items():
-        if name not in old and name not in new:
-            old, new = (table.assign(**{name: filling}) for table in (old, new))
+    absent = {name: filling for name, filling in OPTIONAL.items() if name not in old and name not in new}
     try:
-        both = _interactions(old, str(reference)), _interactions(new, str(current))
+        both = _interactions(old, absent, str(reference)), _interactions(new, absent, str(current))
         catalogue = None if items is None else _items(tables["items"], str(items))
     except DataError as error:
         return closed("bad_input", str(error))
@@ -48,14 +47,24 @@ def compare(
 def _read(path: Path, option: str) -> pd.DataFrame:
     if not path.is_file():
         raise DataError(f"{option} {path}: no such file")
-    chunks = [chunk.drop(columns=[PLACE, RAW, REASON], errors="ignore") for chunk in frames(path)]
-    return pd.concat(chunks, ignore_index=True)
+    return pd.concat(frames(path), ignore_index=True)
 
 
-def _interactions(table: pd.DataFrame, where: str) -> pd.DataFrame:
-    missing = [name for name in t.INTERACTIONS if name not in table]
-    if missing:
-        raise DataError(f"{where}: no column {', '.join(missing)}; it has {_names(table)}")
+def _whole(table: pd.DataFrame, needed: Iterable[str], where: str) -> pd.DataFrame:
+    """Without the reader's own columns. Raises DataError if a line could not be read, or a column lacks."""
+    if REASON in table and (broken := table[REASON].notna()).any():
+        place, reason = table.loc[broken, [PLACE, REASON]].iloc[0]
+        said = f"{int(broken.sum())} of {len(table)} lines cannot be read, the first {place} ({reason})"
+        raise DataError(f"{where}: {said}: mend or remove them")
+    table = table.drop(columns=[PLACE, RAW, REASON], errors="ignore")
+    if missing := [name for name in needed if name not in table]:
+        said = f"no column {', '.join(missing)}; it has {', '.join(map(str, table.columns))}"
+        raise DataError(f"{where}: {said}: name its columns like those of data/raw")
+    return table
+
+
+def _interactions(table: pd.DataFrame, absent: dict[str, Any], where: str) -> pd.DataFrame:
+    table = _whole(table, (name for name in t.INTERACTIONS if name not in absent), where).assign(**absent)
     numbers, no_number = v.as_numbers(table[t.VALUE])
     moments, no_moment = v.as_moments(table[t.TIME])
     ids = {name: v.as_ids(table[name]) for name in (t.USER, t.ITEM)}
@@ -74,14 +83,9 @@ def _interactions(table: pd.DataFrame, where: str) -> pd.DataFrame:
 
 
 def _items(table: pd.DataFrame, where: str) -> pd.DataFrame:
-    if t.ITEM not in table:
-        raise DataError(f"{where}: no column {t.ITEM}; it has {_names(table)}")
+    table = _whole(table, [t.ITEM], where)
     changed = {t.ITEM: v.as_ids(table[t.ITEM])}
     changed |= {name: v.as_prose(table[name]) for name in (t.TITLE, t.TEXT) if name in table}
     if t.CATEGORIES in table:
         changed[t.CATEGORIES] = v.as_lists(table[t.CATEGORIES])
     return table.assign(**changed)
-
-
-def _names(table: pd.DataFrame) -> str:
-    return ", ".join(map(str, table.columns))
