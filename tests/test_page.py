@@ -75,6 +75,16 @@ def test_run_page_has_reasons_checks_and_links_to_its_own_reports(tmp_path: Path
     assert "✗" not in monitoring
 
 
+def test_a_training_that_was_asked_for_says_with_which_reason(tmp_path: Path) -> None:
+    [name] = page_history.write(tmp_path, runs=1)
+    folder = tmp_path / "data" / "history" / name
+    (folder / "retraining.json").unlink()
+    run = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps(run | {"reason": "the <b>shop</b> asked"}))
+    for html in (overview(tmp_path), run_page(tmp_path, History(tmp_path).runs()[0])):
+        assert "the &lt;b&gt;shop&lt;/b&gt; asked" in html
+
+
 def test_every_text_of_the_data_is_escaped(tmp_path: Path) -> None:
     [name] = page_history.write(tmp_path, runs=1)
     folder = tmp_path / "data" / "history" / name

@@ -87,7 +87,9 @@ class Run:
 
     @cached_property
     def reasons(self) -> list[dict[str, Any]]:
-        return rows(self.retraining, "reasons")
+        """Of its decision; of a training that was asked for, what it was asked for with."""
+        asked = string(self.run, "reason")
+        return rows(self.retraining, "reasons") or ([{"signal": "request", "text": asked}] if asked else [])
 
     @property
     def checks(self) -> list[dict[str, Any]]:
