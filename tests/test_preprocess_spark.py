@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Iterator
@@ -72,6 +73,8 @@ def spark(tmp_path: Path) -> Iterator[Any]:
     sql = pytest.importorskip("pyspark.sql")
     if shutil.which("java") is None and "JAVA_HOME" not in os.environ:
         pytest.skip("Java is not installed")
+    # py4j tells of its end when pytest has closed the streams.
+    logging.getLogger("py4j").setLevel(logging.WARNING)
     building = sql.SparkSession.builder.master("local[1]")
     for key, value in (BRIEF | {"spark.sql.warehouse.dir": str(tmp_path / "warehouse")}).items():
         building = building.config(key, value)
