@@ -20,10 +20,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from pipeline.bench.gate import load
+from pipeline.bench.gate import load_with_vectors
 from pipeline.challenger import choose_matrix, split
 from pipeline.content import VectorScorer
-from pipeline.encoder import TextEncoder, texts_to_vectors
 from pipeline.errors import DataError
 from pipeline.fusing import Space, fuse
 from pipeline.histories import TRAIN, Log, Points, Prepared
@@ -43,11 +42,7 @@ def run(data: Path | None = None) -> Json:
     """Raises DataError if there are no texts, or too few items to hold out."""
     begin = time.process_time()
     params = Params.load(Path("params.yaml"))
-    prepared, vectors = load(data or Path("data/prepared"))
-    if vectors is None:
-        texts = prepared.catalogue.items["item_text"].fillna("").tolist()
-        encoder = TextEncoder.load(params.finetune.encoder, params.finetune.max_length)
-        vectors = texts_to_vectors(encoder, texts)[0]
+    prepared, vectors = load_with_vectors(data or Path("data/prepared"), params)
     if not vectors.any():
         raise DataError("data/prepared/items.parquet: item_text is empty: nothing tells newcomers apart")
     found = []

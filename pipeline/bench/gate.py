@@ -108,6 +108,18 @@ def load(folder: Path) -> tuple[Prepared, np.ndarray | None]:
     return prepared, vectors if vectors is not None and len(vectors) == len(prepared.catalogue) else None
 
 
+def load_with_vectors(folder: Path, params: Params) -> tuple[Prepared, np.ndarray]:
+    """The same, the un-tuned vectors made where there are none of these items."""
+    prepared, vectors = load(folder)
+    if vectors is None:
+        from pipeline.encoder import TextEncoder, texts_to_vectors
+
+        texts = prepared.catalogue.items["item_text"].fillna("").tolist()
+        encoder = TextEncoder.load(params.finetune.encoder, params.finetune.max_length)
+        vectors = texts_to_vectors(encoder, texts)[0]
+    return prepared, vectors
+
+
 @dataclass(frozen=True)
 class Judged:
     """A model's lists at the test points, and what Measured makes of them."""

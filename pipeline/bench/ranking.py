@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,7 @@ from pipeline import figures as f
 from pipeline import tuning
 from pipeline.bench import _peers
 from pipeline.bench._bpr import bpr
-from pipeline.bench.gate import load
-from pipeline.encoder import TextEncoder, texts_to_vectors
+from pipeline.bench.gate import load_with_vectors
 from pipeline.histories import Points, Prepared
 from pipeline.metrics import accuracy, mean_of_users, target_rank
 from pipeline.params import Params
@@ -108,11 +108,7 @@ class Bench:
 def run(data: Path | None = None) -> Json:
     """Raises DataError if there are no data, or the peers' environment cannot be made."""
     params = Params.load(Path("params.yaml"))
-    prepared, vectors = load(data or Path("data/prepared"))
-    if vectors is None:
-        texts = prepared.catalogue.items["item_text"].fillna("").tolist()
-        encoder = TextEncoder.load(params.finetune.encoder, params.finetune.max_length)
-        vectors = texts_to_vectors(encoder, texts)[0]
+    prepared, vectors = load_with_vectors(data or Path("data/prepared"), params)
     bench = Bench(prepared, vectors, params, FOLDER / fingerprint(prepared))
     bench.folder.mkdir(parents=True, exist_ok=True)
     python = _peers.environment()
@@ -185,7 +181,7 @@ def sequence(bench: Bench, name: str, validation: Points, folder: Path, python: 
     def build(settings: Json) -> Any:
         return fitted(settings, first)
 
-    best = tuning.tune(build, SEQUENCE[name], lambda ranked: getattr(ranked, "validation"), 1)  # noqa: B009
+    best = tuning.tune(build, SEQUENCE[name], attrgetter("validation"), 1)
     found = [fitted(best.settings, seed) for seed in range(first, first + SEEDS)]
     return [replace(found[0], tried=best.tried), *found[1:]]
 
