@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import smtplib
+import time
 import urllib.request
 from email.message import EmailMessage
 from typing import Any
@@ -20,6 +21,8 @@ from urllib.parse import quote, unquote, urlsplit
 
 log = logging.getLogger("airflow.task")
 TIMEOUT_SECONDS = 10
+NOTE_TRIES, PAUSE_SECONDS = 4, 2
+"""SQLite has one writer: while another request holds it, Airflow answers 500 after five seconds (3.3.2)."""
 NOTE_LENGTH = 900
 """Airflow takes 1,000 characters."""
 
@@ -46,7 +49,7 @@ def set_note(context: Any, text: str) -> None:
         body = {"note": text[:NOTE_LENGTH]}
         _call("PATCH", f"{base}{path}?update_mask=note", body, {"Authorization": f"Bearer {token}"})
 
-    _try("note", write)
+    _try("note", write, NOTE_TRIES)
 
 
 def _api() -> str:
@@ -97,8 +100,13 @@ def _mail(subject: str, text: str) -> None:
         smtp.send_message(message)
 
 
-def _try(what: str, act: Any) -> None:
-    try:
-        act()
-    except (OSError, ValueError, KeyError, TypeError, smtplib.SMTPException) as error:
-        log.warning("%s not delivered: %s", what, error)
+def _try(what: str, act: Any, tries: int = 1) -> None:
+    """Again after an error of the server's or of the line; not after a refusal."""
+    for left in reversed(range(tries)):
+        try:
+            return act()
+        except (OSError, ValueError, KeyError, TypeError, smtplib.SMTPException) as error:
+            passing = isinstance(error, OSError) and getattr(error, "code", 500) >= 500
+            if not (left and passing):
+                return log.warning("%s not delivered: %s", what, error)
+        time.sleep(PAUSE_SECONDS)

@@ -68,14 +68,19 @@ class Airflow:
         data = None if body is None else json.dumps(body).encode()
         headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
         request = urllib.request.Request(f"{self.address}/api/v2{path}", data, headers, method=method)
-        for tries_left in (4, 3, 2, 1, 0) if method == "GET" else (0,):
+        for tries_left in reversed(range(5)):
             try:
                 with urllib.request.urlopen(request, timeout=60) as answer:
                     text = answer.read()
                 break
             except TimeoutError:  # a server that has just started, on a busy machine
-                if not tries_left:
+                if not tries_left or method != "GET":
                     raise
+            except urllib.error.HTTPError as error:
+                # SQLite was locked when Airflow wrote who asks, before it did anything.
+                if not tries_left or error.code != 500:
+                    raise
+            time.sleep(1)
         return json.loads(text) if text else None
 
     def trigger(self, dag: str, **conf: Any) -> Run:

@@ -17,16 +17,19 @@ import notices
 
 @pytest.fixture
 def web() -> Iterator[tuple[str, list[Any]]]:
-    """An address, and what was sent there: (method, path, authorization, body)."""
+    """An address, and what was sent there: (method, path, authorization, body).
+
+    It answers 500 to a body that says "locked" the first time, and always to one that says "broken".
+    """
     heard: list[Any] = []
 
     class Handler(BaseHTTPRequestHandler):
         def answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            heard.append(
-                (self.command, self.path, self.headers.get("Authorization"), json.loads(body or "null"))
-            )
-            self.send_response(200)
+            told = (self.command, self.path, self.headers.get("Authorization"), json.loads(body or "null"))
+            failing = b"broken" in body or (b"locked" in body and told not in heard)
+            heard.append(told)
+            self.send_response(500 if failing else 200)
             self.end_headers()
             self.wfile.write(b'{"access_token": "t"}' if self.path == "/auth/token" else b"ok")
 
@@ -97,3 +100,16 @@ def test_note_of_a_task(web: tuple[str, list[Any]], monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("EVERGREEN_API_PASSWORD", "p")
     notices.set_note({"ti": task}, "y")
     assert heard[2] == ("POST", "/auth/token", None, {"username": "u", "password": "p"})
+
+
+@pytest.mark.parametrize(("text", "times", "lost"), [("locked", 2, ""), ("broken", 4, "note not delivered")])
+def test_a_note_is_written_again_after_a_servers_error(
+    web: tuple[str, list[Any]], monkeypatch: pytest.MonkeyPatch, caplog: Any, text: str, times: int, lost: str
+) -> None:
+    address, heard = web
+    monkeypatch.setattr(notices, "_api", lambda: address)
+    monkeypatch.setattr(notices, "PAUSE_SECONDS", 0)
+    task = SimpleNamespace(dag_id="d", run_id="r", task_id="open", map_index=-1)
+    notices.set_note({"ti": task}, text)
+    assert [told[3] for told in heard if told[0] == "PATCH"] == [{"note": text}] * times
+    assert lost in caplog.text
