@@ -15,9 +15,9 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline import scheduling
 from pipeline.errors import ArtifactError, ConfigError, DataError
 from pipeline.run import ENVIRONMENT, guarded, interrupt
+from pipeline.runs import scheduling
 
 # Plain help: rich would double the time until it shows.
 PLAIN: dict[str, Any] = {"rich_markup_mode": None, "no_args_is_help": True}
@@ -117,7 +117,7 @@ def cycle(
 
     With nothing new it says so and runs no stage.
     """
-    from pipeline.cycle import cycle as run_cycle
+    from pipeline.loop.cycle import cycle as run_cycle
     from pipeline.show import show_results
 
     root = project()
@@ -218,8 +218,8 @@ def replay(
 
     Through the DAGs of the Airflow that `make airflow` started. Interrupted, the same command goes on.
     """
-    from pipeline.periods import line
-    from pipeline.replay import replay as play
+    from pipeline.runs.periods import line
+    from pipeline.runs.replay import replay as play
     from pipeline.show import show_periods
 
     periods, where = play(
@@ -234,7 +234,7 @@ def champion(
     to: Annotated[Path | None, typer.Option(help="Another folder than models/champion.")] = None,
 ) -> None:
     """Put the champion's folder into models/champion (or elsewhere), verified by hash, never half."""
-    from pipeline.actions import CHAMPION, put_champion
+    from pipeline.registry.actions import CHAMPION, put_champion
 
     target = to.absolute() if to else None
     version, changed = put_champion(project(), target)
@@ -252,7 +252,7 @@ def champion(
 @command(registry, "list", "Versions, newest first.")
 def list_versions(as_json: JSON = False) -> None:
     """Versions, newest first: dates, quality, commit, and whether the model can be had."""
-    from pipeline.registry import versions_table
+    from pipeline.registry.versions import versions_table
     from pipeline.show import show_versions
 
     rows = versions_table(project())
@@ -268,9 +268,9 @@ def promote(
     approve: Annotated[bool, typer.Option("--approve", help="Give the approval of a person.")] = False,
 ) -> None:
     """Make models/challenger the champion, if reports/promotion.json allows it."""
-    from pipeline.actions import promote as act
-    from pipeline.git import Git
-    from pipeline.registry import read_state
+    from pipeline.registry.actions import promote as act
+    from pipeline.registry.git import Git
+    from pipeline.registry.versions import read_state
 
     root = project()
     before = read_state(Git(root)).champion
@@ -290,7 +290,7 @@ def rollback(
     reason: Reason = None,
 ) -> None:
     """Make an earlier version the champion again. Works offline."""
-    from pipeline.actions import rollback as act
+    from pipeline.registry.actions import rollback as act
 
     version = act(project(), to=to, reason=reason)
     print(f"{version.name} is the champion")
@@ -300,7 +300,7 @@ def rollback(
 @command(registry, "push", "Put every version's model into the DVC remote.")
 def push() -> None:
     """Put every version's model into the DVC remote, where it lacks it: for a remote that was added later."""
-    from pipeline.actions import push_models
+    from pipeline.registry.actions import push_models
 
     pushed, missing = push_models(project())
     print(f"pushed: {', '.join(pushed)}" if pushed else "the remote has every model that is here")
@@ -316,7 +316,7 @@ def record() -> None:
 
     `evergreen cycle` does it by itself; this is for schedulers that run the stages one by one.
     """
-    from pipeline.actions import record_training
+    from pipeline.registry.actions import record_training
 
     training, new = record_training(project())
     seconds = training.record["training"]["seconds"]
@@ -330,7 +330,7 @@ def lineage(
     version: Annotated[str, typer.Argument(help="e.g. v2.0.0, or `champion`.")], as_json: JSON = False
 ) -> None:
     """Where a version comes from: commit, params, data manifest, fingerprint of the source."""
-    from pipeline.registry import lineage as find
+    from pipeline.registry.versions import lineage as find
     from pipeline.show import show_lineage
 
     found = find(project(), version)

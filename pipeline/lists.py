@@ -7,11 +7,11 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from pipeline import tables as t
-from pipeline.actions import CHAMPION
-from pipeline.artifacts import VERSION, has_model, pinned
+from pipeline.data import tables as t
 from pipeline.errors import ArtifactError, ConfigError
-from pipeline.records import VERDICT
+from pipeline.models.artifacts import VERSION, has_model, pinned
+from pipeline.registry.actions import CHAMPION
+from pipeline.registry.records import VERDICT
 
 log = logging.getLogger(__name__)
 PREPARED = Path("data/prepared")
@@ -42,7 +42,7 @@ def listed(
 
 
 def _ask(champion: Path, data: Path, question: dict[str, Any]) -> list[dict[str, Any]]:
-    from pipeline.recommender import recommend
+    from pipeline.models.recommender import recommend
 
     for attempt in range(_TRIES):
         try:

@@ -197,7 +197,7 @@ class Finetune(Section):
     accumulate: Count
     """Batches a step of the optimiser."""
     user_tower: Literal["mean", "recency", "gru", "transformer"]
-    """How a user's items in time order become a vector (pipeline/towers.py)."""
+    """How a user's items in time order become a vector (pipeline/models/towers.py)."""
     precision: str
     """auto, or a Lightning precision. auto: bf16-mixed where the processor computes in it, else 32-true."""
     devices: int | str

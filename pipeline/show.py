@@ -15,11 +15,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.artifacts import has_model
 from pipeline.errors import ArtifactError
+from pipeline.models.artifacts import has_model
 
 if TYPE_CHECKING:
-    from pipeline.periods import Period
+    from pipeline.runs.periods import Period
 
 LISTS = "recommendations/top_k.parquet"
 REPORTS = {

@@ -49,7 +49,7 @@ class Run:
     @property
     def slug(self) -> str:
         """Its folder in data/history and .evergreen/runs; its branch is runs/SLUG."""
-        from pipeline.worktrees import Workspace
+        from pipeline.runs.worktrees import Workspace
 
         return Workspace(Path(), self.dag, self.id).slug
 

@@ -7,9 +7,9 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from pipeline.data.tables import read_parquet
 from pipeline.params import Collect
 from pipeline.stages import collect
-from pipeline.tables import read_parquet
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("EVERGREEN_DATA") or ROOT.parent / "shared" / "data")

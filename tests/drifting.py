@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline import tables as t
+from pipeline.data import tables as t
 from pipeline.params import DetectDrift, Params
 
 ITEMS, WORDS = 40, {"red": "crimson ruby warm fire", "blue": "azure navy cold water"}

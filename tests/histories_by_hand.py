@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pipeline.histories import Log
+from pipeline.data.histories import Log
 
 
 def log_of(rows: list[tuple[int, int, int]], items: int, positive: list[bool] | None = None) -> Log:

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from pipeline import tables as t
+from pipeline.data import tables as t
 
 START = datetime(2020, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)

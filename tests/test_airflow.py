@@ -16,7 +16,7 @@ import airflow_up as up
 import pytest
 import toy
 
-from pipeline.worktrees import REPLAYING
+from pipeline.runs.worktrees import REPLAYING
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 MONITORING, TRAINING = "evergreen_monitoring", "evergreen_training"
@@ -153,7 +153,7 @@ def test_planted_drift_refreshes_and_equals_the_hand_made_run(airflow: up.Airflo
 
 
 def hashes(project: Path, run: up.Run) -> dict[str, str]:
-    from pipeline.objects import locked
+    from pipeline.registry.objects import locked
 
     lock = (project / "data" / "history" / run.slug / "dvc.lock").read_text()
     return {out["path"]: out["md5"] for out in locked(lock, "outs") if out["path"] in TRAINED}
@@ -164,7 +164,7 @@ TRAINED = ("data/raw/rows.txt", "data/prepared", "models/challenger", "reports/e
 
 def by_hand(project: Path, commit: str, clone: Path) -> dict[str, str]:
     """`dvc repro` with the same revision, params and champion, in a clone that shares nothing."""
-    from pipeline.objects import locked
+    from pipeline.registry.objects import locked
 
     toy.git(project.parent, "clone", "-q", str(project), str(clone))
     toy.git(clone, "checkout", "-q", commit)

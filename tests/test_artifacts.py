@@ -7,9 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import artifacts
-from pipeline.artifacts import folder_hash, has_model, pinned, read_card, replace_folder, temporary_beside
 from pipeline.errors import ArtifactError
+from pipeline.models import artifacts
+from pipeline.models.artifacts import (
+    folder_hash,
+    has_model,
+    pinned,
+    read_card,
+    replace_folder,
+    temporary_beside,
+)
 
 
 def model(folder: Path, card: object = None, **files: str) -> Path:

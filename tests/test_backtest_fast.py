@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from pipeline.backtest import fast
-from pipeline.baselines import train_rows
-from pipeline.histories import Prepared
+from pipeline.data.histories import Prepared
+from pipeline.models.baselines import train_rows
 from tests.toy_log import catalogue, prepared
 
 ITEMS = [f"i{number:02d}" for number in range(12)]

@@ -5,8 +5,8 @@ import pytest
 import scipy.sparse as sp
 import toy_log
 
-from pipeline import baselines as b
-from pipeline.histories import Prepared
+from pipeline.data.histories import Prepared
+from pipeline.models import baselines as b
 
 # Two tastes: users of even number take items of even number, odd ones odd; each leaves one of its own out.
 CHECKERBOARD = np.array(

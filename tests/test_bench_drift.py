@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline import tables as t
 from pipeline.bench import drift
 from pipeline.bench._cases import WEEK, World, later
 from pipeline.bench._shifts import SHIFTS, TURNED
+from pipeline.data import tables as t
 from pipeline.drift import windows as w
 from pipeline.errors import DataError
 from pipeline.params import Params

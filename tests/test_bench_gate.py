@@ -10,8 +10,8 @@ import pytest
 import tiny
 
 from pipeline.bench import gate
+from pipeline.data.histories import TRAIN, load_prepared
 from pipeline.errors import DataError
-from pipeline.histories import TRAIN, load_prepared
 from pipeline.params import Params
 from pipeline.stages import preprocess
 

@@ -14,10 +14,10 @@ import toy_log
 
 from pipeline.bench import _bpr, _peers, ranking
 from pipeline.bench._rectools_peer import cut, ndcg, unmet
+from pipeline.data.histories import Prepared
 from pipeline.errors import DataError
-from pipeline.histories import Prepared
+from pipeline.evaluation.tuning import frozen_order
 from pipeline.params import Params
-from pipeline.tuning import frozen_order
 
 # A peer that lists a, then what follows the newest item of the history in the alphabet; never for point 2.
 PEER = """

@@ -11,7 +11,7 @@ import pytest
 import toy
 
 from pipeline import cli
-from pipeline.actions import promote, put_champion
+from pipeline.registry.actions import promote, put_champion
 
 
 @pytest.fixture
@@ -204,7 +204,7 @@ def served(trained: Path, monkeypatch) -> Path:
         }
         return [row, row | {"rank": 2, "title": None, "score": None, "reasons": ["popular lately"]}]
 
-    monkeypatch.setitem(sys.modules, "pipeline.recommender", types.SimpleNamespace(recommend=answer))
+    monkeypatch.setitem(sys.modules, "pipeline.models.recommender", types.SimpleNamespace(recommend=answer))
     return trained
 
 

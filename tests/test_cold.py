@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 import tiny
 
-from pipeline import cold, fusing
-from pipeline.baselines import train_rows
 from pipeline.bench import cold as bench
-from pipeline.features import Inputs, Matrix, fit_inputs
-from pipeline.histories import TRAIN, Points, Prepared, load_prepared
-from pipeline.model import FusionScorer, SequenceTower
-from pipeline.recommender import Recommender
-from pipeline.sampling import FEWEST, Sizes, hidden_items, hidden_samples
+from pipeline.data.histories import TRAIN, Points, Prepared, load_prepared
+from pipeline.models import cold, fusing
+from pipeline.models.baselines import train_rows
+from pipeline.models.features import Inputs, Matrix, fit_inputs
+from pipeline.models.networks import FusionScorer, SequenceTower
+from pipeline.models.recommender import Recommender
+from pipeline.models.sampling import FEWEST, Sizes, hidden_items, hidden_samples
+from pipeline.models.training import target_ndcg
 from pipeline.stages import preprocess
-from pipeline.training import target_ndcg
 
 ITEMS = tiny.ITEMS
 TASTE = np.eye(2, dtype=np.float32)[np.arange(ITEMS) % 2]

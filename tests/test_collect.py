@@ -11,8 +11,8 @@ from collecting import DATA, interactions, items, of_files, params_file, rejecte
 from pandas.testing import assert_frame_equal
 
 from pipeline import sources
+from pipeline.data.partitions import Partitions
 from pipeline.errors import ConfigError, DataError
-from pipeline.partitions import Partitions
 from pipeline.run import guarded
 from pipeline.stages import collect
 

@@ -3,8 +3,8 @@ import pytest
 import scipy.sparse as sp
 import toy_log
 
-from pipeline import baselines
-from pipeline.content import Content, VectorScorer, category_matrix
+from pipeline.models import baselines
+from pipeline.models.content import Content, VectorScorer, category_matrix
 
 CATEGORIES = [["x", "y"], ["y"], ["y", "x", "x"], [], ["z"], ["y", "z"]]
 

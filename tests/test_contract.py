@@ -198,8 +198,8 @@ HEAVY = {"torch", "transformers", "pytorch_lightning", "evidently", "dvc", "skle
     [
         (["-m", "pipeline", "--help"], HEAVY | {"pandas", "numpy", "pyarrow", "pandera", "scipy"}),
         (["-c", "import pipeline.params"], HEAVY | {"pandas", "numpy", "pyarrow"}),
-        (["-c", "import pipeline.tables"], HEAVY),
-        (["-c", "import pipeline.histories"], HEAVY),
+        (["-c", "import pipeline.data.tables"], HEAVY),
+        (["-c", "import pipeline.data.histories"], HEAVY),
         (["-c", "import pipeline.stages.collect"], HEAVY),
         (["-c", "import pipeline.stages.decide_promotion"], HEAVY | {"pandas", "scipy"}),
     ],

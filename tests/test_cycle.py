@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import toy
 
-from pipeline import repro
-from pipeline.plans import Plan, causes, make_plan, news
-from pipeline.steps import drift_sentence
+from pipeline.loop import repro
+from pipeline.loop.plans import Plan, causes, make_plan, news
+from pipeline.loop.steps import drift_sentence
 
 
 def cycle(project: Path, *arguments: str) -> list[str]:
@@ -423,7 +423,7 @@ MOVED = {
         ),
         ({"finetune": ["data/prepared", "models/challenger"]}, NO, Plan("none")),
         (MOVED | {"preprocess": ["params.yaml: preprocess", "data/raw/interactions"]}, NO, "full"),
-        ({"finetune": ["pipeline/model.py"]}, YES, "full"),
+        ({"finetune": ["pipeline/models/networks.py"]}, YES, "full"),
         ({"evaluate": ["params.yaml: evaluate"]}, YES, "judge"),
         (MOVED | {"evaluate": ["params.yaml: evaluate", "data/prepared"]}, NO, "waits"),
     ],

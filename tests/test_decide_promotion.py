@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from gate_by_hand import NAMES, SETTINGS, challenger, champion, evaluation, failed, pair, without
 
-from pipeline.artifacts import folder_hash
 from pipeline.errors import ConfigError
+from pipeline.models.artifacts import folder_hash
 from pipeline.stages.decide_promotion import decide_promotion, main, sentence
 
 FIRST = [name for name in NAMES if name != "champion_beats_recent_popularity"]

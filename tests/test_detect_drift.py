@@ -14,17 +14,17 @@ import tiny
 import torch
 import yaml
 
-from pipeline import recommender
-from pipeline import tables as t
-from pipeline.baselines import train_rows
+from pipeline.data import tables as t
+from pipeline.data.histories import load_prepared
 from pipeline.drift import champion as c
 from pipeline.drift import reference as r
 from pipeline.errors import ArtifactError
-from pipeline.features import Matrix, fit_inputs
-from pipeline.histories import load_prepared
-from pipeline.model import FusionScorer
+from pipeline.models import recommender
+from pipeline.models.baselines import train_rows
+from pipeline.models.features import Matrix, fit_inputs
+from pipeline.models.networks import FusionScorer
+from pipeline.models.recommender import Recommender
 from pipeline.params import Params
-from pipeline.recommender import Recommender
 from pipeline.stages import detect_drift as stage
 from pipeline.stages import preprocess
 

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline.data.histories import Catalogue, Points, make_log
 from pipeline.drift import champion as c
 from pipeline.drift import reference as r
 from pipeline.drift import windows
 from pipeline.drift.check import check
-from pipeline.histories import Catalogue, Points, make_log
 from pipeline.params import Positive
 
 FIT_END, PROMOTED = d.START + pd.Timedelta(days=20.1), d.START + pd.Timedelta(days=40.1)

@@ -5,8 +5,8 @@ import pytest
 import tiny
 import torch
 
-from pipeline.encoder import TextEncoder, texts_to_vectors
-from pipeline.tokens import Tokens, flat
+from pipeline.models.encoder import TextEncoder, texts_to_vectors
+from pipeline.models.tokens import Tokens, flat
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.engine import ROW_GROUP, duckdb_connection, named, read_parquet, write_parquet
+from pipeline.data.engine import ROW_GROUP, duckdb_connection, named, read_parquet, write_parquet
 from pipeline.errors import DataError
 
 

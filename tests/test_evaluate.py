@@ -15,9 +15,9 @@ import tiny
 import toy_log
 
 import pipeline
-from pipeline import slices as slices_module
-from pipeline.baselines import ConstantScorer
-from pipeline.histories import Points, load_prepared
+from pipeline.data.histories import Points, load_prepared
+from pipeline.evaluation import slices as slices_module
+from pipeline.models.baselines import ConstantScorer
 from pipeline.params import Evaluate, Params
 from pipeline.stages import evaluate as stage
 from pipeline.stages import preprocess
@@ -52,7 +52,7 @@ class Taste:
 
 
 def fake_recommender(lacks: str | None = None) -> types.ModuleType:
-    """pipeline.recommender without torch. `lacks`: a feature that the champion wants and nobody computes."""
+    """The recommender without torch. `lacks`: a feature that the champion wants and nobody computes."""
 
     def load_scorers(challenger: Path, ablations: Path, champion: Path, prepared: object) -> dict[str, Taste]:
         sharpness = {"challenger": 3.0, "without_text": 0.5, "frozen_text": 0.2}
@@ -63,7 +63,7 @@ def fake_recommender(lacks: str | None = None) -> types.ModuleType:
             for name, value in sharpness.items()
         }
 
-    module = types.ModuleType("pipeline.recommender")
+    module = types.ModuleType("pipeline.models.recommender")
     module.FORMAT, module.READS = 3, (2, 3)  # type: ignore[attr-defined]
     module.load_scorers = load_scorers  # type: ignore[attr-defined]
     module.text_vectors = lambda model: np.eye(tiny.ITEMS, 7, dtype=np.float32)  # type: ignore[attr-defined]
@@ -107,7 +107,7 @@ def run(
     models = [folder / "models" / name for name in ("challenger", "ablations", "champion")]
     with pytest.MonkeyPatch.context() as patch:
         fake = fake_recommender(lacks)
-        patch.setitem(sys.modules, "pipeline.recommender", fake)
+        patch.setitem(sys.modules, "pipeline.models.recommender", fake)
         patch.setattr(pipeline, "recommender", fake, raising=False)  # once imported, it is found there
         stage.main(world / "prepared", *models, folder / "reports", world / "params.yaml")
     return json.loads((folder / "reports/evaluation.json").read_text())

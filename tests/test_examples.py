@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import tiny
 
-from pipeline import tables as t
-from pipeline.examples import moved, newcomers
-from pipeline.histories import Catalogue, load_prepared
+from pipeline.data import tables as t
+from pipeline.data.histories import Catalogue, load_prepared
+from pipeline.evaluation.examples import moved, newcomers
 from pipeline.stages import preprocess
 
 

@@ -5,14 +5,14 @@ import pandas as pd
 import pytest
 import toy_log
 
-from pipeline.figures import (
+from pipeline.data.histories import Prepared
+from pipeline.evaluation.figures import (
     CHALLENGER,
     Measured,
     Question,
     on_offer_at,
 )
-from pipeline.histories import Prepared
-from pipeline.slices import by_history_length, by_popularity_decile, slices, user_groups
+from pipeline.evaluation.slices import by_history_length, by_popularity_decile, slices, user_groups
 
 ITEMS = list("abcdefgh")
 TRAIN = [("u", "a", 0.0), ("u", "b", 1.0), ("v", "a", 2.0), ("w", "c", 3.0)]

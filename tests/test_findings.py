@@ -4,7 +4,15 @@ from typing import Any
 
 import pytest
 
-from pipeline.findings import best_baseline, cost, difference, payoff, ranked, training_seconds, verdict
+from pipeline.evaluation.findings import (
+    best_baseline,
+    cost,
+    difference,
+    payoff,
+    ranked,
+    training_seconds,
+    verdict,
+)
 
 ABOVE, AROUND, BELOW = (0.010, 0.004, 0.016), (0.002, -0.003, 0.007), (-0.010, -0.016, -0.004)
 

@@ -15,14 +15,14 @@ import pytest
 import tiny
 from torch import Tensor
 
-from pipeline import challenger
-from pipeline.artifacts import folder_hash
+from pipeline.data.histories import load_prepared
 from pipeline.errors import ConfigError, DataError
-from pipeline.histories import load_prepared
+from pipeline.models import challenger
+from pipeline.models.artifacts import folder_hash
+from pipeline.models.text_task import TextTask
+from pipeline.models.training import Run
 from pipeline.params import Params
 from pipeline.stages import finetune, preprocess
-from pipeline.text_task import TextTask
-from pipeline.training import Run
 
 REPOSITORY = Path.cwd()
 OUTPUTS = ("models/challenger", "models/ablations", "reports/training")
@@ -102,7 +102,7 @@ def test_memory_that_ends_later_is_no_matter_of_the_batch(
 
 
 def test_weights_of_the_encoder_change(world: Path, trained: Path) -> None:
-    from pipeline.encoder import TextEncoder
+    from pipeline.models.encoder import TextEncoder
 
     before = TextEncoder.load(str(world / "encoder"), 16).state_dict()
     after = TextEncoder.load(str(trained / "models/challenger/encoder"), 16).state_dict()
@@ -114,8 +114,8 @@ def test_weights_of_the_encoder_change(world: Path, trained: Path) -> None:
 
 
 def test_taste_is_learned(world: Path, trained: Path) -> None:
-    from pipeline.ranking import popularity_order, top_k
-    from pipeline.recommender import Recommender
+    from pipeline.models.ranking import popularity_order, top_k
+    from pipeline.models.recommender import Recommender
 
     prepared = load_prepared(world / "prepared")
     model = Recommender.load(trained / "models/challenger", prepared.catalogue.items)
@@ -149,7 +149,7 @@ def test_model_folder_holds_no_time_and_repeats_exactly(world: Path, trained: Pa
 
 KILLED = """
 import os, runpy, signal, sys
-from pipeline import training
+from pipeline.models import training
 
 phase, step = sys.argv[1], int(sys.argv[2])
 training.CHECKPOINT_SECONDS = 0
@@ -214,7 +214,7 @@ def test_no_item_text_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.chdir(tmp_path)
     finetune.main(tmp_path / "prepared", *(Path(path) for path in OUTPUTS), params=settings)
     prepared = load_prepared(tmp_path / "prepared")
-    from pipeline.recommender import Recommender
+    from pipeline.models.recommender import Recommender
 
     model = Recommender.load(Path(OUTPUTS[0]), prepared.catalogue.items)
     assert np.isfinite(model.score(prepared.test)).all()
@@ -229,14 +229,14 @@ def test_no_item_text_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     ],
 )
 def test_unknown_encoder_is_named(world: Path, encoder: str, message: str) -> None:
-    from pipeline.encoder import TextEncoder
+    from pipeline.models.encoder import TextEncoder
 
     with pytest.raises(ConfigError, match=message):
         TextEncoder.load(encoder, 16)
 
 
 def test_encoder_without_tokenizer_is_named(tmp_path: Path) -> None:
-    from pipeline.encoder import TextEncoder
+    from pipeline.models.encoder import TextEncoder
 
     folder = tiny.encoder(tmp_path / "encoder")
     for path in folder.glob("*token*"):

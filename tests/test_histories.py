@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 from histories_by_hand import log_of
 
-from pipeline.histories import Catalogue
+from pipeline.data.histories import Catalogue
 
 # user 0 met 0, then 1 and 2 at one time, then 0 again; user 1 met 3
 LOG = log_of([(0, 0, 10), (0, 1, 20), (0, 2, 20), (0, 0, 30), (1, 3, 5)], items=4)

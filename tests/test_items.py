@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 from small_data import DAY, START, catalogue
 
+from pipeline.data.items import complete, count_items, parse_template, with_text
 from pipeline.errors import ConfigError, DataError
-from pipeline.items import complete, count_items, parse_template, with_text
 
 DEFAULT = "{title} ({year}). {categories}. {description} {tags}"
 

@@ -4,7 +4,7 @@ import toy_log
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import metrics as m
+from pipeline.evaluation import metrics as m
 
 LISTS = np.array([[4, 2, 7, 1], [2, 0, -1, -1], [5, 6, 1, 3]], np.int32)
 
@@ -68,7 +68,7 @@ def test_bootstrap_draws_are_seeded_and_shared_by_the_columns() -> None:
 
 
 def test_bootstrap_in_blocks_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.baselines.BLOCK_BYTES", 2000)
+    monkeypatch.setattr("pipeline.models.baselines.BLOCK_BYTES", 2000)
     draws = m.user_bootstrap(np.eye(10), 101, seed=1)
     assert draws.shape == (101, 10)
     np.testing.assert_allclose(draws.sum(axis=1), 1)  # shares of ten draws

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.overrides import AS_OF, REFRESH_OF, overridden, undo_all, with_value
+from pipeline.loop.overrides import AS_OF, REFRESH_OF, overridden, undo_all, with_value
 
 
 @pytest.mark.parametrize(

@@ -173,8 +173,8 @@ def test_200_runs_take_less_than_300_ms(tmp_path: Path) -> None:
 
 
 def test_registry_is_read_as_the_pipeline_reads_it(tmp_path: Path) -> None:
-    from pipeline.git import Git
-    from pipeline.registry import read_state
+    from pipeline.registry.git import Git
+    from pipeline.registry.versions import read_state
 
     page_history.appoint(tmp_path, "v1.0.0", "v2.0.0", "v3.0.0", rollback="v2.0.0")
     state, found = read_state(Git(tmp_path)), registry.read(tmp_path)

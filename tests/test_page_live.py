@@ -15,10 +15,10 @@ import pytest
 import toy
 from deployment import Deployment, until
 
-from pipeline.git import Git
-from pipeline.periods import Period, told
-from pipeline.registry import read_state
-from pipeline.replay import DagRuns
+from pipeline.registry.git import Git
+from pipeline.registry.versions import read_state
+from pipeline.runs.periods import Period, told
+from pipeline.runs.replay import DagRuns
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 for needed in ("airflow.providers.fab", "selenium"):

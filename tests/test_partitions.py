@@ -6,8 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import tables as t
-from pipeline.partitions import Partitions, Written
+from pipeline.data import tables as t
+from pipeline.data.partitions import Partitions, Written
 
 
 def frame(*rows: tuple[str, str, str], **further: object) -> pd.DataFrame:

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from small_data import DAY, FILES, POINT_ROWS, START, catalogue, rows, ten_days, write_params, write_raw
 
-from pipeline import tables as t
+from pipeline.data import tables as t
+from pipeline.data.histories import load_prepared
 from pipeline.errors import ConfigError, DataError
-from pipeline.histories import load_prepared
 from pipeline.stages import preprocess as stage
 from pipeline.stages.preprocess import main
 

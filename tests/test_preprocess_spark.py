@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 from small_data import START, catalogue, write_params, write_raw
 
-from pipeline import tables as t
+from pipeline.data import tables as t
 from pipeline.params import Params
 from pipeline.stages import preprocess as stage
 

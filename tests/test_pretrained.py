@@ -10,9 +10,9 @@ import pytest
 import tiny
 import torch
 
-from pipeline import pretrained
-from pipeline.encoder import TextEncoder, texts_to_vectors
 from pipeline.errors import ConfigError
+from pipeline.models import pretrained
+from pipeline.models.encoder import TextEncoder, texts_to_vectors
 
 TEXTS = ["red thing number 1", "blue", "red red blue thing number 7 8 9", "thing"]
 

@@ -4,10 +4,10 @@ import toy_log
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline import ranking
-from pipeline.baselines import ConstantScorer
-from pipeline.histories import Catalogue, Points
-from pipeline.ranking import popularity_order, rank_points, top_k
+from pipeline.data.histories import Catalogue, Points
+from pipeline.models import ranking
+from pipeline.models.baselines import ConstantScorer
+from pipeline.models.ranking import popularity_order, rank_points, top_k
 
 NAN, INF = np.nan, np.inf
 

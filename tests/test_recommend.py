@@ -6,8 +6,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.data.histories import Catalogue, Points, Prepared, make_log
 from pipeline.errors import DataError
-from pipeline.histories import Catalogue, Points, Prepared, make_log
 from pipeline.params import Recommend
 from pipeline.stages import recommend as stage
 from pipeline.stages.recommend import SCHEMA, main, recommend, write

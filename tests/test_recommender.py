@@ -12,15 +12,15 @@ import tiny
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipeline import recommender
-from pipeline.baselines import train_rows
-from pipeline.content import VectorScorer
-from pipeline.encoder import TextEncoder, texts_to_vectors
+from pipeline.data.histories import Prepared, load_prepared
 from pipeline.errors import ArtifactError, DataError
-from pipeline.features import Matrix, fit_inputs
-from pipeline.histories import Prepared, load_prepared
-from pipeline.model import FusionScorer, SequenceTower
-from pipeline.recommender import Recommender
+from pipeline.models import recommender
+from pipeline.models.baselines import train_rows
+from pipeline.models.content import VectorScorer
+from pipeline.models.encoder import TextEncoder, texts_to_vectors
+from pipeline.models.features import Matrix, fit_inputs
+from pipeline.models.networks import FusionScorer, SequenceTower
+from pipeline.models.recommender import Recommender
 from pipeline.stages import preprocess
 
 

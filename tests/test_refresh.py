@@ -12,10 +12,10 @@ import pytest
 import tiny
 import yaml
 
-from pipeline import challenger
-from pipeline.features import Inputs
-from pipeline.histories import load_prepared
-from pipeline.recommender import Recommender
+from pipeline.data.histories import load_prepared
+from pipeline.models import challenger
+from pipeline.models.features import Inputs
+from pipeline.models.recommender import Recommender
 from pipeline.stages import finetune, preprocess
 
 OUTPUTS = ("challenger", "ablations", "training")

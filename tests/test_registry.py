@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 import toy
 
-from pipeline.actions import (
+from pipeline.errors import ArtifactError, ConfigError
+from pipeline.models.artifacts import folder_hash
+from pipeline.registry.actions import (
     CHAMPION,
     Refused,
     promote,
@@ -18,10 +20,8 @@ from pipeline.actions import (
     record_training,
     rollback,
 )
-from pipeline.artifacts import folder_hash
-from pipeline.errors import ArtifactError, ConfigError
-from pipeline.git import Git
-from pipeline.registry import exported, lineage, read_state, versions_table
+from pipeline.registry.git import Git
+from pipeline.registry.versions import exported, lineage, read_state, versions_table
 
 
 def champion_of(project: Path) -> str | None:

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import toy
 
-from pipeline import remote
-from pipeline.actions import Refused, promote
 from pipeline.errors import ArtifactError, ConfigError
-from pipeline.git import Git
-from pipeline.history import HISTORY, Account
-from pipeline.registry import read_state
-from pipeline.worktrees import Workspace
+from pipeline.loop.history import HISTORY, Account
+from pipeline.registry.actions import Refused, promote
+from pipeline.registry.git import Git
+from pipeline.registry.versions import read_state
+from pipeline.runs import remote
+from pipeline.runs.worktrees import Workspace
 
 # Promotions wait for each other within the remote, before either has any effect.
 TOGETHER = """#!/bin/sh

@@ -17,10 +17,10 @@ import pytest
 import toy
 from collecting import of_files
 
-from pipeline import airflow_api, replay
 from pipeline.errors import ConfigError, DataError, PipelineError
-from pipeline.periods import line, told
-from pipeline.worktrees import REPLAYING
+from pipeline.runs import airflow_api, replay
+from pipeline.runs.periods import line, told
+from pipeline.runs.worktrees import REPLAYING
 
 PLAN = [datetime(1998, 1, 5, tzinfo=UTC), datetime(1998, 1, 19, tzinfo=UTC), datetime(1998, 2, 2, tzinfo=UTC)]
 

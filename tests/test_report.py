@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from pipeline.report import render
+from pipeline.evaluation.report import render
 
 # nDCG@10 on all, warm, cold items; the rest of a model's figures follows from these.
 FIGURES = {

@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 from collecting import DATA, interactions, items, rejected, run, settings, written
 
+from pipeline.data.tables import read_parquet
 from pipeline.errors import ConfigError, DataError
 from pipeline.sources import _download, movielens
 from pipeline.sources._movies import age_groups, natural, split_year
-from pipeline.tables import read_parquet
 
 YEARS = {"1": 1999, "2": 1995, "3": None}
 TITLES = {"1": "The Matrix", "2": "Les Misérables", "3": "Babylon 5"}

@@ -9,9 +9,9 @@ import pytest
 from collecting import ROOT, interactions, items, run, settings
 
 from pipeline import sources
+from pipeline.data.tables import read_parquet
 from pipeline.errors import ConfigError
 from pipeline.sources import movielens_100k
-from pipeline.tables import read_parquet
 
 
 def test_an_unknown_source_lists_the_known_ones() -> None:

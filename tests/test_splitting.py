@@ -9,9 +9,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from small_data import DAY, FILES, POINT_ROWS, START, catalogue, rows, ten_days
 
-from pipeline import tables as t
+from pipeline.data import tables as t
+from pipeline.data.splitting import find_cuts
 from pipeline.errors import DataError
-from pipeline.splitting import find_cuts
 
 
 def cut(days: list[float], validation: float = 0.2, test: float = 0.2) -> tuple[int, int, int]:

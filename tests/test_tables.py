@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pipeline import tables as t
+from pipeline.data import tables as t
 from pipeline.errors import DataError
 
 
@@ -129,5 +129,5 @@ def test_an_absent_column_asked_for_is_named(tmp_path: Path, items: pd.DataFrame
 
 
 def test_the_names_cost_no_heavy_import() -> None:
-    code = "import sys, pipeline.tables; print({'pandas', 'pyarrow', 'pandera'} & set(sys.modules))"
+    code = "import sys, pipeline.data.tables; print({'pandas', 'pyarrow', 'pandera'} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.data.text import Template, clean, cut
 from pipeline.errors import ConfigError
-from pipeline.text import Template, clean, cut
 
 DEFAULT = "{title} ({year}). {categories}. {description} {tags}"
 FIELDS = {"title", "year", "categories", "description", "tags"}

@@ -11,13 +11,13 @@ import tiny
 import torch
 from histories_by_hand import log_of
 
-from pipeline import encoder as encoder_module
 from pipeline.bench import _naive
-from pipeline.encoder import TextEncoder
-from pipeline.model import one_thread
+from pipeline.models import encoder as encoder_module
+from pipeline.models.encoder import TextEncoder
+from pipeline.models.networks import one_thread
+from pipeline.models.text_task import Texts, TextTask, frozen_layers
+from pipeline.models.training import Run
 from pipeline.params import Params
-from pipeline.text_task import Texts, TextTask, frozen_layers
-from pipeline.training import Run
 
 ITEMS = 24
 TEXTS = [f"{'red' if i % 2 else 'blue'} thing number {i} {'. ' * (i % 5)}" for i in range(ITEMS)]

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import toy_log
 
-from pipeline import baselines as b
-from pipeline import tuning
-from pipeline.baselines import ConstantScorer, Scorer
-from pipeline.histories import Prepared
-from pipeline.tuning import Settings, fit_baselines, sample, tune
+from pipeline.data.histories import Prepared
+from pipeline.evaluation import tuning
+from pipeline.evaluation.tuning import Settings, fit_baselines, sample, tune
+from pipeline.models import baselines as b
+from pipeline.models.baselines import ConstantScorer, Scorer
 
 ITEMS = [f"i{number:02d}" for number in range(12)]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.values import as_ids, as_lists, as_moments, as_numbers, as_text, as_typed
+from pipeline.data.values import as_ids, as_lists, as_moments, as_numbers, as_text, as_typed
 
 NOON = pd.Timestamp("2020-01-31 12:00", tz="UTC")  # 1,580,472,000 s
 

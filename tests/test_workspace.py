@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 import toy
 
-from pipeline.git import Git
-from pipeline.history import Account
-from pipeline.workspace import begin
-from pipeline.worktrees import KEEP_FAILED, REPLAYING, Settings, Workspace, sweep
+from pipeline.loop.history import Account
+from pipeline.registry.git import Git
+from pipeline.runs.workspace import begin
+from pipeline.runs.worktrees import KEEP_FAILED, REPLAYING, Settings, Workspace, sweep
 
 MONITORING, TRAINING = "evergreen_monitoring", "evergreen_training"
 TRAINING_STAGES = ("collect", "preprocess", "finetune", "evaluate", "decide_promotion")
@@ -96,7 +96,7 @@ def worktrees(project: Path) -> list[str]:
 
 def locked(project: Path, branch: str) -> dict[str, str]:
     """Output -> md5."""
-    from pipeline.objects import locked as read
+    from pipeline.registry.objects import locked as read
 
     return {out["path"]: out["md5"] for out in read(toy.git(project, "show", f"{branch}:dvc.lock"), "outs")}
 
@@ -196,7 +196,7 @@ def run_cycles(twin: Path) -> list[str]:
 
 
 def lock_of(project: Path) -> dict[str, str]:
-    from pipeline.objects import locked as read
+    from pipeline.registry.objects import locked as read
 
     return {out["path"]: out["md5"] for out in read((project / "dvc.lock").read_text(), "outs")}
 

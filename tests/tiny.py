@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from pipeline import tables as t
+from pipeline.data import tables as t
 
 ITEMS, USERS = 24, 30
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pipeline.artifacts import folder_hash
+from pipeline.models.artifacts import folder_hash
 
 FINETUNE = """
 import json, pathlib, sys, yaml
@@ -265,7 +265,7 @@ training.mkdir(parents=True)
 """
 EVALUATE = """
 import json, pathlib, sys
-from pipeline.artifacts import folder_hash
+from pipeline.models.artifacts import folder_hash
 gain = float(pathlib.Path("gain.txt").read_text())
 pair = {"ndcg@10": gain + 0.01, "low": gain, "high": gain + 0.02}
 names = ["popularity", "recent_popularity"]

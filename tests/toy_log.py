@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from pipeline.histories import TEST, TRAIN, VALIDATION, Catalogue, Prepared, make_log
+from pipeline.data.histories import TEST, TRAIN, VALIDATION, Catalogue, Prepared, make_log
 
 DAY = pd.Timedelta(days=1)
 START = pd.Timestamp("2024-01-01", tz="UTC")

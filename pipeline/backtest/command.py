@@ -20,11 +20,11 @@ from tqdm import tqdm
 
 from pipeline.backtest import page, policies, simulate, timeline
 from pipeline.backtest.world import Fast, Trainer, World, world_key
+from pipeline.data.histories import MICROSECONDS_A_DAY
+from pipeline.data.tables import read_parquet, renamed
 from pipeline.errors import ConfigError
-from pipeline.histories import MICROSECONDS_A_DAY
 from pipeline.params import Params
 from pipeline.stages.evaluate import as_json
-from pipeline.tables import read_parquet, renamed
 
 log = logging.getLogger(__name__)
 CACHE = Path(".evergreen/backtest")
@@ -116,7 +116,7 @@ def text_vectors(
     path = cache / f"vectors-{digest[:16]}.npy"
     if path.exists():
         return np.asarray(np.load(path))
-    from pipeline.encoder import TextEncoder, texts_to_vectors
+    from pipeline.models.encoder import TextEncoder, texts_to_vectors
 
     tell("item texts")
     vectors, _ = texts_to_vectors(TextEncoder.load(settings.encoder, settings.max_length), texts)

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize
 
-from pipeline import baselines as b
-from pipeline.content import Content, VectorScorer, category_matrix
-from pipeline.features import DISLIKED
-from pipeline.histories import MICROSECONDS_A_DAY, Catalogue, Log, Points
+from pipeline.data.histories import MICROSECONDS_A_DAY, Catalogue, Log, Points
+from pipeline.models import baselines as b
+from pipeline.models.content import Content, VectorScorer, category_matrix
+from pipeline.models.features import DISLIKED
 
 LATER_SHARE = 0.2  # of the rows, the newest: what the weights are fitted on
 POINTS_PER_USER, MOST_POINTS, FEW_POINTS = 20, 1500, 50

@@ -16,10 +16,10 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from pipeline import tables as t
-from pipeline.artifacts import VERSION, has_model, replace_folder, temporary_beside
 from pipeline.backtest.timeline import Timeline
 from pipeline.backtest.world import MIB, Fitted
+from pipeline.data import tables as t
+from pipeline.models.artifacts import VERSION, has_model, replace_folder, temporary_beside
 from pipeline.params import Params
 
 REFRESH_OF = "-refresh-of-"
@@ -38,7 +38,7 @@ class Full:
         return own if mode == "full" else f"{own}{REFRESH_OF}{champion.split(REFRESH_OF)[-1]}"
 
     def fit(self, timeline: Timeline, key: str) -> Fitted:
-        from pipeline.recommender import Recommender
+        from pipeline.models.recommender import Recommender
 
         folder = self.folder / key
         if not has_model(folder):

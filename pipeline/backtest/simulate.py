@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import metrics as m
 from pipeline.backtest import policies as p
 from pipeline.backtest.timeline import Timeline
 from pipeline.backtest.world import Model, World
+from pipeline.evaluation import metrics as m
 
 SAMPLES = 1000  # draws of the bootstrap
 MOST_SCHEDULES = 20_000  # that are tried for the best in hindsight

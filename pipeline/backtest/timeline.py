@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline import items as catalogue_of
-from pipeline import splitting
-from pipeline import tables as t
-from pipeline.engine import duckdb_connection
+from pipeline.data import items as catalogue_of
+from pipeline.data import splitting
+from pipeline.data import tables as t
+from pipeline.data.engine import duckdb_connection
+from pipeline.data.histories import TEST, TRAIN, Catalogue, Log, Points, make_log
 from pipeline.errors import DataError
-from pipeline.histories import TEST, TRAIN, Catalogue, Log, Points, make_log
 from pipeline.params import Preprocess
 from pipeline.stages.preprocess import read_interactions, read_manifest
 

@@ -19,20 +19,20 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
-from pipeline import metrics as m
 from pipeline.backtest.fast import RECENT_SHARES, fit_fast
 from pipeline.backtest.timeline import Timeline
-from pipeline.baselines import ConstantScorer, Scorer, popularity, recent_popularity
+from pipeline.data.histories import MICROSECONDS_A_DAY
+from pipeline.data.tables import TIME, renamed
 from pipeline.drift import reference as reference_of
 from pipeline.drift import windows as w
 from pipeline.drift.champion import Champion
-from pipeline.figures import CHALLENGER, CHAMPION, SIMPLE, Measured, Question
-from pipeline.histories import MICROSECONDS_A_DAY
+from pipeline.evaluation import metrics as m
+from pipeline.evaluation.figures import CHALLENGER, CHAMPION, SIMPLE, Measured, Question
+from pipeline.models.baselines import ConstantScorer, Scorer, popularity, recent_popularity
+from pipeline.models.ranking import popularity_order, rank_points
 from pipeline.params import Params
-from pipeline.ranking import popularity_order, rank_points
 from pipeline.stages.decide_promotion import decide_promotion, sentence
 from pipeline.stages.evaluate import as_json
-from pipeline.tables import TIME, renamed
 
 K = 10  # list length
 MIB = 2**20

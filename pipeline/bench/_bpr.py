@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from pipeline import baselines as b
-from pipeline.histories import Prepared
-from pipeline.tuning import DISLIKED, HALF_LIVES, Prepares, Settings
+from pipeline.data.histories import Prepared
+from pipeline.evaluation.tuning import DISLIKED, HALF_LIVES, Prepares, Settings
+from pipeline.models import baselines as b
 
 GRID: dict[str, Sequence[Any]] = {
     "half_life": HALF_LIVES,
@@ -87,7 +87,7 @@ def fit(
 
 
 def bpr(prepared: Prepared, seed: int) -> Prepares:
-    """What pipeline/tuning.py wants of a baseline."""
+    """What pipeline/evaluation/tuning.py wants of a baseline."""
     items = len(prepared.catalogue)
 
     @lru_cache(maxsize=16)

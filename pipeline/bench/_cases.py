@@ -19,15 +19,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline import items as catalogue_of
-from pipeline import tables as t
 from pipeline.backtest.fast import FastScorer, fit_fast
+from pipeline.data import items as catalogue_of
+from pipeline.data import tables as t
+from pipeline.data.histories import Catalogue, make_log
 from pipeline.drift import texts
 from pipeline.drift import windows as w
 from pipeline.drift.champion import Champion, successes
 from pipeline.drift.reference import Reference
 from pipeline.errors import DataError
-from pipeline.histories import Catalogue, make_log
 from pipeline.params import DetectDrift, Params
 
 ANCHORS = (0.3, 0.4, 0.5, 0.6)  # shares of the rows that a champion knows

@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline import tables as t
-from pipeline.behaviour import LAST_PERCENT, TOP_EVENTS
+from pipeline.data import tables as t
+from pipeline.data.behaviour import LAST_PERCENT, TOP_EVENTS
+from pipeline.data.splitting import TEST, TRAIN, VALIDATION, find_cuts
 from pipeline.params import Params, Preprocess
-from pipeline.splitting import TEST, TRAIN, VALIDATION, find_cuts
 
 SALT, BETWEEN, DAY = "evergreen", "\x1f", 86_400_000_000
 FILES = {TRAIN: "train", VALIDATION: "validation", TEST: "test_interactions"}
@@ -73,7 +73,7 @@ def _points(rows: pd.DataFrame, most: int) -> pd.DataFrame:
 
 
 def _features(train: pd.DataFrame, key: str) -> pd.DataFrame:
-    """The columns of pipeline/behaviour.py."""
+    """The columns of pipeline/data/behaviour.py."""
     end, start = train[t.TIME].max(), train[t.TIME].min()
     squeezed = np.sign(train[t.VALUE]) * np.log1p(train[t.VALUE].abs())
     by_event = squeezed.groupby(train[t.EVENT])

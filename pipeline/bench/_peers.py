@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline import baselines as b
+from pipeline.data.histories import Catalogue, Points, Prepared
 from pipeline.errors import DataError
-from pipeline.histories import Catalogue, Points, Prepared
-from pipeline.ranking import top_k
+from pipeline.models import baselines as b
+from pipeline.models.ranking import top_k
 
 FOLDER = Path(".evergreen/peers")
 SCRIPT = Path(__file__).with_name("_rectools_peer.py")

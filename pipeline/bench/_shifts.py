@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from pipeline import tables as t
 from pipeline.bench._cases import Shift, World
+from pipeline.data import tables as t
 from pipeline.drift import windows as w
 
 NEW_SHARE = 0.3  # of the items taken

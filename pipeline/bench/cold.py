@@ -21,14 +21,14 @@ import numpy as np
 from tqdm import tqdm
 
 from pipeline.bench.gate import load_with_vectors
-from pipeline.challenger import choose_matrix, split
-from pipeline.content import VectorScorer
+from pipeline.data.histories import TRAIN, Log, Points, Prepared
 from pipeline.errors import DataError
-from pipeline.fusing import Space, fuse
-from pipeline.histories import TRAIN, Log, Points, Prepared
+from pipeline.models.challenger import choose_matrix, split
+from pipeline.models.content import VectorScorer
+from pipeline.models.fusing import Space, fuse
+from pipeline.models.recommender import Recommender
+from pipeline.models.training import Run
 from pipeline.params import Params
-from pipeline.recommender import Recommender
-from pipeline.training import Run
 
 SEEDS, SHARE, LEAST = 3, 0.2, 5
 HALF_LIFE = 5.0  # of the un-tuned encoder's history, in items

@@ -19,12 +19,12 @@ import pandas as pd
 import torch
 from torch import nn
 
-from pipeline.encoder import TextEncoder, tokenize
 from pipeline.errors import ConfigError
-from pipeline.model import one_thread
+from pipeline.models.encoder import TextEncoder, tokenize
+from pipeline.models.networks import one_thread
+from pipeline.models.pretrained import locate
+from pipeline.models.training import precision
 from pipeline.params import Finetune, Params
-from pipeline.pretrained import locate
-from pipeline.training import precision
 
 TEXTS, ROUNDS = 1000, 3
 TOKENS = 1024  # rows of the products that are measured

@@ -19,14 +19,14 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from pipeline import baselines as b
-from pipeline import tables as t
-from pipeline.content import VectorScorer
-from pipeline.features import Inputs, Matrix, fit_inputs
-from pipeline.histories import TRAIN, Catalogue, Log, Points, load_prepared
-from pipeline.model import FusionScorer, SequenceTower, one_thread
-from pipeline.ranking import popularity_order, rank_points
-from pipeline.recommender import Recommender
+from pipeline.data import tables as t
+from pipeline.data.histories import TRAIN, Catalogue, Log, Points, load_prepared
+from pipeline.models import baselines as b
+from pipeline.models.content import VectorScorer
+from pipeline.models.features import Inputs, Matrix, fit_inputs
+from pipeline.models.networks import FusionScorer, SequenceTower, one_thread
+from pipeline.models.ranking import popularity_order, rank_points
+from pipeline.models.recommender import Recommender
 
 FEW, MANY = 10_000, 100_000
 ROWS, USERS, WIDTH, K = 50_000, 2_000, 384, 20

@@ -28,10 +28,11 @@ from tqdm import tqdm
 
 import pipeline
 from pipeline.backtest.fast import FastScorer, fit_fast
-from pipeline.baselines import ConstantScorer, popularity, recent_popularity, train_rows
+from pipeline.data.histories import MICROSECONDS_A_DAY, Prepared, load_prepared
+from pipeline.data.tables import renamed
 from pipeline.decisions import get
 from pipeline.errors import DataError
-from pipeline.figures import (
+from pipeline.evaluation.figures import (
     CHALLENGER,
     CHAMPION,
     HEADLINE,
@@ -41,13 +42,12 @@ from pipeline.figures import (
     accuracy_columns,
     beyond_columns,
 )
-from pipeline.histories import MICROSECONDS_A_DAY, Prepared, load_prepared
+from pipeline.evaluation.slices import user_groups
+from pipeline.models.baselines import ConstantScorer, popularity, recent_popularity, train_rows
+from pipeline.models.ranking import popularity_order, rank_points
 from pipeline.params import Params
-from pipeline.ranking import popularity_order, rank_points
-from pipeline.slices import user_groups
 from pipeline.stages.decide_promotion import decide_promotion
 from pipeline.stages.evaluate import as_json
-from pipeline.tables import renamed
 
 REPEATS, ROUND = 24, 5  # models a kind; how many of another kind, or its own, each meets
 FULL, SAMPLE, HALF, SAMPLE_USERS, HALF_USERS = "full", "sample", "half", "sample_users", "half_users"
@@ -112,7 +112,7 @@ def load_with_vectors(folder: Path, params: Params) -> tuple[Prepared, np.ndarra
     """The same, the un-tuned vectors made where there are none of these items."""
     prepared, vectors = load(folder)
     if vectors is None:
-        from pipeline.encoder import TextEncoder, texts_to_vectors
+        from pipeline.models.encoder import TextEncoder, texts_to_vectors
 
         texts = prepared.catalogue.items["item_text"].fillna("").tolist()
         encoder = TextEncoder.load(params.finetune.encoder, params.finetune.max_length)
@@ -188,7 +188,8 @@ class Court:
         for array in [*arrays, *([] if self.vectors is None else [self.vectors])]:
             digest.update(np.ascontiguousarray(array).tobytes())
         package = Path(pipeline.__path__[0])
-        for name in ("backtest/fast", "baselines", "content", "histories", "ranking", "bench/gate"):
+        models = (f"models/{name}" for name in ("baselines", "content", "ranking"))
+        for name in ("backtest/fast", "bench/gate", "data/histories", *models):
             digest.update((package / f"{name}.py").read_bytes())
         return KEPT / f"gate-{digest.hexdigest()[:16]}"
 

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from pipeline import tables as t
+from pipeline.data import tables as t
 from pipeline.errors import DataError
 
 MANY, FEW = 10_000_000, 1_000_000

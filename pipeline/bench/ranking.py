@@ -31,17 +31,17 @@ import numpy as np
 from tqdm import tqdm
 
 import pipeline
-from pipeline import figures as f
-from pipeline import tuning
 from pipeline.bench import _peers
 from pipeline.bench._bpr import bpr
 from pipeline.bench.gate import load_with_vectors
-from pipeline.histories import Points, Prepared
-from pipeline.metrics import accuracy, mean_of_users, target_rank
+from pipeline.data.histories import Points, Prepared
+from pipeline.evaluation import figures as f
+from pipeline.evaluation import tuning
+from pipeline.evaluation.metrics import accuracy, mean_of_users, target_rank
+from pipeline.models.ranking import rank_points
+from pipeline.models.training import Run
 from pipeline.params import Params
-from pipeline.ranking import rank_points
 from pipeline.stages.finetune import finetune
-from pipeline.training import Run
 
 SEEDS, K, SAMPLES = 3, 10, 1000
 FOLDER = Path(".evergreen/ranking")
@@ -136,7 +136,8 @@ def everything(bench: Bench, python: Path) -> Iterator[tuple[str, list[Ranked]]]
 def baseline(bench: Bench, name: str) -> list[Ranked]:
     """Tuned with the first seed; others refit the settings that it chose."""
     first = bench.params.seed
-    modules = ["baselines", "content", "ranking", "tuning", *(["bench/_bpr"] if name == "bpr" else [])]
+    modules = ["models/baselines", "models/content", "models/ranking", "evaluation/tuning"]
+    modules += ["bench/_bpr"] if name == "bpr" else []
 
     def way(seed: int) -> Callable[[Prepared], tuning.Prepares]:
         if name == "bpr":
@@ -188,7 +189,9 @@ def sequence(bench: Bench, name: str, validation: Points, folder: Path, python: 
 
 def challenger(bench: Bench) -> list[Ranked]:
     """As the stage trains it, without its ablations; one model a seed."""
-    code = [bench.params.finetune.model_dump(), hashes(sorted(Path(pipeline.__path__[0]).glob("*.py")))]
+    package = Path(pipeline.__path__[0])
+    sources = sorted(file for folder in ("data", "models") for file in (package / folder).glob("*.py"))
+    code = [bench.params.finetune.model_dump(), hashes(sources)]
 
     def fit(seed: int) -> Ranked:
         folder = bench.folder / f"challenger-{seed}-{digest(code)}"  # of checkpoints

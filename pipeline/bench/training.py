@@ -28,14 +28,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pipeline.bench import _naive
-from pipeline.challenger import TEXT_HALF_LIFE, split
-from pipeline.encoder import TextEncoder, tokenize
-from pipeline.histories import Points, load_prepared
-from pipeline.model import one_thread
+from pipeline.data.histories import Points, load_prepared
+from pipeline.models.challenger import TEXT_HALF_LIFE, split
+from pipeline.models.encoder import TextEncoder, tokenize
+from pipeline.models.networks import one_thread
+from pipeline.models.text_task import Texts, TextTask, frozen_layers
+from pipeline.models.tokens import Tokens
+from pipeline.models.training import Run, precision, target_ndcg
 from pipeline.params import Finetune, Params
-from pipeline.text_task import Texts, TextTask, frozen_layers
-from pipeline.tokens import Tokens
-from pipeline.training import Run, precision, target_ndcg
 
 SEEDS, STEPS, EVERY = 3, 64, 8  # of the exact way; a validation after every so many steps
 MEASURED, MEASURED_NAIVE = 4, 2  # steps whose time is taken, after one that is not

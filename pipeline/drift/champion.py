@@ -19,12 +19,13 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from pipeline import metrics, ranking
-from pipeline import tables as t
-from pipeline.baselines import Scorer
+from pipeline.data import tables as t
+from pipeline.data.histories import Catalogue, Log, Points, make_log
 from pipeline.drift import signals as g
 from pipeline.drift import statistics as s
-from pipeline.histories import Catalogue, Log, Points, make_log
+from pipeline.evaluation import metrics
+from pipeline.models import ranking
+from pipeline.models.baselines import Scorer
 
 log = logging.getLogger(__name__)
 K = 10
@@ -219,10 +220,10 @@ def load(folder: Path, interactions: pd.DataFrame, items: pd.DataFrame) -> Champ
 
     `interactions` are all that are known, old ones too. Raises ArtifactError for a damaged folder.
     """
-    from pipeline import items as catalogue
-    from pipeline.artifacts import read_card
+    from pipeline.data import items as catalogue
+    from pipeline.models.artifacts import read_card
+    from pipeline.models.recommender import Recommender
     from pipeline.params import Positive
-    from pipeline.recommender import Recommender
 
     card = read_card(folder)
     prepared = card.get("preprocess")

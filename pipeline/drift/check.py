@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline import tables as t
+from pipeline.data import tables as t
 from pipeline.drift import champion as c
 from pipeline.drift import outcomes as o
 from pipeline.drift import signals as g

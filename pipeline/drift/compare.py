@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline import tables as t
-from pipeline import values as v
+from pipeline.data import tables as t
+from pipeline.data import values as v
 from pipeline.drift.check import check
 from pipeline.drift.outcomes import closed
 from pipeline.errors import DataError

@@ -32,9 +32,9 @@ from evidently.legacy.renderers.html_widgets import CounterData, WidgetSize, cou
 from evidently.legacy.tests.base_test import TestStatus
 from evidently.presets import ValueStats
 
+from pipeline.data.tables import EVENT, ITEM, TEXT, TIME, VALUE
 from pipeline.drift.verdicts import LABELS, Verdict, shown, verdict
 from pipeline.pages import finite, number, plain
-from pipeline.tables import EVENT, ITEM, TEXT, TIME, VALUE
 
 MOST_ROWS = 20_000  # a side; more dots change no histogram
 MOST_LABELS = 12  # of a categorical column; the rest is "other"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline import tables as t
+from pipeline.data import tables as t
 from pipeline.drift import signals as g
 from pipeline.drift import windows as w
 from pipeline.params import DetectDrift

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.charts import Series, line_chart
+from pipeline.data.tables import renamed
 from pipeline.drift.verdicts import LABELS, MEANINGS, Verdict, shown, verdict
 from pipeline.pages import finite, moment, number, page, plain, words
-from pipeline.tables import renamed
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
-from pipeline import tables as t
+from pipeline.data import tables as t
 from pipeline.drift import windows as w
 from pipeline.errors import ArtifactError
 

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from pipeline import tables as t
+from pipeline.data import tables as t
 from pipeline.drift import statistics as s
 from pipeline.drift import texts
 from pipeline.drift.reference import user_hash

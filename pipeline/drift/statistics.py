@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from pipeline.metrics import interval, user_bootstrap
+from pipeline.evaluation.metrics import interval, user_bootstrap
 
 CHUNK_CELLS = 4_000_000  # of labels, and of one statistic's sums
 LEAST_DRAWS, ENOUGH_ABOVE = 199, 60  # a statistic with so many permuted ones above it is dropped

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from pipeline import tables as t
+from pipeline.data import tables as t
 
 FOLDS = 5
 WIDTH = 64  # dimensions that are kept of any vectors

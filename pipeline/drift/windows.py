@@ -1,10 +1,10 @@
 """Interactions in windows that hold enough rows and users to be tested.
 
-In: rows (a frame with the interaction columns of pipeline/tables.py and any others). Out: windows, oldest
-first. A window is consecutive in time and closes where the timestamp changes, at the first such place where
-it holds `min_rows` rows, `min_users` users and `window_days` days from its first row to the row that follows
-it. What is left over stays open. So later rows never change a window that was closed, and no timestamp is
-split.
+In: rows (a frame with the interaction columns of pipeline/data/tables.py and any others). Out: windows,
+oldest first. A window is consecutive in time and closes where the timestamp changes, at the first such place
+where it holds `min_rows` rows, `min_users` users and `window_days` days from its first row to the row that
+follows it. What is left over stays open. So later rows never change a window that was closed, and no
+timestamp is split.
 
 `user_since` and `item_since` (see `with_since`) say when a user or an item was first met at all, and
 `user_before` when the user's row before was; a window then marks its rows `new_user`, `new_item`: not met
@@ -19,7 +19,7 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
-from pipeline import tables as t
+from pipeline.data import tables as t
 
 MICROSECONDS_A_DAY = 86_400_000_000
 USER_SINCE, ITEM_SINCE, USER_BEFORE = "user_since", "item_since", "user_before"

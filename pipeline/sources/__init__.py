@@ -36,7 +36,7 @@ OF_ITEM = "items."
 class Tables:
     """What a source found, as it stands there: `collect` checks, converts and sorts it.
 
-    Frames have the contract's column names; times, numbers and ids in any notation that pipeline.values
+    Frames have the contract's column names; times, numbers and ids in any notation that pipeline.data.values
     reads; any further columns. Optional in each row: `_place` (file and line, to find it again) and, for a
     row that could not be read at all, `_reason` (words_like_this) with `_raw` (its text).
     """

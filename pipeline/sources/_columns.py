@@ -14,10 +14,10 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline import tables as t
+from pipeline.data import tables as t
+from pipeline.data.values import as_lists, as_text
 from pipeline.errors import ConfigError, DataError
 from pipeline.sources import OF_ITEM, PLACE, RAW, REASON
-from pipeline.values import as_lists, as_text
 
 KEY = "collect.files.columns"
 TABLES = ("interactions", "items", "users")

@@ -6,8 +6,8 @@ import re
 
 import pandas as pd
 
-from pipeline import tables as t
-from pipeline.values import as_text
+from pipeline.data import tables as t
+from pipeline.data.values import as_text
 
 NO_GENRE = {"(no genres listed)", "unknown"}
 _YEAR = re.compile(r"\s*\((\d{4})(?:\s*[-–]\s*(?:\d{4})?)?\)\s*(?:\([IVX]+\)\s*)?$")

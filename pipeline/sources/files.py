@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline import tables as t
+from pipeline.data import tables as t
+from pipeline.data.values import as_text, as_typed
 from pipeline.errors import ConfigError
 from pipeline.params import Collect, Files
 from pipeline.sources import PLACE, RAW, REASON, Tables, digest_of
 from pipeline.sources._columns import Plan, plans
 from pipeline.sources._formats import columns, frames, kind, matching
-from pipeline.values import as_text, as_typed
 
 
 def read(settings: Collect) -> Tables:

@@ -18,14 +18,14 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline import tables as t
+from pipeline.data import tables as t
+from pipeline.data.values import as_ids, as_moments
 from pipeline.errors import DataError
 from pipeline.params import Collect
 from pipeline.sources import PLACE, RAW, REASON, Tables, _movies, digest_of, existing
 from pipeline.sources._delimited import Dialect
 from pipeline.sources._delimited import read as read_delimited
 from pipeline.sources._download import download
-from pipeline.values import as_ids, as_moments
 
 # Layout: the files that tell it, and all that are read.
 LAYOUTS = {

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline import tables as t
+from pipeline.data import tables as t
 from pipeline.errors import ConfigError
 from pipeline.params import Collect
 from pipeline.sources import PLACE, RAW, REASON, Tables, _movies, digest_of

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from pipeline import tables as t
+from pipeline.data import tables as t
 from pipeline.errors import ConfigError, DataError
 from pipeline.params import Collect
 from pipeline.sources import PLACE, Tables

@@ -35,15 +35,15 @@ import pandas as pd
 from tqdm import tqdm
 
 from pipeline import sources
-from pipeline import tables as t
-from pipeline.catalogue import describe_items, empty, items_table, no, optional, users_table
+from pipeline.data import tables as t
+from pipeline.data.catalogue import describe_items, empty, items_table, no, optional, users_table
+from pipeline.data.partitions import Partitions, Written
+from pipeline.data.rejected import AFTER_AS_OF, Rejected, rejected_file
+from pipeline.data.values import as_ids, as_moments, as_numbers, as_prose
 from pipeline.errors import DataError
 from pipeline.params import Collect, Params
-from pipeline.partitions import Partitions, Written
-from pipeline.rejected import AFTER_AS_OF, Rejected, rejected_file
 from pipeline.run import run
 from pipeline.sources import OF_ITEM, PLACE, RAW, REASON
-from pipeline.values import as_ids, as_moments, as_numbers, as_prose
 
 log = logging.getLogger(__name__)
 

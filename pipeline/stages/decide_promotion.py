@@ -5,8 +5,8 @@ the same points; `comparison` with the champion at points later than both), card
 models/challenger and models/champion. Out: reports/promotion.json `{"promote", "approval", "checks":
 [{"name", "passed", "value", "limit", "text"}], "warnings": [text], "challenger", "champion"}`.
 
-Rule: promote if every check passes (those against the champion, latency and size are in pipeline/gate.py).
-Shares are of the champion's own figure, so that they mean the same on any data.
+Rule: promote if every check passes (those against the champion, latency and size are in
+pipeline/evaluation/gate.py). Shares are of the champion's own figure, so that they mean the same on any data.
 - evaluation: it can be read and is of this challenger (same fit_end, and same hash if it names one);
 - is_champion: the challenger is not the champion itself (same hash);
 - fit_end: not older than the champion's, so that a late or repeated run never demotes a newer model;
@@ -40,10 +40,9 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from pipeline.artifacts import CARD, VERSION, folder_hash, read_card
 from pipeline.decisions import get, iso, moment, read_json, string, write_json
 from pipeline.errors import ArtifactError
-from pipeline.gate import (
+from pipeline.evaluation.gate import (
     Case,
     Check,
     against_champion,
@@ -56,6 +55,7 @@ from pipeline.gate import (
     unusable,
     words,
 )
+from pipeline.models.artifacts import CARD, VERSION, folder_hash, read_card
 from pipeline.params import DecidePromotion, Params
 from pipeline.run import run
 

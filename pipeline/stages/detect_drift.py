@@ -18,14 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from pipeline import tables as t
-from pipeline.artifacts import VERSION, has_model, pinned, read_card
+from pipeline.data import tables as t
 from pipeline.drift import champion as c
 from pipeline.drift import reference as r
 from pipeline.drift import windows as w
 from pipeline.drift.check import check
 from pipeline.drift.outcomes import closed
 from pipeline.errors import ArtifactError, DataError
+from pipeline.models.artifacts import VERSION, has_model, pinned, read_card
 from pipeline.params import DetectDrift, Params
 from pipeline.run import run
 

@@ -6,11 +6,12 @@ Out, in reports/:
                         `comparison` with the champion, for the gate
   metrics.json          the headline figures, flat
   ranked_lists.parquet  model, point_id, rank 1..k, item_id, score (null: not scored, listed by popularity)
-  evaluation.html       for people (pipeline/report.py)
-Rule: the contract's protocol. Baselines are fitted on train and tuned on validation (pipeline/tuning.py);
-lists by pipeline/ranking.py; figures by pipeline/figures.py and pipeline/metrics.py. A champion counts only
-at points later than its own fit_end and the challenger's (`points_after`). One that this code cannot read is
-left out, and `not_comparable` says why.
+  evaluation.html       for people (pipeline/evaluation/report.py)
+Rule: the contract's protocol. Baselines are fitted on train and tuned on validation
+(pipeline/evaluation/tuning.py); lists by pipeline/models/ranking.py; figures by
+pipeline/evaluation/figures.py and pipeline/evaluation/metrics.py. A champion counts only at points later than
+its own fit_end and the challenger's (`points_after`). One that this code cannot read is left out, and
+`not_comparable` says why.
 
     python -m pipeline.stages.evaluate data/prepared models/challenger models/ablations models/champion \\
         reports
@@ -35,26 +36,26 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from pipeline import tables as t
-from pipeline.artifacts import folder_hash, has_model, pinned, read_card
-from pipeline.baselines import HistoryScorer, Scorer, popularity, train_rows
-from pipeline.content import VectorScorer, category_matrix
-from pipeline.examples import examples, moment, single_items
-from pipeline.figures import (
+from pipeline.data import tables as t
+from pipeline.data.histories import Catalogue, Prepared, load_prepared
+from pipeline.evaluation.examples import examples, moment, single_items
+from pipeline.evaluation.figures import (
     CHALLENGER,
     CHAMPION,
     HEADLINE,
     Measured,
     Question,
 )
-from pipeline.findings import difference, kind, ranked
-from pipeline.histories import Catalogue, Prepared, load_prepared
+from pipeline.evaluation.findings import difference, kind, ranked
+from pipeline.evaluation.report import render
+from pipeline.evaluation.slices import by_history_length, by_popularity_decile, user_groups
+from pipeline.evaluation.tuning import Fitted, fit_baselines
+from pipeline.models.artifacts import folder_hash, has_model, pinned, read_card
+from pipeline.models.baselines import HistoryScorer, Scorer, popularity, train_rows
+from pipeline.models.content import VectorScorer, category_matrix
+from pipeline.models.ranking import popularity_order, rank_points
 from pipeline.params import Evaluate, Params
-from pipeline.ranking import popularity_order, rank_points
-from pipeline.report import render
 from pipeline.run import run
-from pipeline.slices import by_history_length, by_popularity_decile, user_groups
-from pipeline.tuning import Fitted, fit_baselines
 
 log = logging.getLogger(__name__)
 
@@ -366,7 +367,7 @@ def main(
 
 def text_alone(challenger: Scorer, frozen: Fitted | None) -> Scorer | None:
     """The challenger's text vectors ranking by themselves, with the settings chosen for un-tuned ones."""
-    from pipeline import recommender
+    from pipeline.models import recommender
 
     vectors = recommender.text_vectors(challenger)
     if vectors is None or frozen is None:
@@ -392,7 +393,7 @@ def _load(
     prepared: Prepared, challenger: Path, ablations: Path, champion: Path
 ) -> tuple[np.ndarray | None, Models]:
     """(un-tuned text vectors, None where there are none; the models)."""
-    from pipeline import recommender
+    from pipeline.models import recommender
 
     vectors = recommender.frozen_vectors(ablations, prepared.catalogue)
     card, hashes = read_card(challenger), {CHALLENGER: folder_hash(challenger)}

@@ -1,8 +1,9 @@
 """Train the challenger: encoder and user tower, sequence tower, and the MLP scorer that fuses them.
 
-In: data/prepared (pipeline/histories.py). Out: models/challenger (a model folder, pipeline/recommender.py),
-models/ablations (`without_text`, `frozen_text`, and the un-tuned vectors of all items), reports/training
-(curves.csv: phase, step, metric, value; summary.json). Phases: pipeline/challenger.py.
+In: data/prepared (pipeline/data/histories.py). Out: models/challenger (a model folder,
+pipeline/models/recommender.py), models/ablations (`without_text`, `frozen_text`, and the un-tuned vectors of
+all items), reports/training (curves.csv: phase, step, metric, value; summary.json). Phases:
+pipeline/models/challenger.py.
 
 With finetune.refresh_of the encoder of models/champion is kept and the rest is fitted, without ablations.
 That folder is no dependency of the stage: a version's content never changes, and its name is in the params.
@@ -30,16 +31,16 @@ import torch
 from lightning_utilities.core.rank_zero import rank_zero_only
 
 import pipeline
-from pipeline import recommender
-from pipeline.artifacts import has_model, replace_folder, temporary_beside
-from pipeline.challenger import Trained, train
+from pipeline.data.histories import Prepared, load_prepared
 from pipeline.drift import reference
 from pipeline.errors import ConfigError, DataError
-from pipeline.histories import Prepared, load_prepared
+from pipeline.models import recommender
+from pipeline.models.artifacts import has_model, replace_folder, temporary_beside
+from pipeline.models.challenger import Trained, train
+from pipeline.models.recommender import Recommender
+from pipeline.models.training import Run, is_out_of_memory
 from pipeline.params import DetectDrift, Params
-from pipeline.recommender import Recommender
 from pipeline.run import run
-from pipeline.training import Run, is_out_of_memory
 
 log = logging.getLogger(__name__)
 CHECKPOINTS = Path(".evergreen/checkpoints")

@@ -5,11 +5,11 @@ Out: data/prepared:
   train, validation, test_interactions.parquet   every row of the window and all its raw columns, `fit`,
                                                  `positive`; by time, ties by a fixed-salt digest
   test, validation_points.parquet                point_id, user_id, item_id, timestamp
-  items.parquet                                  pipeline/items.py
+  items.parquet                                  pipeline/data/items.py
   users.parquet                                  as it came, if it came: the evaluation's user groups
-  item_features, user_features.parquet           pipeline/behaviour.py
+  item_features, user_features.parquet           pipeline/data/behaviour.py
   summary.json                                   counts of all of it
-The rules of split and points are in pipeline/splitting.py. A raw column named like one of ours (`fit`,
+The rules of split and points are in pipeline/data/splitting.py. A raw column named like one of ours (`fit`,
 `positive`, `window`; of items `item_text`, `first_seen`) is kept with `_raw` behind its name.
 Run: python -m pipeline.stages.preprocess data/raw data/prepared
 """
@@ -27,15 +27,15 @@ from typing import Any
 import ibis
 import pandas as pd
 
-from pipeline import behaviour, counting, splitting
-from pipeline import items as catalogue
-from pipeline import tables as t
-from pipeline.artifacts import replace_folder, temporary_beside
-from pipeline.engine import duckdb_connection, named, read_parquet, write_parquet
+from pipeline.data import behaviour, counting, splitting
+from pipeline.data import items as catalogue
+from pipeline.data import tables as t
+from pipeline.data.engine import duckdb_connection, named, read_parquet, write_parquet
+from pipeline.data.splitting import TEST, TRAIN, VALIDATION, WINDOWS
 from pipeline.errors import ConfigError, DataError
+from pipeline.models.artifacts import replace_folder, temporary_beside
 from pipeline.params import Params, Preprocess
 from pipeline.run import run
-from pipeline.splitting import TEST, TRAIN, VALIDATION, WINDOWS
 
 log = logging.getLogger(__name__)
 

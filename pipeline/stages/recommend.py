@@ -1,7 +1,7 @@
 """The champion's lists for every user of the data, ready to be looked up.
 
-In: data/prepared (pipeline/histories.py) and models/champion. Out: recommendations/top_k.parquet, a row for
-each user and rank: user_id, rank (from 1), item_id, score (null: listed by popularity), reasons (list of
+In: data/prepared (pipeline/data/histories.py) and models/champion. Out: recommendations/top_k.parquet, a row
+for each user and rank: user_id, rank (from 1), item_id, score (null: listed by popularity), reasons (list of
 sentences), version (of the champion). A user's history is all of the user's rows; the moment is the data's
 as_of. Without a champion the table is empty.
 
@@ -21,15 +21,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import tables as t
-from pipeline.artifacts import has_model, pinned
-from pipeline.histories import Points, Prepared, load_prepared
+from pipeline.data import tables as t
+from pipeline.data.histories import Points, Prepared, load_prepared
+from pipeline.models.artifacts import has_model, pinned
 from pipeline.params import Params
 from pipeline.params import Recommend as Settings
 from pipeline.run import run
 
 if TYPE_CHECKING:
-    from pipeline.recommender import Recommender
+    from pipeline.models.recommender import Recommender
 
 log = logging.getLogger(__name__)
 SCHEMA = pa.schema(
@@ -47,7 +47,7 @@ USERS_AT_ONCE = 1000  # explained and written together; scoring makes its own, s
 
 def recommend(model: Recommender, prepared: Prepared, as_of: int, settings: Settings) -> Iterator[pa.Table]:
     """Tables of SCHEMA, users in order of their ids. `as_of`: microseconds; all rows are history."""
-    from pipeline.ranking import popularity_order, rank_points
+    from pipeline.models.ranking import popularity_order, rank_points
 
     catalogue = prepared.catalogue
     order = popularity_order(model.inputs.statistics.popularity[:, 0], catalogue.ids)
@@ -92,7 +92,7 @@ def main(prepared: Path, champion: Path, top_k: Path, params: Path = Path("param
         write(top_k, [])
         log.info("no champion yet: no recommendations; `evergreen cycle` trains and promotes one")
         return
-    from pipeline.recommender import Recommender
+    from pipeline.models.recommender import Recommender
 
     data = load_prepared(prepared)
     with pinned(champion) as folder:

@@ -1,7 +1,7 @@
 """The registry as the page needs it: versions, who was champion when, trainings. Read from git tags.
 
-pipeline/registry.py says what the tags mean; this is a reader of a few lines, since nothing in dags/ imports
-the pipeline. Where there is no git, data/registry.json (an export) tells what it can.
+pipeline/registry/versions.py says what the tags mean; this is a reader of a few lines, since nothing in dags/
+imports the pipeline. Where there is no git, data/registry.json (an export) tells what it can.
 """
 
 from __future__ import annotations

@@ -1,0 +1,107 @@
+"""Items and users as tables: from what a source says of them, or its interactions of their items."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from pipeline.data import tables as t
+from pipeline.data.rejected import Rejected
+from pipeline.data.values import as_ids, as_lists, as_moments, as_prose, as_text, as_typed
+from pipeline.errors import DataError
+from pipeline.sources import OF_ITEM, PLACE, RAW, REASON
+
+Counts = dict[str, int]
+
+
+def items_table(
+    frame: pd.DataFrame | None, described: dict[str, pd.DataFrame], rejected: Rejected
+) -> tuple[pd.DataFrame, Counts]:
+    if frame is None:
+        frame = pd.DataFrame({t.ITEM: pd.Series([], dtype="str")})
+        for name, rows in described.items():
+            cells = rows.set_index(t.ITEM)["cell"].rename(name.removeprefix(OF_ITEM)).reset_index()
+            frame = frame.merge(cells, on=t.ITEM, how="outer")
+        for name in frame.columns.difference(t.ITEMS):
+            frame[name] = as_typed(frame[name])
+        return check_items(frame)
+    return check_items(_filled(frame, "items", t.ITEM, rejected))
+
+
+def users_table(frame: pd.DataFrame | None, rejected: Rejected) -> tuple[pd.DataFrame, Counts]:
+    if frame is None:
+        frame = pd.DataFrame({t.USER: pd.Series([], dtype="str")})
+    frame = _filled(frame, "users", t.USER, rejected)
+    users = _one_a_key(_with_further(pd.DataFrame({t.USER: as_ids(frame[t.USER])}), frame), t.USER)
+    return users, {"kept": len(users), "duplicates": len(frame) - len(users)}
+
+
+def _filled(frame: pd.DataFrame, table: str, key: str, rejected: Rejected) -> pd.DataFrame:
+    """The rows that were read and have an id; the others go to `rejected`."""
+    if key not in frame:
+        raise DataError(f"{table}: the source gives no column {key}: see docs/sources.md")
+    frame = frame.reset_index(drop=True)
+    unread = frame[REASON] if REASON in frame else empty(frame, "str")
+    reasons = unread.astype(object).where(unread.notna(), None)
+    reasons[unread.isna() & as_ids(frame[key]).isna()] = f"no_{key}"
+    rejected.add(table, frame, reasons)
+    return frame[reasons.isna()].reset_index(drop=True)
+
+
+def _with_further(ours: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
+    further = frame.columns.difference([*ours.columns, PLACE, REASON, RAW], sort=False)
+    return pd.concat([ours, frame[further]], axis=1)
+
+
+def describe_items(described: dict[str, pd.DataFrame], kept: pd.DataFrame) -> None:
+    """Update column -> (item_id, timestamp, cell): an item's first filled cell, ties by the cell."""
+    for name in (name for name in kept if name.startswith(OF_ITEM)):
+        cell = kept[name] if pd.api.types.is_numeric_dtype(kept[name].dtype) else as_prose(kept[name])
+        rows = pd.DataFrame({t.ITEM: kept[t.ITEM], t.TIME: kept[t.TIME], "cell": cell}).dropna()
+        if name in described:
+            rows = pd.concat([described[name], rows]) if len(rows) else described[name]
+        if rows["cell"].dtype == object:  # files of one table that differ in a column's type
+            rows["cell"] = as_text(rows["cell"])
+        rows = rows[rows[t.TIME] == rows.groupby(t.ITEM)[t.TIME].transform("min")]
+        described[name] = rows.sort_values([t.ITEM, "cell"]).drop_duplicates(t.ITEM)
+
+
+def check_items(frame: pd.DataFrame) -> tuple[pd.DataFrame, Counts]:
+    """(items in the contract's types, counts): rows of one item_id become one of their first filled cells."""
+    items = pd.DataFrame({t.ITEM: as_ids(frame[t.ITEM])})
+    for name in (t.TITLE, t.TEXT):
+        text = optional(frame, name, as_prose)
+        items[name] = empty(frame, "str") if text is None else text
+    lists = optional(frame, t.CATEGORIES, as_lists)
+    items[t.CATEGORIES] = empty(frame, object) if lists is None else lists.where(lists.str.len() > 0, None)
+    unreadable = no(frame)
+    for name in (t.AVAILABLE_FROM, t.AVAILABLE_UNTIL):
+        moments, bad = optional(frame, name, as_moments) or (empty(frame, t.MOMENT), no(frame))
+        items[name], unreadable = moments, unreadable | bad
+    items = _one_a_key(_with_further(items, frame), t.ITEM)
+    filled = [cell if isinstance(cell, list) else [] for cell in items[t.CATEGORIES]]
+    items[t.CATEGORIES] = pd.Series(filled, items.index, dtype=object)
+    counts = {"kept": len(items), "duplicates": len(frame) - len(items)}
+    return items, {**counts, "unreadable_dates": int(unreadable.sum())}
+
+
+def _one_a_key(frame: pd.DataFrame, key: str) -> pd.DataFrame:
+    """Sorted by `key`, which becomes unique: of several rows the first filled cell of each column stays."""
+    repeated = frame[key].duplicated(keep=False)
+    if repeated.any():
+        merged = frame[repeated].groupby(key, sort=False).first().reset_index()
+        frame = pd.concat([frame[~repeated], merged.astype(frame.dtypes)])
+    return frame.sort_values(key, ignore_index=True)
+
+
+def optional(frame: pd.DataFrame, name: str, convert: Any) -> Any:
+    return convert(frame[name]) if name in frame else None
+
+
+def empty(frame: pd.DataFrame, kind: Any) -> pd.Series:
+    return pd.Series(None, frame.index, dtype=kind)
+
+
+def no(frame: pd.DataFrame) -> pd.Series:
+    return pd.Series(False, frame.index)

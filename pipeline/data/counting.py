@@ -1,0 +1,191 @@
+"""What preprocess counts for summary.json; checks that end it in one line if a count is impossible.
+
+In: the tables that pipeline/data/splitting.py makes. Out: plain dictionaries. Each query returns a few rows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ibis
+import pandas as pd
+
+from pipeline.data import tables as t
+from pipeline.data.splitting import MOMENT, TEST, VALIDATION, WINDOWS, Cuts
+from pipeline.errors import DataError
+from pipeline.params import Positive
+
+STATUSES = {"points": "point", "capped": "capped", "repeats": "repeat", "unavailable": "unavailable"}
+MOSTLY = 0.9  # of the rows with a value below min_value: then it is probably meant for another scale
+
+
+def count_events(rows: ibis.Table, positive: Positive) -> pd.DataFrame:
+    """event, rows, values, least, largest, below (values below min_value); the most frequent event first.
+
+    Raises DataError if there is no row, or one without user, item or time (which collect sets apart).
+    """
+    value = rows[t.VALUE]
+    table = (
+        rows.group_by(t.EVENT)
+        .agg(
+            rows=rows.count(),
+            values=value.count(),
+            least=value.min(),
+            largest=value.max(),
+            below=rows.count(where=value < (positive.min_value if positive.min_value is not None else 0.0)),
+            **{f"no_{name}": rows.count(where=rows[name].isnull()) for name in (t.USER, t.ITEM, t.TIME)},
+        )
+        .to_pandas()
+        .sort_values(["rows", t.EVENT], ascending=[False, True], ignore_index=True)
+    )
+    if table.empty:
+        raise DataError(
+            "interactions: no row at all: check collect's source and `collect.as_of`, then collect"
+        )
+    for name in (t.USER, t.ITEM, t.TIME):
+        if missing := int(table[f"no_{name}"].sum()):
+            raise DataError(
+                f"interactions, column {name}: {missing} rows have none: run `dvc repro -f collect`"
+            )
+    return table
+
+
+def count_windows(
+    by_time: pd.DataFrame, cuts: Cuts, users: ibis.Table, items: ibis.Table, min_user_interactions: int
+) -> dict[str, Any]:
+    """Per window: rows, users, items, successes, what is left out of fitting, first and last moment (ISO).
+
+    users_with_history: users of the window who have any row before it begins.
+    """
+    starts = {"train": by_time[t.TIME].min(), "validation": cuts.validation, "test": cuts.test}
+    by_user = _one_row(users.agg(**_user_counts(users, starts, min_user_interactions)))
+    by_item = _one_row(items.agg(**{name: items.count(where=items[name] > 0) for name in WINDOWS}))
+    stops = [*list(starts.values())[1:], None]
+    total = int(by_time["rows"].sum())
+    windows = {}
+    for (name, start), stop in zip(starts.items(), stops, strict=True):
+        times = by_time[t.TIME]
+        times = times[(times >= start) & (True if stop is None else times < stop)]
+        counts = {key.partition(".")[2]: int(n) for key, n in by_user.items() if key.startswith(f"{name}.")}
+        windows[name] = {
+            **counts,
+            "share": counts["rows"] / total,
+            "positive_share": counts["positive"] / counts["rows"],
+            "items": int(by_item[name]),
+            "first": times.min().isoformat(),
+            "last": times.max().isoformat(),
+        }
+    return windows
+
+
+def _user_counts(users: ibis.Table, starts: dict[str, Any], min_user_interactions: int) -> dict[str, Any]:
+    """Aggregates over `users`, named window.count."""
+    unfit = users.train < min_user_interactions
+    counts: dict[str, Any] = {}
+    for name, start in starts.items():
+        rows, successes = users[name], users[f"{name}_positive"]
+        earlier = users["first"] < ibis.literal(pd.Timestamp(start).to_pydatetime(), MOMENT)
+        counts |= {
+            f"{name}.rows": rows.sum(),
+            f"{name}.users": users.count(where=rows > 0),
+            f"{name}.users_with_history": users.count(where=(rows > 0) & earlier),
+            f"{name}.positive": successes.sum(),
+            f"{name}.positive_fit": successes.sum(where=~unfit).fill_null(0),
+            f"{name}.rows_not_fit": rows.sum(where=unfit).fill_null(0),
+            f"{name}.users_not_fit": users.count(where=unfit & (rows > 0)),
+        }
+    return counts
+
+
+def check_windows(windows: dict[str, Any], events: pd.DataFrame, positive: Positive, least_rows: int) -> None:
+    """Raises DataError if a window has no success, or train nobody to fit on."""
+    wanted = "all" if positive.events is None else positive.events
+    for name, counts in windows.items():
+        if counts["positive"] == 0:
+            raise DataError(
+                f"preprocess.positive: none of the {counts['rows']} rows of the {name} window is a success "
+                f"(events {wanted}, min_value {positive.min_value}); the data have "
+                f"{_describe(events)}: set events and min_value to what counts as success there"
+            )
+    train = windows["train"]
+    if train["positive_fit"] == 0:
+        raise DataError(
+            f"preprocess.min_user_interactions: of {train['users']} users in train, none with at least "
+            f"{least_rows} rows has a success to learn from: lower it, or collect more data"
+        )
+
+
+def mostly_excluded(events: pd.DataFrame, positive: Positive) -> str | None:
+    """A warning if min_value leaves out nearly all rows that have a value."""
+    valued = events if positive.events is None else events[events[t.EVENT].isin(positive.events)]
+    values, below = int(valued["values"].sum()), int(valued["below"].sum())
+    if positive.min_value is None or values == 0 or below <= MOSTLY * values:
+        return None
+    return (
+        f"warning: preprocess.positive.min_value {positive.min_value:g} leaves out {below / values:.0%} of "
+        f"the rows with a value; the data have {_describe(valued)}"
+    )
+
+
+def count_points(
+    moments: ibis.Table, users: ibis.Table, items: ibis.Table, windows: dict[str, Any]
+) -> dict[str, Any]:
+    """Of validation and test: points and what became of the other successes; shares of points that are cold.
+
+    positive = points + capped + repeats + unavailable + same_moment (further rows of one moment).
+    """
+    by_status = moments.group_by(["window", "status"]).agg(rows=moments.count()).to_pandas()
+    rows = {(window, status): count for window, status, count in by_status.itertuples(index=False)}
+    chosen = moments.filter(moments.status == "point")
+    chosen = chosen.join(users.select(t.USER, user_rows="train", user_first="first"), t.USER)
+    chosen = chosen.join(items.select(t.ITEM, item_rows="train"), t.ITEM)
+    counted = {}
+    for name, window in (("validation", VALIDATION), ("test", TEST)):
+        here = chosen.filter(chosen.window == window)
+        start = ibis.literal(pd.Timestamp(windows[name]["first"]).to_pydatetime(), MOMENT)
+        slices = _one_row(
+            here.agg(
+                users=here[t.USER].nunique(),
+                users_with_history_at_start=here[t.USER].nunique(where=here.user_first < start),
+                cold_items=here.count(where=here.item_rows == 0),
+                cold_users=here.count(where=here.user_rows == 0),
+                empty_history=here.count(where=here.user_first >= here[t.TIME]),
+            )
+        )
+        statuses = {key: int(rows.get((window, status), 0)) for key, status in STATUSES.items()}
+        points, successes = statuses["points"], windows[name]["positive"]
+        shares = {
+            f"{key}_share": slices.pop(key) / points if points else None
+            for key in ("cold_items", "cold_users", "empty_history")
+        }
+        counted[name] = {
+            "positive": successes,
+            **statuses,
+            "same_moment": successes - sum(statuses.values()),
+            **{key: int(value) for key, value in slices.items()},
+            **shares,
+        }
+    return counted
+
+
+def check_points(points: dict[str, Any]) -> None:
+    """Raises DataError if a window has nothing to be evaluated at."""
+    for name, counts in points.items():
+        if counts["points"] == 0:
+            raise DataError(
+                f"interactions: the {name} window has {counts['positive']} successes but no point: "
+                f"{counts['repeats']} repeat an item of the user's history, {counts['unavailable']} are of "
+                f"items not available then: raise preprocess.{name}_share, or collect more data"
+            )
+
+
+def _one_row(table: ibis.Table) -> dict[str, Any]:
+    return {str(key): value for key, value in table.to_pandas().iloc[0].items()}
+
+
+def _describe(events: pd.DataFrame) -> str:
+    """ "events rating, view; values 1 to 5"."""
+    names = [str(name) for name in events[t.EVENT].head(5)] + (["..."] if len(events) > 5 else [])
+    least, largest = events["least"].min(), events["largest"].max()
+    values = "no values" if pd.isna(least) else f"values {least:g} to {largest:g}"
+    return f"events {', '.join(names)}; {values}"

@@ -1,0 +1,235 @@
+"""Prepared tables as arrays over one catalogue: the log of interactions and the points to be ranked.
+
+A *point* is a user at a moment. Its history is every interaction of that user strictly before the moment,
+whichever window it falls in; everything else a model knows is frozen at the end of train.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from pipeline.data import tables as t
+from pipeline.errors import DataError
+
+TRAIN, VALIDATION, TEST = 0, 1, 2
+MICROSECONDS_A_DAY = 86_400_000_000
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Every item of the items table and of the data, sorted by item_id; array position = item index."""
+
+    items: pd.DataFrame
+    available_from: np.ndarray  # (items,) int64 microseconds; the minimum where not given
+    available_until: np.ndarray  # (items,) int64 microseconds, exclusive; the maximum where not given
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @property
+    def ids(self) -> np.ndarray:
+        return self.items[t.ITEM].to_numpy(dtype=object)
+
+    @classmethod
+    def of(cls, items: pd.DataFrame) -> Catalogue:
+        items = items.sort_values(t.ITEM, ignore_index=True)
+        limits = np.iinfo(np.int64)
+        return cls(
+            items,
+            _microseconds(items.get(t.AVAILABLE_FROM), limits.min, len(items)),
+            _microseconds(items.get(t.AVAILABLE_UNTIL), limits.max, len(items)),
+        )
+
+    def index(self, item_ids: pd.Series | np.ndarray) -> np.ndarray:
+        """Item ids -> int32 indices; -1 for an unknown id."""
+        return pd.Index(self.items[t.ITEM]).get_indexer(pd.Index(item_ids)).astype(np.int32)
+
+
+@dataclass(frozen=True)
+class Log:
+    """All interactions, user by user, in time order within a user (ties in the files' fixed-salt order)."""
+
+    user: np.ndarray  # (rows,) int32, ascending
+    item: np.ndarray  # (rows,) int32
+    time: np.ndarray  # (rows,) int64 microseconds
+    value: np.ndarray  # (rows,) float32, NaN where the row has none
+    event: np.ndarray  # (rows,) object
+    positive: np.ndarray  # (rows,) bool: counts as success (preprocess.positive)
+    fit: np.ndarray  # (rows,) bool: may be fitted on (its user has enough rows)
+    window: np.ndarray  # (rows,) int8: TRAIN, VALIDATION or TEST
+    indptr: np.ndarray  # (users + 1,) int64: rows of user u are indptr[u]:indptr[u + 1]
+
+    def __len__(self) -> int:
+        return len(self.item)
+
+    def span(self, user: np.ndarray, time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Rows [start, stop) of each user strictly before its time; an unknown user (-1) has none."""
+        known = user >= 0
+        start = np.where(known, self.indptr[np.maximum(user, 0)], 0)
+        stop = start.copy()
+        # One binary search over (user, time) pairs: rank times so that a pair fits one integer.
+        if len(self) and known.any():
+            ticks = np.unique(self.time)
+            key = self.user.astype(np.int64) * (len(ticks) + 1) + np.searchsorted(ticks, self.time)
+            wanted = user.astype(np.int64) * (len(ticks) + 1) + np.searchsorted(ticks, time)
+            stop = np.where(known, np.searchsorted(key, wanted, side="left"), 0)
+        return start, np.maximum(stop, start)
+
+    def points(self, user: np.ndarray, item: np.ndarray, time: np.ndarray) -> Points:
+        start, stop = self.span(user, time)
+        return Points(self, user, item, time, start, stop)
+
+    def successes(self, rows: np.ndarray) -> Points:
+        """A point for every positive row of the mask whose item the user had not met strictly before."""
+        pair = self.user.astype(np.int64) * (int(self.item.max(initial=0)) + 1) + self.item
+        order = np.lexsort((self.time, pair))
+        new = np.r_[True, np.diff(pair[order]) != 0] if len(order) else np.zeros(0, bool)
+        first_time = np.empty(len(self), np.int64)
+        first_time[order] = self.time[order][new][np.cumsum(new) - 1]
+        chosen = np.flatnonzero(rows & self.positive & (first_time == self.time))
+        return self.points(self.user[chosen], self.item[chosen], self.time[chosen])
+
+
+@dataclass(frozen=True)
+class Points:
+    """Moments at which items are ranked for a user; `target` is what the user then took (-1: not known)."""
+
+    log: Log
+    user: np.ndarray  # (points,) int32, -1 for a user that the log does not know
+    target: np.ndarray  # (points,) int32
+    time: np.ndarray  # (points,) int64 microseconds
+    start: np.ndarray  # (points,) int64 rows of the log
+    stop: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.user)
+
+    def __getitem__(self, rows: slice | np.ndarray) -> Points:
+        fields = {name: getattr(self, name)[rows] for name in ("user", "target", "time", "start", "stop")}
+        return replace(self, **fields)
+
+    def chunks(self, size: int) -> Iterator[Points]:
+        for begin in range(0, len(self), size):
+            yield self[begin : begin + size]
+
+    def newest(self, rows: int) -> Points:
+        """The same points with at most the newest `rows` of each history."""
+        return replace(self, start=np.maximum(self.start, self.stop - rows))
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return self.stop - self.start
+
+    def rows(self) -> tuple[np.ndarray, np.ndarray]:
+        """(point, log row) of every history row, oldest first."""
+        lengths = self.lengths
+        point = np.repeat(np.arange(len(self)), lengths)
+        offset = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+        return point, np.repeat(self.start, lengths) + offset
+
+    def weights(
+        self, items: int, half_life: float = np.inf, row_weight: np.ndarray | None = None
+    ) -> sp.csr_matrix:
+        """(points, items) float32: each history item's recency weight 2^(-newer / half_life).
+
+        `newer` counts the user's rows after the item's newest one; rows of one timestamp share the mean of
+        their places, so that the order of ties carries nothing. An item met more than once keeps its largest
+        weight. `row_weight` (rows of the log) multiplies, e.g. by how much a row was liked.
+        """
+        point, row = self.rows()
+        newer = (self.stop[point] - 1 - row).astype(np.float64)
+        if len(row):
+            # Mean place within (point, time) runs.
+            new_run = np.r_[
+                True, (point[1:] != point[:-1]) | (self.log.time[row[1:]] != self.log.time[row[:-1]])
+            ]
+            run = np.cumsum(new_run) - 1
+            newer = (np.bincount(run, newer) / np.bincount(run))[run]
+        weight = np.exp2(-newer / half_life)
+        if row_weight is not None:
+            weight = weight * row_weight[row]
+        cell = point.astype(np.int64) * items + self.log.item[row]
+        order = np.lexsort((-weight, cell))
+        first = np.r_[True, np.diff(cell[order]) != 0] if len(order) else np.zeros(0, bool)
+        kept = order[first]
+        shape = (len(self), items)
+        return sp.csr_matrix(
+            (weight[kept].astype(np.float32), (point[kept], self.log.item[row[kept]])), shape=shape
+        )
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What `preprocess` wrote, as arrays over one catalogue."""
+
+    catalogue: Catalogue
+    user_ids: np.ndarray  # (users,) object, sorted
+    log: Log
+    validation: Points
+    test: Points
+    test_point_ids: np.ndarray  # (test points,) object
+    users: pd.DataFrame | None = None  # user_id and further columns; users may be missing
+
+    @property
+    def train_end(self) -> int:
+        """Microseconds of the newest train row."""
+        return int(self.log.time[self.log.window == TRAIN].max())
+
+
+def make_log(frames: list[pd.DataFrame], catalogue: Catalogue, user_ids: np.ndarray) -> Log:
+    """Interactions of the windows train, validation, test (in this order; later ones may be absent)."""
+    table = pd.concat([frame.assign(window=window) for window, frame in enumerate(frames)], ignore_index=True)
+    table["user"] = pd.Index(user_ids).get_indexer(table[t.USER]).astype(np.int32)
+    table = table.sort_values("user", kind="stable", ignore_index=True)  # files are in time order
+    counts = np.bincount(table["user"], minlength=len(user_ids))
+    return Log(
+        user=table["user"].to_numpy(),
+        item=catalogue.index(table[t.ITEM]),
+        time=_microseconds(table[t.TIME], 0, len(table)),
+        value=table[t.VALUE].to_numpy(dtype=np.float32, na_value=np.nan),
+        event=table[t.EVENT].to_numpy(dtype=object),
+        positive=table["positive"].to_numpy(dtype=bool),
+        fit=table["fit"].to_numpy(dtype=bool),
+        window=table["window"].to_numpy(dtype=np.int8),
+        indptr=np.r_[0, np.cumsum(counts)].astype(np.int64),
+    )
+
+
+def load_prepared(folder: Path) -> Prepared:
+    """Read data/prepared. Raises DataError if a table is missing."""
+    names = ["train", "validation", "test_interactions", "items", "validation_points", "test"]
+    missing = [name for name in names if not (folder / f"{name}.parquet").exists()]
+    if missing:
+        raise DataError(f"{folder / missing[0]}.parquet: no such table: run `dvc repro preprocess`")
+    read = {name: pd.read_parquet(folder / f"{name}.parquet") for name in names}
+    catalogue = Catalogue.of(read["items"])
+    windows = [read[name] for name in names[:3]]
+    user_ids = np.unique(np.concatenate([frame[t.USER].to_numpy(dtype=object) for frame in windows]))
+    log = make_log(windows, catalogue, user_ids)
+    return Prepared(
+        catalogue=catalogue,
+        user_ids=user_ids,
+        log=log,
+        validation=_points(log, read["validation_points"], catalogue, user_ids),
+        test=_points(log, read["test"], catalogue, user_ids),
+        test_point_ids=read["test"]["point_id"].to_numpy(dtype=object),
+        users=pd.read_parquet(users) if (users := folder / "users.parquet").exists() else None,
+    )
+
+
+def _points(log: Log, frame: pd.DataFrame, catalogue: Catalogue, user_ids: np.ndarray) -> Points:
+    user = pd.Index(user_ids).get_indexer(frame[t.USER]).astype(np.int32)
+    return log.points(user, catalogue.index(frame[t.ITEM]), _microseconds(frame[t.TIME], 0, len(frame)))
+
+
+def _microseconds(column: pd.Series | None, missing: int, length: int) -> np.ndarray:
+    if column is None:
+        return np.full(length, missing, dtype=np.int64)
+    stamps = pd.to_datetime(column, utc=True).astype("datetime64[us, UTC]")
+    return np.where(stamps.isna(), missing, stamps.astype("int64")).astype(np.int64)

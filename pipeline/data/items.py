@@ -1,0 +1,175 @@
+"""The catalogue: every item of the table and of the data, with one text each made by a template.
+
+In: items (the contract's columns and any others, of which `year`, and `tags` with `tag_times`, have a
+meaning) and the items of the interactions. Out: the same columns by item_id, plus `item_text` ("" if there is
+none), `year` (nullable; from a title that ends in "(1995)" where the table has none) and `first_seen` (first
+row in train; null for an item that train lacks). Of tags, only those given before the end of train enter the
+text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline.data import tables as t
+from pipeline.data.text import Template, clean, cut
+from pipeline.errors import DataError
+
+DESCRIPTION = "description"  # what the template calls the column `text`
+ITEM_TEXT, FIRST_SEEN = "item_text", "first_seen"
+TOP_TAGS = 10
+_QUANTILES = (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1)
+_FINAL_YEAR = r"\s*\((\d{4})\)$"
+
+
+def parse_template(template: str, columns: Iterable[str]) -> Template:
+    """Over title, year, categories, description (the column `text`), tags and any further column of items."""
+    fields = {t.TITLE, t.YEAR, t.CATEGORIES, DESCRIPTION, t.TAGS, *columns} - {t.ITEM, t.TAG_TIMES}
+    return Template.parse(template, fields, "preprocess.item_text")
+
+
+def complete(items: pd.DataFrame, seen: pd.DataFrame) -> pd.DataFrame:
+    """One row per item of either table, by item_id; `seen`: item_id, first_seen. Adds `year`, `first_seen`.
+
+    Raises DataError if an item has two rows.
+    """
+    twice = items[t.ITEM][items[t.ITEM].duplicated()]
+    if len(twice):
+        raise DataError(f"items, column item_id: {twice.iloc[0]!r} has two rows: run `dvc repro -f collect`")
+    ids = np.union1d(items[t.ITEM].to_numpy(dtype=object), seen[t.ITEM].to_numpy(dtype=object))
+    table = items.set_index(t.ITEM).reindex(ids).rename_axis(t.ITEM).reset_index()
+    table[t.ITEM] = table[t.ITEM].astype("str")
+    for name in t.ITEMS:
+        table[name] = table.get(name)
+    for name in (t.AVAILABLE_FROM, t.AVAILABLE_UNTIL):
+        table[name] = pd.to_datetime(table[name], utc=True).astype(t.MOMENT)
+    table[[t.TITLE, t.TEXT]] = table[[t.TITLE, t.TEXT]].astype("str")
+    table[t.CATEGORIES] = table[t.CATEGORIES].map(_as_list)
+    table[t.YEAR] = _years(table)
+    first = seen.set_index(t.ITEM)[FIRST_SEEN].reindex(ids).reset_index(drop=True)
+    table[FIRST_SEEN] = pd.to_datetime(first, utc=True).astype(t.MOMENT)
+    return table
+
+
+def with_text(
+    items: pd.DataFrame, template: Template, max_characters: int, train_end: pd.Timestamp
+) -> pd.DataFrame:
+    """Adds `item_text` to items as `complete` gives them. Each distinct value is cleaned once."""
+    texts = {field: _texts(items, field, template, max_characters, train_end) for field in template.fields}
+    rows = zip(*texts.values(), strict=True) if texts else ((),) * len(items)
+    filled = [cut(template.render(dict(zip(texts, row, strict=True))), max_characters) for row in rows]
+    return items.assign(**{ITEM_TEXT: pd.Series(filled, items.index, dtype="str")})
+
+
+def count_items(items: pd.DataFrame, rows_in_table: int, train_end: pd.Timestamp) -> dict[str, Any]:
+    """What summary.json says about items as `with_text` gives them."""
+    length = items[ITEM_TEXT].str.len()
+    lengths = length[length > 0]
+    tags = _tags(items)
+    return {
+        "items": len(items),
+        "in_table": rows_in_table,
+        "without_row_in_table": len(items) - rows_in_table,
+        "in_train": int(items[FIRST_SEEN].notna().sum()),
+        "without_title": int(items[t.TITLE].isna().sum()),
+        "without_text": int((length == 0).sum()),
+        "with_year": int(items[t.YEAR].notna().sum()),
+        "tags": len(tags),
+        "tags_not_before_train_end": len(tags) - int(_before(tags, train_end).sum()),
+        "text_characters": {
+            f"{share:g}": float(lengths.quantile(share)) if len(lengths) else None for share in _QUANTILES
+        },
+    }
+
+
+def _years(items: pd.DataFrame) -> pd.Series:
+    """Int64: the column `year`, else the year that the title ends in."""
+    in_title = items[t.TITLE].str.strip().str[-6:].str.extract(_FINAL_YEAR, expand=False)
+    year = pd.to_numeric(in_title, errors="coerce").astype("float64")
+    if t.YEAR in items:
+        given = pd.to_numeric(items[t.YEAR], errors="coerce").astype("float64")
+        year = given.where(given.between(1, 9999) & (given % 1 == 0)).fillna(year)
+    return year.astype("Int64")
+
+
+def _texts(
+    items: pd.DataFrame, field: str, template: Template, max_characters: int, train_end: pd.Timestamp
+) -> list[str]:
+    """A field's clean text per item, "" where it has none."""
+    if field == t.TAGS:
+        return _tag_texts(items, max_characters, train_end)
+    column = t.TEXT if field == DESCRIPTION and DESCRIPTION not in items else field
+    if column not in items:
+        return [""] * len(items)
+    texts = _each_distinct(items[column], lambda value: _plain(value, max_characters))
+    if field == t.TITLE and t.YEAR in template.fields:
+        # The template says the year itself.
+        titles = pd.Series(texts, items.index, dtype="str")
+        ended = titles.str.strip().str[-6:] == "(" + items[t.YEAR].astype("str") + ")"
+        return titles.where(~ended.fillna(False).astype(bool), titles.str[:-6].str.rstrip()).tolist()
+    return texts
+
+
+def _tag_texts(items: pd.DataFrame, max_characters: int, train_end: pd.Timestamp) -> list[str]:
+    """The ten most frequent tags of each item, distinct but for upper case; ties by the alphabet."""
+    tags = _tags(items)
+    tags = tags[_before(tags, train_end)]
+    texts = _each_distinct(tags["tag"], lambda value: _plain(value, max_characters))
+    tags = tags[["place"]].assign(tag=pd.Series(texts, tags.index, dtype="str"))
+    tags = tags[tags["tag"] != ""]
+    tags = tags.assign(key=tags["tag"].str.casefold())
+    counted = tags.groupby(["place", "key"], as_index=False).agg(rows=("tag", "size"), tag=("tag", "min"))
+    counted = counted.sort_values(["place", "rows", "key"], ascending=[True, False, True])
+    chosen = counted.groupby("place").head(TOP_TAGS)
+    return chosen.groupby("place")["tag"].agg(", ".join).reindex(range(len(items)), fill_value="").tolist()
+
+
+def _tags(items: pd.DataFrame) -> pd.DataFrame:
+    """place (of the item), tag, time (absent if the table has none). Raises DataError if they do not pair."""
+    lists = [_as_list(tags) for tags in items[t.TAGS]] if t.TAGS in items else [[] for _ in range(len(items))]
+    place = np.repeat(np.arange(len(items)), [len(tags) for tags in lists])
+    table = pd.DataFrame({"place": place, "tag": pd.Series(list(chain(*lists)), dtype="object")})
+    if t.TAG_TIMES not in items:
+        return table
+    times = [_as_list(times) for times in items[t.TAG_TIMES]]
+    for item, tags, moments in zip(items[t.ITEM], lists, times, strict=True):
+        if len(tags) != len(moments):
+            raise DataError(
+                f"items, column tag_times: item {item!r} has {len(tags)} tags and {len(moments)} times: "
+                "give one time for each tag, or no tag_times at all"
+            )
+    return table.assign(time=pd.to_datetime(pd.Series(list(chain(*times)), dtype="object"), utc=True))
+
+
+def _before(tags: pd.DataFrame, train_end: pd.Timestamp) -> pd.Series:
+    """Known before the end of train: tags without any times are, a tag whose own time is null is not."""
+    return tags["time"] < train_end if "time" in tags else pd.Series(True, tags.index)
+
+
+def _each_distinct(values: pd.Series, function: Callable[[Any], str]) -> list[str]:
+    keys: list[Hashable] = [
+        tuple(value) if isinstance(value, (list, np.ndarray)) else value for value in values
+    ]
+    known = {key: function(key) for key in set(keys)}
+    return [known[key] for key in keys]
+
+
+def _plain(value: Any, max_characters: int) -> str:
+    """Any cell as clean text: lists joined by commas without repeats, 5.0 as 5, a moment as its day."""
+    if isinstance(value, tuple):
+        parts = (_plain(part, max_characters) for part in value)
+        return ", ".join(dict.fromkeys(part for part in parts if part))
+    if pd.isna(value):
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return clean(str(value.date() if isinstance(value, pd.Timestamp) else value), max_characters)
+
+
+def _as_list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple, np.ndarray)) else []

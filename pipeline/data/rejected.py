@@ -1,0 +1,90 @@
+"""rejected.parquet: every row that was not kept, with its reason, place and cells as they came."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.data import tables as t
+from pipeline.data.values import as_text
+from pipeline.errors import DataError
+from pipeline.sources import PLACE, RAW
+
+AFTER_AS_OF = "after_as_of"
+COLUMNS = ["table", "reason", "place", *t.INTERACTIONS, "raw"]
+_SCHEMA = pa.schema([(name, pa.large_string()) for name in COLUMNS])
+_CELL = 60  # characters of a cell in an example
+
+
+@dataclass
+class Rejected:
+    """Grows row by row; keeps counts and the first example of each reason. Made by `rejected_file`."""
+
+    writer: pq.ParquetWriter
+    read: dict[str, int] = field(default_factory=dict)  # table -> rows seen
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)  # table -> reason -> rows
+    examples: dict[tuple[str, str], str] = field(default_factory=dict)  # (table, reason) -> the first one
+
+    def add(self, table: str, frame: pd.DataFrame, reasons: pd.Series) -> None:
+        """`reasons` (one a row of the source's `frame`): why it is not kept, missing if it is."""
+        self.read[table] = self.read.get(table, 0) + len(frame)
+        out = reasons.notna()
+        if not out.any():
+            return
+        rows = self._cells(frame[out], reasons[out].astype("str")).assign(table=table)
+        counts = self.counts.setdefault(table, {})
+        for reason, number in rows["reason"].value_counts().items():
+            counts[reason] = counts.get(reason, 0) + int(number)
+            if (table, reason) not in self.examples:
+                self.examples[table, reason] = _example(rows[rows["reason"] == reason].iloc[0])
+        self.writer.write_table(pa.Table.from_pandas(rows[COLUMNS], _SCHEMA, preserve_index=False))
+
+    def bad(self, table: str) -> int:
+        """Rows rejected; those after as_of do not count as bad."""
+        return sum(number for reason, number in self.counts.get(table, {}).items() if reason != AFTER_AS_OF)
+
+    def later(self, table: str) -> int:
+        return self.counts.get(table, {}).get(AFTER_AS_OF, 0)
+
+    def enforce(self, table: str, share: float) -> None:
+        """Raises DataError if more than `share` of the table's rows up to as_of are bad."""
+        bad, asked = self.bad(table), self.read.get(table, 0) - self.later(table)
+        if bad <= share * asked:
+            return
+        reasons = {name: number for name, number in self.counts[table].items() if name != AFTER_AS_OF}
+        top = sorted(reasons, key=lambda name: (-reasons[name], name))[:3]
+        listed = ", ".join(f"{name.replace('_', ' ')} {reasons[name]:,}" for name in top)
+        raise DataError(
+            f"{table}: {bad:,} of {asked:,} rows are bad ({bad / asked:.1%}; collect.max_rejected_share is "
+            f"{share:g}): {listed}; for example {self.examples[table, top[0]]}; correct the file or "
+            "collect.files.columns, or raise the limit"
+        )
+
+    @staticmethod
+    def _cells(frame: pd.DataFrame, reasons: pd.Series) -> pd.DataFrame:
+        empty = pd.Series(None, frame.index, dtype="str")
+        cells = {name: as_text(frame[name]) if name in frame else empty for name in t.INTERACTIONS}
+        place, raw = (frame.get(name, empty) for name in (PLACE, RAW))
+        return pd.DataFrame({"reason": reasons, "place": place, **cells, "raw": raw})
+
+
+@contextmanager
+def rejected_file(path: Path) -> Iterator[Rejected]:
+    """Open for writing; complete when the block ends."""
+    with pq.ParquetWriter(path, _SCHEMA, compression="zstd", version="2.6") as writer:
+        yield Rejected(writer)
+
+
+def _example(row: pd.Series) -> str:
+    """ "ratings.csv:17 (user_id='7', timestamp='soon')" or the text of a row that could not be read."""
+    place = f"{row['place']} " if pd.notna(row["place"]) else ""
+    if pd.notna(row["raw"]):
+        return f"{place}({row['raw'][:_CELL]!r})"
+    cells = [f"{name}={row[name][:_CELL]!r}" for name in t.INTERACTIONS if pd.notna(row[name])]
+    return f"{place}({', '.join(cells) or 'all cells empty'})"

@@ -1,0 +1,75 @@
+"""What every run leaves in data/history/NAME/, to see afterwards what was decided on which evidence.
+
+run.json: `{"run_id", "dag", "state": "running|success|failed", "as_of", "champion" (before the run), "mode",
+"promoted": version or null, "commit", "branch", "started", "finished"}`. Beside it the decisions of the run,
+and dvc.lock, which tells where in DVC's cache every output of the run lies. Deleting it changes no decision.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from pipeline.decisions import read_json, write_json
+from pipeline.registry.records import DECISION, METRICS, VERDICT, now
+
+HISTORY, RUN, LOCK = Path("data/history"), "run.json", "dvc.lock"
+DRIFT, EVALUATION = "reports/drift.json", "reports/evaluation.json"
+LOOKED, JUDGED = (DRIFT, DECISION), (VERDICT, METRICS, EVALUATION)
+
+
+class Account:
+    """The account of one run. Nothing is written before it has a folder; see `open`."""
+
+    def __init__(self, run_id: str, dag: str, folder: Path | None = None, **facts: Any) -> None:
+        unknown = dict.fromkeys(("as_of", "champion", "mode", "promoted", "commit", "branch"))
+        self.folder = folder
+        self.run: dict[str, Any] = {"run_id": run_id, "dag": dag, "state": "running", **unknown}
+        self.run |= {"started": now(), "finished": None} | facts
+        if folder is not None:
+            self.open(folder)
+
+    def open(self, folder: Path) -> None:
+        """From now on it is kept in `folder`. A run begun there before goes on with what it had noted."""
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self.note()
+
+    @classmethod
+    def found(cls, folder: Path) -> Account | None:
+        """The account that was begun in `folder`."""
+        run = read_json(folder / RUN)
+        if not isinstance(run, dict) or "run_id" not in run:
+            return None
+        account = cls(run["run_id"], str(run.get("dag")))
+        account.folder, account.run = folder, run
+        return account
+
+    def note(self, **facts: Any) -> None:
+        self.run |= facts
+        if self.folder is not None:
+            write_json(self.folder / RUN, self.run)
+
+    def keep(self, root: Path, *paths: str) -> None:
+        """Copy dvc.lock and these files as they are in `root` now, each in one step."""
+        if self.folder is None:
+            return
+        for path in (*paths, LOCK):
+            if (root / path).is_file():
+                temporary = self.folder / f".{Path(path).name}.{os.getpid()}.partial"
+                shutil.copy2(root / path, temporary)
+                temporary.replace(self.folder / Path(path).name)
+
+    def close(self, state: str) -> None:
+        self.note(state=state, finished=now())
+
+    def __enter__(self) -> Account:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close("failed" if kind else "success")

@@ -1,0 +1,90 @@
+"""What of the graph a cycle runs, and why: read from what is stale, the decision, and what was begun before.
+
+`stale` is what `dvc status` says: stage -> what changed, e.g. {"finetune": ["params.yaml: seed"]}.
+Rule: a person's change of params or code of preprocess and finetune trains in full; so does a full training
+that was begun and did not end; otherwise the decision counts, if it is of this champion and not carried out
+yet. Without a training, new data go through preprocess, and a challenger whose judgement is out of date is
+judged again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.decisions import get
+from pipeline.loop.overrides import REFRESH_OF
+from pipeline.registry.actions import CHAMPION
+from pipeline.registry.versions import EXPORT
+
+LOOK = ("detect_drift", "decide_retraining")
+TRAIN = ("preprocess", "finetune")
+JUDGE = ("evaluate", "decide_promotion")
+LAST = "recommend"
+"""The only stage behind the promotion."""
+OUTPUTS = ("data/", "models/", "reports/", "recommendations/")
+"""Whatever else a stage depends on, a person changes."""
+MEANING = ("params.yaml: collect.source", "params.yaml: collect.files", "params.yaml: collect.sql")
+"""Another source or other columns are other data, not more of it."""
+
+Stale = dict[str, list[str]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What of the graph is to be run, and why, each a line for people."""
+
+    mode: str  # none, refresh, full
+    reasons: tuple[str, ...] = ()
+    prepare: bool = False
+    judge: tuple[str, ...] = ()
+    """Stages to be run again without a training."""
+
+
+def news(stale: Stale) -> Stale:
+    """The stale stages and what changed for each, but for what the cycle itself changes from run to run."""
+    own = {str(CHAMPION), str(EXPORT), "params.yaml: " + ".".join(REFRESH_OF)}
+    sample = "params.yaml: detect_drift."  # how a model samples its time is no reason to train it anew
+    left = {
+        stage: [
+            path
+            for path in changes
+            if stage == LAST or not (path in own or (stage == "finetune" and path.startswith(sample)))
+        ]
+        for stage, changes in stale.items()
+    }
+    return {stage: changes for stage, changes in left.items() if changes}
+
+
+def make_plan(
+    stale: Stale, decision: Any, champion: str | None, done: list[str], pending: Any = None
+) -> Plan:
+    """`stale`: see news; `done`: stages that have ever run here; `pending`: a training that was cut short."""
+    unmade = [stage for stage in TRAIN if stage in stale]
+    by_hand = tuple(
+        f"{stage}: {causes(stale[stage])} changed"
+        for stage in unmade
+        if stage in done and any(not path.startswith(OUTPUTS) for path in stale[stage])
+    )
+    if by_hand:
+        return Plan("full", by_hand)
+    if unmade and get(pending, "mode") == "full":
+        return Plan("full", (f"as was begun: {'; '.join(map(str, get(pending, 'reasons') or ['full']))}",))
+    if unmade and get(decision, "retrain") is True and get(decision, "champion") == champion:
+        first = not set(TRAIN) & set(done)
+        mode = "refresh" if get(decision, "mode") == "refresh" else "full"
+        return Plan(mode, ("every stage runs, for the first time" if first else f"{mode}, as decided",))
+    if unmade:
+        waiting = [stage for stage in JUDGE if any(not p.startswith(OUTPUTS) for p in stale.get(stage, []))]
+        waiting = [stage for stage in waiting if stage in done]
+        waits = (f"{' and '.join(waiting)} changed, and wait for the next training",) if waiting else ()
+        return Plan("none", waits, prepare="preprocess" in stale)
+    judge = tuple(stage for stage in JUDGE if stage in stale)
+    return Plan("none", tuple(f"{stage}: {causes(stale[stage])} changed" for stage in judge), judge=judge)
+
+
+def causes(changes: list[str]) -> str:
+    """What a person changed, if there is any such; else the outputs that changed or are missing."""
+    found = [path for path in changes if not path.startswith(OUTPUTS)] or changes
+    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    return ", ".join(found[:3]) + more

@@ -1,0 +1,211 @@
+"""`dvc` as a process of its own: nothing of it is imported here, and nothing of it outlives us.
+
+A killed dvc orphans the stage it runs, which later overwrites its successor's outputs. So dvc and its stages
+get a process group of their own: interrupted, we interrupt, then kill, the whole group. Killed, we cannot: so
+dvc's process holds the end of a pipe, which says when we are gone, and kills the group then, whatever shells
+stand between it and the stage.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pipeline.errors import PipelineError
+from pipeline.registry.objects import locked
+from pipeline.run import ENVIRONMENT, ERROR_FILE
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+GRACE_SECONDS = 10
+NOT_CACHED = 254
+# An output that could not be copied into the cache (a full disk) dvc logs, and takes the stage for done.
+_DVC = f"""
+import logging, os, signal, sys, threading
+
+def end_with_parent(pipe):
+    os.read(pipe, 1)  # nothing is ever written: it returns when the other end is closed
+    os.killpg(0, signal.SIGKILL)
+
+lost = []
+
+def note(record):
+    lost.extend([record.exc_info[1]] if record.levelno >= logging.ERROR and record.exc_info else [])
+    return True
+
+threading.Thread(target=end_with_parent, args=[int(sys.argv[1])], daemon=True).start()
+logging.getLogger("dvc_data.hashfile.transfer").addFilter(note)
+from dvc.cli import main
+code = main(sys.argv[2:])
+if not code and lost and sys.argv[2] == "repro":
+    with open(os.environ["{ERROR_FILE}"], "w") as file:
+        file.write(f"an output did not get into DVC's cache: {{lost[0]}}: mend that and run again")
+    code = {NOT_CACHED}
+sys.exit(code)
+"""
+
+
+class StageFailed(PipelineError):
+    """A stage ended with an error; the message is the stage's own where it gave one."""
+
+
+def repro(root: Path, *arguments: str) -> None:
+    """`dvc repro ARGUMENTS`, its output shown. Raises StageFailed with the stage's own line.
+
+    Also where an output did not get into the cache: dvc.lock is put back then, since a stage that it calls
+    done is never taken up again.
+    """
+    lock = root / "dvc.lock"
+    before = lock.read_bytes() if lock.is_file() else None
+    with tempfile.TemporaryDirectory(prefix="evergreen-") as folder:
+        error_file = Path(folder) / "error"
+        code, _, _ = _run(root, ["repro", *arguments], {ERROR_FILE: str(error_file)}, show=True)
+        if code == NOT_CACHED:
+            lock.unlink()  # first: there may be no room for two
+            if before is not None:
+                lock.write_bytes(before)
+        if code:
+            said = error_file.read_text(encoding="utf-8") if error_file.is_file() else ""
+            line = said.strip().removeprefix("error: ")
+            raise StageFailed(line or f"`dvc repro {' '.join(arguments)}` failed: what it says is above")
+
+
+def status(root: Path) -> dict[str, list[str]]:
+    """What changed since each stage last ran, e.g. {"finetune": ["params.yaml: seed", "models/champion"]}."""
+    return _status(root, _changes)
+
+
+def restore(root: Path) -> list[str]:
+    """Put the last outputs back of the stages that lack one; those whose outputs are all there again.
+
+    What a failed stage left half written goes with it. A stage that never ran through has none to put back.
+    """
+    lock = root / "dvc.lock"
+    text = lock.read_text(encoding="utf-8") if lock.is_file() else None
+    ever = {out["path"] for out in locked(text, "outs")}
+    broken = {
+        stage: paths
+        for stage, paths in _status(root, _outputs).items()
+        if "deleted" in paths.values() and not ever.isdisjoint(paths)
+    }
+    whole = []
+    for stage, paths in broken.items():
+        code, _, error = _run(root, ["checkout", "--force", "--quiet", *paths], {}, show=False)
+        if code == 0 and all((root / path).exists() for path in paths):
+            whole.append(stage)
+        else:
+            log.info("the last outputs of %s are not in the DVC cache %s", stage, error.strip())
+    return whole
+
+
+def check_out(root: Path) -> None:
+    """Put in place what dvc.lock names and the cache holds; the rest is missing then."""
+    code, _, error = _run(root, ["checkout", "--force", "--quiet", "--allow-missing"], {}, show=False)
+    if code:
+        log.info("not all of the last outputs are in the DVC cache %s", error.strip())
+
+
+def transfer(root: Path, verb: Literal["push", "pull"], targets: Iterable[str] = ()) -> None:
+    """Stages or outputs (default: all) to or from the remote. Raises PipelineError with dvc's own line."""
+    code, _, error = _run(root, [verb, "--quiet", *targets], {}, show=False)
+    if code:
+        lines = [line for line in error.splitlines() if line.startswith("ERROR: ")] or [f"exit code {code}"]
+        raise PipelineError(f"`dvc {verb}`: {lines[0].removeprefix('ERROR: ')}: see `dvc remote list`")
+
+
+def _status(root: Path, read: Callable[[list[Any]], T]) -> dict[str, T]:
+    code, output, error = _run(root, ["status", "--json"], {}, show=False)
+    try:
+        found = json.loads(output)
+    except ValueError:
+        lines = [line for line in error.splitlines() if line.startswith("ERROR: ")] or ["no output"]
+        raise PipelineError(f"`dvc status` failed ({code}): {lines[0].removeprefix('ERROR: ')}") from None
+    return {stage: read(entries) for stage, entries in found.items()}
+
+
+def _outputs(entries: list[Any]) -> dict[str, str]:
+    """path -> deleted, modified ... of one stage's outputs."""
+    found: dict[str, str] = {}
+    for entry in entries:
+        if isinstance(entry, dict):
+            found |= entry.get("changed outs", {})
+    return found
+
+
+def _changes(entries: list[Any]) -> list[str]:
+    """The paths of one stage's entry in `dvc status --json`; params with their keys."""
+    names: list[str] = []
+    for entry in entries:
+        if isinstance(entry, str):
+            names.append(entry)  # "changed command", "always changed"
+            continue
+        for change in entry.values():
+            for path, what in change.items():
+                names += [f"{path}: {key}" for key in what] if isinstance(what, dict) else [path]
+    return list(dict.fromkeys(names))
+
+
+def _run(root: Path, arguments: list[str], environment: dict[str, str], show: bool) -> tuple[int, str, str]:
+    """(exit code, standard output, standard error), the latter two if not shown."""
+    binaries = str(Path(sys.executable).parent)  # stages say `python`: ours
+    path = f"{binaries}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    theirs, ours = os.pipe()
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-c", _DVC, str(theirs), *arguments],
+            cwd=root,
+            env={**ENVIRONMENT, **os.environ, "PATH": path, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=None if show else subprocess.PIPE,
+            stderr=None if show else subprocess.PIPE,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,
+            pass_fds=[theirs],
+        )
+        try:
+            output, error = process.communicate()
+        except BaseException:
+            _stop(process)
+            raise
+    finally:
+        os.close(theirs)
+        os.close(ours)
+    if process.returncode < 0:  # killed, by us or by somebody else
+        _signal(process, signal.SIGKILL)
+    return process.returncode, output or "", error or ""
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    """Interrupt the group, give it time to tidy up, then kill what is left of it."""
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if _signal(process, number) and _ended(process):
+                break
+    finally:  # also when the user has no patience
+        _signal(process, signal.SIGKILL)
+        process.wait()
+
+
+def _ended(process: subprocess.Popen[str]) -> bool:
+    try:
+        process.wait(GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+def _signal(process: subprocess.Popen[str], number: signal.Signals) -> bool:
+    try:
+        os.killpg(process.pid, number)
+    except ProcessLookupError:
+        return False
+    return True

@@ -1,0 +1,347 @@
+"""Baselines fitted on train alone: popularity, recent popularity, item-kNN, EASE, iALS.
+
+In: the log (pipeline/data/histories.py) and a mask of its rows to fit on; everything is frozen at the end of
+those rows. Out: arrays over the catalogue and scorers with a `name` and `score(points) -> (points, items)`
+float32, in which NaN means "cannot score" (the ranking puts those items last, in popularity order).
+Those of content alone are in pipeline/models/content.py; settings are chosen on validation by
+pipeline/evaluation/tuning.py. The challenger uses the same functions for its features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Protocol
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse as sp
+
+from pipeline.data.histories import MICROSECONDS_A_DAY, TRAIN, Log, Points
+
+BLOCK_BYTES = 64_000_000  # of one temporary array
+SYSTEMS = 256  # of least squares that are in memory at a time
+SMALL = 0.01  # history items of less than this share of the largest weight are left out
+
+
+class Scorer(Protocol):
+    @property
+    def name(self) -> str: ...
+
+    def score(self, points: Points) -> np.ndarray:
+        """(points, items) float32 over the catalogue; NaN = cannot score."""
+        ...
+
+
+def blocks(rows: int, width: int) -> Iterator[slice]:
+    """Slices of `rows` such that a float32 block of `width` columns stays within BLOCK_BYTES."""
+    size = max(1, BLOCK_BYTES // (4 * max(width, 1)))
+    for begin in range(0, rows, size):
+        yield slice(begin, min(begin + size, rows))
+
+
+def train_rows(log: Log, positives_only: bool = False) -> np.ndarray:
+    """Mask of the log's rows that may be fitted on: train window, users with enough rows."""
+    mask = (log.window == TRAIN) & log.fit
+    return mask & log.positive if positives_only else mask
+
+
+def interactions(log: Log, rows: np.ndarray, items: int) -> sp.csr_matrix:
+    """(users, items) float32, 1 where a user met an item in `rows` (mask or indices), however often."""
+    shape = (len(log.indptr) - 1, items)
+    matrix = sp.csr_matrix(
+        (np.ones(len(log.user[rows]), np.float32), (log.user[rows], log.item[rows])), shape
+    )
+    matrix.data[:] = 1
+    return matrix
+
+
+# Popularity -----------------------------------------------------------------------------------------------
+
+
+def popularity(log: Log, rows: np.ndarray, items: int) -> np.ndarray:
+    """(items,) float64: distinct users with a positive interaction among `rows`."""
+    return recent_popularity(log, rows, items, np.inf)
+
+
+def recent_popularity(
+    log: Log, rows: np.ndarray, items: int, half_life_days: float, end: int | None = None
+) -> np.ndarray:
+    """(items,) float64: distinct users with a positive interaction, each weighted 2^(-age / half-life).
+
+    The age runs from the pair's newest row to `end` (microseconds; default: the newest of `rows`), where the
+    clock stands still: at every point the same figures.
+    """
+    chosen = np.flatnonzero(_mask(log, rows) & log.positive)
+    if not len(chosen):
+        return np.zeros(items)
+    end = int(log.time[rows].max()) if end is None else end
+    age_days = (end - log.time[chosen]) / MICROSECONDS_A_DAY
+    weight = np.exp2(-age_days / half_life_days)
+    pair = log.user[chosen].astype(np.int64) * items + log.item[chosen]
+    # A user's rows stand in time order, so the last of equal pairs is the newest.
+    _, from_the_end = np.unique(pair[::-1], return_index=True)
+    newest = len(pair) - 1 - from_the_end
+    return np.bincount(log.item[chosen][newest], weight[newest], minlength=items)
+
+
+def _mask(log: Log, rows: np.ndarray) -> np.ndarray:
+    mask = np.zeros(len(log), bool)
+    mask[rows] = True
+    return mask
+
+
+@dataclass(frozen=True)
+class ConstantScorer:
+    """The same scores at every point: popularity in some form."""
+
+    name: str
+    scores: np.ndarray  # (items,)
+
+    def score(self, points: Points) -> np.ndarray:
+        return np.broadcast_to(self.scores.astype(np.float32), (len(points), len(self.scores)))
+
+
+# Item-item models: scores are weights of the history @ matrix ---------------------------------------------
+
+
+@dataclass(frozen=True)
+class ItemMatrix:
+    """Weights from an item of the history (row) to an item that is ranked (column), for the items `kept`."""
+
+    items: int  # of the whole catalogue
+    kept: np.ndarray  # (kept,) int32 item indices, ascending
+    matrix: np.ndarray | sp.csr_matrix  # (kept, kept) float32
+
+    def score(self, weights: sp.csr_matrix) -> np.ndarray:
+        """(points, items) weights of the history -> (points, items) float32; NaN: not kept, or no history."""
+        known = weights.tocsc()[:, self.kept].tocsr()
+        product = known @ self.matrix
+        scores = np.full((weights.shape[0], self.items), np.nan, np.float32)
+        scores[:, self.kept] = product.toarray() if sp.issparse(product) else product
+        scores[np.diff(known.indptr) == 0] = np.nan
+        return scores
+
+    def pruned(self, keep: int) -> ItemMatrix:
+        """The same with only the `keep` largest |weights| of each column."""
+        return ItemMatrix(self.items, self.kept, prune(self.matrix, keep)).quick()
+
+    def quick(self) -> ItemMatrix:
+        """The same, dense if a tenth of it is not zero: sparse products are slower from there on."""
+        if not isinstance(self.matrix, np.ndarray) and self.matrix.nnz > 0.1 * len(self.kept) ** 2:
+            return ItemMatrix(self.items, self.kept, self.matrix.toarray())
+        return self
+
+    def to(self, item: int) -> np.ndarray:
+        """(items,) weights from every item to this one; zero where either is not kept."""
+        out, place = np.zeros(self.items, np.float32), np.searchsorted(self.kept, item)
+        if place < len(self.kept) and self.kept[place] == item:
+            column = self.matrix[:, [place]]
+            out[self.kept] = (column if isinstance(column, np.ndarray) else column.toarray()).ravel()
+        return out
+
+
+def prune(matrix: np.ndarray | sp.spmatrix, keep: int) -> sp.csr_matrix:
+    """The `keep` largest |weights| of each column (ties: the smaller row); zeros are never stored."""
+    sparse = sp.issparse(matrix)
+    source: Any = sp.csc_matrix(matrix) if sparse else matrix
+    columns = [
+        _largest(source[:, block].toarray() if sparse else source[:, block], keep)
+        for block in blocks(matrix.shape[1], matrix.shape[0])
+    ]
+    return sp.hstack(columns, format="csr") if columns else sp.csr_matrix(matrix.shape, dtype=np.float32)
+
+
+def _largest(dense: np.ndarray, keep: int) -> sp.csc_matrix:
+    """(rows, columns) -> the `keep` largest absolute values of each column."""
+    size = np.abs(dense)
+    if keep < len(dense):
+        floor = -np.partition(-size, keep - 1, axis=0)[keep - 1]
+        above = size > floor
+        tied = size == floor
+        above |= tied & (np.cumsum(tied, axis=0) <= keep - above.sum(axis=0))
+        dense = np.where(above, dense, 0)
+    return sp.csc_matrix(dense, dtype=np.float32)
+
+
+def most_interacted(matrix: sp.csr_matrix, max_items: int) -> np.ndarray:
+    """Indices, ascending, of the at most `max_items` items with most users (ties: the smaller index)."""
+    counts = np.bincount(matrix.indices, minlength=matrix.shape[1])
+    order = np.argsort(-counts, kind="stable")[:max_items]
+    return np.sort(order[counts[order] > 0]).astype(np.int32)
+
+
+def ease(matrix: sp.csr_matrix, regularisation: float, max_items: int = 8000) -> ItemMatrix:
+    """EASE (Steck 2019, "Embarrassingly shallow autoencoders for sparse data", eq. 8), float32.
+
+    P = (X'X + regularisation I)^-1; B = I - P diag(P)^-1, whose diagonal is zero. With fewer users than
+    items P comes from the smaller users x users matrix (Woodbury): (I - X'(XX' + regularisation I)^-1 X) /
+    regularisation. Time min(users, items)^3 and memory two items x items arrays, hence `max_items`.
+    """
+    kept = most_interacted(matrix, max_items)
+    x = matrix.tocsc()[:, kept].tocsr()
+    x = x[np.diff(x.indptr) > 0]
+    users, items = x.shape
+    if not items:
+        return ItemMatrix(matrix.shape[1], kept, np.zeros((0, 0), np.float32))
+    if users < items:
+        inverse = _inverse(_gram(sp.csr_matrix(x.T)), regularisation)
+        p = -(x.T @ (inverse.astype(np.float32) @ x.toarray()))
+        p[np.diag_indices(items)] += 1
+        p /= regularisation
+    else:
+        p = _inverse(_gram(x), regularisation)
+    p /= -np.diag(p).copy()
+    p[np.diag_indices(items)] = 0
+    return ItemMatrix(matrix.shape[1], kept, np.ascontiguousarray(p, dtype=np.float32))
+
+
+def _gram(x: sp.csr_matrix) -> np.ndarray:
+    """x'x, dense, in blocks (the sparse product would be larger than the dense); float64 if that is cheap."""
+    size = x.shape[1]
+    gram = np.empty((size, size), np.float64 if size <= 3000 else np.float32)
+    turned, columns = sp.csr_matrix(x.T), x.tocsc()
+    for block in blocks(size, size):
+        gram[:, block] = (turned @ columns[:, block]).toarray()
+    return gram
+
+
+def _inverse(gram: np.ndarray, regularisation: float) -> np.ndarray:
+    """(gram + regularisation I)^-1 by Cholesky, in the memory of `gram` and with its type."""
+    gram[np.diag_indices(len(gram))] += regularisation
+    suffix = "d" if gram.dtype == np.float64 else "s"
+    # Transposed, a C-ordered array is what Fortran wants, so nothing is copied.
+    factor, failed = getattr(scipy.linalg.lapack, suffix + "potrf")(gram.T, lower=1, overwrite_a=1)
+    if failed:
+        raise ValueError(f"EASE: the Gram matrix is not positive definite at {regularisation=}")
+    inverse, _ = getattr(scipy.linalg.lapack, suffix + "potri")(factor, lower=1, overwrite_c=1)
+    for block in blocks(len(gram), len(gram)):  # only the lower triangle holds the result
+        corner = np.tril(inverse[block, block])
+        inverse[block, block] = corner + np.tril(corner, -1).T
+        inverse[block, block.stop :] = inverse[block.stop :, block].T
+    return inverse
+
+
+def item_knn(matrix: sp.csr_matrix, neighbours: int, shrinkage: float) -> ItemMatrix:
+    """Cosine of the items' users, |ij| / (sqrt(|i||j|) + shrinkage); each column keeps its nearest items."""
+    kept = most_interacted(matrix, matrix.shape[1])
+    x = matrix.tocsc()[:, kept]
+    rows = x.T.tocsr()
+    norms = np.sqrt(np.asarray(x.sum(axis=0)).ravel())
+    columns: list[sp.csc_matrix] = []
+    for block in blocks(len(kept), len(kept)):
+        together = (rows @ x[:, block]).toarray()
+        together /= norms[:, None] * norms[None, block] + shrinkage
+        together[np.arange(block.start, block.stop), np.arange(block.stop - block.start)] = 0
+        columns.append(_largest(together, neighbours))
+    empty = sp.csr_matrix((0, 0), dtype=np.float32)
+    return ItemMatrix(matrix.shape[1], kept, sp.hstack(columns, format="csr") if columns else empty)
+
+
+def liking(log: Log, disliked_weight: float) -> np.ndarray:
+    """(rows of the log,) float32: 1 for positive rows, `disliked_weight` for the rest."""
+    return np.where(log.positive, 1, disliked_weight).astype(np.float32)
+
+
+def without_small(weights: sp.csr_matrix, share: float = SMALL) -> sp.csr_matrix:
+    """Weights of a history without those below `share` of its largest, which cost time and move nothing."""
+    largest = np.asarray(weights.max(axis=1).todense()).ravel() if weights.nnz else np.zeros(weights.shape[0])
+    floor = np.repeat(share * largest, np.diff(weights.indptr))
+    weights.data[weights.data < floor] = 0
+    weights.eliminate_zeros()
+    return weights
+
+
+@dataclass(frozen=True)
+class HistoryScorer:
+    """Any function of the recency-weighted history: EASE, item-kNN, iALS, categories, vectors."""
+
+    name: str
+    items: int
+    from_weights: Callable[[sp.csr_matrix], np.ndarray]
+    half_life: float  # items; infinite: every history item weighs the same
+    disliked_weight: float = 1.0
+
+    def score(self, points: Points) -> np.ndarray:
+        weights = points.weights(self.items, self.half_life, liking(points.log, self.disliked_weight))
+        return self.from_weights(without_small(weights))
+
+
+# Implicit-feedback matrix factorisation -------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Factors:
+    """Item factors of iALS; a user's factor is solved anew from the live history (fold-in)."""
+
+    vectors: np.ndarray  # (items, factors) float32; zero for items never in train
+    known: np.ndarray  # (items,) bool
+    regularisation: float
+    alpha: float
+
+    def score(self, weights: sp.csr_matrix) -> np.ndarray:
+        """(points, items) weights of the history -> (points, items) float32; NaN: unknown, or no history."""
+        return self.rate(self.users(weights), weights)
+
+    def rate(self, users: np.ndarray, weights: sp.csr_matrix) -> np.ndarray:
+        """The same with (points, factors) `users` of these weights."""
+        scores = users @ self.vectors.T
+        scores[:, ~self.known] = np.nan
+        scores[weights @ self.known.astype(np.float32) == 0] = np.nan
+        return scores
+
+    def users(self, weights: sp.csr_matrix) -> np.ndarray:
+        """(points, factors): least squares of Hu, Koren & Volinsky 2008, eq. 4, confidence 1 + alpha x w."""
+        y = self.vectors.astype(np.float64)
+        size = y.shape[1]
+        weights = weights.multiply(self.known[None, :]).tocsr()
+        base = y.T @ y + self.regularisation * np.eye(size)
+        user = np.zeros((weights.shape[0], size))
+        asked = np.flatnonzero(np.diff(weights.indptr))
+        with _one_blas_thread():  # the systems are small
+            for begin in range(0, len(asked), SYSTEMS):
+                points = asked[begin : begin + SYSTEMS]
+                left, right = np.empty((len(points), size, size)), np.empty((len(points), size, 1))
+                for place, point in enumerate(points):
+                    span = slice(weights.indptr[point], weights.indptr[point + 1])
+                    history = y[weights.indices[span]]
+                    extra = self.alpha * weights.data[span].astype(np.float64)
+                    left[place] = base + (history.T * extra) @ history
+                    right[place, :, 0] = (1 + extra) @ history
+                user[points] = np.linalg.solve(left, right)[:, :, 0]
+        return user.astype(np.float32)
+
+
+@lru_cache(maxsize=1)
+def _thread_pools() -> Any:
+    """Finding the libraries takes longer than solving a hundred systems."""
+    import threadpoolctl  # type: ignore[import-untyped]
+
+    return threadpoolctl.ThreadpoolController()
+
+
+def _one_blas_thread() -> Any:
+    return _thread_pools().limit(limits=1, user_api="blas")
+
+
+def ials(
+    matrix: sp.csr_matrix, factors: int, regularisation: float, alpha: float, seed: int, iterations: int = 15
+) -> Factors:
+    """implicit's AlternatingLeastSquares on 1 + alpha confidences; the same seed gives the same factors."""
+    from implicit.cpu.als import AlternatingLeastSquares
+
+    known = np.bincount(matrix.indices, minlength=matrix.shape[1]) > 0
+    # implicit asks for it: its own loops and OpenBLAS's threads would fight for the cores.
+    with _one_blas_thread():
+        model = AlternatingLeastSquares(
+            factors=factors,
+            regularization=regularisation,
+            alpha=1 + alpha,
+            iterations=iterations,
+            random_state=seed,
+            num_threads=1,
+        )
+        model.fit(matrix.astype(np.float32), show_progress=False)
+    vectors = np.where(known[:, None], np.asarray(model.item_factors), 0).astype(np.float32)
+    return Factors(vectors, known, regularisation, alpha)

@@ -1,0 +1,95 @@
+"""What can be scored from items alone: overlap of categories, closeness of item vectors.
+
+In: the catalogue's categories, or one vector per item; the weighted history of each point.
+Out: (points, items) float32 scores; NaN where an item or a whole history lacks categories or a vector.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from pipeline.data import tables as t
+from pipeline.data.histories import Catalogue
+from pipeline.models.baselines import blocks
+
+
+def category_matrix(catalogue: Catalogue) -> sp.csr_matrix:
+    """(items, categories) float32, 1 where an item has a category; no column if there are none."""
+    if t.CATEGORIES not in catalogue.items:
+        return sp.csr_matrix((len(catalogue), 0), dtype=np.float32)
+    listed = catalogue.items[t.CATEGORIES].reset_index(drop=True).explode().dropna()
+    codes, names = pd.factorize(listed, sort=True)
+    cells = (np.ones(len(listed), np.float32), (listed.index.to_numpy(), codes))
+    matrix = sp.csr_matrix(cells, shape=(len(catalogue), len(names)))
+    matrix.data[:] = 1  # a category written twice counts once
+    return matrix
+
+
+@dataclass(frozen=True)
+class Content:
+    """Mean Jaccard similarity of categories to the weighted history, over distinct sets of categories."""
+
+    sets: sp.csr_matrix  # (sets, categories): the distinct sets
+    set_of: np.ndarray  # (items,) index into sets; -1 without categories
+
+    @classmethod
+    def of(cls, categories: sp.csr_matrix) -> Content:
+        categories.sort_indices()
+        keys = np.array(
+            [row.tobytes() for row in np.split(categories.indices, categories.indptr[1:-1])], object
+        )
+        codes, _ = pd.factorize(keys)
+        codes = codes.astype(np.int64)
+        first = np.unique(codes, return_index=True)[1]
+        empty = np.diff(categories.indptr) == 0
+        return cls(categories[first], np.where(empty, -1, codes))
+
+    def similarity(self, left: slice) -> np.ndarray:
+        """(left sets, sets) float32 Jaccard similarity |A and B| / |A or B|; 0 for two empty sets."""
+        both = (self.sets[left] @ self.sets.T).toarray()
+        sizes = np.diff(self.sets.indptr).astype(np.float32)
+        return both / np.maximum(sizes[left, None] + sizes[None, :] - both, 1)
+
+    def score(self, weights: sp.csr_matrix) -> np.ndarray:
+        """(points, items) weights -> (points, items); NaN: items and histories without categories."""
+        items, count = len(self.set_of), self.sets.shape[0]
+        has = np.flatnonzero(self.set_of >= 0)
+        gather = sp.csr_matrix((np.ones(len(has), np.float32), (has, self.set_of[has])), (items, count))
+        history = (weights @ gather).tocsc()
+        by_set = np.zeros((weights.shape[0], count), np.float32)
+        for block in blocks(count, count):
+            by_set += history[:, block] @ self.similarity(block)
+        total = np.asarray(history.sum(axis=1)).ravel()
+        with np.errstate(invalid="ignore", divide="ignore"):
+            by_set /= total[:, None].astype(np.float32)
+        scores = by_set[:, self.set_of] if count else np.zeros((weights.shape[0], items), np.float32)
+        scores[:, self.set_of < 0] = np.nan
+        scores[total <= 0] = np.nan
+        return scores
+
+
+@dataclass(frozen=True)
+class VectorScorer:
+    """Cosine of centred item vectors to the weighted mean of the history's."""
+
+    vectors: np.ndarray  # (items, d) float32, unit length; zero rows cannot be scored
+
+    @classmethod
+    def of(cls, vectors: np.ndarray) -> VectorScorer:
+        """Subtract the mean vector of the items that have one (what all texts share), then normalise."""
+        has = np.linalg.norm(vectors, axis=1) > 0
+        centred = np.where(has[:, None], vectors - vectors[has].mean(axis=0) if has.any() else vectors, 0)
+        norms = np.linalg.norm(centred, axis=1, keepdims=True)
+        return cls((centred / np.where(norms > 0, norms, 1)).astype(np.float32))
+
+    def score(self, weights: sp.csr_matrix) -> np.ndarray:
+        user = weights @ self.vectors
+        norms = np.linalg.norm(user, axis=1, keepdims=True)
+        scores = (user / np.where(norms > 0, norms, 1)) @ self.vectors.T
+        scores[:, ~self.vectors.any(axis=1)] = np.nan
+        scores[norms[:, 0] == 0] = np.nan
+        return scores

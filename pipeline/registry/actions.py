@@ -1,0 +1,313 @@
+"""What changes the registry or the served folder: promote, roll back, record, put the champion in its place.
+
+Actions on one repository, worktrees included, take turns: a lock that dies with its holder. Each reads the
+state under the lock, checks, makes sure of the model's objects, then creates its tags in one git transaction.
+Killed before, it leaves objects that nothing names; killed amid it, at most a version never appointed, which
+the next promotion of the same model takes up. So at any moment there is the old champion or the new one.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import ArtifactError, ConfigError
+from pipeline.models.artifacts import (
+    README,
+    VERSION,
+    folder_hash,
+    has_model,
+    read_card,
+    replace_folder,
+    temporary_beside,
+)
+from pipeline.params import Params
+from pipeline.registry.git import Git
+from pipeline.registry.objects import MODEL, Objects, locked_md5
+from pipeline.registry.records import VERDICT, gains, new_version, now, one_line, training_record
+from pipeline.registry.versions import (
+    NAME,
+    STAGE,
+    State,
+    Training,
+    Version,
+    export,
+    message,
+    read_state,
+)
+
+CHAMPION = Path("models/champion")
+LOCK, FOLDER_LOCK = "evergreen", "evergreen-champion"
+
+
+class Refused(ArtifactError):
+    """A rule forbids the action; the registry is as it was."""
+
+
+def promote(root: Path, *, reason: str | None = None, approve: bool = False) -> Version:
+    """Make models/challenger the champion, as reports/promotion.json allows; returns its version.
+
+    Promoting the champion's own model again does nothing. Raises Refused with the reason where the verdict,
+    the approval or the state of the registry forbids it.
+    """
+    git, objects = Git(root), Objects(root)
+    before = read_state(git).champion
+    with git.lock(LOCK) as descriptor:
+        state = read_state(git)
+        _refuse_if_overtaken(state, before)
+        verdict, artifact_hash = _read_verdict(root), folder_hash(root / MODEL)
+        _refuse_by_verdict(verdict, artifact_hash)
+        if state.champion and state.champion.artifact_hash == artifact_hash:
+            return state.champion
+        _refuse_by_history(verdict, artifact_hash, state)
+        if Params.load(root / "params.yaml").decide_promotion.approval == "human" and not approve:
+            raise Refused("not promoted: it waits for approval: `evergreen registry promote --approve`")
+        md5 = _checked_objects(root, objects, artifact_hash)
+        git.use_fallback_identity()
+        reason = one_line(reason or gains(verdict))
+        version, messages = _unfinished(state, artifact_hash), {}
+        if version is None:
+            version = new_version(root, git, state, verdict, md5, reason)
+            messages = {f"{NAME}@{version.name}": message(f"{NAME} {version.name}: {reason}", version.record)}
+        _appoint(git, state, version, "promote", reason, messages, descriptor)
+        export(root, read_state(git))
+    return version
+
+
+def rollback(root: Path, *, to: str | None = None, reason: str | None = None) -> Version:
+    """Make an earlier version the champion again: by default the one that the champion replaced.
+
+    Raises Refused where there is none, ArtifactError where its model is nowhere to be had.
+    """
+    git, objects = Git(root), Objects(root)
+    before = read_state(git).champion
+    with git.lock(LOCK) as descriptor:
+        state = read_state(git)
+        _refuse_if_overtaken(state, before)
+        version = state.find(to) if to else state.champion and state.predecessor(state.champion)
+        if version is None:
+            raise Refused(
+                "not rolled back: there is no earlier champion; `evergreen registry list` shows all"
+            )
+        if version == state.champion:
+            return version
+        objects.require(version.md5, version.artifact_hash)
+        git.use_fallback_identity()
+        _appoint(git, state, version, "rollback", one_line(reason or "by hand"), {}, descriptor)
+        export(root, read_state(git))
+    return version
+
+
+def push_models(root: Path) -> tuple[list[str], list[str]]:
+    """Push every version's model that DVC's remote lacks: (names pushed, names of models not here either).
+
+    For a remote that came after the versions: `dvc push --all-tags` reads each tag with the settings of its
+    commit, which knew no remote, and pushes nothing. Raises ArtifactError without a remote, or if it fails.
+    """
+    objects, pushed, missing = Objects(root), [], []
+    if not objects.remote:
+        raise ArtifactError(".dvc/config: no default remote: `dvc remote add --default NAME URL`")
+    for version in read_state(Git(root)).versions:
+        if version.md5 and objects.files(version.md5):
+            if not objects.is_in_remote(version.md5):
+                objects.require(version.md5, version.artifact_hash)
+                objects.push(version.md5)
+                pushed.append(version.name)
+        elif not (version.md5 and objects.is_in_remote(version.md5)):
+            missing.append(version.name)
+    return pushed, missing
+
+
+def record_training(root: Path) -> tuple[Training, bool]:
+    """Note the training of models/challenger, promoted or not, with its cost: (record, whether it is new).
+
+    A tag `training/N` on the commit that is checked out. A model that was recorded is not recorded again.
+    """
+    git, challenger = Git(root), root / MODEL
+    artifact_hash, card = folder_hash(challenger), read_card(challenger)
+    with git.lock(LOCK) as descriptor:
+        state = read_state(git)
+        known = (training for training in state.trainings if training.artifact_hash == artifact_hash)
+        if found := next(known, None):
+            export(root, state)
+            return found, False
+        git.use_fallback_identity()
+        record = training_record(root, git, state, card, artifact_hash)
+        training = Training(1 + max((one.number for one in state.trainings), default=0), record)
+        name, seconds = f"training/{training.number}", record["training"]["seconds"]
+        subject = f"{name}: {record['mode']}, {'?' if seconds is None else f'{seconds:.0f}'} s"
+        git.create_tags(
+            git.head(), {name: message(subject, record)}, after=state.newest, keep_open=descriptor
+        )
+        export(root, read_state(git))
+    return training, True
+
+
+def put_champion(root: Path, to: Path | None = None) -> tuple[Version | None, bool]:
+    """Make `to` (models/champion) the champion's folder: (version, whether anything had to be done).
+
+    Verified by hash before it replaces the old one in one step. Without a champion, no model stays there.
+    """
+    folder = to or root / CHAMPION
+    if to:
+        _check_target(root, to)
+    git = Git(root)
+    with git.lock(FOLDER_LOCK):
+        state = read_state(git)
+        if to is None:
+            export(root, state)
+        champion = state.champion
+        if champion is None:
+            return None, _empty(folder)
+        claim = {
+            "version": champion.name,
+            "commit": champion.commit,
+            "artifact_hash": champion.artifact_hash,
+        }
+        if _is_right(folder, claim):
+            return champion, False
+        try:
+            _put(Objects(root), champion, claim, folder)
+        except OSError as error:
+            raise ArtifactError(f"{folder}: {error.strerror}: name a folder that can be written") from None
+    return champion, True
+
+
+def _put(objects: Objects, champion: Version, claim: dict[str, Any], folder: Path) -> None:
+    temporary = temporary_beside(folder)
+    try:
+        objects.restore(champion.md5, champion.artifact_hash, temporary)
+        if folder_hash(temporary) != champion.artifact_hash:
+            raise ArtifactError(f"{temporary}: damaged while it was copied: run `evergreen champion` again")
+        (temporary / VERSION).write_text(json.dumps(claim, indent=2) + "\n", encoding="utf-8")
+        replace_folder(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _is_right(folder: Path, claim: dict[str, Any]) -> bool:
+    try:
+        written = json.loads((folder / VERSION).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return written == claim and has_model(folder) and folder_hash(folder) == claim["artifact_hash"]
+
+
+def _empty(folder: Path) -> bool:
+    if not has_model(folder):
+        return False
+    replace_folder(temporary_beside(folder), folder)
+    return True
+
+
+def _check_target(root: Path, folder: Path) -> None:
+    """Refuse to replace a folder that is not ours to replace."""
+    if folder.resolve() == (root / MODEL).resolve():
+        raise ConfigError(f"{folder}: what `finetune` writes: name another folder")
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: not a folder: name a new one")
+    others = [path.name for path in folder.iterdir() if path.name not in (README, ".gitignore")]
+    if others and not has_model(folder) and VERSION not in others:
+        raise ConfigError(f"{folder}: holds {others[0]} and no model: name a new or empty folder")
+
+
+def _refuse_if_overtaken(state: State, before: Version | None) -> None:
+    if state.champion == before:
+        return
+    record = state.appointments[-1].record
+    name = state.champion.name if state.champion else "no version"
+    raise Refused(
+        f"nothing done: meanwhile {name} became champion ({record.get('action')} by {record.get('who')},"
+        f" {record.get('when')}): look at `evergreen registry list` and decide anew"
+    )
+
+
+def _read_verdict(root: Path) -> dict[str, Any]:
+    path = root / VERDICT
+    try:
+        verdict = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
+        checks = verdict["checks"]
+        complete = "promote" in verdict and "artifact_hash" in verdict["challenger"]
+        complete = complete and isinstance(checks, list) and all(isinstance(check, dict) for check in checks)
+    except OSError as error:
+        raise ArtifactError(f"{path}: {error.strerror}: run `dvc repro decide_promotion`") from None
+    except (ValueError, TypeError, KeyError):
+        complete = False
+    if not complete:
+        raise ArtifactError(f"{path}: malformed: run `dvc repro --force decide_promotion`")
+    return verdict
+
+
+def _refuse_by_verdict(verdict: dict[str, Any], artifact_hash: str) -> None:
+    if verdict["challenger"]["artifact_hash"] != artifact_hash:
+        raise Refused(
+            f"not promoted: {MODEL} is not the model that was evaluated: run `dvc repro decide_promotion`"
+        )
+    failed = [str(check.get("text")) for check in verdict["checks"] if check.get("passed") is not True]
+    if verdict["promote"] is not True or failed:
+        raise Refused(f"not promoted: {'; '.join(failed) or 'the verdict is no'}")
+    if not verdict["checks"]:
+        raise Refused(f"not promoted: {VERDICT} lists no check: run `dvc repro --force decide_promotion`")
+
+
+def _refuse_by_history(verdict: dict[str, Any], artifact_hash: str, state: State) -> None:
+    compared = (verdict.get("champion") or {}).get("artifact_hash")
+    current = state.champion.artifact_hash if state.champion else None
+    for version in state.versions:
+        if version.artifact_hash == artifact_hash and state.was_champion(version):
+            raise Refused(
+                f"not promoted: this model is {version.name}, which was replaced:"
+                f" `evergreen registry rollback --to {version.name}` brings it back"
+            )
+    if compared != current:
+        name = state.champion.name if state.champion else "none"
+        raise Refused(
+            f"not promoted: it was compared with another champion than the present one ({name}):"
+            " run `evergreen champion` and `dvc repro decide_promotion`"
+        )
+
+
+def _checked_objects(root: Path, objects: Objects, artifact_hash: str) -> str:
+    """md5 of the model's objects: those that dvc.lock names, whole in the cache and in the remote if any."""
+    lock = root / "dvc.lock"
+    md5 = locked_md5(lock.read_text(encoding="utf-8") if lock.is_file() else None)
+    if md5 is None or objects.files(md5) is None:
+        raise ArtifactError(f"{MODEL}: not in the DVC cache: run `dvc commit --force finetune`")
+    objects.require(md5, artifact_hash)
+    if objects.remote:
+        objects.push(md5)
+    return md5
+
+
+def _unfinished(state: State, artifact_hash: str) -> Version | None:
+    """A version of this model that a killed promotion registered without appointing it."""
+    found = (v for v in state.versions if v.artifact_hash == artifact_hash and not state.was_champion(v))
+    return next(found, None)
+
+
+def _appoint(
+    git: Git,
+    state: State,
+    version: Version,
+    action: str,
+    reason: str,
+    messages: dict[str, str],
+    descriptor: int,
+) -> None:
+    record = {
+        "action": action,
+        "version": version.name,
+        "from": state.champion.name if state.champion else None,
+        "who": git.identity(),
+        "when": now(),
+        "reason": reason,
+        "artifact_hash": version.artifact_hash,
+    }
+    subject = f"{NAME} {version.name} is {STAGE} ({action}): {reason}"
+    # The version's tag comes first: an appointment never points to a version that is not there.
+    tags = {**messages, f"{NAME}#{STAGE}#{state.next_counter}": message(subject, record)}
+    git.create_tags(version.commit, tags, after=state.newest, keep_open=descriptor)

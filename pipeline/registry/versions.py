@@ -1,0 +1,263 @@
+"""The registry, read: versions, appointments, lineage. The state is git tags, the models are DVC objects.
+
+Tags follow GTO (`gto show` reads them): `recommender@vN.0.0` is version N, on a commit that snapshots the
+tracked files and dvc.lock; `recommender#champion#M` is the M-th appointment: the newest says which version is
+the champion. `training/K` is the K-th training, promoted or not, on the commit that was checked out. Each
+message carries a JSON record. Nothing else is the truth; data/registry.json is an export for stages, whose
+first content is committed, so that they can depend on it in a fresh clone. pipeline/registry/actions.py
+writes.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import ArtifactError
+from pipeline.registry.git import Git, Tag
+from pipeline.registry.objects import Objects, locked
+
+log = logging.getLogger(__name__)
+NAME, STAGE = "recommender", "champion"
+EXPORT = Path("data/registry.json")
+RECORDS = "registry"
+"""Folder of a version's commit that holds the reports and the manifest as they were."""
+COST = ("seconds", "peak_gib")
+"""Of a training, from reports/training/summary.json."""
+
+_VERSION = re.compile(rf"{NAME}@(v(\d+)\.\d+\.\d+)")
+_APPOINTMENT = re.compile(rf"{NAME}#{STAGE}(!?)#(\d+)")
+_COUNTER = re.compile(rf"{NAME}[@#].*#(\d+)")
+_TRAINING = re.compile(r"training/(\d+)")
+
+
+@dataclass(frozen=True)
+class Version:
+    name: str
+    number: int
+    commit: str
+    record: dict[str, Any] = field(compare=False)
+
+    @property
+    def artifact_hash(self) -> str:
+        return str(self.record.get("artifact_hash"))
+
+    @property
+    def md5(self) -> str | None:
+        """Of the model folder among DVC's objects."""
+        objects = self.record.get("objects")
+        return objects.get("md5") if isinstance(objects, dict) else None
+
+
+@dataclass(frozen=True)
+class Appointment:
+    """A version became champion, by promotion or rollback; None: it was withdrawn (`gto unassign`)."""
+
+    number: int
+    version: Version | None
+    record: dict[str, Any] = field(compare=False)
+
+
+@dataclass(frozen=True)
+class Training:
+    """A challenger was trained, whatever became of it."""
+
+    number: int
+    record: dict[str, Any] = field(compare=False)
+
+    @property
+    def artifact_hash(self) -> str:
+        return str(self.record.get("artifact_hash"))
+
+
+@dataclass(frozen=True)
+class State:
+    versions: list[Version]  # by number
+    appointments: list[Appointment]  # by number
+    trainings: list[Training]  # by number
+    next_counter: int
+    newest: int  # time of the newest tag, seconds since 1970
+
+    @property
+    def champion(self) -> Version | None:
+        return self.appointments[-1].version if self.appointments else None
+
+    @property
+    def next_number(self) -> int:
+        return 1 + max((version.number for version in self.versions), default=0)
+
+    def was_champion(self, version: Version) -> bool:
+        return any(appointment.version == version for appointment in self.appointments)
+
+    def predecessor(self, version: Version) -> Version | None:
+        """The champion that this version replaced when it was last promoted."""
+        found = previous = None
+        for appointment in self.appointments:
+            if appointment.version == version and appointment.record.get("action") != "rollback":
+                found = previous
+            previous = appointment.version
+        return found
+
+    def find(self, wanted: str) -> Version:
+        """By `v2.0.0`, `v2`, `2` or `champion`. Raises ArtifactError naming what there is."""
+        if wanted == STAGE and self.champion:
+            return self.champion
+        for version in self.versions:
+            if wanted in (version.name, f"v{version.number}", str(version.number)):
+                return version
+        known = ", ".join(version.name for version in self.versions) or "there is none yet"
+        raise ArtifactError(f"{wanted}: no such version; name one of: {known}")
+
+
+def read_state(git: Git) -> State:
+    tags, training_tags = git.tags(NAME), git.tags("training/")
+    versions = [
+        Version(match[1], int(match[2]), tag.commit, _record(tag)) for tag, match in _matching(_VERSION, tags)
+    ]
+    by_commit = {version.commit: version for version in versions}
+    appointments = [
+        Appointment(int(match[2]), None if match[1] else by_commit[tag.commit], _record(tag))
+        for tag, match in _matching(_APPOINTMENT, tags)
+        if match[1] or tag.commit in by_commit
+    ]
+    return State(
+        versions=sorted(versions, key=lambda version: version.number),
+        appointments=sorted(appointments, key=lambda appointment: appointment.number),
+        trainings=sorted(
+            (Training(int(match[1]), _record(tag)) for tag, match in _matching(_TRAINING, training_tags)),
+            key=lambda training: training.number,
+        ),
+        next_counter=1 + max((int(match[1]) for _, match in _matching(_COUNTER, tags)), default=0),
+        newest=max((tag.time for tag in [*tags, *training_tags]), default=0),
+    )
+
+
+def message(subject: str, record: dict[str, Any]) -> str:
+    """A tag's message: a line for people, then the record."""
+    return f"{subject}\n\n{json.dumps(record, indent=2, allow_nan=False)}"
+
+
+def _record(tag: Tag) -> dict[str, Any]:
+    """The JSON behind the first paragraph; {} in a tag that gto or a person made."""
+    try:
+        record = json.loads(tag.message.partition("\n\n")[2])
+    except ValueError:
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _matching(pattern: re.Pattern[str], tags: list[Tag]) -> Iterator[tuple[Tag, re.Match[str]]]:
+    for tag in tags:
+        if match := pattern.fullmatch(tag.name):
+            yield tag, match
+
+
+def lineage(root: Path, wanted: str) -> dict[str, Any]:
+    """Where a version comes from, read from git: commit -> params -> data manifest -> source fingerprint."""
+    git = Git(root)
+    state = read_state(git)
+    version = state.find(wanted)
+    manifest = git.show(version.commit, f"{RECORDS}/manifest.json")
+    return {
+        "version": version.name,
+        "commit": version.commit,
+        "based_on": git.run("log", "-1", "--format=%P", version.commit),
+        "record": version.record,
+        "appointments": [a.record for a in state.appointments if a.version == version],
+        "params": git.show(version.commit, "params.yaml"),
+        "manifest": json.loads(manifest) if manifest else None,
+        "outputs": {
+            out["path"]: out.get("md5") for out in locked(git.show(version.commit, "dvc.lock"), "outs")
+        },
+    }
+
+
+def versions_table(root: Path) -> list[dict[str, Any]]:
+    """The export's versions, newest first, and in `objects` where the model lies.
+
+    That is `cache`, `remote`, `missing`, or `unknown` if the remote does not answer.
+    """
+    state, objects = read_state(Git(root)), Objects(root)
+    reachable, table = True, []
+    for row, version in zip(exported(state)["versions"], state.versions, strict=True):
+        place = "missing"
+        if objects.files(version.md5):
+            place = "cache"
+        elif version.md5 and objects.remote:
+            try:
+                found = reachable and objects.is_in_remote(version.md5)
+                place = "remote" if found else place if reachable else "unknown"
+            except ArtifactError as error:
+                log.warning("%s", error)
+                reachable, place = False, "unknown"
+        table.append({**row, "objects": place})
+    return table[::-1]
+
+
+def exported(state: State) -> dict[str, Any]:
+    """What data/registry.json holds: oldest first, and nothing that changes without an action."""
+    keys = ("artifact_hash", "fit_end", "as_of", "when", "parent", "reason", "metrics")
+    versions = [
+        {
+            "version": version.name,
+            "commit": version.commit,
+            "status": _status(state, version),
+            **{key: version.record.get(key) for key in keys},
+        }
+        for version in state.versions
+    ]
+    return {
+        "champion": state.champion.name if state.champion else None,
+        "versions": versions,
+        "trainings": _exported_trainings(state),
+    }
+
+
+def _exported_trainings(state: State) -> list[dict[str, Any]]:
+    """Oldest first; of a version whose training nobody recorded, what its own record says."""
+    versions = {version.artifact_hash: version for version in reversed(state.versions)}
+    recorded = {training.artifact_hash for training in state.trainings}
+    records = [training.record for training in state.trainings]
+    records += [version.record for version in state.versions if version.artifact_hash not in recorded]
+    return sorted(
+        (_exported_training(record, versions, state) for record in records),
+        key=lambda training: str(training["when"]),
+    )
+
+
+def _exported_training(record: dict[str, Any], versions: dict[str, Version], state: State) -> dict[str, Any]:
+    version = versions.get(str(record.get("artifact_hash")))
+    cost = record.get("training")
+    return {
+        **{key: record.get(key) for key in ("artifact_hash", "fit_end", "as_of", "when")},
+        "mode": record.get("mode") or "full",
+        "rows": record.get("rows"),
+        "version": version.name if version else None,
+        "promoted": version is not None and state.was_champion(version),
+        "training": {key: cost.get(key) if isinstance(cost, dict) else None for key in COST},
+    }
+
+
+def _status(state: State, version: Version) -> str:
+    if version == state.champion:
+        return STAGE
+    return "retired" if state.was_champion(version) else "registered"
+
+
+def export(root: Path, state: State) -> None:
+    """Write data/registry.json if it would change: stages may depend on it."""
+    text = json.dumps(exported(state), indent=2) + "\n"
+    path = root / EXPORT
+    Git(root).overlook(str(EXPORT))  # every time: `dvc exp run` undoes it
+    if path.is_file() and path.read_text(encoding="utf-8") == text:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,148 @@
+"""`evergreen workspace ...`: the loop's steps for a scheduler, each with DAG and run as its first arguments.
+
+Not in `--help`: people say `evergreen cycle`. The last line on standard output is one JSON object; its `text`
+is for people. Exit code 99: skipped. A step dies with the scheduler's processes that started it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from pipeline.runs.worktrees import Workspace
+
+SKIPPED = 99
+SCHEDULERS = ("airflow", "celery")
+
+Dag = Annotated[str, typer.Argument(help="e.g. evergreen_training.")]
+Run = Annotated[str, typer.Argument(help="The run's id.")]
+
+
+def open_(
+    dag: Dag,
+    run: Run,
+    graph: Annotated[str | None, typer.Option(help="sha256 of the dvc.yaml that was compiled.")] = None,
+    as_of: Annotated[str | None, typer.Option()] = None,
+    mode: Annotated[str | None, typer.Option(help="none, judge, refresh or full.")] = None,
+    encoder: Annotated[str | None, typer.Option()] = None,
+    epochs: Annotated[int | None, typer.Option()] = None,
+    reason: Annotated[str | None, typer.Option()] = None,
+    after: Annotated[str | None, typer.Option(help="Branch of the run that asked for this one.")] = None,
+) -> None:
+    """Make the run's worktree."""
+    from pipeline.runs.workspace import begin
+    from pipeline.runs.worktrees import Settings
+
+    settings = Settings(as_of, mode, encoder, epochs, reason, after)
+    _tell_or_skip(lambda: begin(_workspace(dag, run), graph, settings))
+
+
+def stage(dag: Dag, run: Run, name: Annotated[str, typer.Argument(help="A stage of dvc.yaml.")]) -> None:
+    """Run one stage in it."""
+    from pipeline.runs.workspace import stage as act
+
+    _tell_or_skip(lambda: act(_workspace(dag, run), name))
+
+
+def promote(dag: Dag, run: Run, approve: Annotated[bool, typer.Option("--approve")] = False) -> None:
+    """Promote its challenger, if that is allowed."""
+    from pipeline.runs.workspace import promote as act
+
+    _tell(act(_workspace(dag, run), approve))
+
+
+def publish(dag: Dag, run: Run) -> None:
+    """Its dvc.lock on a branch; push what there are remotes for."""
+    from pipeline.runs.workspace import publish as act
+
+    _tell(act(_workspace(dag, run)))
+
+
+def close(dag: Dag, run: Run, state: Annotated[str, typer.Argument(help="success or failed.")]) -> None:
+    """Close its account, and remove the worktree if it succeeded."""
+    from pipeline.runs.workspace import close as act
+
+    _tell(act(_workspace(dag, run), "success" if state == "success" else "failed"))
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "open": open_,
+    "stage": stage,
+    "promote": promote,
+    "publish": publish,
+    "close": close,
+}
+
+
+def _workspace(dag: str, run: str) -> Workspace:
+    from pipeline.cli import project
+    from pipeline.runs.worktrees import Workspace
+
+    die_with_scheduler()
+    here, home = project(), os.environ.get("EVERGREEN_REPO")
+    return Workspace(Path(home).resolve() if home else here, dag, run)
+
+
+def _tell(result: dict[str, Any]) -> None:
+    print(json.dumps(result), flush=True)
+
+
+def _tell_or_skip(act: Callable[[], dict[str, Any]]) -> None:
+    from pipeline.runs.workspace import Skipped
+
+    try:
+        _tell(act())
+    except Skipped as skipped:
+        _tell({"text": f"skipped: {skipped}"})
+        raise SystemExit(SKIPPED) from None
+
+
+def die_with_scheduler() -> None:
+    """Kill this process when one of the scheduler's above it dies (Linux); dvc and its stage follow.
+
+    The task's own process is our parent, but its supervisor may be killed as well: nobody would hear of us
+    again, and the retry would work beside us.
+    """
+    if sys.platform != "linux":
+        return
+    poll, watched = select.poll(), []
+    for pid in _schedulers():
+        try:
+            watched.append(os.pidfd_open(pid))
+            poll.register(watched[-1], select.POLLIN)
+        except OSError:
+            continue
+
+    def wait() -> None:
+        poll.poll()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    if watched:
+        threading.Thread(target=wait, daemon=True).start()
+
+
+def _schedulers() -> list[int]:
+    """Our ancestors as long as they are a scheduler's processes."""
+    found: list[int] = []
+    pid = os.getppid()
+    while pid > 1:
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_text(errors="replace").replace("\0", " ").split()
+            parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        except (OSError, ValueError):
+            break
+        if not any(Path(word).name in SCHEDULERS for word in words[:3]):
+            break
+        found.append(pid)
+        pid = parent
+    return found

@@ -1,0 +1,207 @@
+"""A scheduler's run, step by step, in its own worktree (worktrees.py): the cycle's steps, each a command.
+
+It leaves data/history/SLUG in the checkout, the branch runs/SLUG with its dvc.lock, DVC's objects, and the
+registry's tags.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pipeline.decisions import get, moment, read_json
+from pipeline.errors import PipelineError
+from pipeline.loop import repro, steps
+from pipeline.loop.history import DRIFT, HISTORY, JUDGED, LOOKED, Account
+from pipeline.loop.plans import JUDGE, LOOK, TRAIN
+from pipeline.params import Params
+from pipeline.registry.actions import LOCK
+from pipeline.registry.git import Git
+from pipeline.registry.objects import Objects
+from pipeline.registry.records import DECISION, MANIFEST, VERDICT
+from pipeline.registry.versions import EXPORT
+from pipeline.runs import remote
+from pipeline.runs.worktrees import (
+    LATEST,
+    REPLAYING,
+    Settings,
+    Workspace,
+    check_graph,
+    is_open,
+    make,
+    pinned,
+    remove,
+    sweep,
+)
+from pipeline.runs.worktrees import LOCK as RUNS_LOCK
+
+Result = dict[str, Any]
+
+
+class Skipped(PipelineError):
+    """The step has nothing to do in this run, and what follows it neither."""
+
+
+def begin(run: Workspace, graph: str | None, settings: Settings) -> Result:
+    """Make the worktree; `graph`: sha256 of the dvc.yaml that was compiled. An open one stays as it is.
+
+    Raises ConfigError where the checkout is not what is committed, or has another graph than was compiled;
+    Skipped where the run would read all data in the middle of a replay, which then could not go on.
+    """
+    far = remote.address()
+    if is_open(run):
+        run.account.note(state="running", finished=None)
+        return {"text": f"{run.slug}: goes on where it was"}
+    if settings.as_of is None and (run.home / REPLAYING).is_file():
+        raise Skipped(
+            "a replay is under way, whose next days this run would learn from: play it to its end with "
+            f"`evergreen replay` as before, or give it up: `rm {run.home / REPLAYING}`"
+        )
+    commit = remote.newest(run.home, far) if far else pinned(run.home)
+    check_graph(run.home, commit, graph)
+    text = make(run, commit, settings)
+    if far:
+        remote.leave(run, far, None, anew=True)
+    return {"text": text}
+
+
+def stage(run: Workspace, name: str) -> Result:
+    """One stage, as the cycle would run it. Raises Skipped where this run does without it."""
+    with at_work(run, name):
+        if name == "collect":
+            return _collect(run)
+        if name in LOOK:
+            return _look(run, name)
+        if run.mode == "none" and name in ("finetune", *JUDGE):
+            raise Skipped("nothing is trained in this run: the lists alone are made")
+        if run.mode == "judge" and name in TRAIN:
+            return {"text": "not trained: the last challenger is judged again"}
+        steps.run(run.root, "--single-item", name)
+        if name == JUDGE[-1]:
+            steps.record(run.root)
+            _keep(run, *JUDGED)
+            return _verdict(run.root)
+    return {"text": f"{name}: up to date"}
+
+
+def _collect(run: Workspace) -> Result:
+    params = Params.load(run.root / "params.yaml")
+    changed = steps.source_changed(run.root, params)
+    collected = steps.collect(run.root, steps.stale_stages(run.root), changed)
+    manifest = read_json(run.root / MANIFEST)
+    rows, as_of = get(manifest, "rows", "kept"), get(manifest, "as_of")
+    run.account.note(as_of=as_of)
+    how = "collected" if collected else "nothing new in the source"
+    return {"text": f"{how}: {rows} rows as of {as_of}"}
+
+
+def _look(run: Workspace, name: str) -> Result:
+    """The check for drift, or the decision and what comes of it."""
+    root = run.root
+    stale = steps.stale_stages(root)
+    looks = steps.looks(root, stale)
+    if looks:
+        steps.run(root, "--single-item", name)
+    if name != LOOK[-1]:
+        return {"text": steps.drift_sentence(read_json(root / DRIFT)) + ("" if looks else " (no news)")}
+    planned = steps.plan(root, steps.stale_stages(root) if looks else stale)
+    mode = "judge" if planned.mode == "none" and planned.judge else planned.mode
+    run.account.note(mode=mode)
+    _keep(run)
+    decision = read_json(root / DECISION)
+    said = steps.decision_sentence(decision)
+    reasons = list(planned.reasons) or [said]
+    if mode in ("refresh", "full"):
+        text = said if get(decision, "retrain") is True else f"{mode}: {'; '.join(reasons)}"
+    else:
+        text = said if get(decision, "retrain") is not True else "none: what was decided has been carried out"
+    as_of = get(decision, "as_of")
+    return {"text": text, "mode": mode, "as_of": as_of, "reasons": reasons, "branch": run.branch}
+
+
+def _verdict(root: Path) -> Result:
+    verdict = read_json(root / VERDICT)
+    checks = get(verdict, "checks")
+    failed = [str(get(check, "text")) for check in checks if not get(check, "passed")] if checks else []
+    allowed = get(verdict, "promote") is True
+    text = (
+        "may be promoted" if allowed else f"not to be promoted: {'; '.join(failed) or 'see promotion.json'}"
+    )
+    return {"text": text, "promote": allowed}
+
+
+def promote(run: Workspace, approve: bool) -> Result:
+    """As the verdict allows; then models/champion is the new one's."""
+    with at_work(run):
+        version = steps.promote(run.root, approve)
+        if version is None:
+            return {"text": "no promotion: the log says why", "promoted": None}
+        run.account.note(promoted=version.name)
+        steps.make_champion_right(run.root)
+    return {
+        "text": f"{version.name} is the champion: {version.record.get('reason')}",
+        "promoted": version.name,
+    }
+
+
+def _keep(run: Workspace, *judged: str) -> None:
+    """Decisions of other data, which the run began with, are not its own."""
+    root = run.root
+    of, now = (get(read_json(root / path), "as_of") for path in (DECISION, MANIFEST))
+    own = LOOKED if of is not None and moment(of) == moment(now) else ()
+    run.account.keep(root, *own, *judged)
+
+
+@contextmanager
+def at_work(run: Workspace, stage: str | None = None) -> Iterator[None]:
+    """One step at a time in a worktree: a retry waits for what a killed try left to end."""
+    if far := remote.address():
+        remote.enter(run, far, stage)
+    run.account.note()  # it is alive
+    with (run.root / ".evergreen" / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+        if far:
+            remote.leave(run, far, stage)
+
+
+def publish(run: Workspace) -> Result:
+    """dvc.lock on the branch runs/SLUG; its outputs to DVC's remote, if there is one."""
+    with at_work(run):
+        git, root, far = Git(run.root), run.root, remote.address()
+        git.use_fallback_identity()
+        run.account.note(branch=run.branch)
+        _keep(run)
+        with git.lock(LOCK):
+            message = f"Run {run.run_id} of {run.dag}"
+            commit = git.snapshot(message, {}, ["dvc.lock"], leave=[str(EXPORT)])
+        git.run("update-ref", f"refs/heads/{run.branch}", commit)
+        pushed = Objects(root).remote is not None
+        if pushed and not far:
+            repro.transfer(root, "push")
+        requests = run.dag == "evergreen_monitoring" and run.mode != "none"
+        if not (requests or run.account.run.get("trial")):  # what is asked for is not carried out yet
+            git.run("update-ref", LATEST, commit)
+            if far:
+                git.run("push", "--quiet", "--force", far, f"{LATEST}:{LATEST}")
+    return {"text": f"{run.branch}{', pushed' if pushed else ''}"}
+
+
+def close(run: Workspace, state: str) -> Result:
+    """The account is closed; the worktree goes, but for a few of those that failed."""
+    if far := remote.address():
+        remote.gather(run, far)
+    account, git = Account.found(run.home / HISTORY / run.slug), Git(run.home)
+    if account is None:
+        return {"text": "it was never opened: nothing to close"}
+    if run.root.is_dir():
+        account.keep(run.root)
+    account.close(state)
+    with git.lock(RUNS_LOCK):
+        if state == "success":
+            remove(git, run.root)
+        sweep(run.home, git)
+    return {"text": state if state == "success" else f"{state}: {run.root} is kept for inspection"}

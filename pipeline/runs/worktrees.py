@@ -1,0 +1,234 @@
+"""The git worktree in which a scheduler's run works: made, filled, and removed; the checkout untouched.
+
+`.evergreen/runs/SLUG` holds the committed revision from which the scheduler compiled its graph; DVC's cache
+is the checkout's. It starts from the dvc.lock of the last run (refs/evergreen/latest, else the checkout's):
+the same is news to it as to `evergreen cycle` in one folder.
+"""
+
+from __future__ import annotations
+
+import configparser
+import hashlib
+import re
+import shutil
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import ConfigError
+from pipeline.loop import repro, steps
+from pipeline.loop.history import HISTORY, Account
+from pipeline.loop.overrides import AS_OF, REFRESH_OF, with_value
+from pipeline.params import Params
+from pipeline.registry.git import Git
+from pipeline.registry.objects import Objects
+
+RUNS, LATEST, OPENED = Path(".evergreen/runs"), "refs/evergreen/latest", Path(".evergreen/opened")
+REPLAYING = Path(".evergreen/replaying")
+"""In the checkout, from a replay's first period to its last."""
+LOCK = "evergreen-runs"
+MODES = ("none", "judge", "refresh", "full")
+KEEP_FAILED, LEFTOVER_DAYS = 3, 14
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run is asked for; None: as params.yaml says."""
+
+    as_of: str | None = None
+    mode: str | None = None
+    encoder: str | None = None
+    epochs: int | None = None
+    reason: str | None = None
+    after: str | None = None
+    """The branch of the run that asked for this one, which it goes on from; None: from the last run."""
+
+
+@dataclass(frozen=True)
+class Workspace:
+    home: Path
+    """The user's checkout: read, and never written but for .evergreen/runs and data/history."""
+    dag: str
+    run_id: str
+
+    @property
+    def slug(self) -> str:
+        """Safe as a folder's and a branch's name."""
+        return re.sub(r"[^A-Za-z0-9_]+", "-", f"{self.dag.removeprefix('evergreen_')}-{self.run_id}").strip(
+            "-"
+        )
+
+    @property
+    def root(self) -> Path:
+        return self.home / RUNS / self.slug
+
+    @property
+    def branch(self) -> str:
+        return f"runs/{self.slug}"
+
+    @cached_property
+    def account(self) -> Account:
+        found = Account.found(self.home / HISTORY / self.slug)
+        if found is None or not (self.root / OPENED).is_file():
+            raise ConfigError(f"{self.root}: not open: clear the run's first task, or trigger a new run")
+        return found
+
+    @property
+    def mode(self) -> str | None:
+        return self.account.run.get("mode")
+
+
+def is_open(run: Workspace) -> bool:
+    return (run.root / OPENED).is_file() and Account.found(run.home / HISTORY / run.slug) is not None
+
+
+def mark_open(run: Workspace) -> None:
+    """The last step of making a worktree: one without the mark is made anew."""
+    (run.root / OPENED).parent.mkdir(exist_ok=True)
+    (run.root / OPENED).touch()
+
+
+def make(run: Workspace, commit: str, settings: Settings) -> str:
+    """The worktree at this commit, and the run's account; what was done, for people."""
+    git = Git(run.home)
+    with git.lock(LOCK):
+        sweep(run.home, git)
+        remove(git, run.root)
+        git.run("worktree", "add", "--quiet", "--detach", str(run.root), commit)
+        try:
+            facts = _fill(run, git, settings) | {"commit": commit}
+        except BaseException:
+            remove(git, run.root)
+            raise
+        Account(run.run_id, run.dag, run.home / HISTORY / run.slug, **facts)
+        mark_open(run)
+    champion, mode = facts["champion"] or "none", facts["mode"] or "to be decided"
+    as_of = f" as of {settings.as_of}" if settings.as_of else ""
+    why = f": {settings.reason}" if settings.reason else ""
+    return f"{commit[:10]}{as_of}, champion {champion}, {mode}{why}"
+
+
+def _fill(run: Workspace, git: Git, settings: Settings) -> dict[str, Any]:
+    """Settings, cache, the last run's outputs and the champion; what the account says of it."""
+    champion = steps.champion_name(run.root)
+    mode = _apply(run.root, settings, champion)
+    share_cache(run)
+    _seed(run, git, settings.after)
+    _link_sources(run)
+    steps.make_champion_right(run.root)
+    trial = bool(settings.encoder or settings.epochs is not None)
+    asked = {"mode": mode, "as_of": settings.as_of, "reason": settings.reason}
+    return {"champion": champion, "trial": trial, **asked}
+
+
+def pinned(home: Path) -> str:
+    """The commit that is checked out. What is not committed would not be run: that raises ConfigError."""
+    git = Git(home)
+    changed = git.run("status", "--porcelain", "--untracked-files=no").splitlines()
+    if changed:
+        names = ", ".join(line[3:] for line in changed[:3]) + (" ..." if len(changed) > 3 else "")
+        raise ConfigError(
+            f"{home}: {names}: changed and not committed: commit or `git stash`, then run again"
+        )
+    return git.head()
+
+
+def check_graph(home: Path, commit: str, graph: str | None) -> None:
+    """Raises ConfigError where dvc.yaml is not the one, given by its sha256, that was compiled."""
+    text = Git(home).run("show", f"{commit}:./dvc.yaml") + "\n"
+    if graph and hashlib.sha256(text.encode()).hexdigest() != graph:
+        raise ConfigError(
+            f"{home / 'dvc.yaml'}: not the graph that this DAG was compiled from: wait until Airflow has read"
+            " it again, and trigger a new run"
+        )
+
+
+def share_cache(run: Workspace) -> None:
+    """The checkout's own DVC settings, and its cache."""
+    config, own = configparser.ConfigParser(interpolation=None), run.home / ".dvc" / "config.local"
+    config.read(own, encoding="utf-8")
+    if not config.has_section("cache"):
+        config.add_section("cache")
+    config.set("cache", "dir", str(Objects(run.home).cache))
+    with (run.root / ".dvc" / "config.local").open("w", encoding="utf-8") as file:
+        config.write(file)
+
+
+def _seed(run: Workspace, git: Git, after: str | None) -> None:
+    """The last run's dvc.lock, with what it names out of the cache; what is not there is made anew."""
+    lock = git.show(after, "dvc.lock") if after else None
+    lock = lock or git.show(LATEST, "dvc.lock")
+    if lock is None and (run.home / "dvc.lock").is_file():
+        lock = (run.home / "dvc.lock").read_text(encoding="utf-8")
+    if lock is not None:
+        (run.root / "dvc.lock").write_text(lock.rstrip("\n") + "\n", encoding="utf-8")
+        repro.check_out(run.root)
+
+
+def _link_sources(run: Workspace) -> None:
+    """Data that params.yaml names relative to the checkout, and git does not hold."""
+    collect = Params.load(run.root / "params.yaml").collect
+    for pattern in (collect.path, collect.files.interactions, collect.files.items, collect.files.users):
+        if pattern and not Path(pattern).is_absolute():
+            for source in run.home.glob(pattern):
+                link = run.root / source.relative_to(run.home)
+                if not link.exists():
+                    link.parent.mkdir(parents=True, exist_ok=True)
+                    link.symlink_to(source)
+
+
+def _apply(root: Path, settings: Settings, champion: str | None) -> str | None:
+    """Write the settings into the worktree's params.yaml; the mode: a first training is always full."""
+    if settings.mode is not None and settings.mode not in MODES:
+        raise ConfigError(f"mode: {settings.mode}: use one of {', '.join(MODES)}")
+    mode = "full" if settings.mode == "refresh" and champion is None else settings.mode
+    values = {
+        AS_OF: settings.as_of,
+        REFRESH_OF: champion if mode == "refresh" else None,
+        ("finetune", "encoder"): settings.encoder,
+        ("finetune", "epochs"): settings.epochs,
+    }
+    path = root / "params.yaml"
+    text = path.read_text(encoding="utf-8")
+    for key, value in values.items():
+        if value is not None:
+            text = with_value(text, key, value)
+    path.write_text(text, encoding="utf-8")
+    Params.load(path)
+    return mode
+
+
+# The end ---------------------------------------------------------------------------------------------------
+
+
+def sweep(home: Path, git: Git) -> None:
+    """Remove worktrees of runs that have ended, or were killed long ago, but for the newest that failed."""
+    failed = []
+    for folder in (home / RUNS).glob("*"):
+        account = Account.found(home / HISTORY / folder.name)
+        state = account.run.get("state") if account else None
+        age = time.time() - folder.stat().st_mtime if account is None else _silence(account)
+        if state == "running" and age > LEFTOVER_DAYS * 86400 and account:
+            account.close("failed")
+            state = "failed"
+        if state == "failed":
+            failed.append((age, folder))
+        elif state == "success" or (account is None and age > 3600):
+            remove(git, folder)
+    for _, folder in sorted(failed)[KEEP_FAILED:]:
+        remove(git, folder)
+    git.run("worktree", "prune")
+
+
+def _silence(account: Account) -> float:
+    """Seconds since the account was last written."""
+    assert account.folder is not None
+    return time.time() - (account.folder / "run.json").stat().st_mtime
+
+
+def remove(git: Git, folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        git.run("worktree", "prune")

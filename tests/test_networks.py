@@ -1,0 +1,131 @@
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+from histories_by_hand import log_of
+
+from pipeline.models.networks import FusionScorer, SequenceTower, TextSpace, one_thread
+from pipeline.models.towers import READERS, Mean, Recency
+from pipeline.params import Finetune
+
+# user 0: items 0 1 2 (then 3 at the same time as 2); user 1: item 4
+LOG = log_of([(0, 0, 1), (0, 1, 2), (0, 2, 3), (0, 3, 3), (1, 4, 5)], items=6)
+
+
+def tower(text: bool = True, kind: str = "gru") -> SequenceTower:
+    torch.manual_seed(0)
+    vectors = np.eye(6, 8, dtype=np.float32) if text else None
+    return SequenceTower(np.array([1, 1, 1, 1, 1, 0], bool), vectors, kind, size=8).eval()
+
+
+every_kind = pytest.mark.parametrize("kind", READERS)
+
+
+def at(user: int, time: int) -> object:
+    return LOG.points(np.array([user], np.int32), np.array([0], np.int32), np.array([time]))
+
+
+@every_kind
+def test_sequence_scores_ignore_what_is_not_strictly_earlier(kind: str) -> None:
+    model = tower(kind=kind)
+    one, other = model.score(at(0, 3)), model.score(at(0, 4))
+    history_of_two = model.score(at(0, 3))
+    np.testing.assert_allclose(one, history_of_two)
+    assert not np.allclose(one, other)
+
+
+@every_kind
+def test_sequence_scores_do_not_depend_on_the_batch(kind: str) -> None:
+    model = tower(kind=kind)
+    points = LOG.points(np.array([0, 1, -1], np.int32), np.zeros(3, np.int32), np.array([4, 9, 9]))
+    together = model.score(points)
+    alone = np.concatenate([model.score(points[i : i + 1]) for i in range(3)])
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+def test_sequence_scores_are_log_probabilities_over_known_items() -> None:
+    probability = np.exp(tower().score(at(0, 4)))
+    assert probability[0, :5].sum() == pytest.approx(1, abs=1e-5)
+
+
+@every_kind
+def test_a_state_reads_its_place_and_what_is_before(kind: str) -> None:
+    torch.manual_seed(0)
+    reader, x = READERS[kind](8).eval(), torch.randn(2, 5, 8)
+    later = x.clone()
+    later[:, 3:] = torch.randn(2, 2, 8)
+    one, other = reader(x), reader(later)
+    torch.testing.assert_close(one[:, :3], other[:, :3])
+    assert (one[:, 3] - other[:, 3]).abs().max() > 1e-3
+
+
+@every_kind
+def test_tower_learns_what_follows(kind: str) -> None:
+    """Item 1 is followed by 2, item 3 by 4, whatever is first: told from the last of two items."""
+    torch.manual_seed(0)
+    model = SequenceTower(np.ones(6, bool), None, kind, size=8).train()
+    item = torch.tensor([[0, 1], [5, 1], [0, 3], [5, 3]])
+    goal = torch.tensor([2, 2, 4, 4])
+    optimiser = torch.optim.AdamW(model.parameters(), 0.05)
+    with one_thread():
+        for _ in range(60):
+            vectors = model.items()
+            logits = model(item, torch.ones_like(item), vectors)[:, -1] @ vectors[:-1].T + model.bias[:-1]
+            optimiser.zero_grad()
+            torch.nn.functional.cross_entropy(logits, goal).backward()
+            optimiser.step()
+    vectors = model.eval().items()
+    logits = model(item, torch.ones_like(item), vectors)[:, -1] @ vectors[:-1].T + model.bias[:-1]
+    assert logits.argmax(dim=1).tolist() == goal.tolist()
+
+
+def test_mean_and_recency_by_hand() -> None:
+    x = torch.tensor([[[4.0], [2.0], [0.0]]])
+    torch.testing.assert_close(Mean(1)(x), torch.tensor([[[4.0], [3.0], [2.0]]]))
+    recency = Recency(1)
+    with torch.no_grad():
+        recency.log2_half_life.zero_()  # one item: weights 1, 1/2, 1/4 backwards
+    torch.testing.assert_close(recency(x), torch.tensor([[[4.0], [8 / 3], [8 / 7]]]))
+
+
+def test_params_offer_every_reader() -> None:
+    assert set(get_args(Finetune.model_fields["user_tower"].annotation)) == set(READERS)
+
+
+def test_unknown_item_has_no_part_of_its_id() -> None:
+    model = tower()
+    with torch.no_grad():
+        model.id_embedding.weight[5] = 1000
+    assert float(model.items()[5].detach().abs().max()) < 1
+
+
+def test_tower_without_text_has_none() -> None:
+    assert tower(text=False).project is None
+
+
+def test_text_space_prefers_what_is_near_the_history() -> None:
+    vectors = torch.tensor([[1.0, 0], [0.9, 0.1], [0, 1]])
+    logits = TextSpace()(torch.tensor([[1.0, 0, 0]]), vectors, torch.zeros(2))
+    assert logits[0].argsort(descending=True).tolist() == [0, 1, 2]
+
+
+def test_fusion_starts_as_a_constant_and_clamps_outliers() -> None:
+    scorer = FusionScorer(3)
+    sample = torch.randn(100, 3)
+    scorer.standardise(sample)
+    assert scorer(sample).abs().max() == 0
+    with torch.no_grad():
+        scorer.linear.weight[0, 0] = 1
+    assert float(scorer(torch.full((1, 3), 1e9)).detach()) == pytest.approx(8)
+
+
+def test_fusion_scores_columns_like_cells() -> None:
+    torch.manual_seed(0)
+    scorer = FusionScorer(5)
+    scorer.standardise(torch.randn(50, 5))
+    with torch.no_grad():
+        for parameter in scorer.parameters():
+            parameter.normal_()
+    cells = torch.randn(scorer.CELLS + 7, 5)
+    torch.testing.assert_close(scorer.score(cells.T.contiguous()), scorer(cells).detach())
