@@ -14,7 +14,7 @@ import pytest
 import tiny
 import toy_log
 
-import pipeline
+import pipeline.models
 from pipeline.data.histories import Points, load_prepared
 from pipeline.evaluation import slices as slices_module
 from pipeline.models.baselines import ConstantScorer
@@ -108,7 +108,7 @@ def run(
     with pytest.MonkeyPatch.context() as patch:
         fake = fake_recommender(lacks)
         patch.setitem(sys.modules, "pipeline.models.recommender", fake)
-        patch.setattr(pipeline, "recommender", fake, raising=False)  # once imported, it is found there
+        patch.setattr(pipeline.models, "recommender", fake, raising=False)  # once imported, it is found there
         stage.main(world / "prepared", *models, folder / "reports", world / "params.yaml")
     return json.loads((folder / "reports/evaluation.json").read_text())
 

@@ -11,6 +11,7 @@ import pytest
 from evergreen_pages import objects, registry, render, views
 from evergreen_pages.history import History, Run
 from evergreen_pages.registry import Registry
+from evergreen_pages.untrusted import show
 
 HOSTILE = '"><script>alert(1)</script><img src=x onerror=alert(2)>{{ 7 * 7 }}\u202e\x00'
 
@@ -127,6 +128,10 @@ def test_whatever_a_file_holds_the_page_stands(tmp_path: Path, content: str) -> 
     [run] = History(tmp_path).runs()
     assert overview(tmp_path)
     assert run_page(tmp_path, run)
+
+
+def test_hashes_are_shortened() -> None:
+    assert (show("0f" * 32), show("0f" * 31)) == ("0f0f0f0f…", "0f" * 31)
 
 
 def test_numbers_that_are_none_are_dashes(tmp_path: Path) -> None:

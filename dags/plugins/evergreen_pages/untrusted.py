@@ -127,4 +127,6 @@ def show(value: Any) -> str:
         return number(known, 0) if known == int(known) else f"{known:.4g}".replace("-", "−")
     if isinstance(value, dict):
         return plain(", ".join(f"{words(key)} {show(one)}" for key, one in list(value.items())[:8]), 120)
+    if isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value):
+        return f"{value[:8]}…"  # of a model folder: enough to tell two apart
     return plain(value, 120) if isinstance(value, str) and value else MISSING
