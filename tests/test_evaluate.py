@@ -16,6 +16,7 @@ import toy_log
 
 import pipeline.models
 from pipeline.data.histories import Points, load_prepared
+from pipeline.evaluation import outputs
 from pipeline.evaluation import slices as slices_module
 from pipeline.models.baselines import ConstantScorer
 from pipeline.params import Evaluate, Params
@@ -406,17 +407,17 @@ def pair(low: float, high: float) -> dict[str, Any]:
     ],
 )
 def test_verdict_says_who_wins(low: float, high: float, said: str) -> None:
-    assert stage.verdict(pair(low, high)).startswith(said)
+    assert outputs.verdict(pair(low, high)).startswith(said)
 
 
 def test_verdict_without_a_baseline() -> None:
     nothing = {"best_baseline": None, "paired": {}, "models": {}}
-    assert stage.verdict(nothing) == "the challenger was not compared with a baseline"
+    assert outputs.verdict(nothing) == "the challenger was not compared with a baseline"
 
 
 def test_json_has_null_for_nan_and_a_word_for_infinity() -> None:
     value = {"a": np.float64("nan"), 1: [np.int32(2), float("inf")], "b": {"c": True}}
-    assert stage.as_json(value) == {"a": None, "1": [2, "infinite"], "b": {"c": True}}
+    assert outputs.as_json(value) == {"a": None, "1": [2, "infinite"], "b": {"c": True}}
 
 
 def test_a_catalogue_smaller_than_k_and_one_point_are_enough() -> None:
@@ -428,4 +429,4 @@ def test_a_catalogue_smaller_than_k_and_one_point_are_enough() -> None:
     assert result.figures["best_baseline"] is None
     assert result.figures["diversity_of"] is None
     assert np.isnan(everywhere["diversity@10"])
-    assert stage.headline(result.figures)["gain_over_best_baseline"] is None
+    assert outputs.headline(result.figures)["gain_over_best_baseline"] is None

@@ -23,8 +23,8 @@ from pipeline.backtest.world import Fast, Trainer, World, world_key
 from pipeline.data.histories import MICROSECONDS_A_DAY
 from pipeline.data.tables import read_parquet, renamed
 from pipeline.errors import ConfigError
+from pipeline.evaluation.outputs import as_json
 from pipeline.params import Params
-from pipeline.stages.evaluate import as_json
 
 log = logging.getLogger(__name__)
 CACHE = Path(".evergreen/backtest")

@@ -28,11 +28,11 @@ from pipeline.drift import windows as w
 from pipeline.drift.champion import Champion
 from pipeline.evaluation import metrics as m
 from pipeline.evaluation.figures import CHALLENGER, CHAMPION, SIMPLE, Measured, Question
+from pipeline.evaluation.outputs import as_json
 from pipeline.models.baselines import ConstantScorer, Scorer, popularity, recent_popularity
 from pipeline.models.ranking import popularity_order, rank_points
 from pipeline.params import Params
 from pipeline.stages.decide_promotion import decide_promotion, sentence
-from pipeline.stages.evaluate import as_json
 
 K = 10  # list length
 MIB = 2**20

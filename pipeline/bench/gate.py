@@ -42,12 +42,12 @@ from pipeline.evaluation.figures import (
     accuracy_columns,
     beyond_columns,
 )
+from pipeline.evaluation.outputs import as_json
 from pipeline.evaluation.slices import user_groups
 from pipeline.models.baselines import ConstantScorer, popularity, recent_popularity, train_rows
 from pipeline.models.ranking import popularity_order, rank_points
 from pipeline.params import Params
 from pipeline.stages.decide_promotion import decide_promotion
-from pipeline.stages.evaluate import as_json
 
 REPEATS, ROUND = 24, 5  # models a kind; how many of another kind, or its own, each meets
 FULL, SAMPLE, HALF, SAMPLE_USERS, HALF_USERS = "full", "sample", "half", "sample_users", "half_users"
