@@ -2,7 +2,8 @@
 
 RecTools' torch models need other versions of numpy, pandas and Lightning than the project, so they are no
 extra of it but the dependency group `peers` of pyproject.toml, which `environment` installs into
-.evergreen/peers.
+.evergreen/peers. What needs a C compiler besides (LightFM) is the group `peers-compiled`: without one the
+bench goes on.
 Every list is completed and scored by the project's own code: a peer says what it would show, nothing else.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -29,23 +31,60 @@ from pipeline.models.ranking import top_k
 FOLDER = Path(".evergreen/peers")
 SCRIPT = Path(__file__).with_name("_rectools_peer.py")
 K, CHUNK = 10, 256
+CAUSE = re.compile(
+    r"fatal error: |error: (command |\[Errno)"
+)  # of a failed build, in the midst of pip's words
+
+
+def python() -> Path:
+    return (FOLDER / "bin" / "python").absolute()
 
 
 def environment() -> Path:
     """The Python of the peers' environment, made if it is not there or not of these versions."""
-    group = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["dependency-groups"]["peers"]
-    python, stamp = FOLDER / "bin" / "python", FOLDER / "installed.json"
-    if stamp.exists() and json.loads(stamp.read_text(encoding="utf-8")) == group:
-        return python.absolute()
-    print(f"installing {', '.join(group)} into {FOLDER} (once, 1.3 GB)", file=sys.stderr)
-    venv.create(FOLDER, with_pip=True, clear=True)
-    command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *group]
+    group, stamp = _group("peers"), FOLDER / "installed.json"
+    if not _installed(stamp, group):
+        print(f"installing {', '.join(group)} into {FOLDER} (once, 1.3 GB)", file=sys.stderr)
+        venv.create(FOLDER, with_pip=True, clear=True)
+        if complaint := _install(stamp, group):
+            told = complaint[-1]
+            raise DataError(
+                f"{FOLDER}: the peers could not be installed ({told}): run it with a package index"
+            )
+    return python()
+
+
+def compiled() -> str | None:
+    """Add what has to be compiled to `environment`, or say why it cannot: the others rank without it."""
+    group, stamp = _group("peers-compiled"), FOLDER / "compiled.json"
+    if _installed(stamp, group):
+        return None
+    print(f"compiling {', '.join(group)} (once)", file=sys.stderr)
+    complaint = _install(stamp, group)
+    if not complaint:
+        return None
+    told = next((line for line in complaint if CAUSE.search(line)), complaint[-1]).strip()
+    remedy = "install a C compiler and Python's headers (Debian: gcc python3-dev) and run it again"
+    return f"{', '.join(group)} could not be built ({told}): {remedy}"
+
+
+def _group(name: str) -> list[str]:
+    groups = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8"))["dependency-groups"]
+    return list(groups[name])
+
+
+def _installed(stamp: Path, group: list[str]) -> bool:
+    return stamp.exists() and json.loads(stamp.read_text(encoding="utf-8")) == group
+
+
+def _install(stamp: Path, group: list[str]) -> list[str]:
+    """The lines of pip's complaint; none: `group` is there, and `stamp` says so."""
+    command = [str(python()), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *group]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        told = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise DataError(f"{FOLDER}: the peers could not be installed ({told}): run it with a package index")
+        return done.stderr.strip().splitlines() or ["no message"]
     stamp.write_text(json.dumps(group), encoding="utf-8")
-    return python.absolute()
+    return []
 
 
 @dataclass(frozen=True)
@@ -80,16 +119,21 @@ def ask(
 ) -> Answer:
     """Fit one peer with one setting in its own process. Raises DataError with its complaint's last line."""
     (folder / "task.json").write_text(json.dumps(task), encoding="utf-8")
-    command = [str(python), str(SCRIPT), str(folder)]
-    done = subprocess.run(command, stdout=sys.stderr, stderr=subprocess.PIPE, text=True, env=_quiet())
-    if done.returncode:
-        told = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
-        raise DataError(f"{task['model']} failed ({told}): remove {FOLDER} to install it anew")
+    run(python, SCRIPT, folder, task["model"])
     lists = [
         completed(pd.read_parquet(folder / f"{window}_lists.parquet"), points, prepared.catalogue, order)
         for window, points in (("validation", validation), ("test", prepared.test))
     ]
     return Answer(lists[0], lists[1], json.loads((folder / "told.json").read_text(encoding="utf-8")))
+
+
+def run(python: Path, script: Path, folder: Path, name: str) -> None:
+    """`script` on `folder`. Raises DataError with its complaint's last line."""
+    command = [str(python), str(script), str(folder)]
+    done = subprocess.run(command, stdout=sys.stderr, stderr=subprocess.PIPE, text=True, env=_quiet())
+    if done.returncode:
+        told = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
+        raise DataError(f"{name} failed ({told}): remove {FOLDER} to install it anew")
 
 
 def completed(listed: pd.DataFrame, points: Points, catalogue: Catalogue, order: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ first seed, and the test window is scored once, with the settings chosen; SEEDS 
 figures are means over the seeds point by point. At a point every model has the user's live history, and its
 list is completed and cut by the same rules. The best peer is the best on test: chosen after the fact.
 Peers: popularity (and recent), item-kNN, EASE, iALS and BPR of `implicit`, the un-tuned encoder, categories;
-SASRec and BERT4Rec of RecTools from an environment of their own (pipeline/bench/_peers.py).
+LightFM, and SASRec and BERT4Rec of RecTools, in an environment of their own (pipeline/bench/_peers.py).
 
 Every fit is kept in .evergreen/ranking under a hash of its data, settings and code: a killed bench goes on.
 """
@@ -17,9 +17,9 @@ import hashlib
 import json
 import logging
 import math
+import os
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -33,6 +33,7 @@ from tqdm import tqdm
 import pipeline
 from pipeline.bench import _peers
 from pipeline.bench._bpr import bpr
+from pipeline.bench._lightfm import lightfm
 from pipeline.bench.gate import load_with_vectors
 from pipeline.data.histories import Points, Prepared
 from pipeline.evaluation import figures as f
@@ -45,7 +46,8 @@ from pipeline.stages.finetune import finetune
 
 SEEDS, K, SAMPLES = 3, 10, 1000
 FOLDER = Path(".evergreen/ranking")
-SEEDED = ("ials", "bpr")
+FACTORS = {"bpr": bpr, "lightfm": lightfm}
+SEEDED = ("ials", *FACTORS)
 SEQUENCE: dict[str, dict[str, tuple[Any, ...]]] = {
     name: {
         "lr": (1e-3, 3e-3),
@@ -92,9 +94,9 @@ class Bench:
         if file.exists():
             with np.load(file) as content:
                 return Ranked(content["listed"], **json.loads(str(content["told"])))
-        begin = time.process_time()
+        begin = sum(os.times()[:4])  # CPU seconds, with those of processes that have ended
         made = fit()
-        made = replace(made, seconds=made.seconds or time.process_time() - begin)
+        made = replace(made, seconds=made.seconds or sum(os.times()[:4]) - begin)
         told = {field: getattr(made, field) for field in ("validation", "settings", "tried", "seconds")}
         beside = file.with_suffix(".partial.npz")
         np.savez_compressed(beside, listed=made.listed, told=json.dumps(told))
@@ -112,18 +114,19 @@ def run(data: Path | None = None) -> Json:
     bench = Bench(prepared, vectors, params, FOLDER / fingerprint(prepared))
     bench.folder.mkdir(parents=True, exist_ok=True)
     python = _peers.environment()
+    missing = {"lightfm": reason} if (reason := _peers.compiled()) else {}
     found: dict[str, list[Ranked]] = {}
-    with tqdm(desc="ranking", unit="model", total=11, disable=None, leave=False) as bar:
-        for name, ranked in everything(bench, python):
+    with tqdm(desc="ranking", unit="model", total=12, disable=None, leave=False) as bar:
+        for name, ranked in everything(bench, python, missing):
             found[name] = ranked
             bar.set_postfix_str(name)
             bar.update()
-    return summary(bench, found)
+    return summary(bench, found, missing)
 
 
-def everything(bench: Bench, python: Path) -> Iterator[tuple[str, list[Ranked]]]:
-    ways = tuning.baselines(bench.vectors if bench.vectors.any() else None, 0)
-    for name in [*ways, "bpr"]:
+def everything(bench: Bench, python: Path, missing: Json) -> Iterator[tuple[str, list[Ranked]]]:
+    ways = {**tuning.baselines(bench.vectors if bench.vectors.any() else None, 0), **FACTORS}
+    for name in [name for name in ways if name not in missing]:
         yield name, baseline(bench, name)
     with tempfile.TemporaryDirectory() as temporary:
         folder, validation = Path(temporary), tuning.sample(bench.prepared)
@@ -137,12 +140,12 @@ def baseline(bench: Bench, name: str) -> list[Ranked]:
     """Tuned with the first seed; others refit the settings that it chose."""
     first = bench.params.seed
     modules = ["models/baselines", "models/content", "models/ranking", "evaluation/tuning"]
-    modules += ["bench/_bpr"] if name == "bpr" else []
+    modules += ["bench/_factors", f"bench/_{name}"] if name in FACTORS else []
+    modules += ["bench/_lightfm_peer"] if name == "lightfm" else []
 
     def way(seed: int) -> Callable[[Prepared], tuning.Prepares]:
-        if name == "bpr":
-            return lambda data: bpr(data, seed)
-        return tuning.baselines(bench.vectors, seed)[name]
+        ours = {of: partial(make, seed=seed) for of, make in FACTORS.items()}
+        return (tuning.baselines(bench.vectors, seed) | ours)[name]
 
     def listed(scorer: Any) -> np.ndarray:
         return rank_points(scorer, bench.prepared.test, bench.prepared.catalogue, bench.order, K)[0]
@@ -225,8 +228,8 @@ def fingerprint(prepared: Prepared) -> str:
     return digest.hexdigest()[:16]
 
 
-def summary(bench: Bench, found: dict[str, list[Ranked]]) -> Json:
-    """Test is scored here, and nowhere else."""
+def summary(bench: Bench, found: dict[str, list[Ranked]], missing: Json | None = None) -> Json:
+    """Test is scored here, and nowhere else. `missing`: peers that could not be made, and why."""
     prepared, nothing = bench.prepared, np.zeros(0)
     question = f.Question(
         prepared.test, prepared.catalogue, nothing, bench.order, nothing, K, SAMPLES, bench.params.seed
@@ -257,7 +260,8 @@ def summary(bench: Bench, found: dict[str, list[Ranked]]) -> Json:
         "ratios": {"challenger_over_best_peer": ratio},
         "findings": [
             f"best peer: {best}; the challenger has {ratio or 0:.2f} times its nDCG@10, "
-            f"{pair[f.HEADLINE]:+.4f} [{pair['low']:+.4f}, {pair['high']:+.4f}]"
+            f"{pair[f.HEADLINE]:+.4f} [{pair['low']:+.4f}, {pair['high']:+.4f}]",
+            *(f"without {name}: {reason}" for name, reason in (missing or {}).items()),
         ],
         "by_seed": {
             name: [mean_of_users(columns[:, head], user) for columns in seeds]
