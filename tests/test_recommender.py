@@ -1,6 +1,7 @@
 """A model folder holds the whole model, also for a catalogue that has changed since."""
 
 import copy
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -92,6 +93,17 @@ def test_scores_do_not_depend_on_other_points(prepared: Prepared, model: Recomme
     together = model.score(prepared.test[:5])
     alone = np.concatenate([model.score(prepared.test[i : i + 1]) for i in range(5)])
     np.testing.assert_allclose(together, alone, atol=1e-4)
+
+
+def test_reasons_name_the_categories_of_the_ten_newest_rows(prepared: Prepared, model: Recommender) -> None:
+    ids, now = prepared.catalogue.ids, 1_000_000_000
+    items = prepared.catalogue.items.assign(categories=[[f"c{place}"] for place in range(len(ids))])
+    told = dataclasses.replace(model, catalogue=dataclasses.replace(prepared.catalogue, items=items))
+    history = recommender._history_in_place(prepared, [ids[3], *[ids[2]] * 10], now)
+    point = history.points(np.zeros(1, np.int32), np.full(1, -1, np.int32), np.full(1, now))
+    [[newest, oldest]] = told.reasons(point, np.array([[2, 3, -1]]))
+    assert "in c2" in newest
+    assert not [text for text in oldest if text.startswith("in ")]
 
 
 def test_new_item_is_encoded_and_the_others_keep_their_scores(

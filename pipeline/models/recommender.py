@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -90,25 +91,25 @@ class Recommender:
 
     def reasons(self, points: Points, top: np.ndarray) -> list[list[list[str]]]:
         """Why each of the (points, k) listed items is there: what is near it, and how popular it is."""
-        return [self._reasons_of(points[i : i + 1], top[i]) for i in range(len(points))]
-
-    def _reasons_of(self, point: Points, top: np.ndarray) -> list[list[str]]:
-        history = np.unique(point.log.item[point.newest(50).rows()[1]])
         popular = self.inputs.statistics.popularity[:, -1]
-        limit = np.quantile(popular, 0.95) if len(popular) else 0
+        much = (popular > 0) & (popular > np.quantile(popular, 0.95)) if len(popular) else popular > 0
+        return [self._reasons_of(points[i : i + 1], top[i], much) for i in range(len(points))]
+
+    def _reasons_of(self, point: Points, top: np.ndarray, popular: np.ndarray) -> list[list[str]]:
+        """`popular`: (items,) bool."""
+        newest = point.log.item[point.newest(50).rows()[1]]
+        history, recent = np.unique(newest), [self._categories[item] for item in newest[-10:]]
         found = []
         for item in top[top >= 0]:
             reasons = []
             if len(history):
                 near = self._nearest(history, int(item))
                 if near is not None:
-                    reasons.append(f"like {self._title(near)}, which you had")
-                shared = self._categories(int(item)) & set().union(
-                    *(self._categories(h) for h in history[-10:])
-                )
+                    reasons.append(f"like {self._titles[near]}, which you had")
+                shared = self._categories[item].intersection(set().union(*recent))
                 if shared:
                     reasons.append(f"in {', '.join(sorted(shared)[:3])}")
-            if popular[item] > limit and popular[item] > 0:
+            if popular[item]:
                 reasons.append("popular lately")
             if self.inputs.statistics.count[item] == 0:
                 reasons.append("new")
@@ -126,14 +127,20 @@ class Recommender:
                 return int(history[close.argmax()])
         return None
 
-    def _title(self, item: int) -> str:
-        row = self.catalogue.items.iloc[item]
-        title = row.get(t.TITLE)
-        return str(row[t.ITEM]) if title is None or pd.isna(title) or not str(title) else str(title)[:80]
+    @cached_property
+    def _titles(self) -> list[str]:
+        """Of every item; a row of the frame at a time would cost a millisecond each."""
+        items = self.catalogue.items
+        titles = items[t.TITLE] if t.TITLE in items else items[t.ITEM]
+        there = titles.notna() & (titles != "")
+        return [str(title)[:80] for title in titles.where(there, items[t.ITEM])]
 
-    def _categories(self, item: int) -> set[str]:
-        listed = self.catalogue.items.iloc[item].get(t.CATEGORIES)
-        return set() if listed is None or np.isscalar(listed) else set(listed)
+    @cached_property
+    def _categories(self) -> list[frozenset[str]]:
+        listed = self.catalogue.items.get(t.CATEGORIES)
+        if listed is None:
+            return [frozenset()] * len(self.catalogue)
+        return [frozenset() if row is None or np.isscalar(row) else frozenset(row) for row in listed]
 
     @classmethod
     def load(cls, folder: Path, items: pd.DataFrame, name: str = "challenger") -> Recommender:
