@@ -101,6 +101,11 @@ def test_services_run_as_no_root() -> None:
     assert "python:3.11.14-slim-bookworm" in DOCKERFILE
 
 
+def test_a_user_without_an_account_has_a_name() -> None:
+    """EVERGREEN_UID is in no passwd of the image; every command of Airflow asks for the user's name."""
+    assert "LOGNAME=" in DOCKERFILE.partition("ENV ")[2].partition("\nFROM")[0]
+
+
 def test_snapshots_of_runs_are_found(tmp_path: Path) -> None:
     sys.path.insert(0, "docker")
     try:
