@@ -3,11 +3,13 @@
 Everything it keeps (database, logs, secrets) lies in .evergreen/airflow. It listens on 127.0.0.1 only, where
 login is off; tasks' logs are read from disk, so their servers, which would listen everywhere, stay off.
 Environment: AIRFLOW_PORT (8080), EVERGREEN_REPO (the checkout to work for; default: this one), and any
-AIRFLOW__SECTION__KEY, which goes before what is set here.
+AIRFLOW__SECTION__KEY, which goes before what is set here, but for a host that others can reach.
 """
 
 from __future__ import annotations
 
+import fcntl
+import ipaddress
 import json
 import os
 import secrets
@@ -20,7 +22,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import IO, Any
 
 ROOT = Path(__file__).resolve().parent
 DAGS = ("evergreen_monitoring", "evergreen_training")
@@ -61,6 +63,29 @@ def port_from(text: str) -> int:
         except OSError as error:
             raise StartError(f"port {text}: {error.strerror}: AIRFLOW_PORT=8081 make airflow") from None
     return int(text)
+
+
+def only_one(home: Path) -> IO[str]:
+    """A lock that is held until it is closed: two schedulers on one database start tasks twice."""
+    file = (home / "lock").open("a")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise StartError(f"{home}: an Airflow runs on it already: use that one, or stop it first") from None
+    return file
+
+
+def check_host(host: str) -> None:
+    """Raises StartError where others than this machine would get in without login."""
+    try:
+        own = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        own = False
+    if not own:
+        raise StartError(
+            f"AIRFLOW__API__HOST: {host}: login is off here, so only 127.0.0.1 will do: see docs/docker.md"
+        )
 
 
 def secret(folder: Path, name: str) -> str:
@@ -199,7 +224,9 @@ def main() -> int:
     home = repo / ".evergreen" / "airflow"
     try:
         home.mkdir(parents=True, exist_ok=True)
-        run(home, repo, port_from(os.environ.get("AIRFLOW_PORT") or "8080"))
+        check_host(os.environ.get("AIRFLOW__API__HOST", "127.0.0.1"))
+        with only_one(home):
+            run(home, repo, port_from(os.environ.get("AIRFLOW_PORT") or "8080"))
     except StartError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

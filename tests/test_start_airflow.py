@@ -36,6 +36,22 @@ def test_a_taken_port_is_one_line(tmp_path: Path) -> None:
     assert done.stderr == f"error: port {port}: Address already in use: AIRFLOW_PORT=8081 make airflow\n"
 
 
+def test_a_second_one_on_the_same_database_is_refused(tmp_path: Path) -> None:
+    with (
+        start.only_one(tmp_path),
+        pytest.raises(start.StartError, match="an Airflow runs on it already"),
+    ):
+        start.only_one(tmp_path)
+    start.only_one(tmp_path).close()
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "shop.example"])
+def test_others_are_not_let_in_where_login_is_off(host: str) -> None:
+    start.check_host("127.0.0.1")
+    with pytest.raises(start.StartError, match="login is off here"):
+        start.check_host(host)
+
+
 def test_secrets_are_made_once_for_the_owner_alone(tmp_path: Path) -> None:
     made = start.secret(tmp_path, "jwt_secret")
     assert len(made) >= 64
