@@ -1,8 +1,9 @@
 """LightFM (Kula 2015) with the WARP loss (Weston et al. 2011) as a peer that ranks from live histories.
 
-An item's vector is the mean of those of its features: itself, its categories, the words of its title. It is
-fitted on train's items alone, in the peers' environment (pipeline/bench/_lightfm_peer.py); an item that train
-never saw is not a feature of its own, but has a vector as soon as it shares a category or a word.
+An item's vector is the sum of those of its features: itself, its categories, the words of its title (the
+mean, which LightFM's own Dataset makes of it, does worse on validation: docs/log.md). It is fitted on train's
+items alone, in the peers' environment (pipeline/bench/_lightfm_peer.py); an item that train never saw is not
+a feature of its own, but has a vector as soon as it shares a category or a word.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def word_matrix(catalogue: Catalogue) -> sp.csr_matrix:
 
 
 def feature_matrix(catalogue: Catalogue, known: np.ndarray, which: str) -> sp.csr_matrix:
-    """(items, features) float32 whose rows sum to one, as LightFM's own are; none of an item without any.
+    """(items, features) float32, 1 where an item has a feature.
 
     `known` (items,) bool: in train, hence features of their own; `which`: as in GRID.
     """
@@ -64,9 +65,7 @@ def feature_matrix(catalogue: Catalogue, known: np.ndarray, which: str) -> sp.cs
         parts.append(word_matrix(catalogue))
     for place, part in enumerate(parts[1:], 1):
         parts[place] = part[:, np.flatnonzero(part[known].getnnz(axis=0) >= SHARED)]
-    features = sp.hstack(parts).tocsr()
-    total = np.asarray(features.sum(axis=1)).ravel()
-    return sp.csr_matrix(sp.diags(1 / np.maximum(total, 1)) @ features, dtype=np.float32)
+    return sp.csr_matrix(sp.hstack(parts), dtype=np.float32)
 
 
 def fit(matrix: sp.csr_matrix, features: sp.csr_matrix, task: dict[str, Any]) -> dict[int, FactorModel]:
