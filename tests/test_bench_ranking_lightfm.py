@@ -81,7 +81,7 @@ def test_without_columns_there_are_items_alone() -> None:
 
 def test_newcomers_are_no_negatives_but_are_scored_by_what_they_share(fake: list[FakeLightFM]) -> None:
     build, grid = _lightfm.lightfm(data(), 7)
-    settings = {name: values[0] for name, values in grid.items()} | {"epochs": 40}
+    settings = {name: values[0] for name, values in grid.items()} | {"features": "categories"}
     empty, told = build(settings).score(data().test)
     assert np.isnan(empty).all()  # no history
     assert np.isfinite(told[:4]).all()

@@ -36,7 +36,7 @@ EPOCHS = (20, 10, 40, 80)  # one fit gives them all
 GRID: dict[str, Sequence[Any]] = {
     "half_life": HALF_LIVES,
     "epochs": EPOCHS,
-    "features": ("categories", "none", "words"),  # beside the item itself; words come with categories
+    "features": ("none", "categories", "words"),  # beside the item itself; words come with categories
     "factors": (64, 32, 128),
     "learning_rate": (0.05, 0.02, 0.1),
     "regularisation": (0.0, 1e-5, 1e-4),
