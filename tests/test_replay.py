@@ -255,6 +255,18 @@ def test_cycles_in_a_clone_replay_a_toy(tmp_path: Path, monkeypatch: pytest.Monk
     assert again.play(datetime(1998, 1, 1, tzinfo=UTC), True, print)
 
 
+def test_clone_reads_the_checkouts_own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replay.Cycles, "_clone", lambda self, root: self.root.mkdir(parents=True))
+    text = Path("params.yaml").read_text()
+    (tmp_path / "params.yaml").write_text(
+        text.replace("interactions: null # a", "interactions: shop/*.csv # a", 1)
+    )
+    (tmp_path / "shop").mkdir()
+    (tmp_path / "shop" / "orders.csv").write_text("as delivered")
+    clone = replay.Cycles(tmp_path, "key")
+    assert (clone.root / "shop" / "orders.csv").read_text() == "as delivered"
+
+
 def test_command_is_listed() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pipeline", "replay", "--help"], capture_output=True, text=True

@@ -30,7 +30,7 @@ from pipeline.registry.git import Git
 from pipeline.registry.versions import read_state
 from pipeline.runs.airflow_api import Airflow, NotThere
 from pipeline.runs.periods import Period, told
-from pipeline.runs.worktrees import REPLAYING
+from pipeline.runs.worktrees import REPLAYING, link_sources
 
 MONITORING, TRAINING = "evergreen_monitoring", "evergreen_training"
 HISTORY = Path("data/history")
@@ -218,6 +218,7 @@ class Cycles:
         if not (self.root / "params.yaml").is_file():
             self._clone(root)
         shutil.copy2(root / "params.yaml", self.root)
+        link_sources(root, self.root)
 
     def _clone(self, root: Path) -> None:
         """Beside, then renamed: a half clone is never taken for one."""

@@ -116,7 +116,7 @@ def _fill(run: Workspace, git: Git, settings: Settings) -> dict[str, Any]:
     mode = _apply(run.root, settings, champion)
     share_cache(run)
     _seed(run, git, settings.after)
-    _link_sources(run)
+    link_sources(run.home, run.root)
     steps.make_champion_right(run.root)
     trial = bool(settings.encoder or settings.epochs is not None)
     asked = {"mode": mode, "as_of": settings.as_of, "reason": settings.reason}
@@ -167,13 +167,13 @@ def _seed(run: Workspace, git: Git, after: str | None) -> None:
         repro.check_out(run.root)
 
 
-def _link_sources(run: Workspace) -> None:
+def link_sources(home: Path, root: Path) -> None:
     """Data that params.yaml names relative to the checkout, and git does not hold."""
-    collect = Params.load(run.root / "params.yaml").collect
+    home, collect = home.resolve(), Params.load(root / "params.yaml").collect
     for pattern in (collect.path, collect.files.interactions, collect.files.items, collect.files.users):
         if pattern and not Path(pattern).is_absolute():
-            for source in run.home.glob(pattern):
-                link = run.root / source.relative_to(run.home)
+            for source in home.glob(pattern):
+                link = root / source.relative_to(home)
                 if not link.exists():
                     link.parent.mkdir(parents=True, exist_ok=True)
                     link.symlink_to(source)
