@@ -42,7 +42,7 @@ def listed(
 
 
 def _ask(champion: Path, data: Path, question: dict[str, Any]) -> list[dict[str, Any]]:
-    from pipeline.models.recommender import recommend
+    from pipeline.models.questions import recommend
 
     for attempt in range(_TRIES):
         try:

@@ -204,7 +204,7 @@ def served(trained: Path, monkeypatch) -> Path:
         }
         return [row, row | {"rank": 2, "title": None, "score": None, "reasons": ["popular lately"]}]
 
-    monkeypatch.setitem(sys.modules, "pipeline.models.recommender", types.SimpleNamespace(recommend=answer))
+    monkeypatch.setitem(sys.modules, "pipeline.models.questions", types.SimpleNamespace(recommend=answer))
     return trained
 
 

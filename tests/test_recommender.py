@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.data.histories import Prepared, load_prepared
 from pipeline.errors import ArtifactError, DataError
-from pipeline.models import recommender
+from pipeline.models import questions, recommender
 from pipeline.models.baselines import train_rows
 from pipeline.models.content import VectorScorer
 from pipeline.models.encoder import TextEncoder, texts_to_vectors
@@ -99,7 +99,7 @@ def test_reasons_name_the_categories_of_the_ten_newest_rows(prepared: Prepared, 
     ids, now = prepared.catalogue.ids, 1_000_000_000
     items = prepared.catalogue.items.assign(categories=[[f"c{place}"] for place in range(len(ids))])
     told = dataclasses.replace(model, catalogue=dataclasses.replace(prepared.catalogue, items=items))
-    history = recommender._history_in_place(prepared, [ids[3], *[ids[2]] * 10], now)
+    history = questions._history_in_place(prepared, [ids[3], *[ids[2]] * 10], now)
     point = history.points(np.zeros(1, np.int32), np.full(1, -1, np.int32), np.full(1, now))
     [[newest, oldest]] = told.reasons(point, np.array([[2, 3, -1]]))
     assert "in c2" in newest
@@ -135,7 +135,7 @@ def test_item_that_is_gone_is_left_out(folder: Path, prepared: Prepared, model: 
 
 
 def test_history_given_in_place(folder: Path, model: Recommender) -> None:
-    found = recommender.recommend(folder / "model", folder / "prepared", items=["i00", "i02"], k=5)
+    found = questions.recommend(folder / "model", folder / "prepared", items=["i00", "i02"], k=5)
     assert [row["rank"] for row in found] == [1, 2, 3, 4, 5]
     assert not {"i00", "i02"} & {row["item_id"] for row in found}
     assert all(row["reasons"] for row in found)
@@ -143,17 +143,17 @@ def test_history_given_in_place(folder: Path, model: Recommender) -> None:
 
 def test_free_text_finds_its_items(folder: Path, model: Recommender) -> None:
     text = "blue thing number 4. blue."
-    found = recommender.recommend(folder / "model", folder / "prepared", text=text, k=3)
+    found = questions.recommend(folder / "model", folder / "prepared", text=text, k=3)
     assert found[0]["title"] == "blue thing number 4"
 
 
 def test_unknown_user_gets_a_list(folder: Path, model: Recommender) -> None:
-    assert len(recommender.recommend(folder / "model", folder / "prepared", user="nobody", k=4)) == 4
+    assert len(questions.recommend(folder / "model", folder / "prepared", user="nobody", k=4)) == 4
 
 
 def test_unknown_item_is_named(folder: Path, model: Recommender) -> None:
     with pytest.raises(DataError, match="zzz: no such item_id"):
-        recommender.recommend(folder / "model", folder / "prepared", items=["i00", "zzz"])
+        questions.recommend(folder / "model", folder / "prepared", items=["i00", "zzz"])
 
 
 def test_folder_without_model_is_named(tmp_path: Path, prepared: Prepared) -> None:
