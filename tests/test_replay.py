@@ -38,6 +38,8 @@ def test_dates_begin_where_the_share_is_reached(tmp_path: Path) -> None:
     assert [f"{date:%m-%d %H}" for date in found] == ["01-19 12", "01-24 12", "01-29 12"]
     with pytest.raises(DataError, match="11\\.0 days are left: take an earlier --start"):
         replay.moments(collect, 0.6, replay.span("2w"))
+    with pytest.raises(DataError, match="11\\.0 days are left"):
+        replay.moments(collect, 0.6, replay.span("999999w"))
 
 
 @pytest.mark.parametrize(("text", "expected"), [("60%", 0.6), ("0.25", 0.25)])
@@ -51,7 +53,7 @@ def test_share_outside_is_refused(text: str) -> None:
         replay.share(text)
 
 
-@pytest.mark.parametrize("text", ["30", "0d", "x", "1m"])
+@pytest.mark.parametrize("text", ["30", "0d", "x", "1m", "99999999999999d", "1000000w"])
 def test_span_is_a_number_and_a_unit(text: str) -> None:
     with pytest.raises(ConfigError, match="--every"):
         replay.span(text)

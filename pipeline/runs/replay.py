@@ -91,7 +91,7 @@ def share(text: str) -> float:
 
 def span(text: str) -> timedelta:
     """`30d`, `2w`, `12h`."""
-    match = re.fullmatch(r"(\d+)([hdw])", text)
+    match = re.fullmatch(r"(\d{1,6})([hdw])", text)  # more digits are more than a timedelta holds
     if not match or not int(match[1]):
         raise ConfigError(f"--every: {text}: name a time, e.g. 30d, 2w or 12h")
     return int(match[1]) * {"h": timedelta(hours=1), "d": timedelta(1), "w": timedelta(7)}[match[2]]
