@@ -17,8 +17,8 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def _utc(value: object) -> object:
-    """An ISO 8601 string as UTC; without a zone it means UTC."""
+def utc(value: object) -> object:
+    """An ISO 8601 string as UTC; without a zone it means UTC. Raises ValueError."""
     if value is None or isinstance(value, datetime):
         return value
     if not isinstance(value, str):
@@ -27,7 +27,10 @@ def _utc(value: object) -> object:
         moment = datetime.fromisoformat(value)
     except ValueError:
         raise ValueError(f'{value!r} is no ISO 8601 time; write it like "1998-03-01"') from None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    try:
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"{value!r} is not within the years 1 to 9999 of UTC") from None
 
 
 class Files(Section):
@@ -54,7 +57,7 @@ class Sql(Section):
 class Collect(Section):
     source: str
     """A module of pipeline/sources/, with - for _."""
-    as_of: Annotated[datetime | None, BeforeValidator(_utc)]
+    as_of: Annotated[datetime | None, BeforeValidator(utc)]
     """The data is read as if it were this moment; later rows are set apart. null: the last kept row."""
     path: str | None
     """movielens: folder or zip archive."""
@@ -268,7 +271,7 @@ class Params(Section):
         except FileNotFoundError:
             raise ConfigError(f"{path}: no such file: run from the project's folder") from None
         except yaml.YAMLError as error:
-            raise ConfigError(f"{path}: not YAML: {error}") from None
+            raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
         try:
             return cls.model_validate(content)
         except ValidationError as error:

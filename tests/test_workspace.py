@@ -127,7 +127,7 @@ def test_another_graph_than_was_compiled_is_not_run(project: Path) -> None:
 def test_settings_that_make_no_sense_leave_nothing(project: Path) -> None:
     for setting, said in (
         ("--mode=half", "mode: half"),
-        ("--as-of=soon", "as_of"),
+        ("--as-of=2024-13-45", "error: as_of: '2024-13-45' is no ISO 8601 time"),
         ("--epochs=-1", "epochs"),
     ):
         done = step(project, "open", TRAINING, "one", setting)
