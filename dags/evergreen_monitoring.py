@@ -31,7 +31,7 @@ with DAG(
     catchup=False,
     max_active_runs=4,
     params={"as_of": AS_OF},
-    default_args={"on_failure_callback": run_tasks.failed},
+    default_args=run_tasks.DEFAULTS,
     tags=["evergreen"],
 ) as dag:
     opened = run_tasks.open_run(GRAPH)

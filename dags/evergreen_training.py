@@ -97,7 +97,7 @@ with DAG(
     catchup=False,
     max_active_runs=4,
     params=PARAMS,
-    default_args={"on_failure_callback": run_tasks.failed},
+    default_args=run_tasks.DEFAULTS,
     tags=["evergreen"],
 ) as dag:
     human = waits_for_person()

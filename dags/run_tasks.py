@@ -29,7 +29,7 @@ PYTHON = os.environ.get("EVERGREEN_PYTHON") or sys.executable
 REQUEST = Asset(name="retraining_requested", uri="evergreen://retraining-requested")
 SKIPPED = 99
 AGAIN = {"retries": 2, "retry_delay": timedelta(seconds=10)}
-"""Of steps that dvc.yaml says nothing of: each can be taken twice."""
+"""Of tasks that dvc.yaml says nothing of: each can be taken twice."""
 AS_OF = Param(
     None,
     type=["null", "string"],
@@ -51,7 +51,7 @@ class Step(BaseOperator):
     ui_color = "#e4efe7"
 
     def __init__(self, *, verb: str, more: Sequence[str] = (), **options: Any) -> None:
-        super().__init__(**AGAIN | options)
+        super().__init__(**options)
         self.verb, self.more = verb, list(more)
 
     @cached_property
@@ -213,6 +213,9 @@ def failed(context: Context) -> None:
     ti = context["ti"]
     reason = context.get("exception") or "killed"
     tell(f"{ti.dag_id}: {ti.task_id} failed", f"Run {ti.run_id}: {ti.task_id} failed: {reason}")
+
+
+DEFAULTS: dict[str, Any] = AGAIN | {"on_failure_callback": failed}
 
 
 def _result(line: str) -> dict[str, Any]:
