@@ -98,6 +98,7 @@ class OpenRun(Step):
         super().__init__(verb="open", more=["--graph", fingerprint], **options)
 
     def arguments(self, context: Context) -> list[str]:
+        refuse_unknown(context)
         params = dict(context["params"])
         request = requested(context)
         if request:
@@ -133,6 +134,15 @@ class CloseRun(Step):
         states = context["ti"].get_task_states(dag_id=dag_id, run_ids=[run_id]).get(run_id, {})
         failed = [task for task, state in states.items() if state in ("failed", "upstream_failed")]
         return ["failed" if failed else "success"]
+
+
+def refuse_unknown(context: Context) -> None:
+    """Airflow takes any key in a run's conf; a misspelt one would start a run that nobody asked for."""
+    known = list(context["dag"].params)
+    if unknown := sorted(set(context["dag_run"].conf or {}) - set(known)):
+        text = f"{', '.join(unknown)}: unknown in this run's conf: use some of {', '.join(known)}"
+        set_note(context, text)
+        raise AirflowFailException(text)
 
 
 def is_backfill(context: Context) -> bool:
