@@ -50,8 +50,12 @@ PARAMS = {
 
 
 def waits_for_person() -> bool:
-    content = yaml.safe_load((run_tasks.REPO / "params.yaml").read_text(encoding="utf-8"))
-    return bool(content["decide_promotion"]["approval"] == "human")
+    """Also where params.yaml cannot be read: the DAG stays, and a run's first task says what is wrong."""
+    try:
+        content = yaml.safe_load((run_tasks.REPO / "params.yaml").read_text(encoding="utf-8"))
+        return bool(content["decide_promotion"]["approval"] != "auto")
+    except (OSError, ValueError, yaml.YAMLError, LookupError, TypeError):
+        return True
 
 
 @task.short_circuit(

@@ -271,12 +271,18 @@ class Params(Section):
         except FileNotFoundError:
             raise ConfigError(f"{path}: no such file: run from the project's folder") from None
         except yaml.YAMLError as error:
-            raise ConfigError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+            raise ConfigError(f"{path}: not YAML: {_place(error)}") from None
         try:
             return cls.model_validate(content)
         except ValidationError as error:
             problems = "; ".join(_problem(detail) for detail in error.errors())
             raise ConfigError(f"{path}: {problems}") from None
+
+
+def _place(error: yaml.YAMLError) -> str:
+    """One line: the error's own text has several, with an arrow under the place."""
+    mark, what = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    return f"line {mark.line + 1}: {what}" if mark and what else " ".join(str(error).split())
 
 
 def _problem(detail: Any) -> str:

@@ -346,6 +346,12 @@ def test_wrong_params_are_named(tmp_path: Path, log: Path) -> None:
         collect.main(tmp_path / "raw", tmp_path / "params.yaml")
 
 
+def test_params_that_are_no_yaml_are_one_line(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("seed: 17\ncollect: {half-saved\n")
+    with pytest.raises(ConfigError, match=r"\A\S+params.yaml: not YAML: line 3: expected .*end>'\Z"):
+        collect.main(tmp_path / "raw", tmp_path / "params.yaml")
+
+
 def test_a_source_that_forgets_a_column_is_told(tmp_path: Path, log: Path) -> None:
     found = sources.Tables([pd.DataFrame({"user_id": ["1"]})])
     with pytest.raises(DataError, match=r"the source gives no column item_id: see docs/sources\.md"):

@@ -32,8 +32,21 @@ for module in (evergreen_monitoring, evergreen_training):
             "params": {name: dag.params.get_param(name).serialize() for name in dag.params},
             "teardown": [name for name, task in dag.task_dict.items() if task.is_teardown],
         }
-print(json.dumps({"dags": dags, "seconds": seconds, "new": sorted(set(sys.modules) - before),
-                  "all": sorted(sys.modules)}))
+
+import run_tasks
+from types import SimpleNamespace
+from airflow.sdk.exceptions import AirflowFailException
+dag, notes, asked = evergreen_training.dag, [], {}
+run_tasks.set_note = lambda context, text: notes.append(text)
+for conf in (None, {"epochs": 3}, {"epoch": 3, "as_of": "1998-03-01"}):
+    run = SimpleNamespace(conf=conf, run_type="manual")
+    context = {"dag": dag, "dag_run": run, "params": dag.params.dump() | (conf or {})}
+    try:
+        asked[json.dumps(conf)] = dag.get_task("open").arguments(context)[2:]
+    except AirflowFailException as error:
+        asked[json.dumps(conf)] = str(error)
+print(json.dumps({"dags": dags, "asked": asked, "notes": notes, "seconds": seconds,
+                  "new": sorted(set(sys.modules) - before), "all": sorted(sys.modules)}))
 """
 FORBIDDEN = {"pipeline", "torch", "pandas", "numpy", "dvc", "evidently", "transformers", "pytorch_lightning"}
 MONITORING = {
@@ -100,6 +113,20 @@ def test_together_they_have_every_stage_and_its_hints(parsed: dict[str, Any]) ->
             assert dag["queue"][name] == stages[name].hints.get("queue", "default")
 
 
+def test_every_task_is_tried_again(parsed: dict[str, Any]) -> None:
+    assert all(min(dag["retries"].values()) > 0 for dag in parsed["dags"].values()), parsed["dags"]
+
+
+def test_an_unknown_key_in_a_runs_conf_is_refused(parsed: dict[str, Any]) -> None:
+    said = "epoch: unknown in this run's conf: use some of as_of, mode, encoder, epochs, reason"
+    assert parsed["asked"] == {
+        "null": ["--mode=full"],
+        '{"epochs": 3}': ["--mode=full", "--epochs=3"],
+        '{"epoch": 3, "as_of": "1998-03-01"}': said,
+    }
+    assert parsed["notes"] == [said]
+
+
 def test_parsing_loads_nothing_heavy_and_is_fast(parsed: dict[str, Any]) -> None:
     assert {name.split(".")[0] for name in parsed["all"]} & FORBIDDEN == set()
     assert parsed["seconds"] < 0.5, parsed["new"]
@@ -115,10 +142,11 @@ def test_every_task_says_what_it_does_and_every_param_what_it_means(parsed: dict
     assert names == {"evergreen_monitoring": ["as_of"], "evergreen_training": training}
 
 
-def test_a_person_is_asked_where_params_say_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize("now", ["approval: human", "approval: {half-saved"])
+def test_a_person_is_asked_where_params_say_so_or_nothing(tmp_path: Path, now: str) -> None:
     (tmp_path / "dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
-    params = (ROOT / "params.yaml").read_text().replace("approval: auto", "approval: human")
-    (tmp_path / "params.yaml").write_text(params)
-    edges = parse(tmp_path)["dags"]["evergreen_training"]["edges"]
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text().replace("approval: auto", now))
+    training = parse(tmp_path)["dags"]["evergreen_training"]
     asking = {"decide_promotion": ["may_be_promoted"], "may_be_promoted": ["approve"], "approve": ["promote"]}
-    assert edges == TRAINING | asking
+    assert training["edges"] == TRAINING | asking
+    assert min(training["retries"].values()) > 0
