@@ -20,7 +20,7 @@ from collecting import of_files
 from pipeline.errors import ConfigError, DataError, PipelineError
 from pipeline.runs import airflow_api, replay
 from pipeline.runs.periods import line, told
-from pipeline.runs.worktrees import REPLAYING
+from pipeline.runs.worktrees import REPLAYING, link_sources
 
 PLAN = [datetime(1998, 1, 5, tzinfo=UTC), datetime(1998, 1, 19, tzinfo=UTC), datetime(1998, 2, 2, tzinfo=UTC)]
 
@@ -261,12 +261,28 @@ def test_clone_reads_the_checkouts_own_files(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(replay.Cycles, "_clone", lambda self, root: self.root.mkdir(parents=True))
     text = Path("params.yaml").read_text()
     (tmp_path / "params.yaml").write_text(
-        text.replace("interactions: null # a", "interactions: shop/*.csv # a", 1)
+        text.replace("interactions: null # a", "interactions: shop/*.csv # a", 1).replace(
+            "encoder: package:", "encoder: our/encoder # package:", 1
+        )
     )
     (tmp_path / "shop").mkdir()
     (tmp_path / "shop" / "orders.csv").write_text("as delivered")
+    (tmp_path / "our" / "encoder").mkdir(parents=True)
+    (tmp_path / "our" / "encoder" / "config.json").write_text("{}")
     clone = replay.Cycles(tmp_path, "key")
     assert (clone.root / "shop" / "orders.csv").read_text() == "as delivered"
+    assert (clone.root / "our" / "encoder" / "config.json").read_text() == "{}"
+
+
+def test_an_encoder_of_a_hub_or_a_package_is_no_link(tmp_path: Path) -> None:
+    home, root = tmp_path / "home", tmp_path / "root"
+    home.mkdir()
+    root.mkdir()
+    for encoder in ("owner/model", "package:name/inside", str(home)):
+        params = re.sub(r"encoder: \S+", f"encoder: {encoder}", Path("params.yaml").read_text())
+        (root / "params.yaml").write_text(params)
+        link_sources(home, root)
+        assert [path.name for path in root.iterdir()] == ["params.yaml"]
 
 
 def test_command_is_listed() -> None:

@@ -20,7 +20,15 @@ from pipeline.registry.git import Git
 from pipeline.registry.objects import MODEL, Objects, locked
 from pipeline.registry.records import MANIFEST, TRAINING
 from pipeline.registry.versions import EXPORT
-from pipeline.runs.worktrees import LATEST, OPENED, Workspace, mark_open, remove, share_cache
+from pipeline.runs.worktrees import (
+    LATEST,
+    OPENED,
+    Workspace,
+    link_sources,
+    mark_open,
+    remove,
+    share_cache,
+)
 
 VARIABLE = "EVERGREEN_GIT_REMOTE"
 ACCOUNT = "registry"
@@ -49,6 +57,7 @@ def enter(run: Workspace, remote: str, stage: str | None) -> None:
         remove(git, run.root)
         git.run("worktree", "add", "--quiet", "--detach", str(run.root), commit)
         share_cache(run)
+        link_sources(run.home, run.root)
         mark_open(run)
     elif Git(run.root).head() != commit:
         Git(run.root).run("reset", "--quiet", "--hard", commit)

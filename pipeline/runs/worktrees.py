@@ -168,15 +168,19 @@ def _seed(run: Workspace, git: Git, after: str | None) -> None:
 
 
 def link_sources(home: Path, root: Path) -> None:
-    """Data that params.yaml names relative to the checkout, and git does not hold."""
-    home, collect = home.resolve(), Params.load(root / "params.yaml").collect
-    for pattern in (collect.path, collect.files.interactions, collect.files.items, collect.files.users):
-        if pattern and not Path(pattern).is_absolute():
-            for source in home.glob(pattern):
-                link = root / source.relative_to(home)
-                if not link.exists():
-                    link.parent.mkdir(parents=True, exist_ok=True)
-                    link.symlink_to(source)
+    """Data and encoder that params.yaml names relative to the checkout, and git does not hold."""
+    home, params = home.resolve(), Params.load(root / "params.yaml")
+    files, encoder = params.collect.files, params.finetune.encoder
+    patterns = (params.collect.path, files.interactions, files.items, files.users)
+    relative = [pattern for pattern in patterns if pattern and not Path(pattern).is_absolute()]
+    found = [source for pattern in relative for source in home.glob(pattern)]
+    if not Path(encoder).is_absolute() and (home / encoder).is_dir():
+        found.append(home / encoder)
+    for source in found:
+        link = root / source.relative_to(home)
+        if not link.exists():
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(source)
 
 
 def _apply(root: Path, settings: Settings, champion: str | None) -> str | None:
