@@ -88,6 +88,13 @@ def check_host(host: str) -> None:
         )
 
 
+def own(folder: Path) -> Path:
+    """The folder, made if need be; nobody but its owner gets in."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    return folder
+
+
 def secret(folder: Path, name: str) -> str:
     """64 random bytes, made once, readable by the owner alone."""
     path = folder / name
@@ -223,7 +230,7 @@ def main() -> int:
     repo = Path(os.environ.get("EVERGREEN_REPO") or ROOT).resolve()
     home = repo / ".evergreen" / "airflow"
     try:
-        home.mkdir(parents=True, exist_ok=True)
+        own(home)
         check_host(os.environ.get("AIRFLOW__API__HOST", "127.0.0.1"))
         with only_one(home):
             run(home, repo, port_from(os.environ.get("AIRFLOW_PORT") or "8080"))

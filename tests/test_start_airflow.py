@@ -52,6 +52,14 @@ def test_others_are_not_let_in_where_login_is_off(host: str) -> None:
         start.check_host(host)
 
 
+def test_the_folder_is_its_owners_alone_also_if_it_was_not(tmp_path: Path) -> None:
+    for before in (None, 0o755):
+        folder = tmp_path / str(before) / "airflow"
+        if before:
+            folder.mkdir(parents=True, mode=before)
+        assert stat.S_IMODE(start.own(folder).stat().st_mode) == 0o700
+
+
 def test_secrets_are_made_once_for_the_owner_alone(tmp_path: Path) -> None:
     made = start.secret(tmp_path, "jwt_secret")
     assert len(made) >= 64
