@@ -284,6 +284,31 @@ def start(project: Path, run: str, name: str) -> subprocess.Popen[bytes]:
 
 
 @pytest.mark.slow
+def test_the_last_challenger_is_judged_again_whatever_was_published_since(cycled: Path) -> None:
+    result(step(cycled, "open", MONITORING, "early"))
+    add_rows(cycled, "1998-03-01", "1998-03-02")
+    result(step(cycled, "open", TRAINING, "unanswered", "--mode=full"))
+    for name in TRAINING_STAGES:
+        result(step(cycled, "stage", TRAINING, "unanswered", name))
+    result(step(cycled, "close", TRAINING, "unanswered", "failed"))  # nobody answered: nothing is published
+    for name in ("collect", "detect_drift", "decide_retraining", "preprocess", "recommend"):
+        result(step(cycled, "stage", MONITORING, "early", name))
+    result(step(cycled, "publish", MONITORING, "early"))
+    assert train(cycled, "again", "--mode=judge")["promoted"] == "v2.0.0"
+    before = toy.git(cycled, "rev-parse", "refs/evergreen/latest")
+    late = result(step(cycled, "publish", MONITORING, "early"))  # a second time: it is not the last one now
+    assert late["text"].startswith("runs/monitoring-early")
+    assert toy.git(cycled, "rev-parse", "refs/evergreen/latest") == before
+
+
+def test_without_a_challenger_there_is_nothing_to_judge(project: Path) -> None:
+    done = step(project, "open", TRAINING, "one", "--mode=judge")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "error: mode: judge: no challenger was trained yet: use full"
+    assert worktrees(project) == []
+
+
+@pytest.mark.slow
 def test_a_lost_remote_ends_in_one_line_and_no_promotion(cycled: Path, tmp_path: Path) -> None:
     (tmp_path / "store").write_text("a file where the remote's folder was")
     toy.dvc(cycled, "remote", "add", "-d", "store", str(tmp_path / "store"))

@@ -21,6 +21,7 @@ from pipeline.registry.objects import MODEL, Objects, locked
 from pipeline.registry.records import MANIFEST, TRAINING
 from pipeline.registry.versions import EXPORT
 from pipeline.runs.worktrees import (
+    CHALLENGER,
     LATEST,
     OPENED,
     Workspace,
@@ -44,10 +45,16 @@ def newest(home: Path, remote: str) -> str:
         raise ConfigError(f"{VARIABLE} is set, but there is no DVC remote: `dvc remote add -d NAME ADDRESS`")
     git = Git(home)
     git.run("fetch", "--quiet", "--force", remote, "+refs/tags/*:refs/tags/*")
-    if git.run("ls-remote", remote, LATEST):
-        git.run("fetch", "--quiet", remote, f"+{LATEST}:{LATEST}")
+    fetch(git, remote)
     git.run("fetch", "--quiet", remote, "HEAD")
     return git.run("rev-parse", "FETCH_HEAD")
+
+
+def fetch(git: Git, remote: str) -> None:
+    """Where the last run and the last challenger are."""
+    for line in git.run("ls-remote", remote, LATEST, CHALLENGER).splitlines():
+        ref = line.split()[1]
+        git.run("fetch", "--quiet", remote, f"+{ref}:{ref}")
 
 
 def enter(run: Workspace, remote: str, stage: str | None) -> None:

@@ -25,10 +25,12 @@ from pipeline.registry.records import DECISION, MANIFEST, VERDICT
 from pipeline.registry.versions import EXPORT
 from pipeline.runs import remote
 from pipeline.runs.worktrees import (
+    CHALLENGER,
     LATEST,
     REPLAYING,
     Settings,
     Workspace,
+    at,
     check_graph,
     is_open,
     make,
@@ -83,6 +85,8 @@ def stage(run: Workspace, name: str) -> Result:
         if name == JUDGE[-1]:
             steps.record(run.root)
             _keep(run, *JUDGED)
+            if run.mode != "judge" and not run.account.run.get("trial"):
+                _point(CHALLENGER, _snapshot(run, "judged"), run)
             return _verdict(run.root)
     return {"text": f"{name}: up to date"}
 
@@ -175,19 +179,46 @@ def publish(run: Workspace) -> Result:
         git.use_fallback_identity()
         run.account.note(branch=run.branch)
         _keep(run)
-        with git.lock(LOCK):
-            message = f"Run {run.run_id} of {run.dag}"
-            commit = git.snapshot(message, {}, ["dvc.lock"], leave=[str(EXPORT)])
+        commit = _snapshot(run, "published")
         git.run("update-ref", f"refs/heads/{run.branch}", commit)
         pushed = Objects(root).remote is not None
         if pushed and not far:
             repro.transfer(root, "push")
-        requests = run.dag == "evergreen_monitoring" and run.mode != "none"
-        if not (requests or run.account.run.get("trial")):  # what is asked for is not carried out yet
-            git.run("update-ref", LATEST, commit)
-            if far:
-                git.run("push", "--quiet", "--force", far, f"{LATEST}:{LATEST}")
+        if _is_latest(run, git):
+            _point(LATEST, commit, run)
     return {"text": f"{run.branch}{', pushed' if pushed else ''}"}
+
+
+def _snapshot(run: Workspace, what: str) -> str:
+    """A commit of what is checked out with the run's dvc.lock."""
+    git = Git(run.root)
+    git.use_fallback_identity()
+    with git.lock(LOCK):
+        message = f"Run {run.run_id} of {run.dag}: {what}"
+        return git.snapshot(message, {}, ["dvc.lock"], leave=[str(EXPORT)])
+
+
+def _point(ref: str, commit: str, run: Workspace) -> None:
+    git = Git(run.root)
+    git.run("update-ref", ref, commit)
+    if far := remote.address():
+        git.run("push", "--quiet", "--force", far, f"{ref}:{ref}")
+
+
+def _is_latest(run: Workspace, git: Git) -> bool:
+    """Whether the next run may start from this one.
+
+    Not from a trial, nor from one that asks for a training, which is not carried out yet; nor from one that
+    trained nothing and began before another's outputs came: it still has those of before.
+    """
+    known, looks = run.account.run, run.dag == "evergreen_monitoring"
+    if known.get("trial") or (looks and run.mode != "none"):
+        return False
+    if not looks and run.mode not in ("none", "judge"):
+        return True
+    if far := remote.address():
+        remote.fetch(git, far)
+    return at(git, LATEST) == known.get("latest", "")
 
 
 def close(run: Workspace, state: str) -> Result:

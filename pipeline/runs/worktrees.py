@@ -2,7 +2,8 @@
 
 `.evergreen/runs/SLUG` holds the committed revision from which the scheduler compiled its graph; DVC's cache
 is the checkout's. It starts from the dvc.lock of the last run (refs/evergreen/latest, else the checkout's):
-the same is news to it as to `evergreen cycle` in one folder.
+the same is news to it as to `evergreen cycle` in one folder. A run that is to judge the last challenger again
+starts from refs/evergreen/challenger.
 """
 
 from __future__ import annotations
@@ -23,9 +24,11 @@ from pipeline.loop.history import HISTORY, Account
 from pipeline.loop.overrides import AS_OF, REFRESH_OF, with_value
 from pipeline.params import Params
 from pipeline.registry.git import Git
-from pipeline.registry.objects import Objects
+from pipeline.registry.objects import MODEL, Objects, locked
 
-RUNS, LATEST, OPENED = Path(".evergreen/runs"), "refs/evergreen/latest", Path(".evergreen/opened")
+RUNS, OPENED = Path(".evergreen/runs"), Path(".evergreen/opened")
+LATEST, CHALLENGER = "refs/evergreen/latest", "refs/evergreen/challenger"
+"""Commits with the dvc.lock of the last run, and of the last one that judged a model which it had trained."""
 REPLAYING = Path(".evergreen/replaying")
 """In the checkout, from a replay's first period to its last."""
 LOCK = "evergreen-runs"
@@ -115,12 +118,19 @@ def _fill(run: Workspace, git: Git, settings: Settings) -> dict[str, Any]:
     champion = steps.champion_name(run.root)
     mode = _apply(run.root, settings, champion)
     share_cache(run)
-    _seed(run, git, settings.after)
+    _seed(run, git, settings.after or (CHALLENGER if mode == "judge" else None))
+    if mode == "judge" and not _made(run.root, MODEL):
+        raise ConfigError("mode: judge: no challenger was trained yet: use full")
     link_sources(run.home, run.root)
     steps.make_champion_right(run.root)
     trial = bool(settings.encoder or settings.epochs is not None)
     asked = {"mode": mode, "as_of": settings.as_of, "reason": settings.reason}
-    return {"champion": champion, "trial": trial, **asked}
+    return {"champion": champion, "trial": trial, "latest": at(git, LATEST), **asked}
+
+
+def at(git: Git, ref: str) -> str:
+    """The commit that a ref names; "" where there is none."""
+    return git.run("for-each-ref", "--format=%(objectname)", ref)
 
 
 def pinned(home: Path) -> str:
@@ -157,7 +167,7 @@ def share_cache(run: Workspace) -> None:
 
 
 def _seed(run: Workspace, git: Git, after: str | None) -> None:
-    """The last run's dvc.lock, with what it names out of the cache; what is not there is made anew."""
+    """The dvc.lock of `after` or the last run, with what it names out of the cache; the rest is made anew."""
     lock = git.show(after, "dvc.lock") if after else None
     lock = lock or git.show(LATEST, "dvc.lock")
     if lock is None and (run.home / "dvc.lock").is_file():
@@ -165,6 +175,11 @@ def _seed(run: Workspace, git: Git, after: str | None) -> None:
     if lock is not None:
         (run.root / "dvc.lock").write_text(lock.rstrip("\n") + "\n", encoding="utf-8")
         repro.check_out(run.root)
+
+
+def _made(root: Path, path: str) -> bool:
+    lock = root / "dvc.lock"
+    return lock.is_file() and any(out["path"] == path for out in locked(lock.read_text("utf-8"), "outs"))
 
 
 def link_sources(home: Path, root: Path) -> None:
