@@ -130,6 +130,19 @@ def test_whatever_a_file_holds_the_page_stands(tmp_path: Path, content: str) -> 
     assert run_page(tmp_path, run)
 
 
+def test_failures_name_their_step_and_looks_without_news_say_so(tmp_path: Path) -> None:
+    [first, second] = page_history.write(tmp_path, runs=2)
+    for name, more in ((first, {"state": "failed", "step": "finetune"}), (second, {"looked": False})):
+        folder = tmp_path / "data" / "history" / name
+        file = folder / "run.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | more))
+    for name in ("retraining.json", "drift.json", "promotion.json"):
+        (tmp_path / "data" / "history" / second / name).unlink(missing_ok=True)
+    html = overview(tmp_path)
+    assert "failed in finetune" in html
+    assert "nothing new" in html
+
+
 def test_hashes_are_shortened() -> None:
     assert (show("0f" * 32), show("0f" * 31)) == ("0f0f0f0f…", "0f" * 31)
 

@@ -114,7 +114,7 @@ def _go_without_training(root: Path, plan: Plan, account: Account) -> bool:
 
 
 def _promote(root: Path, account: Account) -> bool:
-    version = steps.promote(root)
+    version, _ = steps.promote(root)
     if version is not None:
         account.note(promoted=version.name)
     return version is not None

@@ -1,8 +1,9 @@
 """What every run leaves in data/history/NAME/, to see afterwards what was decided on which evidence.
 
 run.json: `{"run_id", "dag", "state": "running|success|failed", "as_of", "champion" (before the run), "mode",
-"promoted": version or null, "commit", "branch", "started", "finished"}`. Beside it the decisions of the run,
-and dvc.lock, which tells where in DVC's cache every output of the run lies. Deleting it changes no decision.
+"promoted": version or null, "commit", "branch", "started", "finished"}`; a scheduler's also "step" (the last
+begun) and "looked" (whether anything was new). Beside it the decisions of the run, and dvc.lock, which
+tells where in DVC's cache every output of the run lies. Deleting it changes no decision.
 """
 
 from __future__ import annotations

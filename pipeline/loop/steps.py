@@ -162,24 +162,24 @@ def record(root: Path) -> None:
         say("record", f"training {training.number}: {training.record['mode']}{cost}")
 
 
-def promote(root: Path, approve: bool = False) -> Version | None:
-    """Make the challenger the champion, if that is allowed; the new champion, if there is one."""
-    if not (has_model(root / MODEL) and (root / VERDICT).is_file()):
-        say("promotion", "nothing to promote: no challenger was trained here")
-        return None
-    before = read_state(Git(root)).champion
-    try:
-        version = act(root, approve=approve)
-    except Refused as refused:
-        say("promotion", str(refused))
-        for warning in get(read_json(root / VERDICT), "warnings") or []:
-            say("warning", str(warning))
-        return None
-    if version == before:
-        say("promotion", f"nothing to do: the challenger is the champion, {version.name}")
-        return None
-    say("promotion", f"{version.name} is the champion: {version.record.get('reason')}")
-    return version
+def promote(root: Path, approve: bool = False) -> tuple[Version | None, str]:
+    """Make the challenger the champion, if that is allowed; the new champion, if there is one, and why."""
+    version, why = None, "nothing to promote: no challenger was trained here"
+    warnings: list[Any] = []
+    if has_model(root / MODEL) and (root / VERDICT).is_file():
+        before = read_state(Git(root)).champion
+        try:
+            found = act(root, approve=approve)
+        except Refused as refused:
+            why, warnings = str(refused), get(read_json(root / VERDICT), "warnings") or []
+        else:
+            version = found if found != before else None
+            done = f"{found.name} is the champion: {found.record.get('reason')}"
+            why = done if version else f"nothing to do: the challenger is the champion, {found.name}"
+    say("promotion", why)
+    for warning in warnings:
+        say("warning", str(warning))
+    return version, why
 
 
 def _done(root: Path) -> list[str]:

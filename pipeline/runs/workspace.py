@@ -7,6 +7,7 @@ registry's tags.
 from __future__ import annotations
 
 import fcntl
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,6 +42,7 @@ from pipeline.runs.worktrees import (
 from pipeline.runs.worktrees import LOCK as RUNS_LOCK
 
 Result = dict[str, Any]
+NO_NEWS = "nothing new since the last check"
 
 
 class Skipped(PipelineError):
@@ -73,6 +75,7 @@ def begin(run: Workspace, graph: str | None, settings: Settings) -> Result:
 def stage(run: Workspace, name: str) -> Result:
     """One stage, as the cycle would run it. Raises Skipped where this run does without it."""
     with at_work(run, name):
+        run.account.note(step=name)
         if name == "collect":
             return _collect(run)
         if name in LOOK:
@@ -81,6 +84,7 @@ def stage(run: Workspace, name: str) -> Result:
             raise Skipped("nothing is trained in this run: the lists alone are made")
         if run.mode == "judge" and name in TRAIN:
             return {"text": "not trained: the last challenger is judged again"}
+        before, begin = _lock(run), time.monotonic()
         steps.run(run.root, "--single-item", name)
         if name == JUDGE[-1]:
             steps.record(run.root)
@@ -88,7 +92,14 @@ def stage(run: Workspace, name: str) -> Result:
             if run.mode != "judge" and not run.account.run.get("trial"):
                 _point(CHALLENGER, _snapshot(run, "judged"), run)
             return _verdict(run.root)
-    return {"text": f"{name}: up to date"}
+        ran = _lock(run) != before
+    done = f"done in {time.monotonic() - begin:.0f} s" if ran else "nothing that it reads has changed"
+    return {"text": f"{name}: {done}"}
+
+
+def _lock(run: Workspace) -> str:
+    file = run.root / "dvc.lock"
+    return file.read_text(encoding="utf-8") if file.is_file() else ""
 
 
 def _collect(run: Workspace) -> Result:
@@ -109,8 +120,10 @@ def _look(run: Workspace, name: str) -> Result:
     looks = steps.looks(root, stale)
     if looks:
         steps.run(root, "--single-item", name)
+    looked = looks or run.account.run.get("looked", False)
+    run.account.note(looked=looked)
     if name != LOOK[-1]:
-        return {"text": steps.drift_sentence(read_json(root / DRIFT)) + ("" if looks else " (no news)")}
+        return {"text": steps.drift_sentence(read_json(root / DRIFT)) if looks else NO_NEWS}
     planned = steps.plan(root, steps.stale_stages(root) if looks else stale)
     mode = "judge" if planned.mode == "none" and planned.judge else planned.mode
     run.account.note(mode=mode)
@@ -120,6 +133,8 @@ def _look(run: Workspace, name: str) -> Result:
     reasons = list(planned.reasons) or [said]
     if mode in ("refresh", "full"):
         text = said if get(decision, "retrain") is True else f"{mode}: {'; '.join(reasons)}"
+    elif mode == "none" and not looked:
+        text, reasons = f"none: {NO_NEWS}", [NO_NEWS]
     else:
         text = said if get(decision, "retrain") is not True else "none: what was decided has been carried out"
     as_of = get(decision, "as_of")
@@ -140,9 +155,10 @@ def _verdict(root: Path) -> Result:
 def promote(run: Workspace, approve: bool) -> Result:
     """As the verdict allows; then models/champion is the new one's."""
     with at_work(run):
-        version = steps.promote(run.root, approve)
+        run.account.note(step="promote")
+        version, why = steps.promote(run.root, approve)
         if version is None:
-            return {"text": "no promotion: the log says why", "promoted": None}
+            return {"text": f"no promotion: {why}", "promoted": None}
         run.account.note(promoted=version.name)
         steps.make_champion_right(run.root)
     return {
@@ -152,10 +168,11 @@ def promote(run: Workspace, approve: bool) -> Result:
 
 
 def _keep(run: Workspace, *judged: str) -> None:
-    """Decisions of other data, which the run began with, are not its own."""
+    """Decisions of other data, or of an earlier look, which the run began with, are not its own."""
     root = run.root
     of, now = (get(read_json(root / path), "as_of") for path in (DECISION, MANIFEST))
-    own = LOOKED if of is not None and moment(of) == moment(now) else ()
+    looked = run.account.run.get("looked") is not False
+    own = LOOKED if looked and of is not None and moment(of) == moment(now) else ()
     run.account.keep(root, *own, *judged)
 
 
@@ -177,7 +194,7 @@ def publish(run: Workspace) -> Result:
     with at_work(run):
         git, root, far = Git(run.root), run.root, remote.address()
         git.use_fallback_identity()
-        run.account.note(branch=run.branch)
+        run.account.note(branch=run.branch, step="publish")
         _keep(run)
         commit = _snapshot(run, "published")
         git.run("update-ref", f"refs/heads/{run.branch}", commit)

@@ -154,6 +154,7 @@ def summary(run: Run, registry: Registry) -> Values:
         "by": DAGS.get(run.dag, plain(run.dag, 60)),
         "as_of": minute(run.as_of),
         "state": run.state,
+        "state_text": _state(run),
         "drift": _drift(run),
         "training": _training(run),
         "promotion": _promotion(run, registry),
@@ -181,6 +182,8 @@ def _training(run: Run) -> tuple[str, str]:
         return "unsure", f"{words(mode)} training"
     if retrain is True:
         return "unsure", f"{words(mode or '')} training is due".strip()
+    if retrain is None and get(run.run, "looked") is False:
+        return "yes", "nothing new"
     return ("yes", "no training is due") if retrain is False else ("nothing", MISSING)
 
 
@@ -220,7 +223,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     seconds = (run.finished - run.started).total_seconds() if run.finished and run.started else None
     facts = {
         "Run by": DAGS.get(run.dag, plain(run.dag, 60)),
-        "State": plain(run.state or MISSING, 40),
+        "State": _state(run),
         "Data as of": minute(run.as_of),
         "Champion before": plain(run.champion or "none", 60),
         "Training": words(run.mode or MISSING),
@@ -230,6 +233,11 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         "Branch": plain(string(run.run, "branch") or MISSING, 120),
     }
     return [(name, value) for name, value in facts.items() if value != MISSING]
+
+
+def _state(run: Run) -> str:
+    step = string(run.run, "step")
+    return plain(f"failed in {step}" if step and run.state == "failed" else run.state or MISSING, 60)
 
 
 def said(signal: Any) -> str:
