@@ -537,7 +537,7 @@ def test_two_records_at_once_make_one_training(trained):
 
 
 ACTION = (
-    "import sys; from pathlib import Path; from pipeline import actions;"
+    "import sys; from pathlib import Path; from pipeline.registry import actions;"
     " getattr(actions, sys.argv[2])(Path(sys.argv[1]))"
 )
 
