@@ -35,12 +35,7 @@ def test_dockerfile_is_linted() -> None:
 
 
 def test_example_has_every_variable_and_no_secret() -> None:
-    assert {match[1] for match in VARIABLE.finditer(COMPOSE)} - set(EXAMPLE) <= {
-        "EVIDENTLY_PORT",
-        "WORKER_QUEUES",
-        "WORKER_SLOTS",
-        "SHOP_PASSWORD",
-    }
+    assert {match[1] for match in VARIABLE.finditer(COMPOSE)} - set(EXAMPLE) == {"EVIDENTLY_PORT"}
     assert all(
         EXAMPLE[name] == "" for name in EXAMPLE if "PASSWORD" in name or "KEY" in name or "SECRET" in name
     )
@@ -78,14 +73,23 @@ def test_default_is_local_and_the_rest_is_behind_profiles() -> None:
     assert {name for name, profiles in found.items() if not profiles} == {
         *("postgres", "init", "api-server", "scheduler", "dag-processor", "triggerer")
     }
-    assert found["worker"] == found["redis"] == ["celery"]
+    assert (found["worker"], found["gpu-worker"], found["redis"]) == (["celery"], ["gpu"], ["celery", "gpu"])
     assert services()["scheduler"]["environment"]["AIRFLOW__CORE__EXECUTOR"] == "LocalExecutor"
+
+
+def test_a_worker_has_the_gpus_and_takes_their_queue_alone() -> None:
+    worker = services()["gpu-worker"]
+    [devices] = worker["deploy"]["resources"]["reservations"]["devices"]
+    assert (devices["driver"], devices["capabilities"]) == ("nvidia", ["gpu"])
+    assert "--queues gpu " in worker["command"]
+    assert "--queues default " in services()["worker"]["command"]
 
 
 def test_images_are_built_from_targets_and_files_that_exist() -> None:
     targets = set(re.findall(r"^FROM \S+ AS (\S+)", DOCKERFILE, re.MULTILINE))
-    for target in ("cpu", "cuda"):
-        assert target in targets
+    built = {service["build"]["target"] for service in services().values() if "build" in service}
+    assert built == {"cpu", "cuda"}
+    assert built <= targets
     ignored = (DOCKER / "Dockerfile.dockerignore").read_text().splitlines()
     for copied in re.findall(r"^COPY --chown=\S+ (.+) \S+$", DOCKERFILE, re.MULTILINE):
         for path in copied.split():
@@ -101,8 +105,11 @@ def test_services_run_as_no_root() -> None:
     assert "python:3.11.14-slim-bookworm" in DOCKERFILE
 
 
-def test_a_user_without_an_account_has_a_name() -> None:
-    """EVERGREEN_UID is in no passwd of the image; every command of Airflow asks for the user's name."""
+def test_whoever_runs_it_has_a_name() -> None:
+    """Every command of Airflow asks for the user's name; ssh wants an account of EVERGREEN_UID."""
+    assert 'useradd --uid "$EVERGREEN_UID"' in DOCKERFILE
+    built = [service["build"]["args"] for service in services().values() if "build" in service]
+    assert all(arguments == {"EVERGREEN_UID": 1000} for arguments in built)
     assert "LOGNAME=" in DOCKERFILE.partition("ENV ")[2].partition("\nFROM")[0]
 
 
