@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -155,6 +156,7 @@ def _changes(entries: list[Any]) -> list[str]:
 
 def _run(root: Path, arguments: list[str], environment: dict[str, str], show: bool) -> tuple[int, str, str]:
     """(exit code, standard output, standard error), the latter two if not shown."""
+    _forget_killed(root)
     binaries = str(Path(sys.executable).parent)  # stages say `python`: ours
     path = f"{binaries}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     theirs, ours = os.pipe()
@@ -182,6 +184,42 @@ def _run(root: Path, arguments: list[str], environment: dict[str, str], show: bo
     if process.returncode < 0:  # killed, by us or by somebody else
         _signal(process, signal.SIGKILL)
     return process.returncode, output or "", error or ""
+
+
+def _forget_killed(root: Path) -> None:
+    """Wait until a killed dvc of ours is gone, and remove what it had locked.
+
+    DVC takes it for running as long as any process has its number: until its exit status is collected, which
+    may take a while, or for good where another process got the number (a container that was started again).
+    One that was started by hand is left to DVC.
+    """
+    file, deadline = root / ".dvc" / "tmp" / "rwlock", time.monotonic() + GRACE_SECONDS
+    while holders := _holders(file):
+        if not any(_is_ours(pid) for pid in holders):
+            file.unlink(missing_ok=True)
+        elif time.monotonic() > deadline:
+            return
+        else:
+            time.sleep(0.05)
+
+
+def _holders(file: Path) -> set[int]:
+    """Processes that DVC's locks name, if all of them were started as `_run` does."""
+    try:
+        locks = json.loads(file.read_text(encoding="utf-8"))
+        infos = [*locks["write"].values(), *(info for found in locks["read"].values() for info in found)]
+        ours = all(info["cmd"].startswith("-c ") for info in infos)
+        return {int(info["pid"]) for info in infos} if ours and Path("/proc/self").exists() else set()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return set()
+
+
+def _is_ours(pid: int) -> bool:
+    """Whether it is a dvc of ours that still runs; one that has ended has no command line any more."""
+    try:
+        return b"end_with_parent" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def _stop(process: subprocess.Popen[str]) -> None:
