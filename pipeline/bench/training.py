@@ -148,7 +148,7 @@ def make(world: World, way: Way, seed: int) -> tuple[TextTask, float]:
 def train(task: TextTask, way: Way, steps: int, seed: int, after: Callable[[int, float], bool]) -> None:
     """`steps` steps, or fewer if `after` (given the steps and CPU seconds so far) says so."""
     trained = [p for p in task.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(trained, LEARNING_RATE, weight_decay=task.weight_decay)
+    optimiser = torch.optim.AdamW(trained, LEARNING_RATE, weight_decay=task.weight_decay, fused=True)
     spent = 0.0
     for step in range(steps):
         generator = np.random.default_rng([seed, step])
