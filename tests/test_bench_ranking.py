@@ -111,7 +111,7 @@ def test_figures_by_hand(tmp_path: Path) -> None:
         "sasrec": [ranking.Ranked(lists, 0.5, {}, 4, 2.0) for lists in (peer, missed)],  # two seeds
         "challenger": [ranking.Ranked(first, 0.9, {}, 1, 10.0)],
     }
-    result = ranking.summary(bench, found)
+    result = ranking.summary([bench], found)
     second = 1 / math.log2(3)
     figures = result["figures"]
     assert list(figures) == ["challenger", "ease", "sasrec"]

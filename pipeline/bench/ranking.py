@@ -7,21 +7,20 @@ figures are means over the seeds point by point. At a point every model has the 
 list is completed and cut by the same rules. The best peer is the best on test: chosen after the fact.
 Peers: popularity (and recent), item-kNN, EASE, iALS and BPR of `implicit`, the un-tuned encoder, categories;
 LightFM, and SASRec and BERT4Rec of RecTools, in an environment of their own (pipeline/bench/_peers.py).
+Raw data with few test users: all of this in each of the last windows, figures over the points of all of them
+(pipeline/bench/_windows.py).
 
 Every fit is kept in .evergreen/ranking under a hash of its data, settings and code: a killed bench goes on.
+The sequence models come last, as they take hours.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
 import math
-import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
@@ -31,10 +30,10 @@ import numpy as np
 from tqdm import tqdm
 
 import pipeline
-from pipeline.bench import _peers
+from pipeline.bench import _peers, _windows
 from pipeline.bench._bpr import bpr
+from pipeline.bench._fits import Bench, Ranked, digest, fingerprint, hashes
 from pipeline.bench._lightfm import lightfm
-from pipeline.bench.gate import load_with_vectors
 from pipeline.data.histories import Points, Prepared
 from pipeline.evaluation import figures as f
 from pipeline.evaluation import tuning
@@ -60,80 +59,46 @@ SEQUENCE: dict[str, dict[str, tuple[Any, ...]]] = {
 }
 MOST_EPOCHS, EVERY = 40, 2  # of the sequence models; how often validation is looked at
 
-log = logging.getLogger(__name__)
 Json = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Ranked:
-    """One fit: (points, K) lists, validation nDCG@10, settings, how many were tried, CPU seconds."""
-
-    listed: np.ndarray
-    validation: float
-    settings: Json
-    tried: int
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Bench:
-    """What all fits share."""
-
-    prepared: Prepared
-    vectors: np.ndarray
-    params: Params
-    folder: Path
-
-    @property
-    def order(self) -> np.ndarray:
-        return tuning.frozen_order(self.prepared)
-
-    def kept(self, name: str, seed: int, what: object, fit: Callable[[], Ranked]) -> Ranked:
-        """`fit()`, or what it gave before under the same name, seed and circumstances (`what`)."""
-        file = self.folder / f"{name}-{seed}-{digest(what)}.npz"
-        if file.exists():
-            with np.load(file) as content:
-                return Ranked(content["listed"], **json.loads(str(content["told"])))
-        begin = sum(os.times()[:4])  # CPU seconds, with those of processes that have ended
-        made = fit()
-        made = replace(made, seconds=made.seconds or sum(os.times()[:4]) - begin)
-        told = {field: getattr(made, field) for field in ("validation", "settings", "tried", "seconds")}
-        beside = file.with_suffix(".partial.npz")
-        np.savez_compressed(beside, listed=made.listed, told=json.dumps(told))
-        beside.rename(file)
-        log.info(
-            "%s, seed %d: validation nDCG@10 %.4f, %.0f CPU s", name, seed, made.validation, made.seconds
-        )
-        return made
 
 
 def run(data: Path | None = None) -> Json:
     """Raises DataError if there are no data, or the peers' environment cannot be made."""
-    params = Params.load(Path("params.yaml"))
-    prepared, vectors = load_with_vectors(data or Path("data/prepared"), params)
-    bench = Bench(prepared, vectors, params, FOLDER / fingerprint(prepared))
-    bench.folder.mkdir(parents=True, exist_ok=True)
+    params, data = Params.load(Path("params.yaml")), data or Path("data/prepared")
+    benches = [
+        Bench(prepared, vectors, params, FOLDER / fingerprint(prepared))
+        for prepared, vectors in _windows.load_windows(data, params)
+    ]
+    for bench in benches:
+        bench.folder.mkdir(parents=True, exist_ok=True)
     python = _peers.environment()
     missing = {"lightfm": reason} if (reason := _peers.compiled()) else {}
-    found: dict[str, list[Ranked]] = {}
-    with tqdm(desc="ranking", unit="model", total=12, disable=None, leave=False) as bar:
-        for name, ranked in everything(bench, python, missing):
-            found[name] = ranked
-            bar.set_postfix_str(name)
-            bar.update()
-    return summary(bench, found, missing)
+    found: dict[str, list[list[Ranked]]] = {}
+    todo = everything(benches, python, missing)
+    with tqdm(todo, desc="ranking", unit="model", disable=None, leave=False) as bar:
+        for name, number, fits in bar:
+            bar.set_postfix_str(f"window {number} of {len(benches)}, {name}" if benches[1:] else name)
+            found.setdefault(name, []).append(fits())
+    found[f.CHALLENGER] = found.pop(f.CHALLENGER)  # below its peers
+    windows = [bench.prepared for bench in benches]
+    result = summary(benches, {name: _windows.pooled(windows, of) for name, of in found.items()}, missing)
+    result["findings"] += _windows.advice(data, windows)
+    return result
 
 
-def everything(bench: Bench, python: Path, missing: Json) -> Iterator[tuple[str, list[Ranked]]]:
-    ways = {**tuning.baselines(bench.vectors if bench.vectors.any() else None, 0), **FACTORS}
-    for name in [name for name in ways if name not in missing]:
-        yield name, baseline(bench, name)
-    with tempfile.TemporaryDirectory() as temporary:
-        folder, validation = Path(temporary), tuning.sample(bench.prepared)
-        _peers.write_points(folder, bench.prepared, validation)
-        for name in SEQUENCE:
-            yield name, sequence(bench, name, validation, folder, python)
-    yield f.CHALLENGER, challenger(bench)
+def everything(
+    benches: list[Bench], python: Path, missing: Json
+) -> list[tuple[str, int, Callable[[], list[Ranked]]]]:
+    """(model, window from 1, its fits): one model after the other, each in all windows, the slowest last."""
+    text = any(bench.vectors.any() for bench in benches)
+    names = [*tuning.baselines(benches[-1].vectors if text else None, 0), *FACTORS]
+    ways: dict[str, Callable[[Bench], list[Ranked]]] = {
+        name: partial(baseline, name=name) for name in names if name not in missing
+    }
+    ways[f.CHALLENGER] = challenger
+    ways |= {name: partial(sequence, name=name, python=python) for name in SEQUENCE}
+    numbered = list(enumerate(benches, 1))
+    return [(name, number, partial(fit, bench)) for name, fit in ways.items() for number, bench in numbered]
 
 
 def baseline(bench: Bench, name: str) -> list[Ranked]:
@@ -165,8 +130,15 @@ def baseline(bench: Bench, name: str) -> list[Ranked]:
     return found
 
 
-def sequence(bench: Bench, name: str, validation: Points, folder: Path, python: Path) -> list[Ranked]:
-    """One fit a setting, each in a process of its own."""
+def sequence(bench: Bench, name: str, python: Path) -> list[Ranked]:
+    """Tuned with the first seed; one fit a setting, each in a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        validation = tuning.sample(bench.prepared)
+        _peers.write_points(Path(folder), bench.prepared, validation)
+        return sequence_fits(bench, name, validation, Path(folder), python)
+
+
+def sequence_fits(bench: Bench, name: str, validation: Points, folder: Path, python: Path) -> list[Ranked]:
     first, code = bench.params.seed, hashes(["pipeline/bench/_rectools_peer.py"])
 
     def fitted(settings: Json, seed: int) -> Ranked:
@@ -209,51 +181,34 @@ def challenger(bench: Bench) -> list[Ranked]:
     return [bench.kept(f.CHALLENGER, seed, code, partial(fit, seed)) for seed in seeds]
 
 
-def digest(what: object) -> str:
-    return hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:12]
+def summary(benches: list[Bench], found: dict[str, list[Ranked]], missing: Json | None = None) -> Json:
+    """Test is scored here, and nowhere else. `found`: over the points of all windows, the newest the last.
 
-
-def hashes(paths: list[Any]) -> list[str]:
-    root = Path(pipeline.__path__[0]).parent
-    return [hashlib.sha256((root / path).read_bytes()).hexdigest()[:16] for path in paths]
-
-
-def fingerprint(prepared: Prepared) -> str:
-    """Of everything that a model is fitted on or asked."""
-    digest, log_ = hashlib.sha256("\n".join(prepared.catalogue.ids).encode()), prepared.log
-    for array in (log_.user, log_.item, log_.time, log_.positive, log_.fit, log_.window):
-        digest.update(np.ascontiguousarray(array).tobytes())
-    for points in (prepared.validation, prepared.test):
-        digest.update(points.user.tobytes() + points.target.tobytes() + points.time.tobytes())
-    return digest.hexdigest()[:16]
-
-
-def summary(bench: Bench, found: dict[str, list[Ranked]], missing: Json | None = None) -> Json:
-    """Test is scored here, and nowhere else. `missing`: peers that could not be made, and why."""
-    prepared, nothing = bench.prepared, np.zeros(0)
-    question = f.Question(
-        prepared.test, prepared.catalogue, nothing, bench.order, nothing, K, SAMPLES, bench.params.seed
-    )
+    `missing`: peers that could not be made, and why.
+    """
+    windows, newest, nothing = [bench.prepared for bench in benches], benches[-1], np.zeros(0)
+    points, catalogue = _windows.points(windows), newest.prepared.catalogue
+    question = f.Question(points, catalogue, nothing, newest.order, nothing, K, SAMPLES, newest.params.seed)
     by_seed = {
         name: [f.accuracy_columns(question, one.listed) for one in ranked] for name, ranked in found.items()
     }
     mean = {name: np.mean(columns, axis=0) for name, columns in by_seed.items()}
     measured = f.Measured(question, {name: ranked[0].listed for name, ranked in found.items()}, mean, {})
-    slices = {name: measured.on(mask) for name, mask in measured.slices().items()}
+    slices = {name: measured.on(mask) for name, mask in _windows.slices(windows).items()}
     models, paired = slices["all"]
     rows = {name: row(models[name], paired.get(name), found[name]) for name in by_quality(models)}
     best = next(name for name in rows if name != f.CHALLENGER)
     ours, theirs, pair = models[f.CHALLENGER][f.HEADLINE], models[best][f.HEADLINE], paired[best]
     ratio = ours / theirs if theirs else None
     head = question.columns.index(f.HEADLINE)
-    user = prepared.test.user
     return {
         "name": "ranking",
         "conditions": {
             "users": models[best]["users"],
-            "test_points": len(prepared.test),
-            "items": len(prepared.catalogue),
+            "test_points": len(points),
+            "items": len(catalogue),
             "seeds": SEEDS,
+            **_windows.conditions(windows),
             "settings": {name: ranked[0].settings for name, ranked in found.items() if ranked[0].settings},
         },
         "figures": rows,
@@ -264,7 +219,7 @@ def summary(bench: Bench, found: dict[str, list[Ranked]], missing: Json | None =
             *(f"without {name}: {reason}" for name, reason in (missing or {}).items()),
         ],
         "by_seed": {
-            name: [mean_of_users(columns[:, head], user) for columns in seeds]
+            name: [mean_of_users(columns[:, head], points.user) for columns in seeds]
             for name, seeds in by_seed.items()
         },
         "slices": {
