@@ -2,8 +2,9 @@
 
 run.json: `{"run_id", "dag", "state": "running|success|failed", "as_of", "champion" (before the run), "mode",
 "promoted": version or null, "commit", "branch", "started", "finished"}`; a scheduler's also "step" (the last
-begun) and "looked" (whether anything was new). Beside it the decisions of the run, and dvc.lock, which
-tells where in DVC's cache every output of the run lies. Deleting it changes no decision.
+begun), "looked" (whether anything was new), "trial" (another encoder or number of epochs was asked for) and
+"latest" (commit of the run that published last when this one began). Beside it the decisions of the run, and
+dvc.lock, which tells where in DVC's cache every output of the run lies. Deleting it changes no decision.
 """
 
 from __future__ import annotations
