@@ -44,6 +44,7 @@ def load(world: Path, raw: Path) -> list[Prepared]:
     for window, vectors in loaded:
         assert vectors.shape[0] == len(window.catalogue)
         assert vectors.any(axis=1).all()
+        assert vectors.shape[1] == loaded[-1][1].shape[1]
     return [window for window, _ in loaded]
 
 
@@ -72,23 +73,26 @@ def test_nothing_of_a_later_window_reaches_an_earlier_one(
     world: Path, windows: list[Prepared], tmp_path: Path
 ) -> None:
     """All that the newest test window tells is changed: users, items (one of them new), values, tags."""
-    shutil.copytree(world / "raw", tmp_path / "raw")
+    raw, beside = tmp_path / "data" / "raw", tmp_path / "models" / "ablations"
+    shutil.copytree(world / "raw", raw)
+    beside.mkdir(parents=True)
+    np.save(beside / "frozen_vectors.npy", np.ones((tiny.ITEMS + 3, 3)))  # another encoder's: not mixed
     newest = windows[-1].log
     start = newest.time[newest.window == TEST].min()
-    file = tmp_path / "raw" / "interactions" / "month=2020-01" / "part-0.parquet"
+    file = raw / "interactions" / "month=2020-01" / "part-0.parquet"
     rows = pd.read_parquet(file)
     later = rows[t.TIME].astype("int64") >= start
     rows.loc[later, t.USER] = "x" + rows.loc[later, t.USER]
     rows.loc[later, t.ITEM] = ["i00", "brand new"] * (later.sum() // 2) + ["i01"] * (later.sum() % 2)
     rows.loc[later, t.VALUE] = 1.0
     t.write_parquet(rows, file)
-    items = t.read_parquet(tmp_path / "raw" / "items.parquet")
+    items = t.read_parquet(raw / "items.parquet")
     moment = pd.Timestamp(start, unit="us", tz="UTC")
     items["tags"] = [[*tags, "told later"] for tags in items["tags"]]
     items["tag_times"] = [[*times, moment] for times in items["tag_times"]]
     new = items.iloc[:1].assign(item_id="brand new", title="Brand new")
-    t.write_parquet(pd.concat([items, new], ignore_index=True), tmp_path / "raw" / "items.parquet")
-    changed = load(world, tmp_path / "raw")
+    t.write_parquet(pd.concat([items, new], ignore_index=True), raw / "items.parquet")
+    changed = load(world, raw)
     assert fingerprint(changed[-1]) != fingerprint(windows[-1])
     for before, after in zip(windows[:-1], changed[:-1], strict=True):
         assert fingerprint(before) == fingerprint(after)
@@ -210,7 +214,7 @@ def test_cheap_models_of_all_windows_come_first(
 def test_prepared_data_are_one_window_and_say_so(
     windows: list[Prepared], asked: list[tuple[str, int]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(_windows, "load_with_vectors", lambda folder, params: (windows[-1], np.ones((26, 2))))
+    monkeypatch.setattr(_windows, "load", lambda folder: (windows[-1], np.ones((26, 2))))
     (tmp_path / "train.parquet").touch()
     told = ranking.run(tmp_path)
     assert len(asked) == len({name for name, _ in asked})
@@ -225,7 +229,7 @@ def test_with_enough_users_raw_data_are_one_window(
     windows: list[Prepared], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     whole = (windows[-1], np.ones((26, 2)))
-    monkeypatch.setattr(_windows, "load_with_vectors", lambda folder, params: whole)
+    monkeypatch.setattr(_windows, "load", lambda folder: whole)
     monkeypatch.setattr(_windows, "FEWEST_USERS", len(np.unique(windows[-1].test.user)))
     assert _windows.load_windows(tmp_path, Params.load(Path("params.yaml"))) == [whole]
     assert _windows.advice(tmp_path, windows[-1:]) == []

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.bench._fits import Ranked
-from pipeline.bench.gate import load, load_with_vectors
+from pipeline.bench.gate import load
 from pipeline.data import items as catalogue_of
 from pipeline.data import tables as t
 from pipeline.data.histories import TEST, Points, Prepared
@@ -41,17 +41,19 @@ def load_windows(folder: Path, params: Params) -> list[tuple[Prepared, np.ndarra
 
     Fewer if the rows do not make more. Raises DataError if `folder` is neither prepared nor raw data.
     """
-    whole, vectors = load_with_vectors(folder, params)
-    if users(whole) >= FEWEST_USERS or _is_prepared(folder):
+    whole, vectors = load(folder)
+    few = users(whole) < FEWEST_USERS and not _is_prepared(folder)
+    earlier = _before(folder, whole) if few else []
+    if vectors is not None and not earlier:
         return [(whole, vectors)]
-    earlier = _before(folder, whole)
-    known = dict(zip(_texts(whole), vectors, strict=True))
-    new = list({text: None for window in earlier for text in _texts(window) if text not in known})
-    if new:  # texts whose tags were fewer
-        encoder = TextEncoder.load(params.finetune.encoder, params.finetune.max_length)
-        known |= dict(zip(new, texts_to_vectors(encoder, new)[0], strict=True))
-    found = [(window, np.stack([known[text] for text in _texts(window)])) for window in earlier]
-    return [*found, (whole, vectors)]
+    # Vectors beside the data may be of another encoder than those still to be made: all of them by one.
+    texts, known = _texts(whole), set(_texts(whole))
+    texts += {text: None for window in earlier for text in _texts(window) if text not in known}
+    encoder = TextEncoder.load(params.finetune.encoder, params.finetune.max_length)
+    vectors = texts_to_vectors(encoder, texts)[0]
+    of = dict(zip(texts, vectors, strict=True))
+    found = [(window, np.stack([of[text] for text in _texts(window)])) for window in earlier]
+    return [*found, (whole, vectors[: len(whole.catalogue)])]
 
 
 def advice(folder: Path, windows: Sequence[Prepared]) -> list[str]:
