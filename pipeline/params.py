@@ -198,7 +198,7 @@ class Finetune(Section):
     """Steps for which the vectors of the other items are taken from a cache; older ones are encoded again.
     0: no cache, all items of a step are trained, however many: exact, and many times slower."""
     accumulate: Count
-    """Batches a step of the optimiser."""
+    """Batches a step of the optimiser, while the encoder is trained."""
     user_tower: Literal["mean", "recency", "gru", "transformer"]
     """How a user's items in time order become a vector (pipeline/models/towers.py)."""
     precision: str

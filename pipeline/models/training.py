@@ -156,8 +156,10 @@ class Task(pl.LightningModule):
         optimiser = torch.optim.AdamW(
             trained, self.learning_rate, weight_decay=self.weight_decay, fused=fused
         )
+        # Of ten steps the tenth to warm up is a single one, over whose length OneCycleLR divides: zero.
+        steps = 11 if self.total_steps == 10 else max(2, self.total_steps)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimiser, self.learning_rate, total_steps=max(2, self.total_steps), pct_start=0.1
+            optimiser, self.learning_rate, total_steps=steps, pct_start=0.1
         )
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -239,7 +241,6 @@ def fit(
         run.curves.extend(state["curves"])
         log.info("%s: resumed: already trained", task.phase)
         return int(state["epoch"])
-    task.total_steps = len(batches) * epochs // run.settings.accumulate + 1
     # The best is saved before the newest, whose state tells of it: a kill in between loses neither.
     best = ModelCheckpoint(
         folder, "best", monitor=NDCG, mode="max", save_weights_only=True, save_on_train_epoch_end=False
@@ -249,6 +250,8 @@ def fit(
     if validate:
         callbacks += [best, EarlyStopping(NDCG, mode="max", patience=3)]
     settings = run.settings if processes else run.settings.model_copy(update=ALONE)
+    # The last batches of an epoch make a step, however few they are.
+    task.total_steps = -(-len(batches) // settings.accumulate) * epochs + 1
     trainer = _trainer(settings, epochs, callbacks, int(validate))
     if last.exists():
         state = torch.load(last, weights_only=False, map_location="cpu")
@@ -270,7 +273,8 @@ def fit(
     return epoch
 
 
-ALONE = {"devices": 1, "num_nodes": 1, "strategy": "auto"}
+ALONE = {"devices": 1, "num_nodes": 1, "strategy": "auto", "accumulate": 1}
+"""Of what is small, whose batches have sizes of their own."""
 
 
 def _trainer(s: Finetune, epochs: int, callbacks: list[Callback], validations: int) -> pl.Trainer:

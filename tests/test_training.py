@@ -1,0 +1,49 @@
+"""Fitting anything: as many steps as there are, whatever their number."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from torch import Tensor, nn
+
+from pipeline.data.histories import Points
+from pipeline.models.training import Batches, Run, Task, fit
+from pipeline.params import Params
+
+
+class Parabola(Task):
+    phase, learning_rate = "parabola", 0.1
+
+    def __init__(self, run: Run) -> None:
+        none = np.zeros(0, np.int64)
+        super().__init__(run, Points(None, none, none, none, none, none))  # type: ignore[arg-type]
+        self.place = nn.Parameter(torch.ones(1))
+
+    def training_step(self, batch: np.ndarray, index: int) -> Tensor:
+        return self.record((self.place**2).sum(), len(batch))
+
+
+@pytest.mark.parametrize(
+    ("batches", "epochs", "accumulate"), [(1, 1, 1), (3, 3, 1), (9, 1, 1), (2, 3, 4), (5, 2, 3), (7, 1, 2)]
+)
+def test_every_number_of_steps_can_be_made(
+    tmp_path: Path, batches: int, epochs: int, accumulate: int
+) -> None:
+    tiny.params(tmp_path / "params.yaml", Path("encoder"), accumulate=accumulate)
+    run = Run(Params.load(tmp_path / "params.yaml").finetune, 1, tmp_path)
+    task = Parabola(run)
+    fit(run, task, Batches(run, task.phase, batches, 1), epochs, validate=False, processes=True)
+    steps = -(-batches // accumulate) * epochs
+    assert task.trainer.global_step == steps
+    assert task.total_steps == steps + 1
+    assert task.place.item() < 1
+
+
+def test_accumulation_is_the_encoder_s_alone(tmp_path: Path) -> None:
+    tiny.params(tmp_path / "params.yaml", Path("encoder"), accumulate=4)
+    run = Run(Params.load(tmp_path / "params.yaml").finetune, 1, tmp_path)
+    task = Parabola(run)
+    fit(run, task, Batches(run, task.phase, 4, 1), 1, validate=False)
+    assert task.trainer.global_step == 4
