@@ -201,8 +201,8 @@ class Finetune(Section):
     """Batches a step of the optimiser, while the encoder is trained."""
     user_tower: Literal["mean", "recency", "gru", "transformer"]
     """How a user's items in time order become a vector (pipeline/models/towers.py)."""
-    precision: str
-    """auto, or a Lightning precision. auto: bf16-mixed where the processor computes in it, else 32-true."""
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed", "32", "bf16", "16"]
+    """Of the encoder in training. auto: bf16-mixed where the processor computes in it, else 32-true."""
     devices: int | str
     num_nodes: Count
     strategy: str

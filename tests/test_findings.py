@@ -76,6 +76,12 @@ def test_seconds_of_training_are_dealt_to_the_models_that_need_them() -> None:
     assert (cost({}), training_seconds({})) == ("", {})
 
 
+def test_payoff_says_why_nothing_was_fine_tuned() -> None:
+    found = evaluation(frozen_text=ABOVE) | {"training": {"not_fine_tuned": "no item has a text"}}
+    assert payoff(found)["answer"] == "missing"
+    assert payoff(found)["text"] == "Nothing was fine-tuned: no item has a text."
+
+
 def test_payoff_without_ablations_is_missing() -> None:
     assert payoff(evaluation(ease=ABOVE))["answer"] == "missing"
 

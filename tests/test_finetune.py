@@ -218,6 +218,20 @@ def test_no_item_text_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     model = Recommender.load(Path(OUTPUTS[0]), prepared.catalogue.items)
     assert np.isfinite(model.score(prepared.test)).all()
+    told = json.loads((Path(OUTPUTS[2]) / "summary.json").read_text())
+    assert told["not_fine_tuned"] == "no item has a text"
+    assert told["trainable_layers"] == 0
+
+
+def test_why_nothing_is_fine_tuned() -> None:
+    settings = Params.load(Path("params.yaml")).finetune
+    why = challenger._nothing_to_train
+    assert why(settings, no_text=False, points=1) == ""
+    assert why(settings.model_copy(update={"epochs": 0}), False, 1) == "finetune.epochs is 0"
+    assert (
+        why(settings.model_copy(update={"trainable_layers": 0}), False, 1) == "finetune.trainable_layers is 0"
+    )
+    assert why(settings, no_text=False, points=0).startswith("no success in train")
 
 
 @pytest.mark.parametrize(

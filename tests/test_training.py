@@ -1,4 +1,4 @@
-"""Fitting anything: as many steps as there are, whatever their number."""
+"""Fitting anything: as many steps as there are, in every precision; and settings that no fit can have."""
 
 from pathlib import Path
 
@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.data.histories import Points
-from pipeline.models.training import Batches, Run, Task, fit
+from pipeline.errors import ConfigError
+from pipeline.models.training import Batches, Run, Task, check, fit
 from pipeline.params import Params
 
 
@@ -41,9 +42,27 @@ def test_every_number_of_steps_can_be_made(
     assert task.place.item() < 1
 
 
-def test_accumulation_is_the_encoder_s_alone(tmp_path: Path) -> None:
-    tiny.params(tmp_path / "params.yaml", Path("encoder"), accumulate=4)
+@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed", "32-true"])
+def test_every_precision_makes_steps(tmp_path: Path, precision: str) -> None:
+    tiny.params(tmp_path / "params.yaml", Path("encoder"), precision=precision)
+    run = Run(Params.load(tmp_path / "params.yaml").finetune, 1, tmp_path)
+    task = Parabola(run)
+    fit(run, task, Batches(run, task.phase, 4, 1), 1, validate=False, processes=True)
+    assert task.place.item() < 1
+
+
+def test_accumulation_and_precision_are_the_encoder_s_alone(tmp_path: Path) -> None:
+    tiny.params(tmp_path / "params.yaml", Path("encoder"), accumulate=4, precision="bf16-mixed")
     run = Run(Params.load(tmp_path / "params.yaml").finetune, 1, tmp_path)
     task = Parabola(run)
     fit(run, task, Batches(run, task.phase, 4, 1), 1, validate=False)
     assert task.trainer.global_step == 4
+    assert task.trainer.precision == "32-true"
+
+
+@pytest.mark.parametrize("settings", [{"devices": 0}, {"devices": "many"}, {"strategy": "banana"}])
+def test_what_lightning_refuses_is_named(tmp_path: Path, settings: dict[str, object]) -> None:
+    tiny.params(tmp_path / "params.yaml", Path("encoder"), **settings)
+    (key, value) = next(iter(settings.items()))
+    with pytest.raises(ConfigError, match=rf"^params.yaml: finetune \(.*{key}: {value}.*\): .+"):
+        check(Params.load(tmp_path / "params.yaml").finetune)

@@ -85,6 +85,8 @@ def figure(slices: Mapping[str, Any], slice_name: str = "all", key: str = HEADLI
 
 def payoff(evaluation: Mapping[str, Any]) -> dict[str, str]:
     """Did fine-tuning pay? Only if it beats both the frozen encoder and having no text at all."""
+    if why := mapping(evaluation.get("training")).get("not_fine_tuned"):
+        return {"answer": "missing", "text": f"Nothing was fine-tuned: {why}.", "cold": ""}
     pairs = [difference(evaluation, name) for name in ("frozen_text", "without_text")]
     pairs = [pair for pair in pairs if pair.answer != "missing"]
     answers = {pair.answer for pair in pairs}

@@ -124,9 +124,12 @@ def _text_vectors(
     empty = np.array([not text for text in texts], bool)
     encoder = TextEncoder.load(run.settings.encoder, run.settings.max_length)
     tokens, below = tokenize(encoder, texts), frozen_layers(encoder, run.settings)
-    trains = run.settings.epochs > 0 and below < len(encoder.layers)
+    # An item without text must not pull the others: its vector is that of an empty string, never a target.
+    points = prepared.log.successes(parts.inner & ~empty[prepared.log.item])
+    points = points[np.flatnonzero(points.lengths > 0)]
+    untrained = _nothing_to_train(run.settings, bool(empty.all()), len(points))
     file = run.folder / "hidden.npy"
-    hidden = encoder.lower_activations(tokens, below, file) if trains and below else None
+    hidden = encoder.lower_activations(tokens, below, file) if below and not untrained else None
 
     def encode() -> np.ndarray:
         with torch.no_grad():
@@ -141,26 +144,42 @@ def _text_vectors(
         "encoder": run.settings.encoder,
         "unknown_token_share": round(tokens.unknown_share, 4),
         "layers": len(encoder.layers),
-        "trainable_layers": len(encoder.layers) - below,
+        "trainable_layers": 0 if untrained else len(encoder.layers) - below,
     }
-    # An item without text must not pull the others: its vector is that of an empty string, never a target.
-    points = prepared.log.successes(parts.inner & ~empty[prepared.log.item])
-    points = points[np.flatnonzero(points.lengths > 0)]
-    if trains and len(points) and not empty.all():
-        texts_ = Texts(tokens, hidden, frozen)
-        task = TextTask(run, encoder, texts_, points, parts.validation, TEXT_HALF_LIFE)
-        log.info("%s", _announcement(run.settings, len(encoder.layers), len(texts), len(points), a_text))
-        batches = Batches(run, task.phase, len(points), run.settings.batch_size, TEXT_POINTS_PER_EPOCH)
-        try:
-            told["text_epochs"] = fit(run, task, batches, run.settings.epochs, processes=True)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            raise ConfigError(_too_large(task, run.settings.batch_size)) from None
-        encoder.settle()
-        told["item_reuse"] = round(task.item_reuse, 1)
+    if untrained:
+        told["not_fine_tuned"] = untrained
+        log.info("text: %s: nothing is trained: %s", run.settings.encoder, untrained)
+    else:
+        told |= _fine_tune(run, encoder, Texts(tokens, hidden, frozen), points, parts.validation, a_text)
         tuned = encode()
     return encoder, frozen, tuned, told
+
+
+def _fine_tune(
+    run: Run, encoder: TextEncoder, texts: Texts, points: Points, validation: Points, a_text: float
+) -> dict[str, object]:
+    """Leaves the best weights in the encoder. Raises ConfigError with what fits where memory ends."""
+    task = TextTask(run, encoder, texts, points, validation, TEXT_HALF_LIFE)
+    layers, size = len(encoder.layers), run.settings.batch_size
+    log.info("%s", _announcement(run.settings, layers, len(texts.tokens), len(points), a_text))
+    batches = Batches(run, task.phase, len(points), size, TEXT_POINTS_PER_EPOCH)
+    try:
+        epochs = fit(run, task, batches, run.settings.epochs, processes=True)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise ConfigError(_too_large(task, size)) from None
+    encoder.settle()
+    return {"text_epochs": epochs, "item_reuse": round(task.item_reuse, 1)}
+
+
+def _nothing_to_train(s: Finetune, no_text: bool, points: int) -> str:
+    """Why the encoder stays as it came; empty if it is trained."""
+    if s.epochs == 0 or s.trainable_layers == 0:
+        return f"finetune.{'epochs' if s.epochs == 0 else 'trainable_layers'} is 0"
+    if no_text:
+        return "no item has a text"
+    return "" if points else "no success in train is of an item with a text and has a history"
 
 
 def _too_large(task: TextTask, size: int) -> str:

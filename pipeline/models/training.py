@@ -19,10 +19,12 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from pipeline.data.histories import Points
+from pipeline.errors import ConfigError
 from pipeline.params import Finetune
 
 log = logging.getLogger(__name__)
@@ -152,10 +154,13 @@ class Task(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         trained = [p for p in self.parameters() if p.requires_grad]
         # One pass over the weights instead of a dozen; scaled float16 gradients it cannot clip.
-        fused = precision(self.run_.settings.precision) != "16-mixed"
+        wanted = self.trainer.precision
         optimiser = torch.optim.AdamW(
-            trained, self.learning_rate, weight_decay=self.weight_decay, fused=fused
+            trained, self.learning_rate, weight_decay=self.weight_decay, fused=wanted != "16-mixed"
         )
+        if wanted == "bf16-mixed":
+            # Nothing is scaled here, yet Lightning does not clip where the optimiser could unscale.
+            optimiser._step_supports_amp_scaling = False
         # Of ten steps the tenth to warm up is a single one, over whose length OneCycleLR divides: zero.
         steps = 11 if self.total_steps == 10 else max(2, self.total_steps)
         schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -273,8 +278,18 @@ def fit(
     return epoch
 
 
-ALONE = {"devices": 1, "num_nodes": 1, "strategy": "auto", "accumulate": 1}
-"""Of what is small, whose batches have sizes of their own."""
+ALONE = {"devices": 1, "num_nodes": 1, "strategy": "auto", "accumulate": 1, "precision": "32-true"}
+"""Of what is small, whose batches have sizes of their own and whose scores need every digit."""
+
+
+def check(settings: Finetune) -> None:
+    """Raises ConfigError for devices or a strategy that Lightning refuses, before anything is done."""
+    try:
+        _trainer(settings, 0, [], 0)
+    except (MisconfigurationException, ValueError, TypeError, RuntimeError, ImportError) as error:
+        keys = ("devices", "num_nodes", "strategy", "precision")
+        given = ", ".join(f"{key}: {getattr(settings, key)}" for key in keys)
+        raise ConfigError(f"params.yaml: finetune ({given}): {error}") from None
 
 
 def _trainer(s: Finetune, epochs: int, callbacks: list[Callback], validations: int) -> pl.Trainer:

@@ -38,7 +38,7 @@ from pipeline.models import recommender
 from pipeline.models.artifacts import has_model, replace_folder, temporary_beside
 from pipeline.models.challenger import Trained, train
 from pipeline.models.recommender import Recommender
-from pipeline.models.training import Run, is_out_of_memory
+from pipeline.models.training import Run, check, is_out_of_memory
 from pipeline.params import DetectDrift, Params
 from pipeline.run import run
 
@@ -104,6 +104,7 @@ def main(
 ) -> None:
     _quiet()
     started, settings = time.monotonic(), Params.load(params)
+    check(settings.finetune)
     prepared = load_prepared(data)
     summary = json.loads((data / "summary.json").read_text(encoding="utf-8"))
     folder = CHECKPOINTS / checkpoint_key(data, settings)
