@@ -136,6 +136,8 @@ def test_curves_and_figures_are_written(trained: Path) -> None:
     assert figures["unknown_token_share"] == 0
     assert figures["seconds"] > sum(figures["seconds_by_phase"].values()) > 0
     assert {"text", "scorer (frozen_text)"} <= set(figures["seconds_by_phase"])
+    cost = json.loads((trained / "reports/training/cost.json").read_text())  # DVC's metrics: numbers alone
+    assert cost == {"training_seconds": figures["seconds"], "training_peak_gib": figures["peak_gib"]}
     assert not (trained / ".evergreen/checkpoints").exists() or not any(
         (trained / ".evergreen/checkpoints").iterdir()
     )

@@ -44,6 +44,11 @@ def test_sequence_scores_do_not_depend_on_the_batch(kind: str) -> None:
     np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
+def test_a_tower_fitted_on_nothing_prefers_nothing() -> None:
+    model = SequenceTower(np.zeros(6, bool), None, "gru", size=8).eval()
+    np.testing.assert_array_equal(model.score(at(0, 4)), np.zeros((1, 6)))
+
+
 def test_sequence_scores_are_log_probabilities_over_known_items() -> None:
     probability = np.exp(tower().score(at(0, 4)))
     assert probability[0, :5].sum() == pytest.approx(1, abs=1e-5)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pipeline.data.histories import Points
 from pipeline.errors import ConfigError
-from pipeline.models.training import Batches, Run, Task, check, fit
+from pipeline.models.training import Batches, Run, Task, check, fit, is_out_of_memory
 from pipeline.params import Params
 
 
@@ -66,3 +66,17 @@ def test_what_lightning_refuses_is_named(tmp_path: Path, settings: dict[str, obj
     (key, value) = next(iter(settings.items()))
     with pytest.raises(ConfigError, match=rf"^params.yaml: finetune \(.*{key}: {value}.*\): .+"):
         check(Params.load(tmp_path / "params.yaml").finetune)
+
+
+@pytest.mark.parametrize(
+    ("error", "answer"),
+    [
+        (MemoryError(), True),
+        (RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB"), True),
+        (RuntimeError("could not create a primitive"), True),  # oneDNN
+        (RuntimeError("std::bad_alloc"), True),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+    ],
+)
+def test_out_of_memory_is_told_from_bugs(error: Exception, answer: bool) -> None:
+    assert is_out_of_memory(error) is answer

@@ -113,6 +113,8 @@ class SequenceTower(nn.Module):
             states = self(item, liked, vectors)
         last = torch.from_numpy(points.stop - start).to(device)
         logits = states[torch.arange(len(points), device=device), last] @ vectors[:-1].T + self.bias[:-1]
+        if not self.known.any():
+            return np.zeros(logits.shape, np.float32)  # fitted on nothing: no item is likelier than another
         masked = logits.masked_fill(self.known[:-1, 0] == 0, -torch.inf)
         return (logits - masked.logsumexp(dim=1, keepdim=True)).cpu().numpy()
 

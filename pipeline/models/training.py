@@ -342,10 +342,13 @@ def target_ndcg(scores: np.ndarray, points: Points, k: int) -> np.ndarray:
     return np.where((rank <= k) & (target > -np.inf), 1 / np.log2(1 + np.maximum(rank, 1)), 0)
 
 
+OUT_OF_MEMORY = ("out of memory", "can't allocate", "bad_alloc", "could not create a primitive")
+"""What GPUs, torch, C++ and oneDNN say of it."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Of processor and GPU alike."""
-    told = str(error).lower()
-    return isinstance(error, MemoryError) or "out of memory" in told or "can't allocate" in told
+    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in OUT_OF_MEMORY)
 
 
 def _save(path: Path, content: Any) -> None:

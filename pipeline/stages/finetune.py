@@ -2,7 +2,7 @@
 
 In: data/prepared (pipeline/data/histories.py). Out: models/challenger (a model folder,
 pipeline/models/recommender.py), models/ablations (`without_text`, `frozen_text`, and the un-tuned vectors of
-all items), reports/training (curves.csv: phase, step, metric, value; summary.json). Phases:
+all items), reports/training (curves.csv: phase, step, metric, value; summary.json; cost.json). Phases:
 pipeline/models/challenger.py.
 
 With finetune.refresh_of the encoder of models/champion is kept and the rest is fitted, without ablations.
@@ -164,7 +164,9 @@ def _write_report(folder: Path, figures: dict[str, Any], curves: list[dict[str, 
     beside = temporary_beside(folder)
     columns = ["phase", "step", "metric", "value"]
     pd.DataFrame(curves, columns=columns).to_csv(beside / "curves.csv", index=False)
-    (beside / "summary.json").write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    cost = {"training_seconds": figures["seconds"], "training_peak_gib": figures["peak_gib"]}
+    for name, content in {"summary": figures, "cost": cost}.items():
+        (beside / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     replace_folder(beside, folder)
 
 
