@@ -209,6 +209,18 @@ def test_two_processes_train_what_one_does(world: Path, trained: Path, tmp_path:
     np.testing.assert_allclose(*values, rtol=2e-3)  # sums in another order, no more
 
 
+def test_bfloat16_trains_what_single_precision_does(
+    world: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What precision: auto means on processors and GPUs that compute in it."""
+    settings = tiny.params(tmp_path / "params.yaml", world / "encoder", precision="bf16-mixed")
+    monkeypatch.chdir(tmp_path)
+    finetune.main(world / "prepared", *(Path(path) for path in OUTPUTS), params=settings)
+    found = [pd.read_csv(at / OUTPUTS[2] / "curves.csv") for at in (tmp_path, trained)]
+    loss = [c.loc[(c["phase"] == "text") & (c["metric"] == "loss"), "value"].to_numpy() for c in found]
+    np.testing.assert_allclose(*loss, rtol=0.02)
+
+
 def test_no_item_text_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny.raw(tmp_path / "raw", texts=False)
     settings = tiny.params(tmp_path / "params.yaml", tiny.encoder(tmp_path / "encoder"))
