@@ -37,6 +37,20 @@ def test_every_way_is_measured_and_counts_what_it_encodes(
     assert found["conditions"]["seeds"] == len(found["findings"]) == 1
 
 
+def test_what_is_cached_trains_in_the_precision_of_the_pipeline(world: Path) -> None:
+    settings = Params.load(world / "params.yaml").finetune.model_copy(update={"precision": "bf16-mixed"})
+    found = {name: way.precision for name, way in training.ways(settings).items()}
+    assert found == {
+        "default": "bf16-mixed",
+        "cached_all_layers": "bf16-mixed",
+        "exact": "32-true",
+        "naive": "32-true",
+    }
+    small = training.World.load(world / "prepared", settings, 1)
+    row = training.speed(small, training.ways(settings)["default"])
+    assert row["encoded_per_step"] == 8
+
+
 def test_a_larger_catalogue_keeps_every_text_and_every_history(world: Path) -> None:
     params = Params.load(world / "params.yaml")
     small = training.World.load(world / "prepared", params.finetune, params.seed)

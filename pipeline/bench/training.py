@@ -5,8 +5,8 @@ Rule: a sample is up to 20 history items and the item taken next. Ways, all with
 - naive: every item of every sample through the whole encoder, padded to the longest, all layers trained,
   float32, batches of 32 (pipeline/bench/_naive.py);
 - exact: the same gradients (tests/test_text_task.py), each distinct item once, in buckets of like length;
-- cached, all layers: the batches, items with gradients and expiry of params.yaml, no layer frozen;
-- default: as params.yaml says.
+- cached, all layers: the batches, items with gradients, expiry and precision of params.yaml, no layer frozen;
+- default: as params.yaml says. Precision `auto` is bfloat16 for both where the processor computes in it.
 Seconds are CPU seconds of one thread, validation left out. To equal quality: the exact way's best value, the
 naive way's seconds computed from its measured step and the steps that the exact way took; loading, tokenising
 and encoding all items once count. Quality is the validation nDCG@10 of what is trained, popularity included.
@@ -89,6 +89,11 @@ class Way:
     settings: Finetune
     naive: bool = False
 
+    @property
+    def precision(self) -> str:
+        """Of its steps: what is cached trains as the pipeline does, the exact way as the naive one."""
+        return precision(self.settings.precision) if self.settings.cache_steps else "32-true"
+
     def loss(self, task: TextTask, batch: np.ndarray, generator: np.random.Generator) -> Tensor:
         if not self.naive:
             return task.step(batch, generator)
@@ -154,7 +159,8 @@ def train(task: TextTask, way: Way, steps: int, seed: int, after: Callable[[int,
         generator = np.random.default_rng([seed, step])
         batch = generator.choice(len(task.train_points), way.settings.batch_size, replace=False)
         begin = time.process_time()
-        loss = way.loss(task, batch, generator)
+        with torch.autocast("cpu", torch.bfloat16, enabled=way.precision.startswith("bf16")):
+            loss = way.loss(task, batch, generator)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
@@ -263,8 +269,8 @@ def conditions(world: World) -> Json:
         "items": len(world.tokens),
         "tokens_a_text": float(world.tokens.lengths.mean()),
         "encoder": world.settings.encoder,
-        "precision": "float32",
-        "precision_of_the_pipeline_here": precision(world.settings.precision),
+        "precision_of_cached_ways": precision(world.settings.precision),
+        "precision_of_exact_and_naive": "32-true",
         "threads": torch.get_num_threads(),
         "processor": torch.backends.cpu.get_cpu_capability(),
         "learning_rate": LEARNING_RATE,
