@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import tiny
 
-from pipeline.bench import encode, training
-from pipeline.errors import ConfigError
+from pipeline.bench import encode, evaluate, training
+from pipeline.errors import ConfigError, DataError
 from pipeline.params import Params
 from pipeline.stages import preprocess
 
@@ -82,8 +82,18 @@ def test_encoding_is_compared_with_its_peer_and_its_limit(
     monkeypatch.setattr(
         encode, "peer", lambda settings, encoder, texts: encode.ways(encoder, texts)["float32"]
     )
-    found = encode.run(world / "prepared")
+    found = encode.run(world / "raw")
     json.dumps(found, allow_nan=False)
     assert found["figures"]["float32"]["cosine"] == pytest.approx(1)
     assert found["figures"]["limit"]["texts_per_second"] > 0
     assert encode.cosine(vectors, 2 * vectors).tolist() == [1, 1, 1]
+
+
+def test_a_folder_without_data_is_named(tmp_path: Path) -> None:
+    settings = Params.load(Path("params.yaml")).finetune
+    with pytest.raises(DataError, match="neither prepared nor raw data"):
+        encode.some_texts(tmp_path, seed=1)
+    with pytest.raises(DataError, match="neither prepared nor raw data"):
+        training.World.load(tmp_path, settings, seed=1)
+    with pytest.raises(DataError, match="neither prepared nor raw data"):
+        evaluate.run(tmp_path)

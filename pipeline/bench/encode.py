@@ -1,6 +1,6 @@
 """Texts a second: the encoder as it is used here, sentence-transformers, and the processor's matrix products.
 
-In: a folder with items.parquet (data/prepared). Out: texts a CPU second, in the order in which they come.
+In: a folder like data/prepared or data/raw. Out: texts a CPU second, in the order in which they come.
 Rule: the same texts, model, cut and single thread; float32 and, where the processor computes in bfloat16,
 that too; the best of several rounds. The limit is the rate of float32 products of the layers' own shapes,
 over the operations that the tokens need without any padding. sentence-transformers is of the extra `bench`.
@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import nn
 
-from pipeline.errors import ConfigError
+from pipeline.bench.gate import load
+from pipeline.errors import ConfigError, DataError
 from pipeline.models.encoder import TextEncoder, tokenize
 from pipeline.models.networks import one_thread
 from pipeline.models.pretrained import locate
@@ -37,11 +37,18 @@ def run(data: Path | None = None) -> dict[str, Any]:
             "sentence-transformers is not installed: run `pip install -c constraints.txt -e '.[bench]'`"
         )
     params = Params.load(Path("params.yaml"))
-    table = pd.read_parquet((data or Path("data/prepared")) / "items.parquet", columns=["item_text"])
-    texts = [text for text in table["item_text"].dropna() if text]
-    chosen = np.random.default_rng(params.seed).permutation(len(texts))[:TEXTS]
+    texts = some_texts(data or Path("data/prepared"), params.seed)
     with one_thread():
-        return measure([texts[place] for place in chosen], params.finetune)
+        return measure(texts, params.finetune)
+
+
+def some_texts(folder: Path, seed: int) -> list[str]:
+    """At most TEXTS, in random order. Raises DataError if there is none, or the folder holds no data."""
+    items = load(folder)[0].catalogue.items
+    texts = [text for text in items["item_text"].dropna() if text]
+    if not texts:
+        raise DataError(f"{folder}: no item has a text: name a folder whose items have titles")
+    return [texts[place] for place in np.random.default_rng(seed).permutation(len(texts))[:TEXTS]]
 
 
 def measure(texts: list[str], settings: Finetune) -> dict[str, Any]:

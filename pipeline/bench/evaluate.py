@@ -1,9 +1,10 @@
 """Ranking a catalogue of 100,000 items: points a second, and memory, which chunks bound.
 
-In: nothing, or a folder like data/prepared, whose validation points are then ranked. Out: CPU seconds and the
-memory that ranking takes beside what the models hold. Rule: synthetic rows (popularity as in Zipf's law) at
-FEW and at MANY items; the models are fitted, but networks are as they are made and texts are random vectors,
-which costs what trained ones cost. Bounded: with five times the points a model takes no more memory.
+In: nothing, or a folder like data/prepared or data/raw, whose validation points are then ranked. Out: CPU
+seconds and the memory that ranking takes beside what the models hold. Rule: synthetic rows (popularity as in
+Zipf's law) at FEW and at MANY items; the models are fitted, but networks are as they are made and texts are
+random vectors, which costs what trained ones cost. Bounded: with five times the points a model takes no more
+memory.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
+from pipeline.bench.gate import load
 from pipeline.data import tables as t
-from pipeline.data.histories import TRAIN, Catalogue, Log, Points, load_prepared
+from pipeline.data.histories import TRAIN, Catalogue, Log, Points
 from pipeline.models import baselines as b
 from pipeline.models.content import VectorScorer
 from pipeline.models.features import Inputs, Matrix, fit_inputs
@@ -38,7 +40,7 @@ Json = dict[str, Any]
 
 
 def run(data: Path | None = None) -> Json:
-    """Raises DataError if the folder holds no prepared tables."""
+    """Raises DataError if the folder holds no data."""
     figures: dict[str, Json] = {}
     sizes = ["given"] if data else [str(FEW), str(MANY)]
     with one_thread(), tqdm(total=3 * len(sizes), unit="model", disable=None, leave=False) as bar:
@@ -84,7 +86,7 @@ def synthetic(items: int) -> tuple[Catalogue, Points]:
 
 
 def _given(data: Path) -> tuple[Catalogue, Points]:
-    prepared = load_prepared(data)
+    prepared = load(data)[0]
     return prepared.catalogue, prepared.validation
 
 

@@ -1,6 +1,6 @@
 """Fine-tuning the encoder: samples a second and seconds to equal validation quality, against the naive way.
 
-In: a folder like data/prepared. Out: figures of a step, ratios, and how far each way came.
+In: a folder like data/prepared or data/raw. Out: figures of a step, ratios, and how far each way came.
 Rule: a sample is up to 20 history items and the item taken next. Ways, all with one loss, in one process:
 - naive: every item of every sample through the whole encoder, padded to the longest, all layers trained,
   float32, batches of 32 (pipeline/bench/_naive.py);
@@ -28,7 +28,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pipeline.bench import _naive
-from pipeline.data.histories import Points, load_prepared
+from pipeline.bench.gate import load
+from pipeline.data.histories import Points
+from pipeline.errors import DataError
 from pipeline.models.challenger import TEXT_HALF_LIFE, split
 from pipeline.models.encoder import TextEncoder, tokenize
 from pipeline.models.networks import one_thread
@@ -58,7 +60,7 @@ class World:
 
     @classmethod
     def load(cls, folder: Path, settings: Finetune, seed: int) -> World:
-        prepared = load_prepared(folder)
+        prepared = load(folder)[0]
         parts = split(prepared, seed)
         texts = prepared.catalogue.items["item_text"].fillna("").tolist()
         begin = time.process_time()
@@ -66,7 +68,10 @@ class World:
         spent = time.process_time() - begin
         empty = np.array([not text for text in texts], bool)
         points = prepared.log.successes(parts.inner & ~empty[prepared.log.item])
-        return cls(settings, tokens, points[np.flatnonzero(points.lengths > 0)], parts.validation, spent)
+        points = points[np.flatnonzero(points.lengths > 0)]
+        if not len(points) or not len(parts.validation):
+            raise DataError(f"{folder}: nothing to fine-tune on: no successes after a history, or no texts")
+        return cls(settings, tokens, points, parts.validation, spent)
 
     def larger(self, copies: int, generator: np.random.Generator) -> World:
         """Every item `copies` times, end to end; each row of the log takes one of them."""
