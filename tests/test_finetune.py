@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -235,6 +236,24 @@ def test_no_item_text_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     told = json.loads((Path(OUTPUTS[2]) / "summary.json").read_text())
     assert told["not_fine_tuned"] == "no item has a text"
     assert told["trainable_layers"] == 0
+
+
+def test_scorer_is_not_fitted_on_inputs_that_met_no_row(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of train at one timestamp: its rows are the later ones, and there are no inner ones."""
+    made = challenger.split
+
+    def split(*arguments: object) -> object:
+        parts = made(*arguments)  # type: ignore[arg-type]
+        return replace(parts, inner=np.zeros_like(parts.inner))
+
+    monkeypatch.setattr(challenger, "split", split)
+    context = Run(Params.load(world / "params.yaml").finetune, 1, tmp_path)
+    prepared = load_prepared(world / "prepared")
+    trained = finetune.finetune(prepared, context, ablations=False)
+    assert trained.summary["challenger_scorer_epochs"] == 0
+    assert np.isfinite(trained.models["challenger"].score(prepared.test)).all()
 
 
 def test_why_nothing_is_fine_tuned() -> None:

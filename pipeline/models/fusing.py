@@ -83,7 +83,9 @@ def fuse(
     found: dict[str, Candidates] = {}
     hidden: dict[str, Candidates] = {}
     against: dict[str, Candidates] = {}
-    if len(parts.later) >= 2 and len(parts.validation):
+    # Inputs that were fitted on no row at all would teach the scorer nothing but to distrust them.
+    fitted = before is not None or bool(parts.inner.any())
+    if fitted and len(parts.later) >= 2 and len(parts.validation):
         generator = np.random.default_rng([run.seed, 2])
         found = samples(early, parts.later, generator, CANDIDATES)
         against = samples(late, parts.validation, generator, VALIDATION_CANDIDATES)
