@@ -112,17 +112,30 @@ def test_gains_by_shift_are_those_of_shifted_scores(prepared: Prepared) -> None:
         np.testing.assert_allclose(found[:, place], wanted)
 
 
-@pytest.mark.parametrize("budget", [0.0, 0.02, 1.0])
-def test_newcomers_cost_no_more_than_the_budget(
-    prepared: Prepared, inputs: Inputs, budget: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def model(prepared: Prepared, inputs: Inputs, monkeypatch: pytest.MonkeyPatch) -> Recommender:
+    """With a scorer of newcomers that knows texts, and a few constants to choose from."""
     monkeypatch.setattr(fusing, "SHIFTS", np.array([-20.0, -1, 0, 0.5, 1, 2]))
     names = list(inputs.columns(prepared.test[:1]))
     plain, newcomers = FusionScorer(len(names)), FusionScorer(len(names))
     plain.linear.weight.data[0, names.index("ease_5")] = 1
     newcomers.linear.weight.data[0, names.index("text_5")] = 1
+    return Recommender("m", {"features": names}, prepared.catalogue, inputs, plain, None, newcomers)
+
+
+def test_a_handful_of_users_cannot_raise_newcomers(prepared: Prepared, model: Recommender) -> None:
     points = prepared.validation
-    model = Recommender("m", {"features": names}, prepared.catalogue, inputs, plain, None, newcomers)
+    assert len(np.unique(points.user)) < fusing.FEWEST_USERS
+    models, _ = fusing.settle({"m": model}, points, 1.0, {})  # any price is right
+    assert models["m"].cold_shift == 0
+
+
+@pytest.mark.parametrize("budget", [0.0, 0.02, 1.0])
+def test_newcomers_cost_no_more_than_the_budget(
+    prepared: Prepared, model: Recommender, budget: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fusing, "FEWEST_USERS", 1)
+    points = prepared.validation
     models, figures = fusing.settle({"m": model}, points, budget, {})
     shift = models["m"].cold_shift
     assert figures["m_cold_shift"] == shift

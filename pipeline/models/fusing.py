@@ -4,7 +4,8 @@ The scorer meets items of train alone as targets, so it learns nothing of newcom
 that train never had, starts as its copy and is fitted beside it on points from which some items are hidden
 (pipeline/models/sampling.py). The first stays as it is: without newcomers on the lists they are what they
 were. How far newcomers may displace others is one constant added to their scores, as large as it can be while
-validation's nDCG@10 is no more than `finetune.cold_budget` below that of lists without newcomers.
+validation's nDCG@10 is no more than `finetune.cold_budget` below that of lists without newcomers. A handful
+of users cannot tell that price: with fewer than FEWEST_USERS it may lower newcomers, never raise them.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ CANDIDATES, VALIDATION_CANDIDATES = Sizes(100, 100), Sizes(300, 0)
 COLD_CANDIDATES, MOST_COLD_POINTS, COLD_EPOCHS = Sizes(100, 100, 40), 3_000, 3
 HIDDEN_SHARES = (0.05, 0.3)  # least and most of the items that are hidden
 SHIFTS = np.r_[-20, np.arange(-2, 4.01, 0.125)]  # of newcomers' scores; the first lists none
+FEWEST_USERS = 30  # of validation
 K = 10
 
 
@@ -184,7 +186,10 @@ def settle(
         quality = quality.mean(axis=1)
         best = int(np.flatnonzero(SHIFTS == 0)[0])
         if model.cold_scorer is not None:
-            best = int(np.flatnonzero(quality >= (1 - budget) * quality[0]).max())
+            affordable = quality >= (1 - budget) * quality[0]
+            if place.max() + 1 < FEWEST_USERS:
+                affordable &= SHIFTS <= 0
+            best = int(np.flatnonzero(affordable).max())
             figures[f"{name}_cold_shift"] = float(SHIFTS[best])
         settled[name] = replace(model, cold_shift=float(SHIFTS[best]))
         figures[f"{name}_validation_ndcg@10"] = round(float(quality[best]), 6)
