@@ -201,6 +201,12 @@ class Bar(TQDMProgressBar):
         super().on_train_start(trainer, pl_module)
         self.begin, self.first = time.monotonic(), trainer.global_step
 
+    def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        super().on_train_epoch_start(trainer, *_)
+        task, epoch = trainer.lightning_module, trainer.current_epoch + 1  # counted as in the log
+        if isinstance(task, Task):
+            self.train_progress_bar.set_description(f"{task.phase}: epoch {epoch} of {trainer.max_epochs}")
+
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         told: dict[str, Any] = dict(super().get_metrics(trainer, pl_module))
         steps, spent = trainer.global_step - self.first, time.monotonic() - self.begin
