@@ -201,11 +201,11 @@ class Bar(TQDMProgressBar):
         super().on_train_start(trainer, pl_module)
         self.begin, self.first = time.monotonic(), trainer.global_step
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        super().on_train_epoch_start(trainer, *_)
-        task, epoch = trainer.lightning_module, trainer.current_epoch + 1  # counted as in the log
-        if isinstance(task, Task):
-            self.train_progress_bar.set_description(f"{task.phase}: epoch {epoch} of {trainer.max_epochs}")
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_train_epoch_start(trainer, pl_module)
+        epoch = f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}"  # counted as in the log
+        if isinstance(pl_module, Task):
+            self.train_progress_bar.set_description(f"{pl_module.phase}: {epoch}")
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
         told: dict[str, Any] = dict(super().get_metrics(trainer, pl_module))
