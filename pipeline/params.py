@@ -17,14 +17,14 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def utc(value: object) -> object:
+def utc(value: object) -> datetime | None:
     """An ISO 8601 string as UTC; without a zone it means UTC. Raises ValueError."""
-    if value is None or isinstance(value, datetime):
-        return value
-    if not isinstance(value, str):
+    if value is None:
+        return None
+    if not isinstance(value, str | datetime):
         raise ValueError('write it in quotes, as ISO 8601: "1998-03-01"')
     try:
-        moment = datetime.fromisoformat(value)
+        moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)
     except ValueError:
         raise ValueError(f'{value!r} is no ISO 8601 time; write it like "1998-03-01"') from None
     try:

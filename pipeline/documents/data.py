@@ -1,0 +1,93 @@
+"""What `collect` and `preprocess` say of the data: data/raw/manifest.json and data/prepared/summary.json."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from pipeline.documents.base import Count, Document, Moment, Number, Part
+
+
+class Rows(Part):
+    """Of interactions; bad rows are `rejected`, those later than as_of are not charged to them."""
+
+    read: Count | None = None
+    kept: Count | None = None
+    rejected: Count | None = None
+    duplicates: Count | None = None
+    after_as_of: Count | None = None
+
+
+class Manifest(Document):
+    """data/raw/manifest.json. `as_of` is what every later stage calls now."""
+
+    remedy: ClassVar[str] = "run `dvc repro --force collect`"
+
+    source: str | None = None
+    fingerprint: str | None = None
+    as_of: Moment
+    first_timestamp: Moment | None = None
+    last_timestamp: Moment | None = None
+    rows: Rows = Rows()
+    rejected: dict[str, dict[str, Count]] = Field(default_factory=dict)  # table -> reason -> rows
+    users: Count | None = None
+    items: Count | None = None
+    item_rows: Any = None
+    user_rows: Any = None
+    content_hash: str | None = None
+
+
+class Window(Part):
+    """One of train, validation and test; `share` is of all interactions."""
+
+    rows: Count
+    users: Count
+    users_with_history: Count  # who have any row before the window begins
+    positive: Count
+    positive_fit: Count
+    rows_not_fit: Count
+    users_not_fit: Count
+    share: Number
+    positive_share: Number
+    items: Count
+    first: Moment
+    last: Moment
+
+
+class PointCounts(Part):
+    """positive = points + capped + repeats + unavailable + same_moment (further rows of one moment)."""
+
+    positive: Count
+    points: Count
+    capped: Count
+    repeats: Count
+    unavailable: Count
+    same_moment: Count
+    users: Count
+    users_with_history_at_start: Count
+    cold_items_share: Number
+    cold_users_share: Number
+    empty_history_share: Number
+
+
+class Summary(Document):
+    """data/prepared/summary.json."""
+
+    remedy: ClassVar[str] = "run `dvc repro --force preprocess`"
+
+    as_of: Moment | None = None
+    data_hash: str | None = None
+    collected: Rows | None = None
+    rejected: dict[str, dict[str, Count]] | None = None
+    settings: dict[str, Any] = Field(default_factory=dict)  # of preprocess, what a model must know of it
+    train_end: Moment | None = None
+    fit_end: Moment | None = None
+    rows: dict[str, Count] = Field(default_factory=dict)
+    windows: dict[str, Window] = Field(default_factory=dict)
+    points: dict[str, PointCounts] = Field(default_factory=dict)  # of validation and test
+    repeats: Count | None = None
+    points_capped: Count | None = None
+    points_unavailable: Count | None = None
+    items: dict[str, Any] = Field(default_factory=dict)
+    events: dict[str, Count] = Field(default_factory=dict)

@@ -1,0 +1,55 @@
+"""What a model folder says of itself: model.json, its card; version.json, where a version was put there."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pydantic import ConfigDict, Field
+
+from pipeline.documents.base import Document, Moment, Number
+
+
+class Cost(Document):
+    """reports/training/summary.json: what training took, beside figures that only reports show."""
+
+    model_config = ConfigDict(extra="allow")
+    remedy: ClassVar[str] = "run `dvc repro --force finetune`"
+
+    seconds: Number = None
+    peak_gib: Number = None
+
+
+class Card(Document):
+    """model.json. Models add what they need to load themselves (`model_extra`)."""
+
+    model_config = ConfigDict(extra="allow")
+    remedy: ClassVar[str] = "run `evergreen champion`, or `dvc repro finetune` for the challenger"
+
+    name: str | None = None
+    format: int | None = None
+    as_of: Moment | None = None
+    train_end: Moment | None = None
+    fit_end: Moment | None = None
+    data_hash: str | None = None
+    features: list[str] | None = None
+    preprocess: dict[str, Any] | None = None
+    seed: int | None = None
+    max_length: int | None = None
+    finetune: dict[str, Any] = Field(default_factory=dict)
+    training: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def refresh_of(self) -> str | None:
+        """The version whose encoder the model keeps; None after a full training."""
+        version = self.finetune.get("refresh_of")
+        return version if isinstance(version, str) else None
+
+
+class Claim(Document):
+    """version.json: which version lies in a model folder."""
+
+    remedy: ClassVar[str] = "run `evergreen champion`"
+
+    version: str
+    commit: str | None = None
+    artifact_hash: str | None = None

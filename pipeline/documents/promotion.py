@@ -1,0 +1,40 @@
+"""reports/promotion.json: whether the challenger may become the champion, check by check."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from pipeline.documents.base import Document, Moment, Number, Part
+
+
+class Check(Part):
+    name: str
+    passed: bool
+    value: str | Number = None
+    limit: str | Number = None
+    text: str
+
+
+class Identity(Part):
+    """A model: what cannot be read of it is null."""
+
+    version: str | None = None
+    fit_end: Moment | None = None
+    artifact_hash: str | None = None
+
+
+class Promotion(Document):
+    remedy: ClassVar[str] = "run `dvc repro --force decide_promotion`"
+
+    promote: bool
+    approval: Literal["auto", "human"] | None = None
+    checks: list[Check]
+    warnings: list[str] = Field(default_factory=list)
+    challenger: Identity
+    champion: Identity | None = None
+
+    @property
+    def failed(self) -> list[Check]:
+        return [check for check in self.checks if not check.passed]

@@ -1,0 +1,111 @@
+"""data/registry.json, the export that stages read, and the records that the registry's tags carry."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from pipeline.documents.base import Count, Document, Moment, Number, Part
+from pipeline.documents.promotion import Promotion
+from pipeline.documents.retraining import Reason
+
+
+class TrainingCost(Part):
+    seconds: Number = None
+    peak_gib: Number = None
+
+
+class ExportedVersion(Part):
+    version: str
+    commit: str | None = None
+    status: Literal["champion", "retired", "registered"] | None = None
+    artifact_hash: str | None = None
+    fit_end: Moment | None = None
+    as_of: Moment | None = None
+    when: Moment | None = None
+    parent: str | None = None
+    reason: str | None = None
+    metrics: dict[str, Number] | None = None
+
+
+class ExportedTraining(Part):
+    artifact_hash: str | None = None
+    fit_end: Moment | None = None
+    as_of: Moment | None = None
+    when: Moment | None = None
+    mode: Literal["refresh", "full"] = "full"
+    rows: Count | None = None
+    version: str | None = None
+    promoted: bool = False
+    training: TrainingCost = TrainingCost()
+
+
+class Registry(Document):
+    """data/registry.json: nothing that changes without an action."""
+
+    remedy: ClassVar[str] = "run `evergreen champion`"
+
+    champion: str | None
+    versions: list[ExportedVersion] = Field(default_factory=list)  # oldest first
+    trainings: list[ExportedTraining]  # oldest first
+
+
+class Record(Document):
+    """Of a tag. All is optional: tags that gto or a person made carry nothing."""
+
+    remedy: ClassVar[str] = "see `evergreen registry list`"
+
+    action: str | None = None
+    who: str | None = None
+    when: Moment | None = None
+    reason: str | None = None
+    artifact_hash: str | None = None
+
+
+class AppointmentRecord(Record):
+    version: str | None = None
+    replaces: str | None = Field(None, validation_alias="from", serialization_alias="from")
+
+
+class FitRecord(Record):
+    fit_end: Moment | None = None
+    as_of: Moment | None = None
+    mode: Literal["refresh", "full"] = "full"
+    refresh_of: str | None = None
+    rows: Count | None = None
+    training: dict[str, Any] | None = None  # its cost, and what the challenger's training says of itself
+
+    @property
+    def cost(self) -> TrainingCost:
+        told = self.training or {}
+        return TrainingCost(seconds=told.get("seconds"), peak_gib=told.get("peak_gib"))
+
+
+class TrainingRecord(FitRecord):
+    champion: str | None = None
+    reasons: list[Reason] | None = None
+    promote: bool | None = None
+
+
+class Source(Part):
+    source: str | None = None
+    fingerprint: str | None = None
+    as_of: Moment | None = None
+    content_hash: str | None = None
+
+
+class Objects(Part):
+    """The model folder among DVC's objects."""
+
+    path: str
+    md5: str
+
+
+class VersionRecord(FitRecord):
+    version: str | None = None
+    metrics: dict[str, Number] | None = None
+    parent: str | None = None
+    data: Source | None = None
+    objects: Objects | None = None
+    verdict: Promotion | None = None

@@ -1,0 +1,31 @@
+"""data/history/NAME/run.json: what one run of the loop was asked for, and what came of it."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pipeline.documents.base import Document, Moment
+
+
+class RunRecord(Document):
+    """A scheduler's run has `step` (the last begun), `looked` (whether anything was new), `trial` (another
+    encoder or number of epochs was asked for) and `latest` (commit of the run that published last before)."""
+
+    remedy: ClassVar[str] = "remove the folder: no decision depends on it"
+
+    run_id: str
+    dag: str
+    state: Literal["running", "success", "failed"]
+    as_of: Moment | None = None
+    champion: str | None = None  # before the run
+    mode: Literal["none", "judge", "refresh", "full"] | None = None
+    promoted: str | None = None
+    commit: str | None = None
+    branch: str | None = None
+    started: Moment | None = None
+    finished: Moment | None = None
+    step: str | None = None
+    looked: bool | None = None
+    trial: bool | None = None
+    latest: str | None = None
+    reason: str | None = None
