@@ -169,6 +169,8 @@ class Preprocess(Section):
     """Of all interactions."""
     test_share: Annotated[float, Field(gt=0, lt=1)]
     positive: Positive
+    repeats: Literal["exclude", "include"]
+    """include: what a user has met before may be a point and may be listed (coffee, songs)."""
     max_points_per_user: Count
     item_text: str
     """Template over title, year, categories, description, tags and any further column of items."""

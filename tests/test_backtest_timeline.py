@@ -16,6 +16,7 @@ SETTINGS = Preprocess(
     validation_share=0.1,
     test_share=0.25,
     positive=Positive(events=None, min_value=4),
+    repeats="exclude",
     max_points_per_user=20,
     item_text="{title}",
     max_text_characters=100,

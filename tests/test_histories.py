@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -45,6 +47,19 @@ def test_successes_leave_out_repeats_and_failures() -> None:
     log = log_of([(0, 0, 1), (0, 1, 2), (0, 0, 3), (1, 1, 4)], items=2, positive=[True, False, True, True])
     found = log.successes(np.ones(4, bool))
     assert list(zip(found.user, found.target, found.time, strict=True)) == [(0, 0, 1), (1, 1, 4)]
+
+
+def test_successes_and_lists_hold_repeats_where_they_count() -> None:
+    log = log_of([(0, 0, 1), (0, 1, 2), (0, 0, 3), (1, 1, 4)], items=2, positive=[True, False, True, True])
+    points = replace(log, repeats=True).successes(np.ones(4, bool))
+    assert list(zip(points.user, points.target, points.time, strict=True)) == [
+        (0, 0, 1),
+        (0, 0, 3),
+        (1, 1, 4),
+    ]
+    assert not len(points.excluded()[0])
+    point, item = log.points(points.user, points.target, points.time).excluded()
+    assert list(zip(point, item, strict=True)) == [(1, 0), (1, 1)]
 
 
 def test_catalogue_sorts_by_id_and_knows_what_it_lacks() -> None:

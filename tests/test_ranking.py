@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import toy_log
@@ -57,6 +59,13 @@ def test_items_of_the_history_are_not_listed() -> None:
     points, catalogue = one_point(["b"], ["a", "b", "c"])
     listed, _ = top_k(np.array([[1.0, 9.0, 2.0]]), points, catalogue, np.arange(3, dtype=np.int32), 3)
     assert ids_of(catalogue, listed[0]) == ["c", "a", "-"]
+
+
+def test_items_of_the_history_are_listed_where_repeats_count() -> None:
+    points, catalogue = one_point(["b"], ["a", "b", "c"])
+    points = replace(points, log=replace(points.log, repeats=True))
+    listed, _ = top_k(np.array([[1.0, 3.0, 2.0]]), points, catalogue, np.arange(3), 3)
+    assert ids_of(catalogue, listed[0]) == ["b", "c", "a"]
 
 
 def test_an_interaction_at_the_very_moment_is_no_history() -> None:

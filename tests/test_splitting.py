@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from small_data import DAY, FILES, POINT_ROWS, START, catalogue, rows, ten_days
 
 from pipeline.data import tables as t
+from pipeline.data.histories import load_prepared
 from pipeline.data.splitting import find_cuts
 from pipeline.errors import DataError
 
@@ -103,6 +104,17 @@ def test_points_are_new_successes(prepare: Any) -> None:
     assert {key: test[key] for key in ("positive", "points", "repeats", "same_moment")} == {
         "positive": 4, "points": 2, "repeats": 2, "same_moment": 0,
     }  # fmt: skip
+
+
+def test_repeats_may_be_points_and_are_counted_either_way(prepare: Any) -> None:
+    prepared = prepare(POINT_ROWS, repeats="include")
+    assert sorted(prepared.pairs("validation_points")) == [("u", "11"), ("w", "0")]
+    assert sorted(prepared.pairs("test")) == [("u", "10"), ("u", "12"), ("u", "12"), ("w", "13")]
+    validation, test = (prepared.summary["points"][name] for name in ("validation", "test"))
+    assert (validation["points"], validation["repeats"], validation["same_moment"]) == (2, 1, 1)
+    assert (test["points"], test["repeats"], test["same_moment"]) == (4, 2, 0)
+    assert load_prepared(prepared.folder).test.log.repeats
+    assert not load_prepared(prepare(POINT_ROWS).folder).test.log.repeats
 
 
 def test_points_follow_from_the_windows(prepare: Any) -> None:

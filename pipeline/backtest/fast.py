@@ -192,8 +192,7 @@ def _candidates(
     allowed = (catalogue.available_from <= points.time[:, None]) & (
         points.time[:, None] < catalogue.available_until
     )
-    point, history = points.rows()
-    allowed[point, points.log.item[history]] = False
+    allowed[points.excluded()] = False
     allowed[each, points.target] = False
     hardness = np.where(allowed, sum(columns[name] for name in HARD_BY), -np.inf)
     hard = np.argpartition(-hardness, min(HARD, items - 1), axis=1)[:, :HARD]

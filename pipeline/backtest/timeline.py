@@ -138,7 +138,7 @@ def make(
     table = catalogue_of.with_text(table, template, settings.max_text_characters, moment(fit_stops[0]))
     catalogue = _hidden(Catalogue.of(table), first, [fit_stops[0], *starts])
     user_ids = np.unique(rows[t.USER].to_numpy(dtype=object))
-    log = make_log([rows.assign(fit=True)], catalogue, user_ids)
+    log = make_log([rows.assign(fit=True)], catalogue, user_ids, settings.repeats == "include")
     points = _points(log, catalogue, user_ids, [fit_stops[0], *starts], settings.max_points_per_user)
     return Timeline(
         rows,

@@ -156,7 +156,8 @@ class World:
         """Asked about its own test window, which is the reference's, and about the windows."""
         everything = pd.concat([known, reference, rows], ignore_index=True)
         users = np.unique(everything[t.USER].to_numpy(dtype=object))
-        log = make_log([everything.assign(fit=True)], self.catalogue, users)
+        repeats = self.params.preprocess.repeats == "include"
+        log = make_log([everything.assign(fit=True)], self.catalogue, users, repeats)
         fit_end = known[t.TIME].iloc[-1]
         if anchor not in self.scorers:
             fitted = log.time <= fit_end.value // 1000

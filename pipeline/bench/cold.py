@@ -108,7 +108,7 @@ def without_train_rows(log: Log, items: np.ndarray) -> Log:
     names = ("user", "item", "time", "value", "event", "positive", "fit", "window")
     fields = {name: getattr(log, name)[kept] for name in names}
     counts = np.bincount(fields["user"], minlength=len(log.indptr) - 1)
-    return Log(**fields, indptr=np.r_[0, np.cumsum(counts)].astype(np.int64))
+    return Log(**fields, indptr=np.r_[0, np.cumsum(counts)].astype(np.int64), repeats=log.repeats)
 
 
 @dataclass(frozen=True)
@@ -149,9 +149,9 @@ def rank(model: Recommender, encoder: VectorScorer, points: Points) -> Ranks:
 
 
 def _masked(scores: np.ndarray, points: Points) -> np.ndarray:
-    """As float64, -inf at the items of the history."""
-    scores, (point, row) = scores.astype(np.float64), points.rows()
-    scores[point, points.log.item[row]] = -np.inf
+    """As float64, -inf at the items that may not be listed."""
+    scores = scores.astype(np.float64)
+    scores[points.excluded()] = -np.inf
     return scores
 
 

@@ -15,7 +15,7 @@ from pipeline.data.splitting import MOMENT, TEST, VALIDATION, WINDOWS, Cuts
 from pipeline.errors import DataError
 from pipeline.params import Positive
 
-STATUSES = {"points": "point", "capped": "capped", "repeats": "repeat", "unavailable": "unavailable"}
+STATUSES = {"points": "point", "capped": "capped", "unavailable": "unavailable"}
 MOSTLY = 0.9  # of the rows with a value below min_value: then it is probably meant for another scale
 
 
@@ -132,10 +132,15 @@ def count_points(
 ) -> dict[str, Any]:
     """Of validation and test: points and what became of the other successes; shares of points that are cold.
 
-    positive = points + capped + repeats + unavailable + same_moment (further rows of one moment).
+    positive = points + capped + unavailable + same_moment (further rows of one moment), and repeats, where
+    they are no points: they are counted either way.
     """
-    by_status = moments.group_by(["window", "status"]).agg(rows=moments.count()).to_pandas()
-    rows = {(window, status): count for window, status, count in by_status.itertuples(index=False)}
+    by_status = moments.group_by(["window", "status"]).agg(
+        rows=moments.count(), repeats=moments.count(where=moments.repeat)
+    )
+    by_status = by_status.to_pandas()
+    rows = by_status.set_index(["window", "status"])["rows"].to_dict()
+    repeats = by_status.groupby("window")["repeats"].sum().to_dict()
     chosen = moments.filter(moments.status == "point")
     chosen = chosen.join(users.select(t.USER, user_rows="train", user_first="first"), t.USER)
     chosen = chosen.join(items.select(t.ITEM, item_rows="train"), t.ITEM)
@@ -154,6 +159,7 @@ def count_points(
         )
         statuses = {key: int(rows.get((window, status), 0)) for key, status in STATUSES.items()}
         points, successes = statuses["points"], windows[name]["positive"]
+        moments_asked = sum(statuses.values()) + int(rows.get((window, "repeat"), 0))
         shares = {
             f"{key}_share": slices.pop(key) / points if points else None
             for key in ("cold_items", "cold_users", "empty_history")
@@ -161,7 +167,8 @@ def count_points(
         counted[name] = {
             "positive": successes,
             **statuses,
-            "same_moment": successes - sum(statuses.values()),
+            "repeats": int(repeats.get(window, 0)),
+            "same_moment": successes - moments_asked,
             **{key: int(value) for key, value in slices.items()},
             **shares,
         }
@@ -175,8 +182,17 @@ def check_points(points: dict[str, Any]) -> None:
             raise DataError(
                 f"interactions: the {name} window has {counts['positive']} successes but no point: "
                 f"{counts['repeats']} repeat an item of the user's history, {counts['unavailable']} are of "
-                f"items not available then: raise preprocess.{name}_share, or collect more data"
+                f"items not available then: {_more_points(name, counts)}"
             )
+
+
+def _more_points(window: str, counts: dict[str, Any]) -> str:
+    """What would make points of the window's successes."""
+    if counts["repeats"] > counts["unavailable"]:
+        return "set preprocess.repeats to include, if what users take again should be recommended"
+    if counts["unavailable"]:
+        return "correct available_from and available_until of the items"
+    return f"raise preprocess.{window}_share, or collect more data"
 
 
 def _one_row(table: ibis.Table) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from pipeline.data import tables as t
+from pipeline.documents.data import Summary
 from pipeline.errors import DataError
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
@@ -64,6 +65,7 @@ class Log:
     fit: np.ndarray  # (rows,) bool: may be fitted on (its user has enough rows)
     window: np.ndarray  # (rows,) int8: TRAIN, VALIDATION or TEST
     indptr: np.ndarray  # (users + 1,) int64: rows of user u are indptr[u]:indptr[u + 1]
+    repeats: bool = False  # preprocess.repeats: an item of the history may be a target, and be listed
 
     def __len__(self) -> int:
         return len(self.item)
@@ -86,14 +88,18 @@ class Log:
         return Points(self, user, item, time, start, stop)
 
     def successes(self, rows: np.ndarray) -> Points:
-        """A point for every positive row of the mask whose item the user had not met strictly before."""
+        """A point for every positive row of the mask; repeats (item met strictly before) if they count."""
+        if self.repeats:
+            return self._at(np.flatnonzero(rows & self.positive))
         pair = self.user.astype(np.int64) * (int(self.item.max(initial=0)) + 1) + self.item
         order = np.lexsort((self.time, pair))
         new = np.r_[True, np.diff(pair[order]) != 0] if len(order) else np.zeros(0, bool)
         first_time = np.empty(len(self), np.int64)
         first_time[order] = self.time[order][new][np.cumsum(new) - 1]
-        chosen = np.flatnonzero(rows & self.positive & (first_time == self.time))
-        return self.points(self.user[chosen], self.item[chosen], self.time[chosen])
+        return self._at(np.flatnonzero(rows & self.positive & (first_time == self.time)))
+
+    def _at(self, rows: np.ndarray) -> Points:
+        return self.points(self.user[rows], self.item[rows], self.time[rows])
 
 
 @dataclass(frozen=True)
@@ -132,6 +138,13 @@ class Points:
         point = np.repeat(np.arange(len(self)), lengths)
         offset = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         return point, np.repeat(self.start, lengths) + offset
+
+    def excluded(self) -> tuple[np.ndarray, np.ndarray]:
+        """(point, item) of what may not be listed: each history's items, nothing where repeats count."""
+        if self.log.repeats:
+            return np.zeros(0, np.int64), np.zeros(0, np.int32)
+        point, row = self.rows()
+        return point, self.log.item[row]
 
     def weights(
         self, items: int, half_life: float = np.inf, row_weight: np.ndarray | None = None
@@ -182,7 +195,9 @@ class Prepared:
         return int(self.log.time[self.log.window == TRAIN].max())
 
 
-def make_log(frames: list[pd.DataFrame], catalogue: Catalogue, user_ids: np.ndarray) -> Log:
+def make_log(
+    frames: list[pd.DataFrame], catalogue: Catalogue, user_ids: np.ndarray, repeats: bool = False
+) -> Log:
     """Interactions of the windows train, validation, test (in this order; later ones may be absent)."""
     table = pd.concat([frame.assign(window=window) for window, frame in enumerate(frames)], ignore_index=True)
     table["user"] = pd.Index(user_ids).get_indexer(table[t.USER]).astype(np.int32)
@@ -198,6 +213,7 @@ def make_log(frames: list[pd.DataFrame], catalogue: Catalogue, user_ids: np.ndar
         fit=table["fit"].to_numpy(dtype=bool),
         window=table["window"].to_numpy(dtype=np.int8),
         indptr=np.r_[0, np.cumsum(counts)].astype(np.int64),
+        repeats=repeats,
     )
 
 
@@ -211,7 +227,8 @@ def load_prepared(folder: Path) -> Prepared:
     catalogue = Catalogue.of(read["items"])
     windows = [read[name] for name in names[:3]]
     user_ids = np.unique(np.concatenate([frame[t.USER].to_numpy(dtype=object) for frame in windows]))
-    log = make_log(windows, catalogue, user_ids)
+    summary = Summary.read(folder / "summary.json")
+    log = make_log(windows, catalogue, user_ids, summary.settings.get("repeats") == "include")
     return Prepared(
         catalogue=catalogue,
         user_ids=user_ids,

@@ -130,13 +130,14 @@ def with_fit(rows: ibis.Table, users: ibis.Table, min_user_interactions: int) ->
     return rows.join(enough, t.USER)
 
 
-def moments(rows: ibis.Table, items: ibis.Table, max_points_per_user: int) -> ibis.Table:
+def moments(rows: ibis.Table, items: ibis.Table, max_points_per_user: int, repeats: bool) -> ibis.Table:
     """What a user took with success in validation or test, at one moment each, and whether it is a point.
 
-    Columns: point_id, user_id, item_id, timestamp, window, status. Status `point`; `repeat`: any row of the
-    user has the item strictly earlier; `unavailable`: the item is not offered at that moment, so no model
-    could rank it; `capped`: the user has enough points in the window (a draw by digest). Rows of the same
-    user, item and timestamp are one moment. `items`: item_id, available_from, available_until (exclusive).
+    Columns: point_id, user_id, item_id, timestamp, window, repeat, status. `repeat`: any row of the user has
+    the item strictly earlier. Status `point`; `repeat`, unless `repeats` may be points; `unavailable`: the
+    item is not offered at that moment, so no model could rank it; `capped`: the user has enough points in
+    the window (a draw by digest). Rows of the same user, item and timestamp are one moment. `items`: item_id,
+    available_from, available_until (exclusive).
     """
     taken = rows.filter(rows.positive & (rows.window != TRAIN))
     taken = taken.select(t.USER, t.ITEM, t.TIME, "window").distinct()
@@ -147,9 +148,11 @@ def moments(rows: ibis.Table, items: ibis.Table, max_points_per_user: int) -> ib
     offered = (table[t.AVAILABLE_FROM] <= table[t.TIME]).fill_null(True) & (
         table[t.TIME] < table[t.AVAILABLE_UNTIL]
     ).fill_null(True)
-    status = ibis.cases((table[t.TIME] > table["first"], "repeat"), (~offered, "unavailable"), else_="point")
+    repeat = table[t.TIME] > table["first"]
+    left_out = [] if repeats else [(repeat, "repeat")]
+    status = ibis.cases(*left_out, (~offered, "unavailable"), else_="point")
     digest = _digest(table[t.USER], table[t.ITEM], microseconds(table[t.TIME]).cast("string"))
-    table = table.select(t.USER, t.ITEM, t.TIME, "window", status=status, digest=digest)
+    table = table.select(t.USER, t.ITEM, t.TIME, "window", repeat=repeat, status=status, digest=digest)
     # The two halves of the digest name the point and draw it: independent of each other.
     draw = ibis.row_number().over(
         group_by=[table[t.USER], table.window, table.status],
@@ -161,6 +164,7 @@ def moments(rows: ibis.Table, items: ibis.Table, max_points_per_user: int) -> ib
         t.ITEM,
         t.TIME,
         "window",
+        "repeat",
         point_id=table.digest.substr(0, 16),
         status=ibis.ifelse(capped, "capped", table.status),
     )

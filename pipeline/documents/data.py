@@ -56,7 +56,8 @@ class Window(Part):
 
 
 class PointCounts(Part):
-    """positive = points + capped + repeats + unavailable + same_moment (further rows of one moment)."""
+    """positive = points + capped + unavailable + same_moment (further rows of one moment), and repeats too
+    where they are no points: they are counted either way."""
 
     positive: Count
     points: Count

@@ -243,7 +243,7 @@ def load(folder: Path, interactions: pd.DataFrame, items: pd.DataFrame) -> Champ
     return Champion(
         scorer=model,
         catalogue=model.catalogue,
-        log=make_log([rows], model.catalogue, users),
+        log=make_log([rows], model.catalogue, users, prepared.get("repeats") == "include"),
         vectors=model.inputs.text,
         fit_end=fit_end,
         promoted_as_of=pd.Timestamp(card["as_of"]),

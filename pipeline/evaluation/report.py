@@ -46,6 +46,8 @@ SLICES = {
     "cold_items": "item never in train",
     "cold_users": "user never in train",
     "empty_history": "nothing known of the user",
+    "repeats": "the user had the item before",
+    "first_time": "the user had not",
 }
 FEW_USERS = 30  # below this a user bootstrap says little
 BEYOND = {

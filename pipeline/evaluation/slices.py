@@ -1,7 +1,8 @@
 """Kinds of points: masks by which figures are told apart.
 
 cold_items - target never in train; cold_users - user never in train; warm - neither; empty_history - nothing
-known of the user at that moment; group:COLUMN=VALUE - so says the table of users.
+known of the user at that moment; repeats, first_time (where preprocess.repeats includes them) - whether the
+target is in the user's history; group:COLUMN=VALUE - so says the table of users.
 """
 
 from __future__ import annotations
@@ -59,8 +60,18 @@ def slices(points: Points, groups: Mapping[str, np.ndarray] | None = None) -> di
         COLD_ITEMS: cold_item,
         "cold_users": cold_user,
         "empty_history": points.lengths == 0,
+        **_by_repeat(points),
         **{name: (points.user >= 0) & users[points.user] for name, users in (groups or {}).items()},
     }
+
+
+def _by_repeat(points: Points) -> dict[str, np.ndarray]:
+    if not points.log.repeats:
+        return {}
+    point, row = points.rows()
+    repeat = np.zeros(len(points), bool)
+    repeat[point[points.log.item[row] == points.target[point]]] = True
+    return {"repeats": repeat, "first_time": ~repeat}
 
 
 def _in_train(log: Log, column: np.ndarray) -> np.ndarray:

@@ -202,8 +202,7 @@ def gains_by_shift(scores: np.ndarray, points: Points, cold: np.ndarray, shifts:
     Ties count against the target. Only the K + 1 best of either kind can matter.
     """
     scores = np.nan_to_num(scores, nan=-np.inf)  # a copy
-    point, row = points.rows()
-    scores[point, points.log.item[row]] = -np.inf
+    scores[points.excluded()] = -np.inf
     each_point = np.arange(len(points))
     target, target_cold = scores[each_point, points.target], cold[points.target]
     best = [_best(scores[:, kind], K + 1)[:, :, None] for kind in (~cold, cold)]

@@ -2,7 +2,8 @@
 
 In: (points, items) float32 scores over the catalogue, NaN or -inf where a model cannot score.
 Out: (points, k) item indices, best first. Listed are the items available at the point's time and not in the
-user's strict history: first the scored ones, then the rest, in both ties by the frozen popularity order.
+user's strict history (with `preprocess.repeats: include` also those): first the scored ones, then the rest,
+in both ties by the frozen popularity order.
 """
 
 from __future__ import annotations
@@ -73,8 +74,7 @@ def _keys(scores: np.ndarray, order: np.ndarray) -> np.ndarray:
 
 
 def _exclude(keys: np.ndarray, points: Points, catalogue: Catalogue) -> None:
-    point, row = points.rows()
-    keys[point, points.log.item[row]] = 0
+    keys[points.excluded()] = 0
     limits = np.iinfo(np.int64)
     limited = (catalogue.available_from > limits.min) | (catalogue.available_until < limits.max)
     columns = np.flatnonzero(limited)

@@ -137,8 +137,7 @@ def _of_chunk(
     items = draw.shape[1]
     row = np.arange(len(points))[:, None]
     seen = np.zeros((len(points), items), bool)
-    point, history = points.rows()
-    seen[point, points.log.item[history]] = True
+    seen[points.excluded()] = True
     hardness = _hardness(columns, seen, points.target, min(sizes.hard_cold, items))
     hard_count = min(sizes.hard, items)
     hard = np.argpartition(-hardness, hard_count - 1, axis=1)[:, :hard_count]

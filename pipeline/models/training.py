@@ -339,10 +339,9 @@ def precision(wanted: str) -> str:
 
 
 def target_ndcg(scores: np.ndarray, points: Points, k: int) -> np.ndarray:
-    """(points,) nDCG@k of one target each, among items not in the history; ties count against."""
+    """(points,) nDCG@k of one target each, among items that may be listed; ties count against."""
     scores = np.nan_to_num(scores, nan=-np.inf)  # a copy
-    point, row = points.rows()
-    scores[point, points.log.item[row]] = -np.inf
+    scores[points.excluded()] = -np.inf
     target = scores[np.arange(len(points)), points.target]
     rank = (scores >= target[:, None]).sum(axis=1)
     return np.where((rank <= k) & (target > -np.inf), 1 / np.log2(1 + np.maximum(rank, 1)), 0)

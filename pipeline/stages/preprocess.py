@@ -80,11 +80,12 @@ def preprocess(connection: ibis.BaseBackend, items: pd.DataFrame, settings: Prep
     table = catalogue.with_text(table, template, settings.max_text_characters, train_end)
     offer = [t.ITEM, t.AVAILABLE_FROM, t.AVAILABLE_UNTIL]
     offered = named(connection, "items_offered", ibis.memtable(table[offer]))
-    moments = splitting.moments(rows, offered, settings.max_points_per_user)
+    repeats = settings.repeats == "include"
+    moments = splitting.moments(rows, offered, settings.max_points_per_user, repeats)
     moments = named(connection, "moments", moments)
     points = counting.count_points(moments, users, seen, windows)
     counting.check_points(points)
-    kept = ("positive", "max_points_per_user", "item_text", "max_text_characters")
+    kept = ("positive", "repeats", "max_points_per_user", "item_text", "max_text_characters")
     summary = {
         "settings": settings.model_dump(include=set(kept)),  # what a model must know of how its data was made
         "train_end": windows["train"]["last"],
