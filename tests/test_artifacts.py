@@ -7,16 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import files
 from pipeline.errors import ArtifactError
-from pipeline.models import artifacts
-from pipeline.models.artifacts import (
-    folder_hash,
-    has_model,
-    pinned,
-    read_card,
-    replace_folder,
-    temporary_beside,
-)
+from pipeline.files import replace_folder, temporary_beside
+from pipeline.models.artifacts import folder_hash, has_model, pinned, read_card
 
 
 def model(folder: Path, card: object = None, **files: str) -> Path:
@@ -82,7 +76,7 @@ def test_damaged_card_is_named(tmp_path, text):
 @pytest.mark.parametrize("exchange", [True, False])
 def test_replace_keeps_readme_and_drops_old_files(tmp_path, monkeypatch, exchange):
     if not exchange:
-        monkeypatch.setattr(artifacts, "_exchange", lambda one, other: False)
+        monkeypatch.setattr(files, "_exchange", lambda one, other: False)
     final = model(tmp_path / "champion", {"v": 1}, old="1")
     (final / "README.md").write_text("kept")
     temporary = model(temporary_beside(final), {"v": 2}, new="2")
@@ -104,7 +98,7 @@ def test_mount_point_is_refilled_with_the_card_last(tmp_path, monkeypatch, code)
     def refuse(one: Path, other: Path) -> bool:
         raise OSError(code, "cannot be renamed")
 
-    monkeypatch.setattr(artifacts, "_exchange", refuse)
+    monkeypatch.setattr(files, "_exchange", refuse)
     inode, expected = final.stat().st_ino, folder_hash(temporary)
     replace_folder(temporary, final)
     assert final.stat().st_ino == inode

@@ -19,6 +19,9 @@ STAGES = GRAPH["stages"]
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
 # Read by pages.py, which is text to no import statement.
 TEMPLATES = "pipeline/templates"
+# What no result depends on: values of params.yaml are dependencies of their own, the rest is how files are
+# put in place, errors are told and a command line is made.
+PLUMBING = {f"pipeline/{name}.py" for name in ("__init__", "errors", "files", "params", "run")}
 
 every_stage = pytest.mark.parametrize("name", STAGES)
 
@@ -171,16 +174,21 @@ def closure(file: Path) -> set[Path]:
 
 
 @every_stage
-def test_code_dependencies_are_what_the_stage_imports(name: str) -> None:
-    """One that is missing leaves stale results without a word; one too many trains again for nothing."""
+def test_code_dependencies_hold_what_the_stage_imports(name: str) -> None:
+    """A folder that is missing leaves stale results without a word; one too many trains again for nothing."""
     files = closure(ROOT / "pipeline" / "stages" / f"{name}.py")
-    imported = {str(file.relative_to(ROOT)) for file in files} | {"pipeline/__init__.py"}
+    imported = {str(file.relative_to(ROOT)) for file in files} - PLUMBING
     declared = {path for path in of_kind(name, "deps") if within(path, "pipeline")}
     assert (TEMPLATES in declared) == ("pipeline/pages.py" in imported)
     declared -= {TEMPLATES}
     missing = {file for file in imported if not any(within(file, path) for path in declared)}
     needless = {path for path in declared if not any(within(file, path) for file in imported)}
     assert (missing, needless) == (set(), set())
+
+
+@pytest.mark.parametrize("path", ["pipeline/bench", "pipeline/pages.py", "pipeline/drift/page.py", TEMPLATES])
+def test_neither_a_page_nor_a_bench_trains_anew(path: str) -> None:
+    assert not [dep for dep in of_kind("finetune", "deps") if within(path, dep)]
 
 
 def loaded(*arguments: str) -> set[str]:
@@ -242,17 +250,6 @@ def test_the_readme_names_the_makefiles_verbs() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     verbs = set(re.findall(r"^([a-z]+):.*## ", makefile, flags=re.MULTILINE)) - {"help"}
     assert verbs == set(re.findall(r"^\| `make ([a-z]+)", section("Commands"), flags=re.MULTILINE))
-
-
-def test_the_readme_tree_names_every_module() -> None:
-    tree = section("The tree")
-    shown = {file for file in re.findall(r"[\w.]+\.py", tree)}
-    modules = {file.name for file in (ROOT / "pipeline").rglob("*.py") if not file.name.startswith("_")}
-    # The page's own modules are told as one folder.
-    modules |= {file.name for name in ("dags", "dags/plugins") for file in (ROOT / name).glob("*.py")}
-    assert modules <= shown
-    scripts = {"setup_environment.py", "start_airflow.py", "conftest.py", "test_contract.py"}
-    assert shown <= modules | scripts
 
 
 DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")]

@@ -21,9 +21,10 @@ from tqdm import tqdm
 from pipeline.backtest import page, policies, simulate, timeline
 from pipeline.backtest.world import Fast, Trainer, World, world_key
 from pipeline.data.histories import MICROSECONDS_A_DAY
-from pipeline.data.tables import read_parquet, renamed
+from pipeline.data.tables import read_parquet
 from pipeline.errors import ConfigError
 from pipeline.evaluation.outputs import as_json
+from pipeline.files import renamed, write_text
 from pipeline.params import Params
 
 log = logging.getLogger(__name__)
@@ -120,7 +121,6 @@ def text_vectors(
 
     tell("item texts")
     vectors, _ = texts_to_vectors(TextEncoder.load(settings.encoder, settings.max_length), texts)
-    path.parent.mkdir(parents=True, exist_ok=True)
     with renamed(path) as temporary, temporary.open("wb") as file:
         np.save(file, vectors)
     return vectors
@@ -128,11 +128,9 @@ def text_vectors(
 
 def write(found: Json, reports: Path) -> None:
     """backtest.json and backtest.html; the JSON comes last."""
-    reports.mkdir(parents=True, exist_ok=True)
     texts = {
         "backtest.html": page.render(found),
         "backtest.json": json.dumps(found, indent=2, allow_nan=False, ensure_ascii=False) + "\n",
     }
     for name, text in texts.items():
-        with renamed(reports / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(reports / name, text)

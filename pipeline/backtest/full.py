@@ -19,7 +19,8 @@ import yaml
 from pipeline.backtest.timeline import Timeline
 from pipeline.backtest.world import MIB, Fitted
 from pipeline.data import tables as t
-from pipeline.models.artifacts import VERSION, has_model, replace_folder, temporary_beside
+from pipeline.files import replace_folder, temporary_beside
+from pipeline.models.artifacts import VERSION, has_model
 from pipeline.params import Params
 
 REFRESH_OF = "-refresh-of-"

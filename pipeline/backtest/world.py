@@ -22,13 +22,14 @@ import pandas as pd
 from pipeline.backtest.fast import RECENT_SHARES, fit_fast
 from pipeline.backtest.timeline import Timeline
 from pipeline.data.histories import MICROSECONDS_A_DAY
-from pipeline.data.tables import TIME, renamed
+from pipeline.data.tables import TIME
 from pipeline.drift import reference as reference_of
 from pipeline.drift import windows as w
 from pipeline.drift.champion import Champion
 from pipeline.evaluation import metrics as m
 from pipeline.evaluation.figures import CHALLENGER, CHAMPION, SIMPLE, Measured, Question
 from pipeline.evaluation.outputs import as_json
+from pipeline.files import renamed, write_text
 from pipeline.models.baselines import ConstantScorer, Scorer, popularity, recent_popularity
 from pipeline.models.ranking import popularity_order, rank_points
 from pipeline.params import Params
@@ -277,8 +278,7 @@ class World:
         if path.exists():
             return dict(json.loads(path.read_text(encoding="utf-8")))
         found = as_json(compute())
-        with renamed(path) as temporary:
-            temporary.write_text(json.dumps(found, allow_nan=False, ensure_ascii=False), encoding="utf-8")
+        write_text(path, json.dumps(found, allow_nan=False, ensure_ascii=False))
         return dict(found)
 
 

@@ -20,6 +20,7 @@ import numpy as np
 import pipeline
 from pipeline.data.histories import Prepared
 from pipeline.evaluation import tuning
+from pipeline.files import renamed
 from pipeline.params import Params
 
 log = logging.getLogger(__name__)
@@ -60,9 +61,8 @@ class Bench:
         made = fit()
         made = replace(made, seconds=made.seconds or sum(os.times()[:4]) - begin)
         told = {field: getattr(made, field) for field in ("validation", "settings", "tried", "seconds")}
-        beside = file.with_suffix(".partial.npz")
-        np.savez_compressed(beside, listed=made.listed, told=json.dumps(told))
-        beside.rename(file)
+        with renamed(file) as temporary, temporary.open("wb") as out:
+            np.savez_compressed(out, listed=made.listed, told=json.dumps(told))
         log.info(
             "%s, seed %d: validation nDCG@10 %.4f, %.0f CPU s", name, seed, made.validation, made.seconds
         )

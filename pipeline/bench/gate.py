@@ -29,7 +29,6 @@ from tqdm import tqdm
 import pipeline
 from pipeline.backtest.fast import FastScorer, fit_fast
 from pipeline.data.histories import MICROSECONDS_A_DAY, Prepared, load_prepared
-from pipeline.data.tables import renamed
 from pipeline.decisions import get
 from pipeline.errors import DataError
 from pipeline.evaluation.figures import (
@@ -44,6 +43,7 @@ from pipeline.evaluation.figures import (
 )
 from pipeline.evaluation.outputs import as_json
 from pipeline.evaluation.slices import user_groups
+from pipeline.files import renamed
 from pipeline.models.baselines import ConstantScorer, popularity, recent_popularity, train_rows
 from pipeline.models.ranking import popularity_order, rank_points
 from pipeline.params import Params

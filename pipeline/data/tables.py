@@ -7,13 +7,11 @@ Importing this module costs nothing: pandas, pyarrow and pandera are loaded by t
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import DataError
+from pipeline.files import renamed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,17 +61,6 @@ def write_parquet(frame: pd.DataFrame | pa.Table, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with renamed(path) as temporary:
         pq.write_table(table, temporary, compression="zstd", version="2.6", row_group_size=ROWS_A_GROUP)
-
-
-@contextmanager
-def renamed(path: Path) -> Iterator[Path]:
-    """A temporary name in the same folder that becomes `path` on success and is removed otherwise."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_parquet(path: Path, table: str | None = None, columns: list[str] | None = None) -> pd.DataFrame:

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.charts import Series, line_chart
-from pipeline.data.tables import renamed
 from pipeline.drift.verdicts import LABELS, MEANINGS, Verdict, shown, verdict
+from pipeline.files import write_text
 from pipeline.pages import finite, moment, number, page, plain, words
 
 if TYPE_CHECKING:
@@ -65,9 +65,7 @@ def report(
         run = evidently.snapshot(result, *both)
         text, kept = evidently.as_html(run), evidently.as_json(run)
     for path, content in ((html, render(result, text)), (snapshot, kept)):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with renamed(path) as temporary:
-            temporary.write_text(content, encoding="utf-8")
+        write_text(path, content)
 
 
 def render(result: Mapping[str, Any], evidently: str | None = None) -> str:

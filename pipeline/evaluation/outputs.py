@@ -19,13 +19,13 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.data import tables as t
 from pipeline.data.histories import Prepared
 from pipeline.evaluation.examples import examples, moment, single_items
 from pipeline.evaluation.figures import CHALLENGER, HEADLINE
 from pipeline.evaluation.findings import ABLATIONS, difference, ranked
 from pipeline.evaluation.report import render
 from pipeline.evaluation.tuning import Fitted
+from pipeline.files import renamed, write_text
 from pipeline.models.artifacts import read_card
 from pipeline.models.baselines import Scorer
 
@@ -102,9 +102,9 @@ def write(
         pd.read_csv(curves) if curves.is_file() else None,
         single_items(prepared, lists[CHALLENGER][0], scorer, vectors),
     )
-    with t.renamed(reports / "ranked_lists.parquet") as temporary:
+    with renamed(reports / "ranked_lists.parquet") as temporary:
         write_lists(lists, prepared, temporary)
-    _write(reports / "evaluation.html", page)
+    write_text(reports / "evaluation.html", page)
     _write_json(reports / "metrics.json", headline(figures))
     _write_json(reports / "evaluation.json", figures)
 
@@ -127,13 +127,8 @@ def write_lists(lists: Lists, prepared: Prepared, path: Path) -> None:
             writer.write_table(pa.table(columns, schema=SCHEMA), row_group_size=max(len(point), 1))
 
 
-def _write(path: Path, text: str) -> None:
-    with t.renamed(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
 def _write_json(path: Path, value: Any) -> None:
-    _write(path, json.dumps(as_json(value), indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(as_json(value), indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
 def as_json(value: Any) -> Any:

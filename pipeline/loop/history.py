@@ -9,13 +9,13 @@ dvc.lock, which tells where in DVC's cache every output of the run lies. Deletin
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from pipeline.decisions import read_json, write_json
+from pipeline.files import renamed
 from pipeline.registry.records import DECISION, METRICS, VERDICT, now
 
 HISTORY, RUN, LOCK = Path("data/history"), "run.json", "dvc.lock"
@@ -61,9 +61,8 @@ class Account:
             return
         for path in (*paths, LOCK):
             if (root / path).is_file():
-                temporary = self.folder / f".{Path(path).name}.{os.getpid()}.partial"
-                shutil.copy2(root / path, temporary)
-                temporary.replace(self.folder / Path(path).name)
+                with renamed(self.folder / Path(path).name) as temporary:
+                    shutil.copy2(root / path, temporary)
 
     def close(self, state: str) -> None:
         self.note(state=state, finished=now())

@@ -8,7 +8,6 @@ cycle puts it back, unless the file was edited meanwhile.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ConfigError
+from pipeline.files import write_text
 from pipeline.params import Params
 
 NOTES = Path(".evergreen")
@@ -30,9 +30,9 @@ def overridden(root: Path, key: tuple[str, str], value: str | None) -> Iterator[
     path = root / "params.yaml"
     before = path.read_text(encoding="utf-8") if path.is_file() else ""
     during = with_value(before, key, value)
-    _replace(_note(root, key), json.dumps({"before": before, "during": during}))
+    write_text(_note(root, key), json.dumps({"before": before, "during": during}))
     try:
-        _replace(path, during)
+        write_text(path, during)
         Params.load(path)
         yield
     finally:
@@ -68,13 +68,6 @@ def _undo(root: Path, key: tuple[str, str]) -> bool:
     noted: dict[str, Any] = json.loads(note.read_text(encoding="utf-8"))
     found = path.read_text(encoding="utf-8")
     if found == noted["during"]:
-        _replace(path, noted["before"])
+        write_text(path, noted["before"])
     note.unlink()
     return found in (noted["during"], noted["before"])
-
-
-def _replace(path: Path, text: str) -> None:
-    path.parent.mkdir(exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

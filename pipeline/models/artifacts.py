@@ -7,12 +7,9 @@ put there), so challenger and champion of the same training have the same hash w
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import hashlib
 import json
 import os
-import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -61,70 +58,6 @@ def read_card(folder: Path) -> dict[str, Any]:
     return card
 
 
-def temporary_beside(final: Path) -> Path:
-    """A new empty folder to fill, on the file system of `final`; left-overs of dead processes are removed."""
-    final.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in final.parent.glob(f".{final.name}.*.partial"):
-        if not _alive(leftover.name.split(".")[-2]):
-            shutil.rmtree(leftover, ignore_errors=True)
-    temporary = final.parent / f".{final.name}.{os.getpid()}.partial"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    return temporary
-
-
-def replace_folder(temporary: Path, final: Path) -> None:
-    """Put the finished folder `temporary` in the place of `final`, in one step; README.md of `final` stays.
-
-    On Linux the kernel exchanges the two names, so at every moment `final` is the whole old or the whole new
-    folder. Where that call does not exist, two renames leave an instant without the folder; where the folder
-    cannot be renamed (it is a mount point), it holds no model while it is refilled. Never a mixture.
-    """
-    if (final / README).is_file() and not (temporary / README).exists():
-        shutil.copy2(final / README, temporary / README)
-    if not final.exists():
-        os.rename(temporary, final)
-        return
-    try:
-        if not _exchange(temporary, final):
-            _rename_twice(temporary, final)
-    except OSError as error:
-        if error.errno not in (errno.EXDEV, errno.EBUSY):
-            raise
-        _refill(temporary, final)
-    shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _rename_twice(temporary: Path, final: Path) -> None:
-    old = temporary.with_name(f"{temporary.name.removesuffix('.partial')}.old.partial")
-    os.rename(final, old)
-    try:
-        os.rename(temporary, final)
-    except OSError:
-        os.rename(old, final)
-        raise
-    shutil.rmtree(old)
-
-
-def _refill(temporary: Path, final: Path) -> None:
-    """Of a mount point, or of a layer below a container's own: such a folder cannot be renamed.
-
-    The card goes first and comes last, so that meanwhile the folder holds no model rather than a mixture.
-    """
-    (final / CARD).unlink(missing_ok=True)
-    for path in final.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        elif path.name != README:
-            path.unlink()
-    for path in sorted(temporary.iterdir(), key=lambda path: path.name == CARD):
-        if path.name == CARD:
-            shutil.copy2(path, final / f".{CARD}.partial")
-            os.rename(final / f".{CARD}.partial", final / CARD)
-        elif path.name != README:
-            shutil.move(path, final / path.name)
-
-
 @contextmanager
 def pinned(folder: Path) -> Iterator[Path]:
     """A path that keeps meaning the folder as it is now, even if another is put in its place meanwhile.
@@ -157,32 +90,6 @@ def _file_hash(path: Path) -> bytes:
         while block := file.read(_BLOCK):
             digest.update(block)
     return digest.digest()
-
-
-def _alive(process: str) -> bool:
-    try:
-        os.kill(int(process), 0)
-    except (ProcessLookupError, ValueError):
-        return False
-    except PermissionError:
-        return True
-    return int(process) != os.getpid()
-
-
-def _exchange(one: Path, other: Path) -> bool:
-    """Swap two names atomically (renameat2 with RENAME_EXCHANGE); False where the system cannot."""
-    if sys.platform != "linux":
-        return False
-    at_fdcwd, rename_exchange = -100, 2
-    libc = ctypes.CDLL(None, use_errno=True)
-    if not hasattr(libc, "renameat2"):
-        return False
-    if libc.renameat2(at_fdcwd, os.fsencode(one), at_fdcwd, os.fsencode(other), rename_exchange) == 0:
-        return True
-    code = ctypes.get_errno()
-    if code in (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP):
-        return False
-    raise OSError(code, os.strerror(code), str(other))
 
 
 def _no_model(folder: Path) -> ArtifactError:

@@ -14,15 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ArtifactError, ConfigError
-from pipeline.models.artifacts import (
-    README,
-    VERSION,
-    folder_hash,
-    has_model,
-    read_card,
-    replace_folder,
-    temporary_beside,
-)
+from pipeline.files import replace_folder, temporary_beside
+from pipeline.models.artifacts import README, VERSION, folder_hash, has_model, read_card
 from pipeline.params import Params
 from pipeline.registry.git import Git
 from pipeline.registry.objects import MODEL, Objects, locked_md5

@@ -13,8 +13,8 @@ from typing import IO
 
 from tqdm import tqdm
 
-from pipeline.data.tables import renamed
 from pipeline.errors import ConfigError, DataError
+from pipeline.files import renamed
 
 log = logging.getLogger(__name__)
 CACHE = Path(".evergreen/downloads")

@@ -25,6 +25,7 @@ from pipeline.drift import windows as w
 from pipeline.drift.check import check
 from pipeline.drift.outcomes import closed
 from pipeline.errors import ArtifactError, DataError
+from pipeline.files import write_text
 from pipeline.models.artifacts import VERSION, has_model, pinned, read_card
 from pipeline.params import DetectDrift, Params
 from pipeline.run import run
@@ -126,10 +127,8 @@ def main(raw: Path, champion: Path, reports: Path, params: Path = Path("params.y
     everything = Params.load(params)
     with pinned(champion) as folder:
         result, reference, newest = _judge(raw, folder, everything.detect_drift, everything.seed)
-    reports.mkdir(parents=True, exist_ok=True)
-    with t.renamed(reports / JSON) as temporary:
-        text = json.dumps(result, indent=2, allow_nan=False, ensure_ascii=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
+    text = json.dumps(result, indent=2, allow_nan=False, ensure_ascii=False)
+    write_text(reports / JSON, text + "\n")
     from pipeline.drift.page import report
 
     report(result, reference, newest, reports / HTML, reports / SNAPSHOT)

@@ -34,8 +34,9 @@ import pipeline
 from pipeline.data.histories import Prepared, load_prepared
 from pipeline.drift import reference
 from pipeline.errors import ConfigError, DataError
+from pipeline.files import replace_folder, temporary_beside
 from pipeline.models import recommender
-from pipeline.models.artifacts import has_model, replace_folder, temporary_beside
+from pipeline.models.artifacts import has_model
 from pipeline.models.challenger import Trained, train
 from pipeline.models.recommender import Recommender
 from pipeline.models.training import Run, check, is_out_of_memory

@@ -33,7 +33,7 @@ from pipeline.data import tables as t
 from pipeline.data.engine import duckdb_connection, named, read_parquet, write_parquet
 from pipeline.data.splitting import TEST, TRAIN, VALIDATION, WINDOWS
 from pipeline.errors import ConfigError, DataError
-from pipeline.models.artifacts import replace_folder, temporary_beside
+from pipeline.files import replace_folder, temporary_beside
 from pipeline.params import Params, Preprocess
 from pipeline.run import run
 

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from pipeline.data import tables as t
 from pipeline.data.histories import Points, Prepared, load_prepared
+from pipeline.files import renamed
 from pipeline.models.artifacts import has_model, pinned
 from pipeline.params import Params
 from pipeline.params import Recommend as Settings
@@ -104,15 +105,9 @@ def main(prepared: Path, champion: Path, top_k: Path, params: Path = Path("param
 
 def write(path: Path, tables: Iterable[pa.Table]) -> None:
     """One Parquet file, put in place when it is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
-        with pq.ParquetWriter(temporary, SCHEMA) as writer:
-            for table in tables:
-                writer.write_table(table)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with renamed(path) as temporary, pq.ParquetWriter(temporary, SCHEMA) as writer:
+        for table in tables:
+            writer.write_table(table)
 
 
 def _as_of(prepared: Path) -> int:
