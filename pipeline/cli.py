@@ -106,6 +106,28 @@ def _options(
     """Evergreen: a recommender that knows when it has gone stale."""
 
 
+@command(app, "check", "Look at the source, before any training.")
+def check(as_json: JSON = False) -> None:
+    """A look at the source as params.yaml reads it: findings, each with the key that mends it.
+
+    Writes reports/check.html and check.json; nothing else changes.
+    """
+    from pipeline.check import command as checking
+    from pipeline.check.page import figure, lead, verdict
+    from pipeline.params import Params
+    from pipeline.show import show_check
+
+    root = project()
+    found = checking.check(Params.load(root / "params.yaml"))
+    checking.write(found, root / "reports")
+    if as_json:
+        _print_json(found.to_dict())
+    else:
+        show_check(lead(found), [(finding, figure(finding)) for finding in found.findings], verdict(found)[2])
+    if found.errors:
+        raise DataError(found.errors[0].line)
+
+
 @command(app, "cycle", "Collect, check for drift, train if due, promote.")
 def cycle(
     as_of: Annotated[

@@ -19,6 +19,7 @@ from pipeline.errors import ArtifactError
 from pipeline.models.artifacts import has_model
 
 if TYPE_CHECKING:
+    from pipeline.documents.check import Finding
     from pipeline.runs.periods import Period
 
 LISTS = "recommendations/top_k.parquet"
@@ -100,6 +101,24 @@ def _results(evaluation: dict[str, Any]) -> Table:
             style="bold" if name in _FIRST else None,
         )
     return table
+
+
+def show_check(lead: str, findings: Sequence[tuple[Finding, str]], verdict: str) -> None:
+    """What `evergreen check` found: each finding with its figure, examples and the key that mends it."""
+    console = _console()
+    console.print(_plain(lead), soft_wrap=True)
+    if findings:
+        table = _table(("", "what", "figure", "params.yaml"), right=("figure",))
+        for finding, figure in findings:
+            examples = "".join(f"\n  {_plain(example)}" for example in finding.examples)
+            remedy = "\n".join(str(_plain(text)) for text in (finding.key, finding.remedy) if text)
+            style = {"error": "bold red", "warning": "yellow"}.get(finding.severity)
+            cells = (f"{_plain(finding.text)}{examples}", figure, remedy)
+            table.add_row(Text(finding.severity, style=style or ""), *map(Text, cells))
+            table.add_section()
+        console.print(table)
+    console.print(_plain(verdict))
+    console.print(Text("reports/check.html              figures and pictures"))
 
 
 def show_list(rows: list[dict[str, Any]]) -> None:

@@ -101,12 +101,17 @@ def with_windows(rows: ibis.Table, cuts: Cuts, positive: Positive) -> ibis.Table
         (rows[t.TIME] < ibis.literal(cuts.test, MOMENT), VALIDATION),
         else_=TEST,
     )
+    return rows.mutate(window=window.cast("int8"), positive=is_success(rows, positive))
+
+
+def is_success(rows: ibis.Table, positive: Positive) -> ibis.BooleanValue:
+    """The event, and of rows that have a value, enough of it."""
     success: Any = ibis.literal(True)
     if positive.events is not None:
         success = rows[t.EVENT].isin(positive.events).fill_null(False)
     if positive.min_value is not None:
         success = success & (rows[t.VALUE] >= positive.min_value).fill_null(True)
-    return rows.mutate(window=window.cast("int8"), positive=success)
+    return success
 
 
 def seen(rows: ibis.Table, key: str) -> ibis.Table:

@@ -12,12 +12,12 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 KEY = "params.yaml: finetune.encoder"
 POOLING_FOLDER = "1_Pooling"
@@ -63,6 +63,7 @@ def load(spec: str) -> Pretrained:
     """Raises ConfigError for an unknown or incomplete encoder."""
     path = locate(spec)
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    import torch
     from transformers import AutoModel, AutoTokenizer
     from transformers.utils import logging as hf_logging
 

@@ -1,0 +1,87 @@
+"""`evergreen check`: read the source as `collect` would, look at it, and say what to mend: nothing is kept.
+
+In: params.yaml and the source. Out: `Check`, reports/check.json and check.html. The tables lie in a temporary
+folder and are gone afterwards: data/raw, models and the registry stay as they are.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from pipeline import sources
+from pipeline.check import facts as gathered
+from pipeline.check import rules, texts
+from pipeline.documents.check import Check, Finding, TextFigures
+from pipeline.documents.data import Manifest
+from pipeline.errors import ConfigError, DataError
+from pipeline.files import write_text
+from pipeline.params import Params
+from pipeline.stages.collect import collect
+
+REPORT, PAGE = "check.json", "check.html"
+
+
+def check(params: Params) -> Check:
+    """Raises ConfigError where params.yaml itself is wrong; what is wrong with the data is a finding."""
+    lenient = params.collect.model_copy(update={"max_rejected_share": 1.0})
+    with tempfile.TemporaryDirectory(prefix="evergreen-check-") as temporary:
+        raw = Path(temporary) / "raw"
+        raw.mkdir()
+        try:
+            manifest = Manifest.of({"source": lenient.source, **collect(sources.read(lenient), lenient, raw)})
+        except DataError as error:
+            return Check(source=lenient.source, findings=[_unreadable(error)])
+        return of(gathered.gather(raw, params), manifest)
+
+
+def of(facts: gathered.Facts, manifest: Manifest) -> Check:
+    figures, missing = _texts(facts)
+    known = facts.items.index.isin(facts.table["item_id"])
+    summary = facts.summary or {}
+    return Check.of(
+        {
+            "source": manifest.source,
+            "as_of": manifest.as_of,
+            "rows": manifest.rows,
+            "rejected": manifest.rejected,
+            "first_timestamp": manifest.first_timestamp,
+            "last_timestamp": manifest.last_timestamp,
+            "findings": missing + rules.found(facts, manifest, figures),
+            "events": facts.events[:20],
+            "users": gathered.activity(facts.users),
+            "items": gathered.activity(facts.items),
+            "joined_share": float(facts.items[known].sum()) / facts.rows,
+            "repeat_share": facts.repeats / facts.successes if facts.successes else None,
+            "empty": facts.empty,
+            "periods": gathered.periods(facts.by_time),
+            "windows": summary.get("windows", {}),
+            "points": summary.get("points", {}),
+            "texts": figures,
+        }
+    )
+
+
+def write(found: Check, reports: Path) -> None:
+    from pipeline.check.page import render
+
+    reports.mkdir(exist_ok=True)
+    found.write(reports / REPORT)
+    write_text(reports / PAGE, render(found))
+
+
+def _texts(facts: gathered.Facts) -> tuple[TextFigures | None, list[Finding]]:
+    if facts.prepared_items is None:
+        return None, []
+    settings = facts.params.finetune
+    try:
+        return texts.figures(facts.prepared_items, settings.encoder, settings.max_length), []
+    except ConfigError as error:
+        return None, [Finding(kind="no_encoder", severity="error", text=str(error), key="finetune.encoder")]
+
+
+def _unreadable(error: DataError) -> Finding:
+    """With the key that its line names, if any."""
+    words = (word.rstrip(":,.") for word in str(error).split())
+    key = next((word for word in words if word.startswith("collect.")), "collect.files")
+    return Finding(kind="unreadable", severity="error", text=str(error), key=key)

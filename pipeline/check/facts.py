@@ -1,0 +1,153 @@
+"""What the findings are made of: counts over the collected tables and over the windows as they will be.
+
+In: a folder like data/raw, params. Out: `Facts`, whose figures are aggregates, computed by DuckDB.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import ibis
+import numpy as np
+import pandas as pd
+
+from pipeline.data import splitting
+from pipeline.data import tables as t
+from pipeline.data.engine import duckdb_connection, named
+from pipeline.documents.check import Activity, EventCounts, Period
+from pipeline.errors import PipelineError
+from pipeline.params import Params, Positive
+from pipeline.stages import preprocess
+
+COLUMNS = "collect.files.columns"  # the key that mends most
+BIGGEST = 5
+PERIODS = 60  # of a picture
+BUCKETS = {"1": 1, "2-4": 2, "5-9": 5, "10-19": 10, "20-49": 20, "50-99": 50, "100+": 100}  # rows: from
+
+
+@dataclass(frozen=True)
+class Facts:
+    params: Params
+    events: list[EventCounts]
+    users: pd.Series  # user_id -> rows, the most first
+    items: pd.Series
+    table: pd.DataFrame  # of items
+    by_time: pd.Series  # timestamp -> rows, in order of time
+    empty: dict[str, float]  # column of interactions -> share of empty cells
+    successes: int  # user, item and moment; rows that differ in the event alone are one
+    repeats: int  # of these, the user had the item before
+    summary: dict[str, Any] | None  # as in data/prepared/summary.json; None where no windows can be made
+    prepared_items: pd.DataFrame | None  # with item_text
+    problem: str | None  # why not
+
+    @property
+    def rows(self) -> int:
+        return int(self.by_time.sum())
+
+
+def gather(raw: Path, params: Params) -> Facts:
+    """`raw` holds what collect writes, and gets DuckDB's spilled files."""
+    items = t.read_parquet(raw / "items.parquet", "items")
+    with duckdb_connection(raw / "spill") as connection:
+        preprocess.read_interactions(raw, connection)
+        rows = splitting.typed(connection.table("interactions"))
+        successes, repeats = _count_repeats(connection, rows, params.preprocess.positive)
+        summary, prepared, problem = _windows(connection, items, params)
+        return Facts(
+            params,
+            _events(rows, params.preprocess.positive),
+            _rows_of(rows, t.USER),
+            _rows_of(rows, t.ITEM),
+            items,
+            splitting.rows_by_time(rows).to_pandas().set_index(t.TIME)["rows"].sort_index(),
+            _empty(rows),
+            successes,
+            repeats,
+            summary,
+            prepared,
+            problem,
+        )
+
+
+def _windows(
+    connection: ibis.BaseBackend, items: pd.DataFrame, params: Params
+) -> tuple[dict[str, Any] | None, pd.DataFrame | None, str | None]:
+    """The summary that `preprocess` would write and its items, or what it would say."""
+    try:
+        prepared = preprocess.preprocess(connection, items, params.preprocess)
+    except PipelineError as error:
+        return None, None, str(error)
+    return prepared.summary, prepared.items, None
+
+
+def _events(rows: ibis.Table, positive: Positive) -> list[EventCounts]:
+    rows = rows.mutate(success=splitting.is_success(rows, positive))
+    value = rows[t.VALUE]
+    table = rows.group_by(t.EVENT).agg(
+        rows=rows.count(),
+        values=value.count(),
+        least=value.min(),
+        largest=value.max(),
+        successes=rows.count(where=rows.success),
+        negative_successes=rows.count(where=rows.success & (value < 0).fill_null(False)),
+    )
+    frame = table.to_pandas().sort_values(["rows", t.EVENT], ascending=[False, True])
+    return [EventCounts.of(row) for row in frame.to_dict("records")]
+
+
+def _rows_of(rows: ibis.Table, key: str) -> pd.Series:
+    counts = rows.group_by(key).agg(rows=lambda group: group.count()).to_pandas()
+    return counts.sort_values(["rows", key], ascending=[False, True]).set_index(key)["rows"]
+
+
+def _empty(rows: ibis.Table) -> dict[str, float]:
+    counts = rows.agg(**{name: rows[name].isnull().mean() for name in rows.columns}).to_pandas().iloc[0]
+    return {str(name): float(share) for name, share in counts.items()}
+
+
+def _count_repeats(connection: ibis.BaseBackend, rows: ibis.Table, positive: Positive) -> tuple[int, int]:
+    """(successes, of these repeats) of all rows, whichever window they will be in."""
+    pair = [t.USER, t.ITEM]
+    taken = rows.filter(splitting.is_success(rows, positive)).select(*pair, t.TIME).distinct()
+    first = named(connection, "first_rows", rows.group_by(pair).agg(first=lambda group: group[t.TIME].min()))
+    table = taken.join(first, pair)
+    counts = table.agg(all=table.count(), repeats=table.count(where=table[t.TIME] > table["first"]))
+    found = counts.to_pandas().iloc[0]
+    return int(found["all"]), int(found["repeats"])
+
+
+def activity(rows_of: pd.Series) -> Activity:
+    bucket = np.searchsorted(list(BUCKETS.values()), rows_of.to_numpy(), side="right") - 1
+    counts = np.bincount(bucket, minlength=len(BUCKETS))
+    biggest = {str(name): int(rows) for name, rows in rows_of.head(BIGGEST).items()}
+    by_rows = dict(zip(BUCKETS, counts.tolist(), strict=True))
+    return Activity(count=len(rows_of), biggest=biggest, by_rows=by_rows)
+
+
+def periods(by_time: pd.Series) -> list[Period]:
+    """Rows in equal stretches of time."""
+    micros = by_time.index.astype("int64").to_numpy()
+    edges = np.linspace(micros[0], micros[-1] + 1, PERIODS + 1)
+    rows = np.histogram(micros, edges, weights=by_time.to_numpy())[0].astype(int)
+    return [
+        Period(start=_moment(edge), rows=int(count))
+        for edge, count in zip(edges, rows.tolist(), strict=False)
+    ]
+
+
+def _moment(micros: float) -> datetime:
+    return pd.Timestamp(int(micros), unit="us", tz="UTC").to_pydatetime()
+
+
+def percent(share: float) -> str:
+    """12 %, 3.4 %, 0.02 %; never 100 % for less than all, nor 0 % for more than nothing."""
+    if share in (0, 1):
+        return f"{share:.0%}"
+    if share > 0.995:
+        return f"{min(share, 0.9999):.2%}"
+    return (
+        f"{share:.0%}" if share >= 0.095 else f"{share:.1%}" if share >= 0.001 else f"{max(share, 1e-5):.3%}"
+    )

@@ -1,0 +1,172 @@
+"""Rules on what counts as success, on repeats, and on the points that follow from both.
+
+Each gives a finding or none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from pipeline.check.facts import COLUMNS, Facts, percent
+from pipeline.documents.check import Finding
+
+RATED = 0.9  # of the rows have a value: then it may be a rating
+SCALES = (5, 10, 100)  # at which ratings end
+
+
+def negative(facts: Facts) -> Iterator[Finding]:
+    count = sum(event.negative_successes for event in facts.events)
+    if count:
+        least = min(event.least for event in facts.events if event.least is not None)
+        yield Finding(
+            kind="negative_successes",
+            severity="warning",
+            text=f"{count:,} rows with a value below 0 count as success: returns, refunds?",
+            figure=count,
+            unit="rows",
+            examples=[f"least value {least:g}"],
+            key="preprocess.positive.min_value",
+            remedy="set it to the least value that means success, such as 1 for a quantity",
+        )
+
+
+def success(facts: Facts) -> Iterator[Finding]:
+    """Whether `preprocess.positive` fits the values at hand."""
+    rows, successes = facts.rows, sum(event.successes for event in facts.events)
+    values = sum(event.values for event in facts.events)
+    bound = facts.params.preprocess.positive.min_value
+    largest = max((event.largest for event in facts.events if event.largest is not None), default=None)
+    finding: dict[str, Any] = {"figure": successes / rows, "unit": "share", "key": "preprocess.positive"}
+    seen = [f"{e.event}: {e.rows:,} rows, values {_span(e)}" for e in facts.events[:5]]
+    if successes < 0.1 * rows:
+        yield Finding(
+            kind="few_successes",
+            severity="warning" if successes else "error",
+            text=f"only {successes:,} of {rows:,} rows count as success ({percent(successes / rows)})",
+            examples=seen,
+            remedy="set events and min_value to what means success in these data",
+            **finding,
+        )
+    elif bound is None and values > RATED * rows and largest in SCALES and successes == rows:
+        yield Finding(
+            kind="every_rating_succeeds",
+            severity="note",
+            text=f"every row counts as success, though the values end at {largest:g}, as ratings do",
+            examples=seen,
+            remedy=f"if they are ratings, set min_value, such as {0.8 * largest:g}",
+            **finding,
+        )
+    if bound is not None and 0 < values < rows and (rows - values) > 0.01 * rows:
+        yield Finding(
+            kind="successes_without_value",
+            severity="note",
+            text=f"{rows - values:,} rows have no value and count as success whatever min_value says",
+            figure=(rows - values) / rows,
+            unit="share",
+            key="preprocess.positive.events",
+            remedy="if some events are no success, list those that are",
+        )
+
+
+def many_events(facts: Facts) -> Iterator[Finding]:
+    if len(facts.events) > 30:
+        yield Finding(
+            kind="many_events",
+            severity="warning",
+            text=f"column event has {len(facts.events):,} different values: is it the kind of event?",
+            figure=len(facts.events),
+            unit="values",
+            examples=[repr(event.event) for event in facts.events[:3]],
+            key=f"{COLUMNS}.event",
+            remedy="name the column that says view, click, purchase, ..., or a constant",
+        )
+
+
+def repeats(facts: Facts) -> Iterator[Finding]:
+    share = facts.repeats / max(facts.successes, 1)
+    excluded = facts.params.preprocess.repeats == "exclude"
+    if excluded and share > 0.15:
+        yield Finding(
+            kind="repeats_left_out",
+            severity="warning",
+            text=f"{percent(share)} of the successes are of items that the user had before: they are neither "
+            "asked for nor listed",
+            figure=share,
+            unit="share",
+            key="preprocess.repeats",
+            remedy="set it to include, if people come for the same again (food, songs, supplies)",
+        )
+    elif not excluded and share < 0.05:
+        yield Finding(
+            kind="no_repeats",
+            severity="note",
+            text=f"only {percent(share)} of the successes repeat an item, yet lists may show what a user has",
+            figure=share,
+            unit="share",
+            key="preprocess.repeats",
+            remedy="set it to exclude",
+        )
+
+
+def few_points(facts: Facts) -> Iterator[Finding]:
+    """Too few to tell models apart: promotions are refused, the curves of validation are noise."""
+    gate = facts.params.decide_promotion
+    for window, counts in (facts.summary or {}).get("points", {}).items():
+        points, users = counts["points"], counts["users"]
+        if points < gate.min_points or users < gate.min_users:
+            effect = "no later model can be promoted" if window == "test" else "settings are chosen by chance"
+            yield Finding(
+                kind=f"few_{window}_points",
+                severity="warning",
+                text=f"the {window} window has {points:,} points of {users:,} users: {effect}",
+                figure=points,
+                unit="points",
+                key=f"preprocess.{window}_share",
+                remedy="make it larger, or bring more data "
+                f"(decide_promotion wants {gate.min_points} points of {gate.min_users} users)",
+            )
+
+
+def few_fitted(facts: Facts) -> Iterator[Finding]:
+    train = (facts.summary or {}).get("windows", {}).get("train")
+    if train and train["rows_not_fit"] > 0.2 * train["rows"]:
+        share = train["rows_not_fit"] / train["rows"]
+        yield Finding(
+            kind="users_left_out",
+            severity="warning",
+            text=f"{train['users_not_fit']:,} of {train['users']:,} users in train have fewer than "
+            f"{facts.params.preprocess.min_user_interactions} rows: {percent(share)} of its rows are "
+            "not learned from",
+            figure=share,
+            unit="share",
+            key="preprocess.min_user_interactions",
+            remedy="lower it",
+        )
+
+
+def cold(facts: Facts) -> Iterator[Finding]:
+    test = (facts.summary or {}).get("points", {}).get("test") or {}
+    for name, what, bound in (("cold_items", "items", 0.3), ("empty_history", "users", 0.5)):
+        share = test.get(f"{name}_share")
+        if share is not None and share > bound:
+            text = {
+                "cold_items": f"{percent(share)} of the test points are of items that train has never seen: "
+                "texts and what is popular right now have to find them",
+                "empty_history": f"{percent(share)} of the test points are of users of whom nothing is known",
+            }[name]
+            yield Finding(
+                kind=f"many_{name}",
+                severity="note",
+                text=text,
+                figure=share,
+                unit="share",
+                key="collect.files.items" if what == "items" else f"{COLUMNS}.user_id",
+                remedy="bring titles, descriptions and categories of the items"
+                if what == "items"
+                else "look whether the id changes with every visit",
+            )
+
+
+def _span(event: Any) -> str:
+    return "none" if event.least is None else f"{event.least:g} to {event.largest:g}"

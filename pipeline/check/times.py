@@ -1,0 +1,119 @@
+"""Rules on the shape of time: one moment for all, dates alone, far outliers, gaps, uneven windows.
+
+Each gives a finding or none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from pipeline.check.facts import COLUMNS, Facts, percent
+from pipeline.documents.check import Finding
+
+
+def no_windows(facts: Facts) -> Iterator[Finding]:
+    if facts.problem:
+        key = next(
+            (word.rstrip(":,") for word in facts.problem.split() if word.startswith("preprocess.")), None
+        )
+        yield Finding(
+            kind="no_windows", severity="error", text=facts.problem, key=key or f"{COLUMNS}.timestamp"
+        )
+
+
+def one_moment(facts: Facts) -> Iterator[Finding]:
+    share = float(facts.by_time.max()) / facts.rows
+    if share > 0.2:
+        moment = facts.by_time.idxmax()
+        yield Finding(
+            kind="one_moment",
+            severity="error" if share > 0.8 else "warning",
+            text=f"{percent(share)} of the rows carry one and the same time: they cannot be split by time",
+            figure=share,
+            unit="share",
+            examples=[f"{moment.isoformat()}: {int(facts.by_time.max()):,} rows"],
+            key=f"{COLUMNS}.timestamp",
+            remedy="name the column that says when each row happened, not when it was exported or imported",
+        )
+
+
+def dates_alone(facts: Facts) -> Iterator[Finding]:
+    midnight = facts.by_time[facts.by_time.index.normalize() == facts.by_time.index]
+    share = float(midnight.sum()) / facts.rows
+    if share > 0.95 and len(facts.by_time) > 1:
+        yield Finding(
+            kind="dates_without_times",
+            severity="note",
+            text="times are dates alone: what a user took on one day has no order, and is no history then",
+            figure=share,
+            unit="share",
+            key=f"{COLUMNS}.timestamp",
+            remedy="name a column with the time of day, if there is one",
+        )
+
+
+def far_times(facts: Facts) -> Iterator[Finding]:
+    """A few rows far from all others: they stretch the span and move `as_of`."""
+    times, before = facts.by_time.index, facts.by_time.cumsum()
+    core = times[(before > 0.001 * facts.rows) & (before <= 0.999 * facts.rows)]
+    if len(core) < 2:
+        return
+    span = core[-1] - core[0]
+    for side, rows in (
+        ("before", facts.by_time[times < core[0] - span]),
+        ("after", facts.by_time[times > core[-1] + span]),
+    ):
+        if len(rows):
+            edge = core[0] if side == "before" else core[-1]
+            yield Finding(
+                kind="far_times",
+                severity="warning",
+                text=f"{int(rows.sum()):,} rows lie long {side} all others ({edge.date()})",
+                figure=int(rows.sum()),
+                unit="rows",
+                examples=[moment.isoformat() for moment in rows.index[:3]],
+                key="collect.as_of" if side == "after" else f"{COLUMNS}.timestamp",
+                remedy="correct these times in the source"
+                + (
+                    ", or set collect.as_of before them: they are `now` for every decision"
+                    * (side == "after")
+                ),
+            )
+
+
+def gap(facts: Facts) -> Iterator[Finding]:
+    times = facts.by_time.index
+    if len(times) < 100:
+        return
+    gaps = times[1:] - times[:-1]
+    place = int(gaps.argmax())
+    share = gaps[place] / (times[-1] - times[0])
+    if share > 0.1 and gaps[place] > pd.Timedelta(days=2):
+        yield Finding(
+            kind="gap",
+            severity="warning",
+            text=f"no row for {gaps[place].days:,} days, {times[place].date()} to {times[place + 1].date()}",
+            figure=gaps[place].days,
+            unit="days",
+            key="collect.files.interactions",
+            remedy="look whether a file is missing",
+        )
+
+
+def uneven_windows(facts: Facts) -> Iterator[Finding]:
+    settings = facts.params.preprocess
+    for name, wanted in (("validation", settings.validation_share), ("test", settings.test_share)):
+        window = (facts.summary or {}).get("windows", {}).get(name)
+        if window and not 0.5 * wanted <= window["share"] <= 2 * wanted:
+            yield Finding(
+                kind="uneven_window",
+                severity="warning",
+                text=f"the {name} window holds {percent(window['share'])} of the rows, not "
+                f"{percent(wanted)}: too many rows share one time",
+                figure=window["share"],
+                unit="share",
+                key=f"{COLUMNS}.timestamp",
+                remedy="name the column that says when each row happened",
+            )

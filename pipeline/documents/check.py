@@ -1,0 +1,89 @@
+"""reports/check.json: what `evergreen check` found in the source, before any training."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from pipeline.documents.base import Count, Document, Moment, Number, Part
+from pipeline.documents.data import PointCounts, Rows, Window
+
+
+class Finding(Part):
+    """One thing that the data show, with what mends it."""
+
+    kind: str  # words_like_this
+    severity: Literal["error", "warning", "note"]  # error: no training comes of it as it is
+    text: str
+    figure: Number = None
+    unit: str | None = None  # "share" (0.25 is a quarter), "rows", "days", ...
+    examples: list[str] = Field(default_factory=list)
+    key: str | None = None  # of params.yaml
+    remedy: str | None = None  # what to do, with the key
+
+    @property
+    def line(self) -> str:
+        """For terminals and logs."""
+        todo = ": ".join(part for part in (self.key, self.remedy) if part and part not in self.text)
+        return f"{self.text}: {todo}" if todo else self.text
+
+
+class EventCounts(Part):
+    event: str
+    rows: Count
+    values: Count  # rows that have a value
+    least: Number
+    largest: Number
+    successes: Count  # as preprocess.positive says
+    negative_successes: Count  # of these, with a value below 0
+
+
+class Activity(Part):
+    """How many rows users (or items) have."""
+
+    count: Count
+    biggest: dict[str, Count]  # id -> rows, the five with most
+    by_rows: dict[str, Count]  # "1", "2-4", ... -> how many have so many rows
+
+
+class Period(Part):
+    start: Moment
+    rows: Count
+
+
+class TextFigures(Part):
+    """Of the items' texts as the encoder reads them; None where there was no tokenizer.json to ask."""
+
+    items: Count
+    without_text: Count
+    median_characters: Number = None
+    unknown_tokens: Number = None  # share
+    tokens_a_word: Number = None
+    cut: Number = None  # share of texts longer than finetune.max_length
+
+
+class Check(Document):
+    remedy: ClassVar[str] = "run `evergreen check`"
+
+    source: str
+    as_of: Moment | None = None
+    rows: Rows = Rows()
+    rejected: dict[str, dict[str, Count]] = Field(default_factory=dict)
+    first_timestamp: Moment | None = None
+    last_timestamp: Moment | None = None
+    findings: list[Finding]  # the most important first
+    events: list[EventCounts] = Field(default_factory=list)
+    users: Activity | None = None
+    items: Activity | None = None
+    joined_share: Number = None  # of the rows, whose item the table of items has
+    repeat_share: Number = None  # of the successes, whose user had the item before
+    empty: dict[str, Number] = Field(default_factory=dict)  # column of interactions -> share of empty cells
+    periods: list[Period] = Field(default_factory=list)  # equally long
+    windows: dict[str, Window] = Field(default_factory=dict)
+    points: dict[str, PointCounts] = Field(default_factory=dict)
+    texts: TextFigures | None = None
+
+    @property
+    def errors(self) -> list[Finding]:
+        return [finding for finding in self.findings if finding.severity == "error"]

@@ -1,0 +1,256 @@
+"""`evergreen check`: what is wrong with data is found, named with its key, and nothing else is touched."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from pipeline import sources
+from pipeline.check import ids, times
+from pipeline.check.command import check, write
+from pipeline.check.facts import Facts, gather, percent
+from pipeline.check.page import render
+from pipeline.documents.check import Check, Finding
+from pipeline.params import Params
+from pipeline.stages.collect import collect
+
+USERS, ITEMS, ROWS = 60, 40, 3000
+START = pd.Timestamp("2024-01-01", tz="UTC")
+
+
+def orders() -> pd.DataFrame:
+    """A healthy shop: no user and item meet twice, a row every hour or so, quantities from 1 to 3."""
+    generator = np.random.default_rng(3)
+    pairs = generator.permutation(USERS * ITEMS)[:ROWS]
+    hours = np.sort(generator.random(len(pairs)) * 24 * 200)
+    return pd.DataFrame(
+        {
+            "user_id": [f"u{pair // ITEMS:03}" for pair in pairs],
+            "item_id": [f"{pair % ITEMS:05}" for pair in pairs],
+            "timestamp": (START + pd.to_timedelta(hours, unit="h")).floor("s"),
+            "value": generator.integers(1, 4, len(pairs)),
+        }
+    )
+
+
+def products() -> pd.DataFrame:
+    ids = [f"{item:05}" for item in range(ITEMS)]
+    return pd.DataFrame({"item_id": ids, "title": [f"A blue mug of {n} ml" for n in range(ITEMS)]})
+
+
+def params_of(folder: Path, rows: pd.DataFrame, items: pd.DataFrame | None, **preprocess: Any) -> Params:
+    rows.to_csv(folder / "orders.csv", index=False)
+    content = yaml.safe_load(Path("params.yaml").read_text())
+    files = {"interactions": str(folder / "orders.csv"), "items": None, "users": None, "columns": {}}
+    if items is not None:
+        items.to_csv(folder / "products.csv", index=False)
+        files["items"] = str(folder / "products.csv")
+    content["collect"] |= {"source": "files", "files": files}
+    positive = {"events": None, "min_value": None}
+    content["preprocess"] |= {"positive": positive, "test_share": 0.2} | preprocess
+    return Params.model_validate(content)
+
+
+Look = Callable[..., Check]
+
+
+@pytest.fixture
+def look(tmp_path: Path) -> Look:
+    def run(rows: pd.DataFrame, items: pd.DataFrame | None = None, **preprocess: Any) -> Check:
+        given = products() if items is None else items
+        return check(params_of(tmp_path, rows, given if len(given) else None, **preprocess))
+
+    return run
+
+
+def one(found: Check, kind: str) -> Finding:
+    matching = [finding for finding in found.findings if finding.kind == kind]
+    assert len(matching) == 1, found.findings
+    return matching[0]
+
+
+def test_a_healthy_shop_has_no_finding_and_says_what_will_be(look: Look) -> None:
+    found = look(orders())
+    assert found.findings == []
+    assert list(found.windows) == ["train", "validation", "test"]
+    assert found.windows["test"].rows == pytest.approx(0.2 * found.rows.kept, rel=0.05)
+    assert found.points["test"].points > 100
+    assert (found.joined_share, found.repeat_share) == (1, 0)
+    assert found.users.count == USERS
+    assert sum(period.rows for period in found.periods) == found.rows.kept
+    assert found.texts.unknown_tokens == 0
+
+
+@pytest.fixture(scope="module")
+def healthy(tmp_path_factory: pytest.TempPathFactory) -> Facts:
+    """Of the healthy shop, for rules that need no more than a changed figure."""
+    raw = tmp_path_factory.mktemp("raw")
+    params = params_of(raw, orders(), products())
+    collect(sources.read(params.collect), params.collect, raw)
+    return gather(raw, params)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "cause"),
+    [
+        ("{:05}", "{}", "without leading zeros"),
+        ("{}", "{}.0", "without a final .0"),
+        ("sku-{}", "SKU-{}", "in one case"),
+        ("sku-{}", "Sku {}", "without blanks, signs and case"),
+    ],
+)
+def test_items_in_another_notation_are_named_with_their_cause(
+    healthy: Facts, ours: str, theirs: str, cause: str
+) -> None:
+    items = healthy.items.rename(lambda name: ours.format(int(name)))
+    table = healthy.table.assign(item_id=[theirs.format(n) for n in range(1, ITEMS + 1)])
+    [finding] = ids.not_joined(replace(healthy, items=items, table=table))
+    assert finding.severity == "error"
+    assert cause in finding.text
+    assert finding.key == "collect.files.columns.items.item_id"
+    assert any("in the rows" in example for example in finding.examples)
+    assert any("in the table" in example for example in finding.examples)
+
+
+def test_a_table_of_other_items_has_no_cause(healthy: Facts) -> None:
+    table = healthy.table.assign(item_id="x" + healthy.table["item_id"])
+    [finding] = ids.not_joined(replace(healthy, table=table))
+    assert finding.figure == 0
+    assert "it would be" not in finding.text
+
+
+def test_no_table_of_items(look: Look) -> None:
+    assert one(look(orders(), pd.DataFrame()), "no_items").key == "collect.files.items"
+
+
+def test_returns_that_count_as_success(look: Look) -> None:
+    rows = orders()
+    rows.loc[rows.index % 10 == 0, "value"] *= -1
+    finding = one(look(rows), "negative_successes")
+    assert finding.figure == len(rows) // 10
+    assert finding.key == "preprocess.positive.min_value"
+    assert not look(rows, positive={"events": None, "min_value": 1}).findings
+
+
+def test_a_shop_of_regulars_is_told_to_include_repeats(look: Look) -> None:
+    rows = orders()
+    rows["item_id"] = [f"{int(item) % 5:05}" for item in rows["item_id"]]
+    finding = one(look(rows), "repeats_left_out")
+    assert finding.key == "preprocess.repeats"
+    found = look(rows, repeats="include")
+    assert "repeats_left_out" not in {finding.kind for finding in found.findings}
+    assert found.repeat_share == finding.figure > 0.5
+    assert one(look(orders(), repeats="include"), "no_repeats").figure == 0
+
+
+def test_most_rows_at_one_moment(healthy: Facts) -> None:
+    by_time = healthy.by_time.copy()
+    by_time.iloc[-1] = 19 * by_time.iloc[:-1].sum()
+    [finding] = times.one_moment(replace(healthy, by_time=by_time))
+    assert finding.severity == "error"
+    assert finding.figure == pytest.approx(0.95)
+    assert finding.key == "collect.files.columns.timestamp"
+
+
+def test_all_rows_at_one_moment_cannot_be_split(look: Look) -> None:
+    found = look(orders().assign(timestamp=START))
+    assert one(found, "no_windows").severity == "error"
+    assert found.windows == {}
+    assert found.users.count == USERS
+
+
+def test_a_user_for_all_unknown_users(healthy: Facts) -> None:
+    users = pd.concat([pd.Series({"guest": 1000}), healthy.users])
+    [finding] = ids.one_for_many(replace(healthy, users=users))
+    assert "'guest'" in finding.text
+    assert finding.figure == pytest.approx(1000 / healthy.rows)
+
+
+def test_gaps_and_outliers_of_time(healthy: Facts) -> None:
+    late = healthy.by_time.index > START + pd.Timedelta(days=100)
+    moved = healthy.by_time.index.where(~late, healthy.by_time.index + pd.Timedelta(days=60))
+    [finding] = times.gap(replace(healthy, by_time=healthy.by_time.set_axis(moved)))
+    assert finding.figure == 60
+    first = pd.Series({pd.Timestamp("2001-01-01", tz="UTC"): 1})
+    [finding] = times.far_times(replace(healthy, by_time=pd.concat([first, healthy.by_time])))
+    assert finding.examples == ["2001-01-01T00:00:00+00:00"]
+    assert not list(times.gap(healthy)) + list(times.far_times(healthy))
+
+
+def test_a_bound_that_leaves_nothing(look: Look) -> None:
+    found = look(orders(), positive={"events": None, "min_value": 4})
+    assert one(found, "few_successes").severity == "error"
+    assert one(found, "no_windows").key == "preprocess.positive"
+
+
+def test_ratings_that_all_succeed(look: Look) -> None:
+    rows = orders()
+    rows["value"] = 1 + rows.index % 5
+    assert "such as 4" in str(one(look(rows), "every_rating_succeeds").remedy)
+
+
+def test_bad_rows_are_an_error_above_the_limit_and_all_else_is_looked_at(look: Look) -> None:
+    rows = orders()
+    rows.loc[rows.index % 4 == 0, "user_id"] = None
+    found = look(rows)
+    assert one(found, "bad_rows").figure == pytest.approx(0.25)
+    assert one(found, "bad_rows").severity == "error"
+    assert found.windows
+
+
+def test_too_few_points_to_ever_promote(look: Look) -> None:
+    found = look(orders(), test_share=0.01)
+    assert one(found, "few_test_points").key == "preprocess.test_share"
+
+
+def test_texts_of_another_language(look: Look) -> None:
+    words = "Küchenmaschinenzubehör Geschirrspülmaschinenreiniger Wäschetrocknerflusensieb"
+    finding = one(look(orders(), products().assign(title=words)), "foreign_words")
+    assert finding.key == "finetune.encoder"
+    unknown = look(orders(), products().assign(title="ጤና ይስጥልኝ ጤና ይስጥልኝ"))
+    assert one(unknown, "unknown_tokens").figure > 0.5
+
+
+def test_what_cannot_be_read_is_a_finding_with_its_key(tmp_path: Path) -> None:
+    rows = orders().rename(columns={"user_id": "customer"})
+    found = check(params_of(tmp_path, rows, None))
+    assert [finding.kind for finding in found.findings] == ["unreadable"]
+    assert found.findings[0].key.startswith("collect.files.columns")
+    assert found.errors
+
+
+def test_report_and_page(look: Look, tmp_path: Path) -> None:
+    items = products()
+    items.loc[0, "title"] = "<script>alert(1)</script>"
+    rows = orders()
+    rows.loc[rows.index % 3 == 0, "user_id"] = "<b>guest</b>"
+    found = look(rows, items)
+    write(found, tmp_path / "reports")
+    content = json.loads((tmp_path / "reports" / "check.json").read_text())
+    finding = content["findings"][0]
+    assert {"kind", "severity", "text", "figure", "examples", "key", "remedy"} <= set(finding)
+    assert Check.read(tmp_path / "reports" / "check.json") == found
+    page = (tmp_path / "reports" / "check.html").read_text()
+    assert "<script>alert" not in page
+    assert "&lt;b&gt;guest" in page
+    assert page.count("<svg") >= 3
+    assert render(found) == page
+
+
+def test_the_page_of_what_could_not_be_read(tmp_path: Path) -> None:
+    found = check(params_of(tmp_path, orders().drop(columns="timestamp"), None))
+    assert found.findings[0].text in html.unescape(render(found))
+
+
+def test_percent_never_rounds_to_all_or_nothing() -> None:
+    shown = [percent(share) for share in (0, 1e-9, 0.0004, 0.034, 0.12, 0.9999999, 1)]
+    assert shown == ["0%", "0.001%", "0.040%", "3.4%", "12%", "99.99%", "100%"]
