@@ -277,14 +277,36 @@ class Params(Section):
         try:
             return cls.model_validate(content)
         except ValidationError as error:
-            problems = "; ".join(_problem(detail) for detail in error.errors())
-            raise ConfigError(f"{path}: {problems}") from None
+            raise ConfigError(f"{path}: {'; '.join(_problems(error))}") from None
 
 
 def _place(error: yaml.YAMLError) -> str:
     """One line: the error's own text has several, with an arrow under the place."""
     mark, what = getattr(error, "problem_mark", None), getattr(error, "problem", None)
     return f"line {mark.line + 1}: {what}" if mark and what else " ".join(str(error).split())
+
+
+def _problems(error: ValidationError) -> list[str]:
+    """What is wrong, in the order of the file; several keys that one section lacks are one problem."""
+    missing: dict[str, list[str]] = {}
+    for detail in error.errors():
+        if detail["type"] == "missing":
+            *path, key = map(str, detail["loc"])
+            missing.setdefault(".".join(path), []).append(key)
+    problems: dict[str, None] = {}
+    for detail in error.errors():
+        section = ".".join(map(str, detail["loc"][:-1]))
+        keys = missing.get(section, []) if detail["type"] == "missing" else []
+        problems[_incomplete(section, keys) if len(keys) > 1 else _problem(detail)] = None
+    return list(problems)
+
+
+def _incomplete(section: str, keys: list[str]) -> str:
+    return (
+        f"{section or 'the file'} lacks {len(keys)} keys ({', '.join(keys)}): every key must be there: "
+        "change values inside the committed section instead of pasting another in its place "
+        "(`git diff params.yaml` shows what went, `git checkout params.yaml` brings all back)"
+    )
 
 
 def _problem(detail: Any) -> str:

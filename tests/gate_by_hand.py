@@ -25,6 +25,7 @@ NAMES = [
     "beats_popularity",
     "beats_recent_popularity",
     "champion_beats_recent_popularity",
+    "leads_baselines",
 ]
 SETTINGS = DecidePromotion(
     approval="auto",

@@ -11,6 +11,7 @@ from pipeline.errors import ConfigError
 from pipeline.models.artifacts import folder_hash
 from pipeline.stages.decide_promotion import decide_promotion, main, sentence
 
+NEVER_BLOCK = {"champion_beats_recent_popularity", "leads_baselines"}
 FIRST = [name for name in NAMES if name != "champion_beats_recent_popularity"]
 
 
@@ -31,7 +32,7 @@ def test_first_champion_beats_both_popularities():
         "fit_end": "1998-03-01T00:00:00+00:00",
         "artifact_hash": "c" * 64,
     }
-    assert sentence(verdict).startswith("promote: all 17 checks passed: ")
+    assert sentence(verdict).startswith("promote: all 18 checks passed: ")
 
 
 @pytest.mark.parametrize("name", ["popularity", "recent_popularity"])
@@ -43,6 +44,15 @@ def test_lower_bound_at_zero_is_not_enough(name):
         f"do not promote: nDCG@10 +0.0100 [+0.0000, +0.0200] against {name.replace('_', ' ')},"
         " not surely above 0"
     )
+
+
+def test_a_baseline_that_leads_is_said_first_and_blocks_nothing():
+    found = first(ials=pair(-0.009, -0.03, 0.01)) | {"best_baseline": "ials"}
+    verdict = decide_promotion(found, challenger(), None, SETTINGS)
+    assert verdict["promote"] is True
+    assert sentence(verdict).startswith("WARNING: the baseline ials leads the challenger: nDCG@10 -0.0090")
+    ahead = first(ials=pair(0.009, -0.01, 0.03)) | {"best_baseline": "ials"}
+    assert decide_promotion(ahead, challenger(), None, SETTINGS)["warnings"] == []
 
 
 def test_better_than_the_champion():
@@ -164,7 +174,7 @@ def test_stage_writes_the_verdict(tmp_path, caplog):
         verdict = decide(tmp_path)
     assert verdict["promote"] is True
     assert len(verdict["challenger"]["artifact_hash"]) == 64
-    assert "promote: all 17 checks passed" in caplog.text
+    assert "promote: all 18 checks passed" in caplog.text
     size = next(check for check in verdict["checks"] if check["name"] == "size")
     assert size["value"] == pytest.approx(1, abs=0.01)  # MiB
 
@@ -192,8 +202,8 @@ def test_stage_fails_closed_on_damaged_files(tmp_path):
     (tmp_path / "evaluation.json").write_text("[" * 100_000)
     verdict = decide(tmp_path)
     assert verdict["promote"] is False
-    # Only the size of the challenger needs neither; the last check does not block.
-    assert set(NAMES) - set(failed(verdict)) == {"size", "champion_beats_recent_popularity"}
+    # Only the size of the challenger needs neither.
+    assert set(NAMES) - set(failed(verdict)) == {"size", *NEVER_BLOCK}
 
 
 def test_stage_without_evaluation_or_challenger(tmp_path):

@@ -293,3 +293,8 @@ def test_daily_counts_are_of_whole_days_from_the_first_row() -> None:
     frame = frame.assign(user_id=list("aabcda"))
     assert daily(frame).counts.tolist() == [[3, 2], [2, 2], [1, 1]]
     assert daily(frame.head(2)).counts.tolist() == []
+
+
+def test_a_distance_below_chance_is_told_as_none() -> None:
+    assert "-" not in signals.apart(-0.015) + signals.differs(-0.015)
+    assert signals.apart(0.015) == "distributions 1.5 points further apart than random halves"

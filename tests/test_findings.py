@@ -93,7 +93,7 @@ def test_payoff_without_ablations_is_missing() -> None:
         (
             AROUND,
             "unsure",
-            "The challenger and the best baseline, ease, cannot be told apart: +0.002 nDCG@10",
+            "The challenger leads, but not surely: challenger − ease is +0.002 nDCG@10",
         ),
         (BELOW, "no", "A baseline wins, ease: challenger − ease is −0.010 nDCG@10"),
     ],
@@ -107,9 +107,24 @@ def test_verdict_gives_the_relative_gain() -> None:
     assert verdict(evaluation(ease=ABOVE), "ease")["text"].endswith("+14%.")  # .08 / .07
 
 
-def test_verdict_names_the_higher_mean_if_unsure() -> None:
+def test_verdict_says_first_that_a_baseline_leads() -> None:
     found = evaluation(ease=(-0.002, -0.007, 0.003))
-    assert verdict(found, "ease")["text"].endswith("; the baseline has the higher mean.")
+    assert verdict(found, "ease")["text"].startswith("The baseline ease leads")
+
+
+def test_a_slice_of_few_users_has_no_interval() -> None:
+    found = evaluation(frozen_text=ABOVE)
+    pair = {"ndcg@10": 0.0, "low": 0.0, "high": 0.0}
+    found["paired_slices"] = {"frozen_text": {"cold_items": pair}}
+    for users, answer in ((2, "missing"), (40, "unsure")):
+        found["models"]["challenger"]["cold_items"] = {"users": users, "ndcg@10": 0.0}
+        assert difference(found, "frozen_text", "cold_items").answer == answer
+
+
+def test_a_refresh_is_not_asked_whether_fine_tuning_paid() -> None:
+    found = payoff(evaluation(ease=ABOVE) | {"training": {"refresh_of": "v1.0.0"}})
+    assert found["answer"] == "missing"
+    assert "v1.0.0" in found["text"]
 
 
 def test_verdict_compares_with_the_champion() -> None:

@@ -71,7 +71,7 @@ def test_a_champion_at_zero_asks_for_a_gain_above_zero():
 def test_what_is_reported_must_not_be_surely_a_loss():
     verdict = verdict_on(evaluation(champion=pair(-0.01, -0.02, -0.0001)))
     assert failed(verdict) == ["headline"]
-    assert check(verdict, "headline")["text"].endswith("against champion: surely below 0")
+    assert check(verdict, "headline")["text"].endswith("surely below 0")
     assert failed(verdict_on(evaluation(champion=pair(-0.01, -0.02, 0.0)))) == []
 
 

@@ -308,6 +308,27 @@ def test_page_opens_with_what_finetuning_brought_and_cost() -> None:
     assert opening.index("Training, s") < opening.index(" 57 ")  # the text's phase and the challenger's own
 
 
+def test_after_a_refresh_the_page_opens_with_the_verdict() -> None:
+    found = evaluation() | {"training": {"refresh_of": "v1.0.0"}}
+    text = assert_harmless(render(found)).text
+    assert text.index("Does the challenger beat the best baseline?") < text.index("Did fine-tuning pay?")
+
+
+def test_two_points_have_no_interval() -> None:
+    found = evaluation()
+    for slices in found["models"].values():
+        slices["cold_items"] = {
+            "users": 2,
+            "points": 2,
+            "ndcg@10": 0.0,
+            "ndcg@10_low": 0.0,
+            "ndcg@10_high": 0.0,
+        }
+    text = assert_harmless(render(found)).text
+    assert "0.000 [0.000" not in text
+    assert "cold items item never in train 2 few users 2 0.000" in text
+
+
 def test_page_says_what_was_trained_on_what() -> None:
     text = assert_harmless(render(evaluation())).text
     for fact in (

@@ -149,8 +149,7 @@ def _scores(score: np.ndarray, side: np.ndarray, block: np.ndarray, blocks: int)
 
     def judge(tested: s.Tested) -> g.Finding:
         fact = (
-            f"The champion's top score: median {new:.3g} (at promotion {old:.3g}), "
-            f"distributions {g.points(tested.excess)} apart"
+            f"The champion's top score: median {new:.3g} (at promotion {old:.3g}), {g.apart(tested.excess)}"
         )
         return g.Finding(tested.excess, tested.excess, fact)
 

@@ -155,7 +155,7 @@ def values(sides: Sides) -> Signal | str:
     old, new = (_share(pairs[side].sum(axis=0), 0) for side in (~sides.block_current, sides.block_current))
 
     def judge(tested: s.Tested) -> Finding:
-        fact = f"Mean value {new:.3g} (reference {old:.3g}), distributions {points(tested.excess)} apart"
+        fact = f"Mean value {new:.3g} (reference {old:.3g}), {apart(tested.excess)}"
         return Finding(tested.excess, tested.excess, fact)
 
     bounds = edges(value[known])
@@ -177,10 +177,7 @@ def user_activity(sides: Sides, rows_per_user: int) -> Signal:
     old, new = (np.average(count[side], weights=weight[side]) for side in (~new_side, new_side))
 
     def judge(tested: s.Tested) -> Finding:
-        fact = (
-            f"Rows of a user on an active day: {new:.1f} (reference {old:.1f}), "
-            f"distributions {points(tested.excess)} apart"
-        )
+        fact = f"Rows of a user on an active day: {new:.1f} (reference {old:.1f}), {apart(tested.excess)}"
         return Finding(tested.excess, tested.excess, fact)
 
     return Signal("user_activity", s.Part(sums, s.gap), judge)
@@ -233,7 +230,7 @@ def _mix(name: str, what: str, sums: sp.csr_matrix, names: list[str]) -> Signal:
         old, new = (side / max(side.sum(), 1e-12) for side in (tested.reference, tested.current))
         most = int(np.abs(new - old).argmax())
         fact = (
-            f"{what} differs by {points(tested.excess)} more than by chance; most: {names[most]} "
+            f"{what} {differs(tested.excess)}; most: {names[most]} "
             f"{percent(new[most])} (reference {percent(old[most])})"
         )
         return Finding(tested.excess, tested.excess, fact)
@@ -346,6 +343,19 @@ def _few_users(sides: Sides, rows: np.ndarray, most: int) -> np.ndarray:
 
 def percent(share: float) -> str:
     return f"{100 * share:.1f} %" if abs(share) < 0.0995 else f"{100 * share:.0f} %"
+
+
+def apart(excess: float) -> str:
+    """How far two distributions are apart beyond what random halves of the same rows are."""
+    if excess <= 0:
+        return "distributions no further apart than random halves"
+    return f"distributions {points(excess)} further apart than random halves"
+
+
+def differs(excess: float) -> str:
+    if excess <= 0:
+        return "does not differ more than by chance"
+    return f"differs by {points(excess)} more than by chance"
 
 
 def points(share: float) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from pipeline.pages import finite, number, words
 
 HEADLINE = "ndcg@10"
+LEAST_USERS = 10  # of a slice; with fewer, the interval of a bootstrap over them means nothing
 OURS, ABLATIONS = ("challenger", "champion"), ("without_text", "frozen_text", "fine_tuned_encoder")
 LABELS = {
     "without_text": "no text",
@@ -65,8 +66,16 @@ def best_baseline(evaluation: Mapping[str, Any]) -> str | None:
     return str(named) if named in models else rivals[0] if rivals else None
 
 
+def too_few(slices: Mapping[str, Any], slice_name: str) -> bool:
+    """Whether a slice has so few users that an interval over them would be a false promise."""
+    users = figure(slices, slice_name, "users")
+    return users is not None and users < LEAST_USERS
+
+
 def difference(evaluation: Mapping[str, Any], name: str, slice_name: str = "all") -> Difference:
-    """challenger − `name` on a slice; without figures if it was not measured."""
+    """challenger − `name` on a slice; without figures if it was not measured, or on too few users."""
+    if slice_name != "all" and too_few(mapping(evaluation["models"].get("challenger")), slice_name):
+        return Difference(name, None, None, None)
     found = mapping(mapping(mapping(evaluation.get("paired_slices")).get(name)).get(slice_name))
     if slice_name == "all":
         found = mapping(mapping(evaluation.get("paired")).get(name)) or found
@@ -85,7 +94,11 @@ def figure(slices: Mapping[str, Any], slice_name: str = "all", key: str = HEADLI
 
 def payoff(evaluation: Mapping[str, Any]) -> dict[str, str]:
     """Did fine-tuning pay? Only if it beats both the frozen encoder and having no text at all."""
-    if why := mapping(evaluation.get("training")).get("not_fine_tuned"):
+    training = mapping(evaluation.get("training"))
+    if version := training.get("refresh_of"):
+        text = f"Not asked: a refresh keeps the text encoder of {version} and fits the rest anew."
+        return {"answer": "missing", "text": text, "cold": ""}
+    if why := training.get("not_fine_tuned"):
         return {"answer": "missing", "text": f"Nothing was fine-tuned: {why}.", "cold": ""}
     pairs = [difference(evaluation, name) for name in ("frozen_text", "without_text")]
     pairs = [pair for pair in pairs if pair.answer != "missing"]
@@ -141,17 +154,19 @@ def verdict(evaluation: Mapping[str, Any], best: str | None) -> dict[str, str]:
     pair, name = difference(evaluation, best), words(best)
     ours, theirs = (figure(mapping(models[one])) for one in ("challenger", best))
     share = f", {number(100 * (ours / theirs - 1), 0, sign=True)}%" if ours is not None and theirs else ""
-    leader = "challenger" if (pair.value or 0) > 0 else "baseline"
+    leader = "The challenger" if (pair.value or 0) > 0 else f"The baseline {name}"
     text = {
         "yes": f"The challenger beats the best baseline, {name}: {pair.figures}{share}.",
         "no": f"A baseline wins, {name}: challenger − {name} is {pair.figures}{share}.",
-        "unsure": f"The challenger and the best baseline, {name}, cannot be told apart: "
-        f"{pair.figures}{share}; the {leader} has the higher mean.",
+        "unsure": f"{leader} leads, but not surely: challenger − {name} is {pair.figures}{share}.",
         "missing": f"Only means are known: challenger {number(ours)}, {name} {number(theirs)}.",
     }[pair.answer]
     champion = difference(evaluation, "champion")
     than = {"yes": "better than", "no": "worse than", "unsure": "not distinguishable from", "missing": ""}
-    served = f"It is {than[champion.answer]} the champion in service: {champion.figures}."
+    served = (
+        f"It is {than[champion.answer]} the champion in service: {champion.figures}, every user alike; the "
+        "promotion weighs users by the root of their points."
+    )
     unread = evaluation.get("not_comparable")
     left_out = f"The champion in service was left out: {unread}." if unread else ""
     return {

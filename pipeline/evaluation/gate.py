@@ -18,6 +18,7 @@ from pipeline.params import DecidePromotion
 HEADLINE, EVERYWHERE, CHALLENGER, CHAMPION = "ndcg@10", "all", "challenger", "champion"
 COVERAGE, POPULARITY = "coverage@10", "popularity_percentile@10"
 GUARDED = ("cold_items", "cold_users")  # slices that a comparison must hold, whatever else it holds
+WEIGHTED = "users weighted by the root of their points"
 ALPHA = 0.05  # of all slices' intervals together
 
 Check = dict[str, Any]
@@ -161,7 +162,7 @@ def _beats_champion(case: Case) -> Check:
     _, low, _ = case.pair
     limit = 0.0 - case.settings.tolerance * case.base
     passed = low > limit
-    text = f"{figures(case.pair)} against champion"
+    text = f"{figures(case.pair)} against champion ({WEIGHTED})"
     return checked(
         "beats_champion", passed, low, limit, text if passed else f"{text}, not surely above {limit:g}"
     )
@@ -173,7 +174,10 @@ def _min_gain(case: Case) -> Check:
     gain, limit = case.pair[0], case.settings.min_gain * case.base
     share = f" ({gain / case.base:+.1%} of the champion's)" if case.base else ""
     passed = gain > limit
-    text = f"nDCG@10 {gain:+.4f}{share}, {'more' if passed else 'not more'} than the least gain {limit:+.4f}"
+    text = (
+        f"nDCG@10 {gain:+.4f}{share}, {'more' if passed else 'not more'} than the least gain {limit:+.4f} "
+        f"({WEIGHTED})"
+    )
     return checked("min_gain", passed, gain, limit, text)
 
 
@@ -183,7 +187,7 @@ def _headline(case: Case) -> Check:
     if pair is None:
         return checked("headline", False, None, 0.0, unusable(case, CHAMPION))
     passed = pair[2] >= 0
-    text = f"every user alike, {figures(pair)} against champion"
+    text = f"{figures(pair)} against champion with every user alike, as the table of results reports it"
     return checked("headline", passed, pair[2], 0.0, text if passed else f"{text}: surely below 0")
 
 

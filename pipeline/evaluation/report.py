@@ -20,6 +20,7 @@ from pipeline.charts import Interval, Series, bar_chart, interval_chart, line_ch
 from pipeline.evaluation.findings import (
     HEADLINE,
     LABELS,
+    LEAST_USERS,
     OURS,
     best_baseline,
     cost,
@@ -29,6 +30,7 @@ from pipeline.evaluation.findings import (
     mapping,
     payoff,
     ranked,
+    too_few,
     training_seconds,
     verdict,
 )
@@ -56,6 +58,22 @@ BEYOND = {
     "diversity": "Diversity",
     "popularity_bias": "Popularity bias",
 }
+TRAINING = {
+    "train_rows": "Rows that were learned from",
+    "scorer_points": "Successes that the scorer learned from",
+    "refresh_of": "Text encoder kept from",
+    "not_fine_tuned": "Why nothing was fine-tuned",
+    "layers": "Layers of the encoder",
+    "unknown_token_share": "Share of words' pieces that the encoder does not know",
+    "text_epochs": "Epochs of fine-tuning",
+    "item_reuse": "Uses of a text for each time that it was encoded",
+    "ease_regularisation": "EASE: regularisation",
+    "positives_only": "EASE: learns from successes alone",
+    "challenger_cold_shift": "Cold items' scores are raised by",
+    "challenger_validation_ndcg@10": "nDCG@10 on validation",
+    "peak_gib": "Memory at most, GiB",
+}
+"""Names for people of what training tells of itself."""
 WINDOWS = ("train", "validation", "test")
 # The names under which `split` may hold a window's dates and counts.
 FIRST, LAST = ("first", "start", "from"), ("last", "end", "to", "until")
@@ -79,10 +97,11 @@ def render(
         title="Evaluation report",
         lead=_lead(evaluation),
         facts=_facts(evaluation),
+        of_training=_of_training(mapping(evaluation.get("training"))),
         windows=_windows(split),
         extras=[(key, show(value)) for key, value in split.items() if key not in WINDOWS],
         payoff=payoff(evaluation),
-        payoff_rows={name: models[name] for name in LABELS if name in models},
+        payoff_rows={name: _honest(models[name]) for name in LABELS if name in models},
         training_seconds=training_seconds(mapping(evaluation.get("training"))),
         cost=cost(mapping(evaluation.get("training"))),
         labels=LABELS,
@@ -100,6 +119,7 @@ def render(
         slices=_slices(evaluation, best),
         slice_text=SLICES,
         few=FEW_USERS,
+        least=LEAST_USERS,
         curves=_curves(curves),
         by_history=_buckets(evaluation, "by_history_length", "bucket", best),
         by_popularity=_buckets(evaluation, "by_popularity_decile", "decile", best),
@@ -139,9 +159,31 @@ def _facts(evaluation: Mapping[str, Any]) -> list[tuple[str, str]]:
         "Data hash": plain(data_hash, 300).removeprefix("sha256:")[:12] if data_hash else show(None),
         "List length": show(evaluation.get("k")),
     }
+    return list(facts.items())
+
+
+def _of_training(training: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What else `training` says, by the names of TRAINING where it has one."""
     used = {"encoder", "trainable_layers", "seconds", "seconds_by_phase", "seed", "data_hash", "content_hash"}
-    rest = [(words(key).capitalize(), show(value)) for key, value in training.items() if key not in used]
-    return [*facts.items(), *rest]
+    return [
+        (TRAINING.get(key, words(key).capitalize()), show(value))
+        for key, value in training.items()
+        if key not in used
+    ]
+
+
+def _honest(slices: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the intervals of slices whose users are too few for one."""
+    return {
+        name: {key: value for key, value in mapping(figures).items() if not _is_end(key)}
+        if name != "all" and too_few(slices, name)
+        else figures
+        for name, figures in slices.items()
+    }
+
+
+def _is_end(key: str) -> bool:
+    return key.endswith(("_low", "_high"))
 
 
 def _windows(split: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -185,7 +227,9 @@ def _headline_chart(models: Mapping[str, dict[str, Any]]) -> Markup:
 
 
 def _slices(evaluation: Mapping[str, Any], best: str | None) -> dict[str, Any]:
-    models = {n: mapping(evaluation["models"][n]) for n in (*OURS, best) if n in evaluation["models"]}
+    models = {
+        n: _honest(mapping(evaluation["models"][n])) for n in (*OURS, best) if n in evaluation["models"]
+    }
     present = {name for slices in models.values() for name in slices}
     rows = []
     for name in [*(one for one in SLICES if one in present), *sorted(present - set(SLICES))]:

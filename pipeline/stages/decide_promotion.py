@@ -26,7 +26,8 @@ pipeline/evaluation/gate.py). Shares are of the champion's own figure, so that t
 - latency, size: milliseconds a list and MiB within their limits;
 - features: the scorer is told the same as the champion's, or accept_new_features says that it may differ;
 - beats_popularity, beats_recent_popularity: the interval's lower end is above 0;
-- champion_beats_recent_popularity: never blocks, but warns if the champion in service no longer does.
+- champion_beats_recent_popularity: never blocks, but warns if the champion in service no longer does;
+- leads_baselines: never blocks, but warns if the best baseline has the higher mean.
 Without a champion, or with one that replace_unread names, those that compare with it pass. Whatever is
 missing, malformed or NaN fails its check.
 
@@ -84,6 +85,7 @@ def decide_promotion(
         *(_beats_baseline(case, name) for name in BASELINES),
     ]
     staleness = [] if case.why_free else [_champion_over(case, "recent_popularity")]
+    staleness.append(_best_baseline(case))
     return {
         "promote": all(check["passed"] for check in checks),
         "approval": settings.approval,
@@ -95,14 +97,14 @@ def decide_promotion(
 
 
 def sentence(verdict: dict[str, Any]) -> str:
-    """The verdict for people, in one line."""
+    """The verdict for people, in one line; warnings first."""
     checks = verdict["checks"]
     failed = [check for check in checks if not check["passed"]]
-    warnings = "".join(f". WARNING: {text}" for text in verdict.get("warnings", []))
+    warnings = "".join(f"WARNING: {text}. " for text in verdict.get("warnings", []))
     if failed:
-        return "do not promote: " + "; ".join(check["text"] for check in failed) + warnings
+        return f"{warnings}do not promote: " + "; ".join(check["text"] for check in failed)
     gains = "; ".join(check["text"] for check in checks if check["name"].startswith("beats_"))
-    return f"promote: all {len(checks)} checks passed: {gains}{warnings}"
+    return f"{warnings}promote: all {len(checks)} checks passed: {gains}"
 
 
 def _identity(model: Any) -> dict[str, Any]:
@@ -184,6 +186,18 @@ def _champion_over(case: Case, name: str) -> tuple[Check, str | None]:
     else:
         text = f"THE CHAMPION IN SERVICE NO LONGER SURELY BEATS {baseline.upper()}: {figures(pair)}"
     return checked(f"champion_beats_{name}", True, pair and pair[1], 0.0, text), text
+
+
+def _best_baseline(case: Case) -> tuple[Check, str | None]:
+    """Whether a tuned baseline leads the challenger; that blocks nothing, and is said first."""
+    name = string(case.evaluation, "best_baseline")
+    pair = None if name is None else interval(get(case.evaluation, "paired", name))
+    if name is None or pair is None:
+        text = "whether a baseline leads the challenger is not known"
+        return checked("leads_baselines", True, None, 0.0, text), None
+    text = f"{figures(pair)} against the best baseline, {words(name)}"
+    warning = f"the baseline {words(name)} leads the challenger: {figures(pair)}" if pair[0] < 0 else None
+    return checked("leads_baselines", True, pair[0], 0.0, text), warning
 
 
 # Files -----------------------------------------------------------------------------------------------------

@@ -1,0 +1,40 @@
+"""params.yaml: what is wrong with it is told in one line that names the key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.errors import ConfigError
+from pipeline.params import Params
+
+
+def load(folder: Path, **sections: object) -> Params:
+    content = yaml.safe_load(Path("params.yaml").read_text()) | sections
+    (folder / "params.yaml").write_text(yaml.safe_dump(content))
+    return Params.load(folder / "params.yaml")
+
+
+def test_a_section_pasted_whole_names_what_it_lacks_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        load(tmp_path, preprocess={"positive": {"events": None, "min_value": None}})
+    text = str(error.value)
+    assert text.count("preprocess") == 1
+    assert "repeats" in text
+    assert "item_text" in text
+    assert "git checkout params.yaml" in text
+
+
+def test_one_missing_key_is_named_alone(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"recommend\.k: missing"):
+        load(tmp_path, recommend={})
+
+
+def test_missing_and_unknown_keys_are_told_together(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as error:
+        load(tmp_path, evaluate={"kk": 10}, preprocess={})
+    assert "evaluate.kk: unknown key" in str(error.value)
+    assert "evaluate lacks 2 keys (k, bootstrap_samples)" in str(error.value)
+    assert "preprocess lacks" in str(error.value)
