@@ -140,11 +140,12 @@ def cycle(
     With nothing new it says so and runs no stage.
     """
     from pipeline.loop.cycle import cycle as run_cycle
-    from pipeline.show import show_results
+    from pipeline.show import show_commit, show_results
 
     root = project()
     run_cycle(root, as_of)
     show_results(root)
+    show_commit(root)
 
 
 @command(app, "recommend", "Items for a user, a history or a text.")

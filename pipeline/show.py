@@ -17,6 +17,7 @@ from rich.text import Text
 
 from pipeline.errors import ArtifactError
 from pipeline.models.artifacts import has_model
+from pipeline.registry.git import Git
 
 if TYPE_CHECKING:
     from pipeline.documents.check import Finding
@@ -39,7 +40,9 @@ def show_results(root: Path) -> None:
     """Models by nDCG@10, challenger and champion first, and where the reports are."""
     console = _console()
     if (root / "reports" / "evaluation.json").exists():
-        console.print(_results(_read(root / "reports" / "evaluation.json")))
+        evaluation = _read(root / "reports" / "evaluation.json")
+        console.print(_plain(_verdict(evaluation)), soft_wrap=True)
+        console.print(_results(evaluation))
     else:
         console.print("nothing was trained here yet, so there are no figures")
     for path, content in REPORTS.items():
@@ -80,6 +83,25 @@ def show_backtest(found: dict[str, Any]) -> None:
     console.print(table)
     console.print(Text(f"{verdict(found)}."))
     console.print(Text("reports/backtest.html           curves, decisions and reasons"))
+
+
+def _verdict(evaluation: dict[str, Any]) -> str:
+    """Against the best baseline, in a sentence: a table alone is not read."""
+    from pipeline.evaluation.findings import best_baseline, verdict
+
+    if not evaluation.get("models"):
+        return "no model was evaluated"
+    return verdict(evaluation, best_baseline(evaluation))["text"]
+
+
+def show_commit(root: Path) -> None:
+    """What git does not have yet of a cycle, if anything."""
+    changed = Git(root).run("status", "--porcelain", "--", "dvc.lock", "params.yaml")
+    if names := " ".join(line[3:] for line in changed.splitlines()):
+        said = (
+            f"`git add {names}` and `git commit` keep what was run on what; `git push --tags` shares versions"
+        )
+        _console().print(_plain(f"{'to commit:':<16}{said}"), soft_wrap=True)
 
 
 def _results(evaluation: dict[str, Any]) -> Table:
@@ -156,20 +178,26 @@ def show_versions(rows: list[dict[str, Any]]) -> None:
     if not rows:
         _console().print("no version yet: `evergreen cycle` trains and promotes the first one")
         return
-    table = _table(("version", "", "made", "fit_end", "nDCG@10", "commit", "model in"), right=("nDCG@10",))
+    columns = ("version", "", "made", "measured on", "nDCG@10", "over best baseline", "commit", "model in")
+    table = _table(columns, right=("nDCG@10", "over best baseline"))
     for row in rows:
         cells = (
             row["version"],
             row["status"],
-            row["when"],
-            row["fit_end"],
+            str(row["when"] or "")[:16].replace("T", " "),
+            f"{str(row['fit_end'])[:10]} to {str(row['as_of'])[:10]}",
             _number(headline(row["metrics"])),
+            _number((row["metrics"] or {}).get("gain_over_best_baseline"), "+"),
             row["commit"][:10],
             row["objects"],
         )
         style = "bold" if row["status"] == "champion" else "red" if row["objects"] == "missing" else None
         table.add_row(*(_plain(str(cell or "")) for cell in cells), style=style)
-    _console().print(table)
+    console = _console()
+    console.print(table)
+    console.print(
+        Text("nDCG@10 of different spans cannot be compared; what is over the best baseline there can.")
+    )
 
 
 def headline(metrics: Any) -> Any:

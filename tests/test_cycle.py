@@ -58,6 +58,9 @@ def test_first_cycle_trains_promotes_and_recommends(cycled_once):
     project, output = cycled_once
     lines = output.splitlines()
     assert stages_run(lines) == EVERY
+    assert "to track the changes with git" not in output.lower()  # dvc's hints, after every call of it
+    assert "dvc push" not in output
+    assert [line for line in lines if "git add dvc.lock" in line] == [lines[-1]]
     assert lines[0].split() == ["champion:", "none", "yet"]
     said = decisions(lines)
     assert said["drift"] == "not checked: there is no champion yet"
@@ -70,7 +73,7 @@ def test_first_cycle_trains_promotes_and_recommends(cycled_once):
     assert trainings(project) == [("full", "v1.0.0", True)]
     assert "2 users, 3 test points" in output
     assert "challenger − model" in output
-    assert "reports/promotion.json" in lines[-2]
+    assert "reports/promotion.json" in lines[-3]
     assert toy.git(project, "status", "--porcelain").split() == ["??", "dvc.lock"]
     kept = project / "data" / "history" / "19980201T000000Z-none"
     decisions_kept = {"drift.json", "retraining.json", "promotion.json", "evaluation.json"}

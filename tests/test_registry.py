@@ -359,6 +359,17 @@ def test_remote_that_came_later_gets_the_models_of_all_versions(trained, tmp_pat
     assert rollback(clone).name == "v1.0.0"
 
 
+def test_a_clone_without_a_remote_is_told_how_to_start(trained, tmp_path):
+    promoted(trained, 1)
+    toy.shell(tmp_path, "git", "clone", "-q", str(trained), "clone")
+    clone = tmp_path / "clone"
+    with pytest.raises(ArtifactError, match=r"there is no remote.*dvc remote add.*or start anew") as error:
+        put_champion(clone)
+    toy.shell(clone, "bash", "-c", str(error.value).rpartition("`")[0].rpartition("`")[2])
+    assert put_champion(clone)[0] is None
+    assert put_champion(trained)[0].name == "v1.0.0"
+
+
 def test_second_clone_gets_the_champion_from_git_and_remote_alone(trained, tmp_path):
     add_remote(trained, tmp_path / "shelf")
     promoted(trained, 1, 2)

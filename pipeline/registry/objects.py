@@ -24,6 +24,8 @@ from pipeline.models.artifacts import files_hash
 
 MODEL = "models/challenger"
 """The stage output that becomes a version."""
+START_ANEW = "git tag --delete $(git tag --list 'recommender[@#]*' 'training/*')"
+"""For a clone of a project whose models are out of reach: without its tags there is no version."""
 
 
 def locked(lock: str | None, kind: Literal["deps", "outs"]) -> list[dict[str, Any]]:
@@ -99,10 +101,7 @@ class Objects:
             self._fetch(md5)
             files = self.files(md5)
         if files is None:
-            where = f"cache and remote '{self.remote}'" if self.remote else "cache, and there is no remote"
-            raise ArtifactError(
-                f"{md5}: not whole in DVC's {where}: run `evergreen registry push` where it was made"
-            )
+            raise ArtifactError(f"{md5}: not whole in DVC's {self._how_to_get_it()}")
         if files_hash(files) != expected:
             for path in files.values():
                 if _md5(path) != path.parent.name + path.name:
@@ -112,6 +111,15 @@ class Objects:
             raise ArtifactError(
                 f"{md5}: whole, but not the model with hash {expected[:10]}: name another version"
             )
+
+    def _how_to_get_it(self) -> str:
+        if self.remote:
+            return f"cache and remote '{self.remote}': run `evergreen registry push` where it was made"
+        return (
+            "cache, and there is no remote: a clone knows the versions and lacks their models. Where they "
+            "were made, run `dvc remote add -d NAME URL`, commit .dvc/config, `evergreen registry push`; or "
+            f"start anew here without the old versions: `{START_ANEW}`"
+        )
 
     def push(self, md5: str) -> None:
         """Push the folder to the default remote. Raises ArtifactError if that did not work."""
