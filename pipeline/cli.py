@@ -186,7 +186,7 @@ def drift(
     one, other = reference.absolute(), current.absolute()
     catalogue = items and items.absolute()
     params = Params.load(project() / "params.yaml")
-    result = compare(one, other, catalogue, params.detect_drift, params.seed)
+    result = compare(one, other, catalogue, params.detect_drift, params.seed, params.collect.files.columns)
     if as_json:
         _print_json(result)
     else:

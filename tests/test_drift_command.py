@@ -54,6 +54,25 @@ def test_least_tables_need_no_event_no_value_and_no_text(folder: Path) -> None:
     assert found["signals"]["values"]["text"] == "Not tested: no values on a side"
 
 
+def test_foreign_names_are_read_as_collect_would(folder: Path) -> None:
+    names = {"user_id": "customer", "item_id": "sku", "timestamp": "ordered at", "value": "quantity"}
+    columns = names | {"title": "name", "event": {"constant": "rating"}, "items.item_id": "sku"}
+    for name in ("old", "same"):
+        frame = pd.read_parquet(folder / f"{name}.parquet").drop(columns=["event", "text"])
+        frame.rename(columns=names).to_csv(folder / f"{name}.csv", index=False)
+    items = pd.read_csv(folder / "items.csv").rename(columns={"item_id": "sku", "title": "name"})
+    items.to_csv(folder / "products.csv", index=False)
+    found = compare(
+        folder / "old.csv", folder / "same.csv", folder / "products.csv", d.settings(), 7, columns
+    )
+    assert (found["outcome"], found["drift"]) == ("ok", False), found["text"]
+    assert found["signals"]["values"]["value"] is not None
+    assert found["signals"]["categories"]["value"] is not None
+    unmapped = compare(folder / "old.csv", folder / "same.csv", None, d.settings(), 7)
+    assert unmapped["outcome"] == "bad_input"
+    assert "collect.files.columns" in unmapped["text"]
+
+
 HEAD = "user_id,item_id,timestamp,event,value,text\n"
 
 

@@ -1,14 +1,16 @@
 """`evergreen drift`: the drift check on any two interaction tables, without a model.
 
-In: files of one table each (Parquet, CSV, TSV, JSON lines, also .gz) with the contract's column names. Out:
-the dictionary of `pipeline.drift.check`, each table being one window. Of `event`, `value` and `text` those
-that both tables lack are taken for empty. A cell that cannot be read makes the table a bad one.
+In: files of one table each (Parquet, CSV, TSV, JSON lines, also .gz) with the contract's column names, or
+those that collect.files.columns maps to them. Out: the dictionary of `pipeline.drift.check`, each table being one
+window. Of `event`, `value` and `text` those that both tables lack are taken for empty. A cell that cannot be
+read makes the table a bad one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,24 +23,31 @@ from pipeline.drift.outcomes import closed
 from pipeline.errors import DataError
 from pipeline.params import DetectDrift
 from pipeline.sources import PLACE, RAW, REASON
+from pipeline.sources._columns import OWNERS, REQUIRED, TABLES, plans
 from pipeline.sources._formats import frames
 
 OPTIONAL = {t.EVENT: "interaction", t.VALUE: np.nan, t.TEXT: None}
 
 
 def compare(
-    reference: Path, current: Path, items: Path | None, settings: DetectDrift, seed: int
+    reference: Path,
+    current: Path,
+    items: Path | None,
+    settings: DetectDrift,
+    seed: int,
+    columns: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Raises DataError if a file is not there; a table that is no such table is the outcome bad_input."""
     tables = {}
     for name, path in (("reference", reference), ("current", current), ("items", items)):
         if path is not None:
             tables[name] = _read(path, f"--{name}")
-    old, new = tables["reference"], tables["current"]
-    absent = {name: filling for name, filling in OPTIONAL.items() if name not in old and name not in new}
     try:
+        old = _named(tables["reference"], "interactions", columns, str(reference))
+        new = _named(tables["current"], "interactions", columns, str(current))
+        absent = {name: filling for name, filling in OPTIONAL.items() if name not in old and name not in new}
         both = _interactions(old, absent, str(reference)), _interactions(new, absent, str(current))
-        catalogue = None if items is None else _items(tables["items"], str(items))
+        catalogue = items and _items(_named(tables["items"], "items", columns, str(items)), str(items))
     except DataError as error:
         return closed("bad_input", str(error))
     return check(*both, catalogue, settings, seed, confirm=False)
@@ -50,6 +59,24 @@ def _read(path: Path, option: str) -> pd.DataFrame:
     return pd.concat(frames(path), ignore_index=True)
 
 
+def _named(table: pd.DataFrame, kind: str, columns: Mapping[str, Any], where: str) -> pd.DataFrame:
+    """Under the contract's names: as it is if it has them, else as far as collect.files.columns maps them."""
+    names = [name for name in table if name not in (PLACE, RAW, REASON)]
+    if set(REQUIRED[kind]) <= set(names):
+        return table
+
+    def concerns(key: str, value: Any) -> bool:
+        said_of, _, ours = key.rpartition(".")
+        constant = isinstance(value, dict) and kind == "interactions"
+        fits = said_of == kind or (not said_of and kind in OWNERS.get(ours, TABLES))
+        return fits and (constant or value in names)
+
+    own = {key: value for key, value in columns.items() if concerns(key, value)}
+    if not own:
+        return table
+    return plans(own, {kind: {where: names}}, items_inside=False)[kind][where].apply(table)
+
+
 def _whole(table: pd.DataFrame, needed: Iterable[str], where: str) -> pd.DataFrame:
     """Without the reader's own columns. Raises DataError if a line could not be read, or a column lacks."""
     if REASON in table and (broken := table[REASON].notna()).any():
@@ -59,7 +86,9 @@ def _whole(table: pd.DataFrame, needed: Iterable[str], where: str) -> pd.DataFra
     table = table.drop(columns=[PLACE, RAW, REASON], errors="ignore")
     if missing := [name for name in needed if name not in table]:
         said = f"no column {', '.join(missing)}; it has {', '.join(map(str, table.columns))}"
-        raise DataError(f"{where}: {said}: name its columns like those of data/raw")
+        raise DataError(
+            f"{where}: {said}: name its columns like those of data/raw, or map them in collect.files.columns"
+        )
     return table
 
 
