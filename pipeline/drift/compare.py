@@ -1,9 +1,9 @@
 """`evergreen drift`: the drift check on any two interaction tables, without a model.
 
 In: files of one table each (Parquet, CSV, TSV, JSON lines, also .gz) with the contract's column names, or
-those that collect.files.columns maps to them. Out: the dictionary of `pipeline.drift.check`, each table being one
-window. Of `event`, `value` and `text` those that both tables lack are taken for empty. A cell that cannot be
-read makes the table a bad one.
+those that collect.files.columns maps to them. Out: the dictionary of `pipeline.drift.check`, each table being
+one window. Of `event`, `value` and `text` those that both tables lack are taken for empty. A cell that cannot
+be read makes the table a bad one.
 """
 
 from __future__ import annotations
