@@ -1,0 +1,290 @@
+"""The live state: what happened to every item strictly earlier than a moment, for any (item, moment).
+
+State at time t is a function of the log's rows strictly earlier than t - delay, and ages run to t - delay
+as well: it is the state without delay of a moment that lies `delay` back. No fitted weight is part of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+
+from pipeline.data.histories import MICROSECONDS_A_DAY, Log, Points
+from pipeline.models import neighbours as session
+
+HALF_LIFE_ROWS = (100, 400, 1600, 6400, 25600)
+NEVER = np.iinfo(np.int64).max  # first row of an item without rows
+NOT_YET = np.iinfo(np.int64).min  # last row of an item without rows
+HOUR = 1 / 24  # days
+SLICES = 5  # of the newest fifth: the median pace ignores a burst or a pause in two of them
+APART = 2.0  # least ratio of neighbouring half-lives
+CELLS = 2_000_000  # of the largest temporary array of `top`
+
+
+def half_lives(times: np.ndarray, rows: tuple[int, ...] = HALF_LIFE_ROWS) -> tuple[float, ...]:
+    """Days in which the data collect so many rows at the pace of their newest fifth, ascending.
+
+    `times`: int64 microseconds in any order. As many half-lives as `rows`, each at least twice the one
+    before, at least an hour, and at most the span of the data (unless that is too short for as many).
+    """
+    times = np.sort(times)
+    span = _days(times)
+    days = np.array(rows, dtype=np.float64) * _days_a_row(times)
+    limit = max(span, HOUR)
+    for place in reversed(range(len(days))):
+        limit = days[place] = min(days[place], limit)
+        limit /= APART
+    limit = HOUR
+    for place in range(len(days)):
+        limit = days[place] = max(days[place], limit)
+        limit *= APART
+    return tuple(float(value) for value in days)
+
+
+def _days_a_row(times: np.ndarray) -> float:
+    newest = times[len(times) * 4 // 5 :]
+    if len(newest) > SLICES:
+        edges = np.linspace(0, len(newest) - 1, SLICES + 1).astype(int)
+        paces = np.diff(newest[edges]) / MICROSECONDS_A_DAY / np.diff(edges)
+        if np.median(paces) > 0:
+            return float(np.median(paces))
+    # Coarse timestamps or few rows: the mean, over more rows where the newest all share one moment.
+    for part in (newest, times):
+        if _days(part) > 0:
+            return _days(part) / (len(part) - 1)
+    return 0.0
+
+
+def _days(times: np.ndarray) -> float:
+    return float(times[-1] - times[0]) / MICROSECONDS_A_DAY if len(times) else 0.0
+
+
+@dataclass(frozen=True)
+class ItemState:
+    """What a moment knows of items; every array has the shape that was asked for."""
+
+    decayed: np.ndarray  # (..., half-lives) float64: sum over successes of 2^(-age / half-life)
+    count: np.ndarray  # int64 rows of any kind
+    successes: np.ndarray  # int64
+    first: np.ndarray  # int64 microseconds of the first row; the maximum of int64 where there is none yet
+    last: np.ndarray  # int64 microseconds of the last row; the minimum of int64 where there is none yet
+
+
+@dataclass(frozen=True, eq=False)
+class Live:
+    """The state of a whole log, for any moment: the rows item by item in time order, and sums along them.
+
+    Memory: about 100 bytes a row with five half-lives, beside the log. `replace(live, until=moment)` is the
+    same state standing still at a moment (microseconds): later questions are answered as of it.
+    """
+
+    half_lives: tuple[float, ...]  # days
+    log: Log
+    items: int
+    delay: int  # microseconds
+    until: int | None
+    ticks: np.ndarray  # (moments,) int64: every time of the log, once, ascending
+    row: np.ndarray  # (rows,) int64 rows of the log, item by item, in time order within an item
+    time: np.ndarray  # (rows,) int64 microseconds of `row`
+    indptr: np.ndarray  # (items + 1,) int64: item i has indptr[i]:indptr[i + 1] of `row`
+    item_key: np.ndarray  # (rows,) int64, ascending: (item, tick) of `row` as one number
+    user_key: np.ndarray  # (log rows,) int64, ascending: (user, tick) as one number
+    before: np.ndarray  # (rows + 1,) int64 successes among the first rows of `row`
+    success: np.ndarray  # (successes,) int64 places in `row`
+    sums: np.ndarray  # (successes, half-lives) float64: decayed count just after each success
+
+    @classmethod
+    def of(
+        cls,
+        log: Log,
+        items: int,
+        half_lives: tuple[float, ...],
+        delay_seconds: float = 0.0,
+        until: int | None = None,
+    ) -> Live:
+        ticks, tick = np.unique(log.time, return_inverse=True)
+        row = np.lexsort((log.time, log.item))
+        row = row[log.item[row] >= 0]  # rows of items that the catalogue lacks
+        item, time = log.item[row].astype(np.int64), log.time[row]
+        positive = log.positive[row]
+        success = np.flatnonzero(positive)
+        return cls(
+            half_lives=half_lives,
+            log=log,
+            items=items,
+            delay=round(delay_seconds * 1_000_000),
+            until=until,
+            ticks=ticks,
+            row=row,
+            time=time,
+            indptr=np.r_[0, np.cumsum(np.bincount(item, minlength=items))].astype(np.int64),
+            item_key=item * (len(ticks) + 1) + tick[row],
+            user_key=log.user.astype(np.int64) * (len(ticks) + 1) + tick,
+            before=np.r_[0, np.cumsum(positive)].astype(np.int64),
+            success=success,
+            sums=_decayed_sums(item[success], time[success], half_lives),
+        )
+
+    def moment(self, time: np.ndarray) -> np.ndarray:
+        """Microseconds that a row must be strictly earlier than, to be known at `time`."""
+        time = np.asarray(time, dtype=np.int64)
+        return (time if self.until is None else np.minimum(time, self.until)) - self.delay
+
+    def tick(self, moment: np.ndarray) -> np.ndarray:
+        """Number of the log's distinct times strictly earlier than each moment."""
+        return np.searchsorted(self.ticks, moment, side="left")
+
+    def stop(self, item: np.ndarray, tick: np.ndarray) -> np.ndarray:
+        """End, in `row`, of the rows of each item before each tick; shapes broadcast, items not -1."""
+        key = item.astype(np.int64) * (len(self.ticks) + 1) + tick
+        return np.searchsorted(self.item_key, key, side="left")
+
+    def at(self, item: np.ndarray, time: np.ndarray) -> ItemState:
+        """State of each item at each time (microseconds); shapes broadcast; item -1 has an empty state."""
+        item, moment = np.asarray(item), self.moment(time)
+        known, safe = item >= 0, np.maximum(item, 0)
+        stop = self.stop(safe, self.tick(moment))
+        start = np.broadcast_to(self.indptr[safe], stop.shape)
+        count = np.where(known, stop - start, 0)
+        if not len(self.row):
+            none = np.zeros(count.shape, np.int64)
+            decayed = np.zeros((*count.shape, len(self.half_lives)))
+            return ItemState(decayed, none, none, none + NEVER, none + NOT_YET)
+        taken = self.before[stop]
+        successes = np.where(known, taken - self.before[start], 0)
+        return ItemState(
+            decayed=self._decayed(taken - 1, successes > 0, moment),
+            count=count,
+            successes=successes,
+            first=np.where(count > 0, self.time[np.minimum(start, len(self.time) - 1)], NEVER),
+            last=np.where(count > 0, self.time[np.maximum(stop - 1, 0)], NOT_YET),
+        )
+
+    def _decayed(self, place: np.ndarray, known: np.ndarray, moment: np.ndarray) -> np.ndarray:
+        """Sums at places among the successes, decayed to the moment; zeros where not known."""
+        decayed = np.zeros((*place.shape, len(self.half_lives)))
+        place = place[known]
+        age = np.broadcast_to(moment, known.shape)[known] - self.time[self.success[place]]
+        decay = np.exp2(-(age / MICROSECONDS_A_DAY)[:, None] / np.array(self.half_lives))
+        decayed[known] = self.sums[place] * decay
+        return decayed
+
+    def top(self, time: np.ndarray, half_life: int, n: int) -> np.ndarray:
+        """(points, n) int32 items of the greatest decayed counts > 0, ties by smaller index; -1 padded.
+
+        `half_life`: place in `half_lives`. Exact: between successes the order of decayed counts stands still,
+        and a success moves its own item alone, upwards. So the best n are found once a block of successes,
+        and a point takes the best of those and the items of the block's successes before it.
+        """
+        # Order in time; what never changes between successes is log2(sum) + time / half-life.
+        order = np.argsort(self.time[self.success], kind="stable")
+        times = self.time[self.success[order]]
+        item = self.log.item[self.row[self.success[order]]]
+        height = np.log2(self.sums[order, half_life])
+        height += (times - times.min(initial=NEVER)) / MICROSECONDS_A_DAY / self.half_lives[half_life]
+        # The list depends on how many successes precede a point.
+        stops, which = np.unique(np.searchsorted(times, self.moment(time), side="left"), return_inverse=True)
+        lists = np.full((len(stops), n), -1, np.int32)
+        # A block costs a pass over the items, a point one over the block: the size at which both cost alike.
+        size = int(np.clip(np.sqrt(len(item) * self.items / (3 * len(stops) + 1)), 64, 4096))
+        heights = np.full(self.items, -np.inf)
+        done = 0
+        for block in np.unique(stops // size):
+            start = block * size
+            heights[item[done:start]] = height[done:start]  # the last of an item's assignments stays
+            done = start
+            asked = slice(*np.searchsorted(stops, [start, start + size]))
+            part = slice(start, stops[asked][-1])
+            lists[asked] = _best_of_block(heights, item[part], height[part], stops[asked] - start, n)
+        return lists[which]
+
+    def newest(self, available_from: np.ndarray, time: np.ndarray, n: int) -> np.ndarray:
+        """(points, n) int32 items that became known last, newest first, ties by smaller index; -1 padded.
+
+        An item is known from `available_from` on; where that is not given (the minimum of int64), as soon as
+        its first row is.
+        """
+        known = np.full(self.items, NEVER)
+        taken = np.diff(self.indptr) > 0
+        known[taken] = self.time[self.indptr[:-1][taken]] + self.delay + 1  # strictly before time - delay
+        known = np.where(available_from > NOT_YET, available_from, known)
+        order = np.lexsort((-np.arange(self.items), known))
+        order = order[known[order] < NEVER]
+        stop = np.searchsorted(known[order], self.moment(time) + self.delay, side="right")
+        place = stop[:, None] - 1 - np.arange(n)
+        found = np.full(place.shape, -1, np.int32)
+        found[place >= 0] = order[place[place >= 0]]
+        return found
+
+    def neighbours(
+        self, points: Points, items: int, last: int = 10, takers: int = 30, own: int = 10
+    ) -> sp.csr_matrix:
+        """(points, items) float32 in [0, 1]: what the users who took the same lately took lately themselves.
+
+        See `pipeline.models.neighbours`, which says how it is weighted.
+        """
+        return session.neighbours(self, points, items, last, takers, own)
+
+
+def _decayed_sums(item: np.ndarray, time: np.ndarray, half_lives: tuple[float, ...]) -> np.ndarray:
+    """(rows, half-lives): S_j = 1 + S_(j-1) 2^(-(t_j - t_(j-1)) / half-life) along each item's rows.
+
+    A scan by doubling: after the pass of width w a row holds the sum over its newest 2w rows. No term is ever
+    above 1, so that no span overflows. O(n log(rows of an item)).
+    """
+    sums = np.ones((len(item), len(half_lives)))
+    new = np.r_[True, np.diff(item) != 0] if len(item) else np.zeros(0, bool)
+    place = np.arange(len(item)) - np.maximum.accumulate(np.where(new, np.arange(len(item)), 0))
+    width = 1
+    while len(rows := np.flatnonzero(place >= width)):
+        gap = (time[rows] - time[rows - width]) / MICROSECONDS_A_DAY
+        for column, half_life in enumerate(half_lives):
+            column_sums = sums[:, column]
+            column_sums[rows] += column_sums[rows - width] * np.exp2(-gap / half_life)
+        width *= 2
+    return sums
+
+
+def _best_of_block(
+    heights: np.ndarray, item: np.ndarray, height: np.ndarray, stops: np.ndarray, n: int
+) -> np.ndarray:
+    """(stops, n) best items, given the heights when the block starts and its first `stop` successes."""
+    found = np.union1d(_largest(heights, n), item)
+    column = np.searchsorted(found, item)
+    # Whole numbers for (height, smaller index), so that a partition is exact in ties as well.
+    level = np.unique(np.r_[heights[found], height], return_inverse=True)[1]
+    level = level * len(found) + (len(found) - 1 - np.r_[np.arange(len(found)), column])
+    level[: len(found)][heights[found] == -np.inf] = -1
+    lists = np.full((len(stops), n), -1, np.int32)
+    if not len(found):
+        return lists
+    current, done = level[: len(found)], 0
+    chunk = max(1, CELLS // len(found))
+    for begin in range(0, len(stops), chunk):
+        part = stops[begin : begin + chunk]
+        table = np.full((len(part), len(found)), -1)
+        table[0] = current
+        row = np.searchsorted(part, np.arange(done, part[-1]), side="right")
+        np.maximum.at(table, (row, column[done : part[-1]]), level[len(found) + done : len(found) + part[-1]])
+        np.maximum.accumulate(table, axis=0, out=table)
+        current, done = table[-1].copy(), part[-1]
+        width = min(n, len(found))
+        best = np.partition(table, len(found) - width, axis=1)[:, len(found) - width :]
+        best = -np.sort(-best, axis=1)
+        lists[begin : begin + chunk, :width] = np.where(
+            best >= 0, found[len(found) - 1 - best % len(found)], -1
+        )
+    return lists
+
+
+def _largest(heights: np.ndarray, n: int) -> np.ndarray:
+    """The n items of the greatest finite heights, ties by smaller index; in no order."""
+    finite = np.flatnonzero(heights > -np.inf)
+    if len(finite) <= n:
+        return finite
+    values = heights[finite]
+    least = np.partition(values, len(values) - n)[len(values) - n]
+    above, equal = finite[values > least], finite[values == least]
+    return np.r_[above, equal[: n - len(above)]]
