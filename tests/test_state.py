@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.data.histories import Log
-from pipeline.models.state import HALF_LIFE_ROWS, NEVER, NOT_YET, Live, half_lives
+from pipeline.models.state import HALF_LIFE_ROWS, NEVER, NOT_YET, Folded, Live, half_lives
 
 HOUR = 3_600_000_000
 DAY = 24 * HOUR
@@ -208,3 +208,34 @@ def test_half_lives_ascend_from_an_hour_to_the_span(times: list[int], grid: int)
     span = np.ptp(stamps) / DAY if len(stamps) else 0
     if span > 1:
         assert days[-1] <= span + 1e-9
+
+
+@pytest.mark.parametrize("delay", [0, 2 * 3600])
+def test_folded_vectors_are_means_of_those_who_took_the_item_before(delay: int) -> None:
+    log = random_log(300, 10, 8)
+    rng = np.random.default_rng(3)
+    vectors, known = rng.normal(size=(10, 3)).astype(np.float32), np.arange(10) % 2 == 0
+    live = Live.of(log, 10, DAYS, delay)
+    items, times = np.arange(-1, 10)[None, :], np.arange(0, 110, 9)[:, None] * HOUR
+    found, count = Folded.of(log, live, vectors, known).at(items, times)
+    assert found.shape == (13, 11, 3)
+    assert count.max() > 3
+    assert not count[:, 1::2].any()  # known items have vectors of their own
+    for row, time in enumerate(times[:, 0]):
+        for item in range(1, 10, 2):
+            own = [
+                taker_vector(log, place, vectors, known)
+                for place in np.flatnonzero((log.item == item) & (log.time < time - delay * 1_000_000))
+            ]
+            own = [vector for vector in own if vector is not None]
+            assert count[row, item + 1] == len(own)
+            mean = np.mean(own, axis=0) if own else np.zeros(3)
+            np.testing.assert_allclose(found[row, item + 1], mean, atol=1e-5)
+    still = Folded.of(log, replace(live, until=50 * HOUR), vectors, known)
+    assert (still.at(items, times)[1][-1] == still.at(items, np.array([[50 * HOUR]]))[1]).all()
+
+
+def taker_vector(log: Log, row: int, vectors: np.ndarray, known: np.ndarray) -> np.ndarray | None:
+    moment = log.points(log.user[[row]], np.array([-1], np.int32), log.time[[row]])
+    weights = moment.weights(len(known), 5.0).toarray()[0] * known
+    return weights @ vectors / weights.sum() if weights.sum() else None

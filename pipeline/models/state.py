@@ -13,6 +13,7 @@ import scipy.sparse as sp
 
 from pipeline.data.histories import MICROSECONDS_A_DAY, Log, Points
 from pipeline.models import neighbours as session
+from pipeline.models.decay import best_of_block, decayed_sums
 
 HALF_LIFE_ROWS = (100, 400, 1600, 6400, 25600)
 NEVER = np.iinfo(np.int64).max  # first row of an item without rows
@@ -20,7 +21,8 @@ NOT_YET = np.iinfo(np.int64).min  # last row of an item without rows
 HOUR = 1 / 24  # days
 SLICES = 5  # of the newest fifth: the median pace ignores a burst or a pause in two of them
 APART = 2.0  # least ratio of neighbouring half-lives
-CELLS = 2_000_000  # of the largest temporary array of `top`
+FOLDING_HALF_LIFE = 5.0  # items of the history of who took an item
+CHUNK = 4_096  # rows folded at a time
 
 
 def half_lives(times: np.ndarray, rows: tuple[int, ...] = HALF_LIFE_ROWS) -> tuple[float, ...]:
@@ -124,7 +126,7 @@ class Live:
             user_key=log.user.astype(np.int64) * (len(ticks) + 1) + tick,
             before=np.r_[0, np.cumsum(positive)].astype(np.int64),
             success=success,
-            sums=_decayed_sums(item[success], time[success], half_lives),
+            sums=decayed_sums(item[success], time[success], half_lives),
         )
 
     def moment(self, time: np.ndarray) -> np.ndarray:
@@ -197,7 +199,7 @@ class Live:
             done = start
             asked = slice(*np.searchsorted(stops, [start, start + size]))
             part = slice(start, stops[asked][-1])
-            lists[asked] = _best_of_block(heights, item[part], height[part], stops[asked] - start, n)
+            lists[asked] = best_of_block(heights, item[part], height[part], stops[asked] - start, n)
         return lists[which]
 
     def newest(self, available_from: np.ndarray, time: np.ndarray, n: int) -> np.ndarray:
@@ -228,63 +230,63 @@ class Live:
         return session.neighbours(self, points, items, last, takers, own)
 
 
-def _decayed_sums(item: np.ndarray, time: np.ndarray, half_lives: tuple[float, ...]) -> np.ndarray:
-    """(rows, half-lives): S_j = 1 + S_(j-1) 2^(-(t_j - t_(j-1)) / half-life) along each item's rows.
+@dataclass(frozen=True, eq=False)
+class Folded:
+    """Vectors of items that a fit never had, from those who took them; see `of`."""
 
-    A scan by doubling: after the pass of width w a row holds the sum over its newest 2w rows. No term is ever
-    above 1, so that no span overflows. O(n log(rows of an item)).
-    """
-    sums = np.ones((len(item), len(half_lives)))
-    new = np.r_[True, np.diff(item) != 0] if len(item) else np.zeros(0, bool)
-    place = np.arange(len(item)) - np.maximum.accumulate(np.where(new, np.arange(len(item)), 0))
-    width = 1
-    while len(rows := np.flatnonzero(place >= width)):
-        gap = (time[rows] - time[rows - width]) / MICROSECONDS_A_DAY
-        for column, half_life in enumerate(half_lives):
-            column_sums = sums[:, column]
-            column_sums[rows] += column_sums[rows - width] * np.exp2(-gap / half_life)
-        width *= 2
-    return sums
+    live: Live
+    indptr: np.ndarray  # (items + 1,) int64: stored rows of each item; known items have none
+    key: np.ndarray  # (stored,) int64, ascending: (item, tick) as one number
+    means: np.ndarray  # (stored, d) float32: mean over the item's stored rows up to this one
+
+    @classmethod
+    def of(cls, log: Log, live: Live, vectors: np.ndarray, known: np.ndarray) -> Folded:
+        """`vectors`: (items, d) float32; `known`: (items,) bool, whether the fit had the item.
+
+        Each row of an item that is not known counts with its taker's own vector: the mean of the known items
+        of the taker's history strictly before that row, each weighted by 2^(-newer items / 5). A taker
+        without a known item is left out. An item's vector is the mean over its rows that the moment knows.
+        `log` is the log of `live`.
+        """
+        place = np.flatnonzero(~known[log.item[live.row]])
+        row = live.row[place]
+        none = np.full(len(row), -1, np.int32)
+        takers = log.points(log.user[row], none, log.time[row])
+        own = np.zeros((len(row), vectors.shape[1]), np.float32)
+        has = np.zeros(len(row), bool)
+        of_known = np.where(known[:, None], vectors, 0).astype(np.float32)
+        for begin in range(0, len(row), CHUNK):
+            part = slice(begin, begin + CHUNK)
+            # Beyond 100 rows an item weighs less than a millionth.
+            weights = takers[part].newest(100).weights(live.items, FOLDING_HALF_LIFE)
+            total = weights @ known.astype(np.float32)
+            has[part] = total > 0
+            own[part] = (weights @ of_known) / np.where(total > 0, total, 1)[:, None]
+        item = log.item[row[has]]
+        indptr = np.r_[0, np.cumsum(np.bincount(item, minlength=live.items))].astype(np.int64)
+        return cls(live, indptr, live.item_key[place[has]], _running_means(own[has], item, indptr))
+
+    def at(self, item: np.ndarray, time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(..., d) float32 vectors and (...) int64 rows that they are means of; zeros where there are none.
+
+        Shapes of `item` and `time` (microseconds) broadcast; item -1 has none.
+        """
+        item = np.asarray(item)
+        safe = np.maximum(item, 0).astype(np.int64)
+        tick = self.live.tick(self.live.moment(time))
+        stop = np.searchsorted(self.key, safe * (len(self.live.ticks) + 1) + tick, side="left")
+        count = np.where(item >= 0, stop - self.indptr[safe], 0)
+        vectors = np.zeros((*count.shape, self.means.shape[1]), np.float32)
+        vectors[count > 0] = self.means[stop[count > 0] - 1]
+        return vectors, count
 
 
-def _best_of_block(
-    heights: np.ndarray, item: np.ndarray, height: np.ndarray, stops: np.ndarray, n: int
-) -> np.ndarray:
-    """(stops, n) best items, given the heights when the block starts and its first `stop` successes."""
-    found = np.union1d(_largest(heights, n), item)
-    column = np.searchsorted(found, item)
-    # Whole numbers for (height, smaller index), so that a partition is exact in ties as well.
-    level = np.unique(np.r_[heights[found], height], return_inverse=True)[1]
-    level = level * len(found) + (len(found) - 1 - np.r_[np.arange(len(found)), column])
-    level[: len(found)][heights[found] == -np.inf] = -1
-    lists = np.full((len(stops), n), -1, np.int32)
-    if not len(found):
-        return lists
-    current, done = level[: len(found)], 0
-    chunk = max(1, CELLS // len(found))
-    for begin in range(0, len(stops), chunk):
-        part = stops[begin : begin + chunk]
-        table = np.full((len(part), len(found)), -1)
-        table[0] = current
-        row = np.searchsorted(part, np.arange(done, part[-1]), side="right")
-        np.maximum.at(table, (row, column[done : part[-1]]), level[len(found) + done : len(found) + part[-1]])
-        np.maximum.accumulate(table, axis=0, out=table)
-        current, done = table[-1].copy(), part[-1]
-        width = min(n, len(found))
-        best = np.partition(table, len(found) - width, axis=1)[:, len(found) - width :]
-        best = -np.sort(-best, axis=1)
-        lists[begin : begin + chunk, :width] = np.where(
-            best >= 0, found[len(found) - 1 - best % len(found)], -1
-        )
-    return lists
-
-
-def _largest(heights: np.ndarray, n: int) -> np.ndarray:
-    """The n items of the greatest finite heights, ties by smaller index; in no order."""
-    finite = np.flatnonzero(heights > -np.inf)
-    if len(finite) <= n:
-        return finite
-    values = heights[finite]
-    least = np.partition(values, len(values) - n)[len(values) - n]
-    above, equal = finite[values > least], finite[values == least]
-    return np.r_[above, equal[: n - len(above)]]
+def _running_means(rows: np.ndarray, item: np.ndarray, indptr: np.ndarray) -> np.ndarray:
+    """(rows, d) of one item after another -> float32 mean of each item's rows up to each."""
+    start = indptr[item]
+    count = np.arange(len(rows)) - start + 1
+    means = np.empty_like(rows)
+    for column in range(rows.shape[1]):  # sums in float64, a column at a time
+        sums = np.r_[0, np.cumsum(rows[:, column], dtype=np.float64)]
+        means[:, column] = (sums[1:] - sums[start]) / count
+    return means
