@@ -19,9 +19,10 @@ from pipeline.check import ids, times
 from pipeline.check.command import check, write
 from pipeline.check.facts import Facts, gather, percent
 from pipeline.check.page import render
+from pipeline.data.engine import duckdb_connection
 from pipeline.documents.check import Check, Finding
 from pipeline.params import Params
-from pipeline.stages.collect import collect
+from pipeline.stages.collect import collect, main
 
 USERS, ITEMS, ROWS = 60, 40, 3000
 START = pd.Timestamp("2024-01-01", tz="UTC")
@@ -96,7 +97,8 @@ def healthy(tmp_path_factory: pytest.TempPathFactory) -> Facts:
     raw = tmp_path_factory.mktemp("raw")
     params = params_of(raw, orders(), products())
     collect(sources.read(params.collect), params.collect, raw)
-    return gather(raw, params)
+    with duckdb_connection(raw / "spill") as connection:
+        return gather(connection, raw, params)
 
 
 @pytest.mark.parametrize(
@@ -218,6 +220,20 @@ def test_texts_of_another_language(look: Look) -> None:
     assert finding.key == "finetune.encoder"
     unknown = look(orders(), products().assign(title="ጤና ይስጥልኝ ጤና ይስጥልኝ"))
     assert one(unknown, "unknown_tokens").figure > 0.5
+
+
+def test_collect_says_the_gravest_findings(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = orders()
+    rows.loc[rows.index % 10 == 0, "value"] *= -1
+    params = params_of(tmp_path, rows, products().assign(item_id=lambda table: "x" + table["item_id"]))
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params.model_dump(mode="json")))
+    with caplog.at_level("INFO"):
+        main(tmp_path / "raw", tmp_path / "params.yaml")
+    said = [record.getMessage() for record in caplog.records]
+    assert [line.split(":")[0] for line in said[1:3]] == ["error", "warning"]
+    assert "collect.files.columns.items.item_id" in said[1]
+    assert "preprocess.positive.min_value" in said[2]
+    assert "evergreen check" in said[3]
 
 
 def test_what_cannot_be_read_is_a_finding_with_its_key(tmp_path: Path) -> None:

@@ -7,17 +7,23 @@ folder and are gone afterwards: data/raw, models and the registry stay as they a
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
+
+import ibis
+import pandas as pd
 
 from pipeline import sources
 from pipeline.check import facts as gathered
 from pipeline.check import rules, texts
+from pipeline.data.engine import duckdb_connection
 from pipeline.documents.check import Check, Finding, TextFigures
 from pipeline.documents.data import Manifest
-from pipeline.errors import ConfigError, DataError
+from pipeline.errors import ConfigError, DataError, PipelineError
 from pipeline.files import write_text
 from pipeline.params import Params
 from pipeline.stages.collect import collect
+from pipeline.stages.preprocess import preprocess
 
 REPORT, PAGE = "check.json", "check.html"
 
@@ -32,13 +38,16 @@ def check(params: Params) -> Check:
             manifest = Manifest.of({"source": lenient.source, **collect(sources.read(lenient), lenient, raw)})
         except DataError as error:
             return Check(source=lenient.source, findings=[_unreadable(error)])
-        return of(gathered.gather(raw, params), manifest)
+        with duckdb_connection(raw / "spill") as connection:
+            facts = gathered.gather(connection, raw, params)
+            facts = replace(facts, windows=_windows(connection, facts.table, params))
+        return of(facts, manifest)
 
 
 def of(facts: gathered.Facts, manifest: Manifest) -> Check:
     figures, missing = _texts(facts)
     known = facts.items.index.isin(facts.table["item_id"])
-    summary = facts.summary or {}
+    summary = facts.windows.summary if facts.windows else {}
     return Check.of(
         {
             "source": manifest.source,
@@ -70,12 +79,21 @@ def write(found: Check, reports: Path) -> None:
     write_text(reports / PAGE, render(found))
 
 
+def _windows(connection: ibis.BaseBackend, items: pd.DataFrame, params: Params) -> gathered.Windows:
+    """Of the table `interactions`, as `preprocess` would cut them."""
+    try:
+        prepared = preprocess(connection, items, params.preprocess)
+    except PipelineError as error:
+        return gathered.Windows(problem=str(error))
+    return gathered.Windows(prepared.summary, prepared.items)
+
+
 def _texts(facts: gathered.Facts) -> tuple[TextFigures | None, list[Finding]]:
-    if facts.prepared_items is None:
+    if facts.windows is None or facts.windows.items is None:
         return None, []
     settings = facts.params.finetune
     try:
-        return texts.figures(facts.prepared_items, settings.encoder, settings.max_length), []
+        return texts.figures(facts.windows.items, settings.encoder, settings.max_length), []
     except ConfigError as error:
         return None, [Finding(kind="no_encoder", severity="error", text=str(error), key="finetune.encoder")]
 

@@ -1,11 +1,12 @@
 """What the findings are made of: counts over the collected tables and over the windows as they will be.
 
-In: a folder like data/raw, params. Out: `Facts`, whose figures are aggregates, computed by DuckDB.
+In: a folder like data/raw, params. Out: `Facts`, whose figures are aggregates, computed by DuckDB. The
+windows are filled in by whoever can run `preprocess` (pipeline/check/command.py).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,16 +17,27 @@ import pandas as pd
 
 from pipeline.data import splitting
 from pipeline.data import tables as t
-from pipeline.data.engine import duckdb_connection, named
+from pipeline.data.engine import named, read_parquet
 from pipeline.documents.check import Activity, EventCounts, Period
-from pipeline.errors import PipelineError
 from pipeline.params import Params, Positive
-from pipeline.stages import preprocess
 
 COLUMNS = "collect.files.columns"  # the key that mends most
 BIGGEST = 5
 PERIODS = 60  # of a picture
 BUCKETS = {"1": 1, "2-4": 2, "5-9": 5, "10-19": 10, "20-49": 20, "50-99": 50, "100+": 100}  # rows: from
+
+
+@dataclass(frozen=True)
+class Windows:
+    """What `preprocess` would write, or say."""
+
+    summary: dict[str, Any] = field(default_factory=dict)  # as in data/prepared/summary.json
+    items: pd.DataFrame | None = None  # with item_text; None where no windows can be made
+    problem: str | None = None  # why not
+
+    def of(self, part: str, name: str) -> dict[str, Any]:
+        """Of `windows` or `points`, those of train, validation or test; empty where there are none."""
+        return dict(self.summary.get(part, {}).get(name, {}))
 
 
 @dataclass(frozen=True)
@@ -39,48 +51,29 @@ class Facts:
     empty: dict[str, float]  # column of interactions -> share of empty cells
     successes: int  # user, item and moment; rows that differ in the event alone are one
     repeats: int  # of these, the user had the item before
-    summary: dict[str, Any] | None  # as in data/prepared/summary.json; None where no windows can be made
-    prepared_items: pd.DataFrame | None  # with item_text
-    problem: str | None  # why not
+    windows: Windows | None = None  # None: not asked for
 
     @property
     def rows(self) -> int:
         return int(self.by_time.sum())
 
 
-def gather(raw: Path, params: Params) -> Facts:
-    """`raw` holds what collect writes, and gets DuckDB's spilled files."""
-    items = t.read_parquet(raw / "items.parquet", "items")
-    with duckdb_connection(raw / "spill") as connection:
-        preprocess.read_interactions(raw, connection)
-        rows = splitting.typed(connection.table("interactions"))
-        successes, repeats = _count_repeats(connection, rows, params.preprocess.positive)
-        summary, prepared, problem = _windows(connection, items, params)
-        return Facts(
-            params,
-            _events(rows, params.preprocess.positive),
-            _rows_of(rows, t.USER),
-            _rows_of(rows, t.ITEM),
-            items,
-            splitting.rows_by_time(rows).to_pandas().set_index(t.TIME)["rows"].sort_index(),
-            _empty(rows),
-            successes,
-            repeats,
-            summary,
-            prepared,
-            problem,
-        )
-
-
-def _windows(
-    connection: ibis.BaseBackend, items: pd.DataFrame, params: Params
-) -> tuple[dict[str, Any] | None, pd.DataFrame | None, str | None]:
-    """The summary that `preprocess` would write and its items, or what it would say."""
-    try:
-        prepared = preprocess.preprocess(connection, items, params.preprocess)
-    except PipelineError as error:
-        return None, None, str(error)
-    return prepared.summary, prepared.items, None
+def gather(connection: ibis.BaseBackend, raw: Path, params: Params) -> Facts:
+    """`raw` holds what collect writes; the connection gets its interactions as a view of that name."""
+    files = sorted((raw / "interactions").rglob("*.parquet"))
+    rows = splitting.typed(read_parquet(connection, files, "interactions"))
+    successes, repeats = _count_repeats(connection, rows, params.preprocess.positive)
+    return Facts(
+        params,
+        _events(rows, params.preprocess.positive),
+        _rows_of(rows, t.USER),
+        _rows_of(rows, t.ITEM),
+        t.read_parquet(raw / "items.parquet", "items"),
+        splitting.rows_by_time(rows).to_pandas().set_index(t.TIME)["rows"].sort_index(),
+        _empty(rows),
+        successes,
+        repeats,
+    )
 
 
 def _events(rows: ibis.Table, positive: Positive) -> list[EventCounts]:

@@ -33,7 +33,7 @@ def not_joined(facts: Facts) -> Iterator[Finding]:
     cause, joined = likely_cause(facts)
     yield Finding(
         kind="items_not_joined",
-        severity="error" if share < 0.2 else "warning",
+        severity="error" if share < 0.5 else "warning",
         text=f"{percent(share)} of the rows are of items that the table of items has"
         + (f"; {cause} it would be {percent(joined)}" if cause else ""),
         figure=share,

@@ -1,4 +1,4 @@
-"""All rules in order, and those on what `collect` set apart and on the items' texts.
+"""All findings in order: those of glance.py, and those on what `collect` set apart and on the items' texts.
 
 In: `Facts`, the manifest, figures of the texts. Out: findings, what stops a training first, then what spoils
 it, then what is good to know. A rule says nothing where all is well.
@@ -6,31 +6,12 @@ it, then what is good to know. A rule says nothing where all is well.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-from pipeline.check import ids, success, times
 from pipeline.check.facts import COLUMNS, Facts, percent
+from pipeline.check.glance import RULES
 from pipeline.documents.check import Finding, TextFigures
 from pipeline.documents.data import Manifest
-
-RULES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
-    times.no_windows,
-    times.one_moment,
-    ids.not_joined,
-    ids.one_for_many,
-    times.far_times,
-    success.negative,
-    success.success,
-    success.many_events,
-    success.repeats,
-    success.few_points,
-    times.uneven_windows,
-    ids.little_data,
-    times.gap,
-    success.few_fitted,
-    times.dates_alone,
-    success.cold,
-)
 
 
 def found(facts: Facts, manifest: Manifest, texts: TextFigures | None) -> list[Finding]:

@@ -112,7 +112,10 @@ def repeats(facts: Facts) -> Iterator[Finding]:
 def few_points(facts: Facts) -> Iterator[Finding]:
     """Too few to tell models apart: promotions are refused, the curves of validation are noise."""
     gate = facts.params.decide_promotion
-    for window, counts in (facts.summary or {}).get("points", {}).items():
+    for window in ("validation", "test"):
+        counts = facts.windows.of("points", window) if facts.windows else {}
+        if not counts:
+            continue
         points, users = counts["points"], counts["users"]
         if points < gate.min_points or users < gate.min_users:
             effect = "no later model can be promoted" if window == "test" else "settings are chosen by chance"
@@ -129,7 +132,7 @@ def few_points(facts: Facts) -> Iterator[Finding]:
 
 
 def few_fitted(facts: Facts) -> Iterator[Finding]:
-    train = (facts.summary or {}).get("windows", {}).get("train")
+    train = facts.windows.of("windows", "train") if facts.windows else {}
     if train and train["rows_not_fit"] > 0.2 * train["rows"]:
         share = train["rows_not_fit"] / train["rows"]
         yield Finding(
@@ -146,7 +149,7 @@ def few_fitted(facts: Facts) -> Iterator[Finding]:
 
 
 def cold(facts: Facts) -> Iterator[Finding]:
-    test = (facts.summary or {}).get("points", {}).get("test") or {}
+    test = facts.windows.of("points", "test") if facts.windows else {}
     for name, what, bound in (("cold_items", "items", 0.3), ("empty_history", "users", 0.5)):
         share = test.get(f"{name}_share")
         if share is not None and share > bound:

@@ -14,13 +14,9 @@ from pipeline.documents.check import Finding
 
 
 def no_windows(facts: Facts) -> Iterator[Finding]:
-    if facts.problem:
-        key = next(
-            (word.rstrip(":,") for word in facts.problem.split() if word.startswith("preprocess.")), None
-        )
-        yield Finding(
-            kind="no_windows", severity="error", text=facts.problem, key=key or f"{COLUMNS}.timestamp"
-        )
+    if facts.windows and (problem := facts.windows.problem):
+        key = next((word.rstrip(":,") for word in problem.split() if word.startswith("preprocess.")), None)
+        yield Finding(kind="no_windows", severity="error", text=problem, key=key or f"{COLUMNS}.timestamp")
 
 
 def one_moment(facts: Facts) -> Iterator[Finding]:
@@ -105,7 +101,7 @@ def gap(facts: Facts) -> Iterator[Finding]:
 def uneven_windows(facts: Facts) -> Iterator[Finding]:
     settings = facts.params.preprocess
     for name, wanted in (("validation", settings.validation_share), ("test", settings.test_share)):
-        window = (facts.summary or {}).get("windows", {}).get(name)
+        window = facts.windows.of("windows", name) if facts.windows else {}
         if window and not 0.5 * wanted <= window["share"] <= 2 * wanted:
             yield Finding(
                 kind="uneven_window",

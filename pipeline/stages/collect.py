@@ -226,13 +226,26 @@ def _swap(raw: Path, new: Path, old: Path) -> None:
 
 
 def main(raw: Path, params: Path = Path("params.yaml")) -> None:
-    settings = Params.load(params).collect
+    everything = Params.load(params)
+    settings = everything.collect
     with replacing(raw) as folder:
         fingerprint = sources.fingerprint(settings)
         manifest = collect(sources.read(settings), settings, folder)
         manifest = {"source": settings.source, "fingerprint": fingerprint, **manifest}
         (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     log.info(sentence(manifest))
+    say_findings(raw, everything)
+
+
+def say_findings(raw: Path, params: Params) -> None:
+    """What a training would suffer from, first of all; `evergreen check` shows it whole."""
+    from pipeline.check.glance import glance
+
+    findings = glance(raw, params)
+    for finding in findings:
+        log.warning(f"{finding.severity}: {finding.line}")
+    if findings:
+        log.info("`evergreen check` shows figures, examples and pictures")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,44 @@
+"""The rules in their order, and a first look with them at what `collect` wrote: seconds, and no windows.
+
+A rule says nothing where all is well.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from pipeline.check import ids, success, times
+from pipeline.check.facts import Facts, gather
+from pipeline.data.engine import duckdb_connection
+from pipeline.documents.check import Finding
+from pipeline.params import Params
+
+RULES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
+    times.no_windows,
+    times.one_moment,
+    ids.not_joined,
+    ids.one_for_many,
+    times.far_times,
+    success.negative,
+    success.success,
+    success.many_events,
+    success.repeats,
+    success.few_points,
+    times.uneven_windows,
+    ids.little_data,
+    times.gap,
+    success.few_fitted,
+    times.dates_alone,
+    success.cold,
+)
+MOST = 3
+
+
+def glance(raw: Path, params: Params) -> list[Finding]:
+    """The first few that would spoil a training, as far as the tables in `raw` alone can tell."""
+    with tempfile.TemporaryDirectory(prefix="evergreen-") as spill, duckdb_connection(Path(spill)) as opened:
+        facts = gather(opened, raw, params)
+    found = [finding for rule in RULES for finding in rule(facts) if finding.severity != "note"]
+    return sorted(found, key=lambda finding: finding.severity != "error")[:MOST]
