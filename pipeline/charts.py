@@ -39,6 +39,8 @@ class Series:
     low: Sequence[float | None] = field(default=())
     high: Sequence[float | None] = field(default=())
     kind: str = "challenger"
+    joined: bool = True
+    """False: dots alone, without a line through them."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,14 @@ class Dot:
     x: float | None
     y: float | None
     kind: str = "baseline"
+
+
+@dataclass(frozen=True)
+class Event:
+    """An upright line at x with a short name above."""
+
+    x: float
+    label: str
 
 
 def ticks(low: float, high: float, count: int = 4) -> list[float]:
@@ -102,24 +112,31 @@ def line_chart(
     height: int = 170,
     groups: Sequence[str] = (),
     x_label: str = "",
+    x_marks: Sequence[tuple[float, str]] = (),
+    events: Sequence[Event] = (),
     most: int = 240,
 ) -> Markup:
     """Lines over a shared x; `groups` names the x positions 0, 1, ... where x is no number.
 
     Longer series are thinned to the means of at most `most` neighbourhoods. `low`/`high` draw a band.
+    `x_marks` are written under the axis instead of its ends, e.g. dates; `events` are upright lines.
     """
     lines = [line for line in (_points(one, most) for one in series) if line.y]
     if not lines:
         return Markup("")
     values = [v for line in lines for v in (*line.y, *line.low, *line.high) if v is not None]
-    scale = _Scale(values, height - BOTTOM, TOP)
-    across = _Across(min(line.x[0] for line in lines), max(line.x[-1] for line in lines), len(groups))
+    top = TOP + (16 if events else 0)  # room for the events' names
+    scale = _Scale(values, height - BOTTOM, top)
+    xs = [x for line in lines for x in line.x] + [event.x for event in events]
+    across = _Across(min(xs), max(xs), len(groups))
     parts = [_level(scale.at(tick), scale.text(tick)) for tick in scale.ticks]
-    parts += [_path(line, scale, across, height) for line in lines]
+    parts += _uprights(events, across, height - BOTTOM)
+    parts += [_path(line, scale, across, height) for line in lines if line.joined]
     for line in lines:
-        if len(line.y) <= 24:
+        if len(line.y) <= 24 or not line.joined:
             parts += [_mark(line, place, scale, across) for place in range(len(line.y))]
-    marks = [(float(x), name) for x, name in enumerate(groups)] or [(x, number(x, 0)) for x in across.ends()]
+    marks = [(float(x), name) for x, name in enumerate(groups)] or list(x_marks)
+    marks = marks or [(x, number(x, 0)) for x in across.ends()]
     parts += [_below(across.at(x), height - 16, text) for x, text in marks]
     if x_label:
         parts.append(_below((LEFT + RIGHT) / 2, height - 2, x_label))
@@ -139,7 +156,7 @@ def _points(series: Series, most: int) -> Series:
     size = -(-len(table) // most) or 1
     chunks = [table[begin : begin + size] for begin in range(0, len(table), size)]
     x, y, low, high = ([_mean([row[c] for row in chunk]) for chunk in chunks] for c in range(4))
-    return Series(series.label, y, [v or 0.0 for v in x], low, high, series.kind)
+    return Series(series.label, y, [v or 0.0 for v in x], low, high, series.kind, series.joined)
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
@@ -158,18 +175,57 @@ def _path(line: Series, scale: "_Scale", across: "_Across", height: int) -> Mark
         parts.append(Markup('<polygon class="band" points="{}"/>').format(" ".join(upper + lower)))
     points = " ".join(f"{p:.2f},{scale.at(y or 0):.1f}" for p, y in zip(place, line.y, strict=True))
     parts.append(Markup('<polyline class="line" points="{}"/>').format(points))
+    return _stretched(line.kind, LEFT, RIGHT - LEFT, height, Markup("").join(parts))
+
+
+def _stretched(kind: str, left: float, width: float, height: int, inner: Markup) -> Markup:
     frame = (
         '<svg class="{}" x="{}%" y="0" width="{}%" height="{}" viewBox="0 0 100 {}" '
         'preserveAspectRatio="none" overflow="visible">{}</svg>'
     )
-    return Markup(frame).format(line.kind, LEFT, RIGHT - LEFT, height, height, Markup("").join(parts))
+    return Markup(frame).format(kind, left, width, height, height, inner)
 
 
 def _mark(line: Series, place: int, scale: "_Scale", across: "_Across") -> Markup:
-    dot = '<circle class="dot" cx="{:.2f}%" cy="{:.1f}" r="2.6"><title>{}: {}</title></circle>'
-    y = line.y[place]
-    inner = Markup(dot).format(across.at(line.x[place]), scale.at(y or 0), plain(line.label, 60), number(y))
+    dot = '<circle class="dot" cx="{:.2f}%" cy="{:.1f}" r="{}"><title>{}: {}</title></circle>'
+    y, radius = line.y[place], 2.6 if line.joined else 4.5
+    where = (across.at(line.x[place]), scale.at(y or 0), radius)
+    inner = Markup(dot).format(*where, plain(line.label, 60), number(y))
     return Markup('<g class="{}">{}</g>').format(line.kind, inner)
+
+
+def _uprights(events: Sequence[Event], across: "_Across", bottom: float) -> list[Markup]:
+    """Names that would lie on the one before are left out; the lines stay."""
+    parts, free = [], -100.0
+    for event in sorted(events, key=lambda one: one.x):
+        x = across.at(event.x)
+        parts.append(_line(x, 18, x, bottom, "event"))
+        if x >= free:
+            parts.append(_below(x, 12, event.label))
+            free = x + 9  # per cent: the width of a version's name
+    return parts
+
+
+def spark_line(
+    xs: Sequence[float], ys: Sequence[float], flags: Sequence[bool], *, label: str, floor: float | None = None
+) -> Markup:
+    """One signal over time, without axes: a dot where it was flagged, the floor dashed. Empty below two."""
+    if len(ys) < 2:
+        return Markup("")
+    levels = [*ys, 0.0] if floor is None else [*ys, 0.0, floor]
+    low, high, height = min(levels), max(levels), 36
+    left, right = min(xs), max(xs)
+    across = [1 + 98 * (x - left) / ((right - left) or 1.0) for x in xs]
+    down = [33 - 30 * (y - low) / ((high - low) or 1.0) for y in (*ys, 0.0 if floor is None else floor)]
+    parts = [] if floor is None else [_line(0, down[-1], 100, down[-1], "floor")]
+    points = " ".join(f"{x:.2f},{y:.1f}" for x, y in zip(across, down, strict=False))
+    parts.append(
+        _stretched("", 0, 100, height, Markup('<polyline class="line" points="{}"/>').format(points))
+    )
+    dot = Markup('<circle class="{}" cx="{:.2f}%" cy="{:.1f}" r="2.6"/>')
+    parts += [dot.format("flag", x, y) for x, y, flag in zip(across, down, flags, strict=False) if flag]
+    parts.append(dot.format("now", across[-1], down[len(ys) - 1]))
+    return _svg(parts, height, label, "chart spark")
 
 
 def bar_chart(
@@ -306,9 +362,9 @@ class _Across:
         return sorted({self.first, self.last})
 
 
-def _svg(parts: Sequence[Markup], height: float, label: str) -> Markup:
-    frame = '<svg class="chart" role="img" aria-label="{}" width="100%" height="{:.0f}">{}</svg>'
-    return Markup(frame).format(plain(label), height, Markup("").join(parts))
+def _svg(parts: Sequence[Markup], height: float, label: str, kind: str = "chart") -> Markup:
+    frame = '<svg class="{}" role="img" aria-label="{}" width="100%" height="{:.0f}">{}</svg>'
+    return Markup(frame).format(kind, plain(label), height, Markup("").join(parts))
 
 
 def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Markup:

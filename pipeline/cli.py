@@ -302,7 +302,7 @@ def promote(
         print(f"{version.name} is this model and already the champion: nothing to do")
         return
     print(f"{version.name} is the champion: {version.record.get('reason')}")
-    _next_steps()
+    _next_steps(root)
 
 
 @command(registry, "rollback", "Make an earlier version the champion again.")
@@ -315,9 +315,10 @@ def rollback(
     """Make an earlier version the champion again. Works offline."""
     from pipeline.registry.actions import rollback as act
 
-    version = act(project(), to=to, reason=reason)
+    root = project()
+    version = act(root, to=to, reason=reason)
     print(f"{version.name} is the champion")
-    _next_steps()
+    _next_steps(root)
 
 
 @command(registry, "push", "Put every version's model into the DVC remote.")
@@ -393,7 +394,10 @@ for _name, _step in scheduling.COMMANDS.items():
     command(workspace, _name, (_step.__doc__ or "").splitlines()[0])(_step)
 
 
-def _next_steps() -> None:
+def _next_steps(root: Path) -> None:
+    from pipeline.dashboard.write import write_pages
+
+    write_pages(root)
     print("`evergreen champion` puts it into models/champion; `git push --tags` shares it")
 
 

@@ -84,7 +84,7 @@ def champion(project: Path) -> str | None:
 
 
 def test_strangers_see_nothing(airflow: Deployment) -> None:
-    for path in ("/evergreen/", "/evergreen/runs/x/", "/api/v2/dags"):
+    for path in ("/evergreen/", "/evergreen/x/index.html", "/api/v2/dags"):
         assert airflow.ask(path)[0] == 401
 
 
@@ -207,9 +207,7 @@ def test_a_person_sees_graph_run_page_and_both_reports(
     browser.keep("dag")
     browser.open(f"{at}/runs/{trained}", "decide_promotion", "promote")
     browser.keep("run")
-    browser.open(
-        f"{airflow.address}/plugin/evergreen", "In service: v2.0.0", "Last decisions", "promoted: v2.0.0"
-    )
+    browser.open(f"{airflow.address}/plugin/evergreen", "In service: v2.0.0", "Last runs", "promoted: v2.0.0")
     browser.keep("page")
     browser.open(f"{at}/runs/{trained}/plugin/evergreen_run", "Data as of", "May it be promoted?")
     browser.keep("page-of-run")
@@ -219,7 +217,7 @@ def test_a_person_sees_graph_run_page_and_both_reports(
     assert browser.errors() == []
     history = next((airflow.project / "data" / "history").glob("*monitoring*"))
     browser.open(
-        f"{airflow.address}/evergreen/runs/{history.name}/drift/", "Has anything drifted?", "Evidently"
+        f"{airflow.address}/evergreen/{history.name}/drift-report.html", "Has anything drifted?", "Evidently"
     )
     browser.keep("drift")
     assert browser.errors() == []

@@ -136,9 +136,7 @@ class FakeAirflow:
         as_of = datetime.fromisoformat(day).replace(tzinfo=UTC)
         folder = self.repository / "data" / "history" / f"{dag}-{run_id}"
         trains = dag == replay.TRAINING
-        page_history.write_run(
-            self.repository, folder, as_of, "v1.0.0", 2, trains, "v2.0.0" if trains else None
-        )
+        page_history.write_run(folder, as_of, "v1.0.0", 2, trains, "v2.0.0" if trains else None)
         run = json.loads((folder / "run.json").read_text()) | {"run_id": run_id}
         (folder / "run.json").write_text(json.dumps(run))
 

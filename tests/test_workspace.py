@@ -124,7 +124,7 @@ def test_another_graph_than_was_compiled_is_not_run(project: Path) -> None:
     result(step(project, "open", TRAINING, "one", "--graph", graph))
 
 
-def test_settings_that_make_no_sense_leave_nothing(project: Path) -> None:
+def test_settings_that_make_no_sense_leave_a_record_that_says_so(project: Path) -> None:
     for setting, said in (
         ("--mode=half", "mode: half"),
         ("--as-of=2024-13-45", "error: as_of: '2024-13-45' is no ISO 8601 time"),
@@ -133,7 +133,15 @@ def test_settings_that_make_no_sense_leave_nothing(project: Path) -> None:
         done = step(project, "open", TRAINING, "one", setting)
         assert done.returncode == 1
         assert said in done.stderr.splitlines()[-1]
-        assert (worktrees(project), (project / "data" / "history").exists()) == ([], False)
+        assert worktrees(project) == []
+        run = history(project, TRAINING, "one")
+        assert (run["state"], run["step"]) == ("failed", "open")
+        assert said.removeprefix("error: ") in run["error"]
+        page = (project / "data" / "history" / "training-one" / "index.html").read_text()
+        assert "failed in open" in page
+    result(step(project, "open", TRAINING, "one", "--mode=full"))  # and the next try is not bound by it
+    assert history(project, TRAINING, "one")["state"] == "running"
+    assert history(project, TRAINING, "one").get("error") is None
 
 
 def test_in_the_middle_of_a_replay_only_runs_with_a_date_are_opened(project: Path) -> None:
@@ -164,8 +172,10 @@ def test_runs_decide_as_the_cycle_does_and_leave_the_checkout_alone(project: Pat
     assert (run["state"], run["promoted"], run["champion"]) == ("success", "v1.0.0", None)
     assert run["branch"] == "runs/training-one"
     kept = {path.name for path in (project / "data" / "history" / "training-one").iterdir()}
-    decisions = {"drift.json", "retraining.json", "promotion.json", "evaluation.json"}
-    assert kept == decisions | {"dvc.lock", "run.json"}
+    # The check for drift and its report are the monitoring's.
+    assert kept == {"promotion.json", "evaluation.json", "dvc.lock", "run.json", "index.html"}
+    looked = {path.name for path in (project / "data" / "history" / "monitoring-one").iterdir()}
+    assert looked == {"drift.json", "retraining.json", "dvc.lock", "run.json", "index.html"}
     assert (project / "data" / "history" / "training-one" / "dvc.lock").read_text() == toy.git(
         project, "show", "runs/training-one:dvc.lock"
     )
@@ -321,7 +331,9 @@ def test_a_lost_remote_ends_in_one_line_and_no_promotion(cycled: Path, tmp_path:
     assert done.stderr.splitlines()[-1].startswith("error: dvc push: remote 'store'")
     assert toy.git(cycled, "tag", "--list", "recommender@*").split() == ["recommender@v1.0.0"]
     result(step(cycled, "close", TRAINING, "one", "failed"))
-    assert history(cycled, TRAINING, "one")["state"] == "failed"
+    run = history(cycled, TRAINING, "one")
+    assert (run["state"], run["step"]) == ("failed", "promote")
+    assert run["error"].startswith("dvc push: remote 'store'")
     assert worktrees(cycled) == ["training-one"]
 
 

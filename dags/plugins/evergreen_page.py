@@ -1,7 +1,7 @@
 """The plugin: an entry "Evergreen" in Airflow's navigation, and a tab of each DAG run.
 
-Every task and every DAG parser loads plugins too, so nothing but a few names is imported here; the pages
-(evergreen_pages/) are imported when the web server asks for them.
+The pipeline writes the pages beside each run's record (data/history/RUN/index.html); evergreen_site.py serves
+them. Every task and every DAG parser loads plugins too, so nothing but a few names is imported here.
 """
 
 from __future__ import annotations
@@ -40,6 +40,6 @@ class Evergreen(AirflowPlugin):
 
     @property
     def fastapi_apps(self) -> list[dict[str, Any]]:
-        from evergreen_pages.app import app
+        from evergreen_site import app
 
         return [{"app": app(), "url_prefix": PREFIX, "name": "Evergreen"}]

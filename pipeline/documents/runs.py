@@ -8,8 +8,9 @@ from pipeline.documents.base import Document, Moment
 
 
 class RunRecord(Document):
-    """A scheduler's run has `step` (the last begun), `looked` (whether anything was new), `trial` (another
-    encoder or number of epochs was asked for) and `latest` (commit of the run that published last before)."""
+    """A scheduler's run has `step` (the last begun), `error` (with what its last try failed), `looked`
+    (whether anything was new), `trial` (another encoder or number of epochs was asked for), `approved_by`
+    (who said yes to the promotion) and `latest` (commit of the run that published last before)."""
 
     remedy: ClassVar[str] = "remove the folder: no decision depends on it"
 
@@ -20,11 +21,13 @@ class RunRecord(Document):
     champion: str | None = None  # before the run
     mode: Literal["none", "judge", "refresh", "full"] | None = None
     promoted: str | None = None
+    approved_by: str | None = None
     commit: str | None = None
     branch: str | None = None
     started: Moment | None = None
     finished: Moment | None = None
     step: str | None = None
+    error: str | None = None
     looked: bool | None = None
     trial: bool | None = None
     latest: str | None = None

@@ -2,9 +2,11 @@
 
 run.json: `{"run_id", "dag", "state": "running|success|failed", "as_of", "champion" (before the run), "mode",
 "promoted": version or null, "commit", "branch", "started", "finished"}`; a scheduler's also "step" (the last
-begun), "looked" (whether anything was new), "trial" (another encoder or number of epochs was asked for) and
-"latest" (commit of the run that published last when this one began). Beside it the decisions of the run, and
-dvc.lock, which tells where in DVC's cache every output of the run lies. Deleting it changes no decision.
+begun), "error" (with what its last try failed), "looked" (whether anything was new), "trial" (another
+encoder or number of epochs was asked for), "approved_by", and "latest" (commit of the run that published
+last when this one began). Beside it the decisions of the run with their reports; the page of the run
+(pipeline/dashboard); and dvc.lock, which tells where in DVC's cache every output of the run lies. Deleting
+it changes no decision.
 """
 
 from __future__ import annotations
@@ -15,12 +17,14 @@ from types import TracebackType
 from typing import Any
 
 from pipeline.decisions import read_json, write_json
+from pipeline.errors import PipelineError
 from pipeline.files import renamed
 from pipeline.registry.records import DECISION, METRICS, VERDICT, now
 
 HISTORY, RUN, LOCK = Path("data/history"), "run.json", "dvc.lock"
 DRIFT, EVALUATION = "reports/drift.json", "reports/evaluation.json"
-LOOKED, JUDGED = (DRIFT, DECISION), (VERDICT, METRICS, EVALUATION)
+LOOKED = (DRIFT, "reports/drift.html", DECISION)
+JUDGED = (VERDICT, METRICS, EVALUATION, "reports/evaluation.html")
 
 
 class Account:
@@ -54,6 +58,14 @@ class Account:
         self.run |= facts
         if self.folder is not None:
             write_json(self.folder / RUN, self.run)
+            self._show()
+
+    def _show(self) -> None:
+        """The page of the run, and the overview, are of what is recorded."""
+        from pipeline.dashboard.write import write_pages
+
+        assert self.folder is not None
+        write_pages(self.folder.parents[len(HISTORY.parts)], self.folder)
 
     def keep(self, root: Path, *paths: str) -> None:
         """Copy dvc.lock and these files as they are in `root` now, each in one step."""
@@ -63,9 +75,13 @@ class Account:
             if (root / path).is_file():
                 with renamed(self.folder / Path(path).name) as temporary:
                     shutil.copy2(root / path, temporary)
+        self._show()
 
     def close(self, state: str) -> None:
-        self.note(state=state, finished=now())
+        self.note(state=state, finished=now(), **({"error": None} if state == "success" else {}))
+
+    def fail(self, error: BaseException) -> None:
+        self.note(state="failed", finished=now(), error=one_line(error))
 
     def __enter__(self) -> Account:
         return self
@@ -73,4 +89,10 @@ class Account:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close("failed" if kind else "success")
+        self.close("success") if error is None else self.fail(error)
+
+
+def one_line(error: BaseException) -> str:
+    """What a run failed with; of a bug its kind as well."""
+    text = " ".join(str(error).split()).removeprefix("error: ")
+    return text if isinstance(error, PipelineError) else f"{type(error).__name__}: {text}".rstrip(": ")

@@ -43,7 +43,6 @@ def open_(
     from pipeline.runs.workspace import begin
     from pipeline.runs.worktrees import Settings
 
-    _check_moment(as_of)
     settings = Settings(as_of, mode, encoder, epochs, reason, after)
     _tell_or_skip(lambda: begin(_workspace(dag, run), graph, settings))
 
@@ -83,17 +82,6 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "publish": publish,
     "close": close,
 }
-
-
-def _check_moment(as_of: str | None) -> None:
-    """The form's pattern lets through days that no calendar has. Raises ConfigError."""
-    from pipeline.errors import ConfigError
-    from pipeline.params import utc
-
-    try:
-        utc(as_of)
-    except ValueError as error:
-        raise ConfigError(f"as_of: {error}") from None
 
 
 def _workspace(dag: str, run: str) -> Workspace:

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.decisions import get, moment, read_json
-from pipeline.errors import PipelineError
+from pipeline.errors import ConfigError, PipelineError
 from pipeline.loop import repro, steps
-from pipeline.loop.history import DRIFT, HISTORY, JUDGED, LOOKED, Account
+from pipeline.loop.history import DRIFT, HISTORY, JUDGED, LOOKED, Account, one_line
 from pipeline.loop.plans import JUDGE, LOOK, TRAIN
-from pipeline.params import Params
+from pipeline.params import Params, utc
 from pipeline.registry.actions import LOCK
 from pipeline.registry.git import Git
 from pipeline.registry.objects import Objects
@@ -55,7 +55,21 @@ def begin(run: Workspace, graph: str | None, settings: Settings) -> Result:
     Raises ConfigError where the checkout is not what is committed, or has another graph than was compiled;
     Skipped where the run would read all data in the middle of a replay, which then could not go on.
     """
+    try:
+        return _begin(run, graph, settings)
+    except Skipped:
+        raise
+    except Exception as error:
+        folder = run.home / HISTORY / run.slug
+        known = Account.found(folder)
+        if known is None or known.run.get("step") == "open":  # never opened: its page says what was wrong
+            Account(run.run_id, run.dag, folder, step="open", reason=settings.reason).fail(error)
+        raise
+
+
+def _begin(run: Workspace, graph: str | None, settings: Settings) -> Result:
     far = remote.address()
+    _check_moment(settings.as_of)
     if is_open(run):
         run.account.note(state="running", finished=None)
         return {"text": f"{run.slug}: goes on where it was"}
@@ -70,6 +84,14 @@ def begin(run: Workspace, graph: str | None, settings: Settings) -> Result:
     if far:
         remote.leave(run, far, None, anew=True)
     return {"text": text}
+
+
+def _check_moment(as_of: str | None) -> None:
+    """The form's pattern lets through days that no calendar has. Raises ConfigError."""
+    try:
+        utc(as_of)
+    except ValueError as error:
+        raise ConfigError(f"as_of: {error}") from None
 
 
 def stage(run: Workspace, name: str) -> Result:
@@ -171,7 +193,7 @@ def _keep(run: Workspace, *judged: str) -> None:
     """Decisions of other data, or of an earlier look, which the run began with, are not its own."""
     root = run.root
     of, now = (get(read_json(root / path), "as_of") for path in (DECISION, MANIFEST))
-    looked = run.account.run.get("looked") is not False
+    looked = run.account.run.get("looked") is True
     own = LOOKED if looked and of is not None and moment(of) == moment(now) else ()
     run.account.keep(root, *own, *judged)
 
@@ -181,10 +203,16 @@ def at_work(run: Workspace, stage: str | None = None) -> Iterator[None]:
     """One step at a time in a worktree: a retry waits for what a killed try left to end."""
     if far := remote.address():
         remote.enter(run, far, stage)
-    run.account.note()  # it is alive
+    run.account.note(error=None)  # it is alive
     with (run.root / ".evergreen" / "lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        try:
+            yield
+        except Skipped:
+            raise
+        except Exception as error:
+            run.account.note(error=one_line(error))
+            raise
         if far:
             remote.leave(run, far, stage)
 

@@ -1,0 +1,350 @@
+"""What the pages say, as plain values for the templates: no file is read here and no HTML made.
+
+In: `Run`s, the registry's `State`. Out: dictionaries. A verdict is a pair: its kind (yes, no, unsure,
+nothing: a class of style.css) and words. Times of data are the data's own, those of runs the clock's, all
+UTC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote
+
+from pipeline import charts
+from pipeline.dashboard.runs import REPORTS, Run
+from pipeline.dashboard.timelines import quality_over_time, signals_over_time
+from pipeline.decisions import get, moment, string
+from pipeline.documents.drift import Signal
+from pipeline.documents.promotion import Promotion
+from pipeline.documents.retraining import Reason
+from pipeline.drift.verdicts import LABELS, Verdict, shown, verdict
+from pipeline.pages import MISSING, number, plain, show, words
+from pipeline.registry.versions import State, Version
+
+RECENT = 8
+"""Runs that are told in full; older ones are a line each."""
+BY = {"cycle": "evergreen cycle", "evergreen_monitoring": "monitoring", "evergreen_training": "training"}
+KINDS = {Verdict.DRIFT: "no", Verdict.ONCE: "unsure", Verdict.NONE: "yes", Verdict.UNMEASURED: "nothing"}
+MODELS, ABLATIONS = ("challenger", "champion"), ("without_text", "frozen_text", "frozen_state")
+Values = dict[str, Any]
+Pair = tuple[str, str]
+
+
+def overview(runs: Sequence[Run], registry: State, problem: str | None = None) -> Values:
+    """`runs`: the newest first; `problem`: why the registry could not be read."""
+    told = [summary(run) for run in runs]
+    judged = next((run for run in runs if run.promotion), None)
+    now = max((run.as_of for run in runs if run.as_of), default=None)
+    back = registry.predecessor(registry.champion) if registry.champion else None
+    return {
+        "title": "Evergreen",
+        "champion": _champion(registry, now),
+        "problem": problem,
+        "broken": [one for one in _newest_of_each(told) if one["state"] == "failed"],
+        "recent": told[:RECENT],
+        "older": told[RECENT:],
+        "signals": [
+            _signal(one.name, one.newest) | {"chart": one.chart, "checks": one.checks}
+            for one in signals_over_time(runs)
+        ],
+        "quality": quality_over_time(runs),
+        "judged": judged and _judged(judged),
+        "versions": _versions(registry),
+        "back": back.name if back else None,
+    }
+
+
+def one_run(run: Run) -> Values:
+    return {
+        "title": f"Run {plain(run.record.run_id, 120)}",
+        "run": summary(run),
+        "facts": _facts(run),
+        "drift_text": run.drift.text if run.drift else "",
+        "signals": [_signal(name, one) for name, one in run.signals.items()],
+        "reasons": [_reason(one) for one in run.reasons],
+        "judged": _judged(run),
+        "reports": [_report(run, name) for name in REPORTS if name in run.reports or getattr(run, name)],
+    }
+
+
+def frame(run: Run, report: str) -> Values:
+    """Of a report: what stands around it."""
+    return {"title": f"{report.capitalize()} report", "run": summary(run), "file": REPORTS[report]}
+
+
+def link(run: Run) -> str:
+    """From the overview."""
+    return f"{quote(run.name, safe='')}/index.html"
+
+
+def sentence(run: Run) -> str:
+    """What became of a run, in one line."""
+    if run.record.state != "success":
+        return _state(run)[1] + (f": {run.record.error}" if run.record.error else "")
+    verdicts = [words for kind, words in (_drift(run), _training(run), _promotion(run)) if kind != "nothing"]
+    when = f" as of {day(run.as_of)}" if run.as_of else ""
+    return f"{'; '.join(verdicts) or 'done'}{when}"
+
+
+# The champion ----------------------------------------------------------------------------------------------
+
+
+def _champion(registry: State, now: datetime | None) -> Values | None:
+    champion = registry.champion
+    if champion is None:
+        return None
+    record, appointment = champion.record, registry.appointments[-1].record
+    fit_end = moment(get(record, "fit_end"))
+    return {
+        "name": champion.name,
+        "age": _days(fit_end, now),
+        "fit_end": minute(fit_end),
+        "now": minute(now),
+        "since": minute(moment(get(appointment, "when"))),
+        "how": "rolled back to" if get(appointment, "action") == "rollback" else "promoted",
+        "approved_by": string(appointment, "approved_by"),
+        "reason": string(appointment, "reason") or string(record, "reason"),
+        "mode": string(record, "mode"),
+        "rows": number(get(record, "rows"), 0),
+        "ndcg": number(get(record, "metrics", "ndcg@10")),
+        "trainings": len(registry.trainings),
+    }
+
+
+def _versions(registry: State) -> list[Values]:
+    """Newest first."""
+    return [_version(version, registry) for version in reversed(registry.versions)]
+
+
+def _version(version: Version, registry: State) -> Values:
+    retired = "retired" if registry.was_champion(version) else "registered"
+    return {
+        "name": version.name,
+        "status": "champion" if version == registry.champion else retired,
+        "fit_end": day(moment(get(version.record, "fit_end"))),
+        "when": minute(moment(get(version.record, "when"))),
+        "mode": string(version.record, "mode") or MISSING,
+        "ndcg": number(get(version.record, "metrics", "ndcg@10")),
+        "commit": version.commit[:10],
+    }
+
+
+# A run in short --------------------------------------------------------------------------------------------
+
+
+def summary(run: Run) -> Values:
+    record, (kind, state) = run.record, _state(run)
+    return {
+        "link": link(run),
+        "by": BY.get(record.dag, plain(record.dag, 60)),
+        "as_of": minute(run.as_of),
+        "began": minute(record.started) if record.started else plain(record.run_id, 120),
+        "state": record.state,
+        "state_kind": kind,
+        "state_text": state,
+        "error": record.error,
+        "drift": _drift(run),
+        "training": _training(run),
+        "promotion": _promotion(run),
+        "reasons": [plain(one.text, 400) for one in _telling(run)],
+    }
+
+
+def _newest_of_each(told: Sequence[Values]) -> list[Values]:
+    """The newest run of every maker: a failure of one is not hidden by another's success."""
+    found: dict[str, Values] = {}
+    for one in told:
+        found.setdefault(one["by"], one)
+    return list(found.values())
+
+
+def _state(run: Run) -> Pair:
+    state, step = run.record.state, words(run.record.step or "")
+    if state == "failed":
+        return "no", f"failed in {step}" if step else state
+    if state == "running":
+        return "unsure", f"running: {step}" if step else state
+    return "yes", state
+
+
+def _drift(run: Run) -> Pair:
+    if run.drift is None:
+        return "nothing", MISSING
+    if run.drift.outcome != "ok":
+        kind = "no" if run.drift.outcome == "bad_input" else "unsure"
+        return kind, words(run.drift.outcome)
+    if not run.drift.drift:
+        return "yes", "no drift"
+    drifted = [name for name, one in run.signals.items() if verdict(dict(one)) == Verdict.DRIFT]
+    labels = ", ".join(LABELS.get(name, words(name)) for name in drifted[:3])
+    more = f" and {len(drifted) - 3} more" if len(drifted) > 3 else ""
+    return "no", f"drift: {labels}{more}" if labels else "drift"
+
+
+def _training(run: Run) -> Pair:
+    mode = words(run.mode or "")
+    if run.trains:
+        return "unsure", "judged again" if mode == "judge" else f"{mode} training"
+    if run.retraining is None:
+        return ("yes", "nothing new") if run.record.looked is False else ("nothing", MISSING)
+    return ("unsure", f"{mode} training is due") if run.retraining.retrain else ("yes", "no training is due")
+
+
+def _promotion(run: Run) -> Pair:
+    if run.promotion is None:
+        return "nothing", MISSING
+    if run.record.promoted:
+        return "yes", f"promoted: {plain(run.record.promoted, 40)}"
+    if run.promotion.promote:
+        return "unsure", "may be promoted" if run.record.state == "running" else "allowed, not carried out"
+    failed = [words(check.name) for check in run.promotion.failed]
+    return "no", f"refused: {', '.join(failed[:3]) or 'no verdict'}"
+
+
+def _telling(run: Run) -> list[Reason]:
+    """At most three reasons: those that call for something first."""
+    return sorted(run.reasons, key=lambda one: one.calls is None)[:3]
+
+
+# A run in full ---------------------------------------------------------------------------------------------
+
+
+def _facts(run: Run) -> list[tuple[str, str]]:
+    record = run.record
+    seconds = None
+    if record.started and record.finished:
+        seconds = (record.finished - record.started).total_seconds()
+    facts = {
+        "Run by": BY.get(record.dag, plain(record.dag, 60)),
+        "State": _state(run)[1],
+        "Data as of": minute(run.as_of),
+        "Champion before": plain(record.champion or "none", 60),
+        "Training": words(run.mode or MISSING),
+        "Promoted": plain(record.promoted or MISSING, 60),
+        "Approved by": plain(record.approved_by or MISSING, 120),
+        "Began": minute(record.started),
+        "Took": MISSING if seconds is None else f"{number(seconds, 0)} s",
+        "Commit": plain(record.commit or MISSING, 12),
+        "Branch": plain(record.branch or MISSING, 120),
+    }
+    return [(name, value) for name, value in facts.items() if value != MISSING]
+
+
+def _report(run: Run, name: str) -> Values:
+    """A report is offered where it was kept; of one that the run has made elsewhere, how to fetch it."""
+    return {
+        "label": f"{name.capitalize()} report",
+        "link": f"{name}-report.html" if name in run.reports else None,
+        "branch": run.record.branch,
+        "path": f"reports/{REPORTS[name]}",
+    }
+
+
+def _signal(name: str, one: Signal) -> Values:
+    said = verdict(dict(one))
+    return {
+        "label": LABELS.get(name, words(name)),
+        "kind": KINDS[said],
+        "said": shown(said),
+        "value": number(one.value),
+        "floor": number(one.floor),
+        "p": number(one.p_value),
+        "text": one.text,
+    }
+
+
+def _reason(one: Reason) -> Values:
+    told = [show(one.value)] if one.value is not None else []
+    told += [f"threshold {show(one.threshold)}"] if one.threshold is not None else []
+    told += [f"calls for {one.calls}"] if one.calls else []
+    return {"signal": words(one.signal), "measured": ", ".join(told), "text": one.text}
+
+
+def _judged(run: Run) -> Values | None:
+    """The promotion's checks and the evaluation behind them."""
+    if run.promotion is None:
+        return None
+    kind, word = _promotion(run)
+    checks, idle = _checks(run.promotion)
+    rows = _intervals(run)
+    return {
+        "link": link(run),
+        "as_of": minute(run.as_of),
+        "kind": kind,
+        "word": word,
+        "checks": checks,
+        "idle": idle,
+        "warnings": run.promotion.warnings,
+        "users": number(run.figures("challenger").get("users"), 0),
+        "points": number(run.figures("challenger").get("points"), 0),
+        "chart": charts.interval_chart([row for _, row in rows], label="nDCG@10 of every model"),
+        "models": [_model(run, name, row) for name, row in rows],
+    }
+
+
+def _checks(promotion: Promotion) -> tuple[list[Values], list[Values]]:
+    """Those that compared something, the failed ones first; those with nothing to compare, by reason."""
+    checks: list[Values] = []
+    idle: dict[str, list[str]] = {}
+    for check in promotion.checks:
+        if check.passed and check.value is None and check.limit is None:
+            idle.setdefault(plain(check.text, 200), []).append(words(check.name))
+            continue
+        limit = f", limit {_short(check.limit)}" if check.limit is not None else ""
+        measured = f"{_short(check.value)}{limit}"
+        checks.append(
+            {"name": words(check.name), "passed": check.passed, "measured": measured, "text": check.text}
+        )
+    told = [{"why": why, "names": ", ".join(names)} for why, names in idle.items()]
+    return sorted(checks, key=lambda check: check["passed"]), told
+
+
+def _short(value: Any) -> str:
+    """Of a model's hash, enough to tell two apart."""
+    text = show(value)
+    return f"{text[:8]}…" if len(text) == 64 and text.isalnum() else text
+
+
+def _intervals(run: Run) -> list[tuple[str, charts.Interval]]:
+    """By model: challenger and champion first, then the best."""
+    found = []
+    for name in run.evaluation.models if run.evaluation else ():
+        value, low, high = (run.figures(name).get(f"ndcg@10{end}") for end in ("", "_low", "_high"))
+        kind = name if name in MODELS else "ablation" if name in ABLATIONS else "baseline"
+        if value is not None:
+            found.append((name, charts.Interval(words(name), value, low, high, kind)))
+    return sorted(found, key=lambda row: (row[0] not in MODELS, -(row[1].value or 0.0)))[:24]
+
+
+def _model(run: Run, name: str, row: charts.Interval) -> Values:
+    pair = run.evaluation.paired.get(name) if run.evaluation else None
+    gap, low, high = (
+        number(end, sign=True) for end in ((pair.ndcg, pair.low, pair.high) if pair else (None,) * 3)
+    )
+    return {
+        "label": row.label,
+        "kind": row.kind,
+        "ndcg": number(row.value),
+        "recall": number(run.figures(name).get("recall@10")),
+        "gap": gap if gap == MISSING else f"{gap} [{low}, {high}]",
+    }
+
+
+# Times -----------------------------------------------------------------------------------------------------
+
+
+def day(value: datetime | None) -> str:
+    return MISSING if value is None else f"{value:%Y-%m-%d}"
+
+
+def minute(value: datetime | None) -> str:
+    return MISSING if value is None else f"{value:%Y-%m-%d %H:%M}"
+
+
+def _days(begin: datetime | None, end: datetime | None) -> str:
+    if begin is None or end is None:
+        return MISSING
+    found = round((end - begin).total_seconds() / 86_400)
+    return f"{number(found, 0)} day{'' if abs(found) == 1 else 's'}"
