@@ -23,12 +23,11 @@ HINTS: dict[str, type | tuple[type, ...]] = {
     "timeout_minutes": (int, float),
     "pool": str,
     "queue": str,
-    "at_once": int,
     "schedule": str,
     "approval_hours": (int, float),
 }
-"""at_once: in how many runs the stage may be under way; schedule: cron, of the DAG that is for this stage;
-approval_hours: how long a person has to say yes to the promotion."""
+"""schedule: cron, of the DAG that is for this stage; approval_hours: how long a person has to say yes to the
+promotion; pool: of Airflow's, `training` is made by the plugin."""
 
 
 class GraphError(ValueError):

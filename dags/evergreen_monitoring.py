@@ -13,9 +13,8 @@ GRAPH = run_tasks.graph()
 
 
 @task.branch(
-    doc_md="Requests a training if one is due. Otherwise the lists alone are made: they hear of new"
-    " histories,"
-    " users and items, the model does not."
+    doc_md="Requests a training if one is due. Otherwise the lists alone are made: they use new histories,"
+    " users and items, the model is unchanged."
 )
 def choose(ti: Any) -> str:
     decision = ti.xcom_pull(task_ids="decide_retraining")
@@ -26,13 +25,13 @@ def choose(ti: Any) -> str:
 with DAG(
     "evergreen_monitoring",
     description="Looks for new data and drift, decides, and requests a training or says why not",
-    doc_md=__doc__,
+    doc_md=run_tasks.documentation("evergreen_monitoring"),
     schedule=GRAPH.stages["detect_drift"].hints.get("schedule"),
     catchup=False,
     max_active_runs=4,
     params={"as_of": AS_OF},
     default_args=run_tasks.DEFAULTS,
-    tags=["evergreen"],
+    tags=["evergreen", "recommender", "monitoring"],
 ) as dag:
     opened = run_tasks.open_run(GRAPH)
     stages = stage_tasks(GRAPH, STAGES)
@@ -40,8 +39,7 @@ with DAG(
     request = RequestTraining(
         task_id="request_training",
         doc_md="Publishes the evidence on a branch and updates the asset `retraining_requested`, with"
-        " `as_of`, mode"
-        " and reasons. `evergreen_training` starts from it.",
+        " `as_of`, mode and reasons. `evergreen_training` starts from it.",
     )
     opened >> stages["collect"]
     stages["decide_retraining"] >> choose() >> [request, stages["preprocess"]]

@@ -9,8 +9,8 @@ import run_tasks
 import yaml
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable, Param, TriggerRule, task
-from notices import tell
-from run_tasks import AS_OF, REQUEST, Step, stage_tasks
+from notices import page_of, tell
+from run_tasks import AS_OF, REQUEST, Promote, stage_tasks
 
 STAGES = ("collect", "preprocess", "finetune", "evaluate", "decide_promotion", "recommend")
 GRAPH = run_tasks.graph()
@@ -20,9 +20,8 @@ PARAMS = {
         "full",
         enum=["full", "refresh", "judge", "none"],
         title="Mode",
-        description="`full` trains everything; `refresh` keeps the champion's text encoder; `judge`"
-        " evaluates the"
-        " last challenger again; `none` makes the lists alone. A request by the monitoring brings its own.",
+        description="`full` trains everything; `refresh` keeps the champion's text encoder; `judge` evaluates"
+        " the last challenger again; `none` makes the lists alone. A request by the monitoring has its own.",
     ),
     "encoder": Param(
         None,
@@ -70,9 +69,10 @@ def may_be_promoted(ti: Any) -> bool:
 def notify(ti: Any) -> None:
     done = ti.xcom_pull(task_ids="promote") or {}
     if done.get("promoted"):
-        tell(f"{done['promoted']} is the champion", f"Run {ti.run_id}: {done['text']}")
+        text = f"Run {ti.run_id}: {done['text']}\n{page_of(ti.dag_id, ti.run_id)}"
+        tell(f"{done['promoted']} is the champion", text)
     else:
-        print(done.get("text") or "nothing was promoted")
+        print("nothing was promoted")
 
 
 def approve() -> ApprovalOperator:
@@ -80,18 +80,19 @@ def approve() -> ApprovalOperator:
     return ApprovalOperator(
         task_id="approve",
         subject="Promote the challenger of {{ run_id }}?",
-        body="{{ (ti.xcom_pull(task_ids='decide_promotion') or {}).get('text') }}",
+        body="{{ (ti.xcom_pull(task_ids='decide_promotion') or {}).get('question') }}\n\n"
+        "[The run's page](" + run_tasks.LINK + ")",
         defaults="Reject",
         response_timeout=timedelta(hours=hours),
-        doc_md="Waits for a person, since `decide_promotion.approval` is `human`. No answer in time means"
-        " no.",
+        doc_md="Waits for a person, since `decide_promotion.approval` is `human`; no worker waits with it. No"
+        " answer in time means no. Who says yes is named in the run's record and in the registry.",
     )
 
 
 with DAG(
     "evergreen_training",
     description="Trains, evaluates, promotes if that is better, and makes the lists",
-    doc_md=__doc__,
+    doc_md=run_tasks.documentation("evergreen_training"),
     schedule=AssetOrTimeSchedule(
         timetable=CronTriggerTimetable(
             GRAPH.stages["finetune"].hints.get("schedule", "@monthly"), timezone="UTC"
@@ -102,18 +103,17 @@ with DAG(
     max_active_runs=4,
     params=PARAMS,
     default_args=run_tasks.DEFAULTS,
-    tags=["evergreen"],
+    tags=["evergreen", "recommender", "training"],
 ) as dag:
     human = waits_for_person()
     opened = run_tasks.open_run(GRAPH)
     stages = stage_tasks(GRAPH, STAGES, recommend={"trigger_rule": TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS})
-    promote = Step(
+    promote = Promote(
         task_id="promote",
-        verb="promote",
-        more=["--approve"] if human else [],
-        doc_md="Makes the challenger the champion if `reports/promotion.json` allows it, by a git tag. A"
-        " repeated or"
-        " late run never replaces a champion that knows newer data.",
+        ask=human,
+        doc_md="Makes the challenger the champion if `reports/promotion.json` allows it, by a git tag, and"
+        " updates the asset `champion`; skipped otherwise. A repeated or late run never replaces a champion"
+        " that knows newer data.",
     )
     opened >> stages["collect"]
     if human:

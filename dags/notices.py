@@ -1,14 +1,17 @@
-"""News for people: the log, a webhook, an e-mail; and the note of a task in Airflow's own pages.
+"""News for people: the log, a webhook, an e-mail; and the notes of tasks and runs in Airflow's own pages.
 
-Environment: EVERGREEN_WEBHOOK_URL gets `{"subject", "text"}` as JSON (most chats read `text`).
-EVERGREEN_MAIL_TO (addresses, comma-separated) gets an e-mail through EVERGREEN_SMTP_URL
-(smtp://user:password@host:587; `smtps:` for TLS from the start; `smtp:` uses STARTTLS where it is offered).
-Notes go through Airflow's API as EVERGREEN_API_USER with EVERGREEN_API_PASSWORD; without them, where login is
-off. A notice that cannot be delivered is logged and stops nothing.
+By Airflow's connections: `evergreen_webhook` (HTTP; its address as URI, or in the field Host) gets
+`{"subject", "text"}` as JSON (most chats read `text`); `evergreen_smtp` (SMTP; its extra has `from_email`
+and `to`) sends an e-mail. Or by environment: EVERGREEN_WEBHOOK_URL; EVERGREEN_MAIL_TO (addresses,
+comma-separated) through EVERGREEN_SMTP_URL (smtp://user:password@host:587; `smtps:` for TLS from the start;
+`smtp:` uses STARTTLS where it is offered). Where there are both, the connection is used. Notes go through
+Airflow's API as EVERGREEN_API_USER with EVERGREEN_API_PASSWORD; without them, where login is off. A notice
+that cannot be delivered is logged and stops nothing.
 """
 
 from __future__ import annotations
 
+import html
 import json
 import logging
 import os
@@ -29,19 +32,37 @@ NOTE_LENGTH = 900
 
 def tell(subject: str, text: str) -> None:
     log.info("%s: %s", subject, text)
-    if url := os.environ.get("EVERGREEN_WEBHOOK_URL"):
+    hook = _connection("evergreen_webhook")
+    if url := _address(hook) if hook else os.environ.get("EVERGREEN_WEBHOOK_URL"):
         _try("webhook", lambda: _call("POST", url, {"subject": subject, "text": f"{subject}\n{text}"}))
-    if os.environ.get("EVERGREEN_MAIL_TO") and os.environ.get("EVERGREEN_SMTP_URL"):
+    if server := _connection("evergreen_smtp"):
+        _try("e-mail", lambda: _mail_by_hook(server, subject, text))
+    elif os.environ.get("EVERGREEN_MAIL_TO") and os.environ.get("EVERGREEN_SMTP_URL"):
         _try("e-mail", lambda: _mail(subject, text))
+
+
+def page_of(dag_id: str, run_id: str) -> str:
+    """The address of a run's page in Airflow."""
+    from airflow.sdk.configuration import conf
+
+    base = str(conf.get("api", "base_url", fallback="")).rstrip("/")
+    return f"{base}/dags/{quote(dag_id)}/runs/{quote(run_id, safe='')}/plugin/evergreen_run"
 
 
 def set_note(context: Any, text: str) -> None:
     """The note of the running task."""
     ti = context["ti"]
-    parts = (ti.dag_id, "dagRuns", ti.run_id, "taskInstances", ti.task_id)
+    index = [str(ti.map_index)] if ti.map_index is not None and ti.map_index >= 0 else []
+    _note([ti.dag_id, "dagRuns", ti.run_id, "taskInstances", ti.task_id, *index], text)
+
+
+def set_run_note(context: Any, text: str) -> None:
+    """The note of the whole run."""
+    _note([context["ti"].dag_id, "dagRuns", context["ti"].run_id], text)
+
+
+def _note(parts: list[str], text: str) -> None:
     path = "/api/v2/dags/" + "/".join(quote(part, safe="") for part in parts)
-    if ti.map_index is not None and ti.map_index >= 0:
-        path += f"/{ti.map_index}"
 
     def write() -> None:
         base = _api()
@@ -98,6 +119,41 @@ def _mail(subject: str, text: str) -> None:
         if server.username and server.password:
             smtp.login(unquote(server.username), unquote(server.password))
         smtp.send_message(message)
+
+
+def _connection(name: str) -> Any:
+    """Of Airflow's: its database, AIRFLOW_CONN_..., or a secrets backend; None where there is none."""
+    try:
+        from airflow.sdk import Connection
+        from airflow.sdk.exceptions import AirflowException
+    except ImportError:  # in tests, where Airflow is not installed
+        return None
+    try:
+        return Connection.get(name)
+    except AirflowException:
+        return None
+
+
+def _address(connection: Any) -> str:
+    """Of a URI https://host/path; or of a form's Host (an address or a name) and Schema (http or https)."""
+    host, schema = connection.host or "", connection.schema or ""
+    if "://" in host:
+        return str(host)
+    given = schema in ("http", "https")
+    scheme = schema if given else "https" if connection.conn_type == "https" else "http"
+    port = f":{connection.port}" if connection.port else ""
+    return f"{scheme}://{host}{port}/{'' if given else schema}"
+
+
+def _mail_by_hook(connection: Any, subject: str, text: str) -> None:
+    from airflow.providers.smtp.hooks.smtp import SmtpHook
+
+    to = connection.extra_dejson.get("to") or os.environ.get("EVERGREEN_MAIL_TO")
+    if not to:
+        raise ValueError("the connection evergreen_smtp names nobody: its extra needs `to`")
+    with SmtpHook(smtp_conn_id="evergreen_smtp") as hook:
+        line, body = " ".join(subject.split()), f"<pre>{html.escape(text)}</pre>"
+        hook.send_email_smtp(to=to, subject=line, html_content=body)
 
 
 def _try(what: str, act: Any, tries: int = 1) -> None:

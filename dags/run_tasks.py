@@ -20,13 +20,17 @@ from typing import Any
 
 from airflow.providers.standard.hooks.subprocess import SubprocessHook
 from airflow.sdk import Asset, BaseOperator, Context, Param
+from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 from dvc_graph import Graph, Stage, read
-from notices import set_note, tell
+from notices import page_of, set_note, set_run_note, tell
 
 REPO = Path(os.environ.get("EVERGREEN_REPO") or Path(__file__).resolve().parents[1]).resolve()
 PYTHON = os.environ.get("EVERGREEN_PYTHON") or sys.executable
 REQUEST = Asset(name="retraining_requested", uri="evergreen://retraining-requested")
+CHAMPION = Asset(name="champion", uri="evergreen://champion")
+LISTS = Asset(name="recommendations", uri="evergreen://recommendations")
+"""What others may schedule on; what an event says: docs/airflow.md."""
 SKIPPED = 99
 AGAIN = {"retries": 2, "retry_delay": timedelta(seconds=10)}
 """Of tasks that dvc.yaml says nothing of: each can be taken twice."""
@@ -38,6 +42,20 @@ AS_OF = Param(
     description="Read the data as if it were this moment, e.g. `1998-03-01`. Empty: as params.yaml says; in a"
     " backfill, the run's own date.",
 )
+
+
+_BASE = str(conf.get("api", "base_url", fallback="")).rstrip("/")
+LINK = (
+    _BASE
+    + "/dags/{{ dag_run.dag_id | urlencode }}/runs/{{ dag_run.run_id | urlencode }}/plugin/evergreen_run"
+)
+"""A template of the address of a run's page."""
+
+
+def documentation(dag: str) -> str:
+    """dags/NAME.md, with the address of the page "Evergreen"."""
+    text = Path(__file__).with_name(f"{dag}.md").read_text(encoding="utf-8")
+    return text.replace("(PAGE)", f"({_BASE}/plugin/evergreen)")
 
 
 def graph() -> Graph:
@@ -125,6 +143,38 @@ class RequestTraining(Step):
         set_note(context, decision["text"])
 
 
+class Promote(Step):
+    """Skipped where nothing is promoted, so that the asset `champion` hears of new champions alone."""
+
+    def __init__(self, *, ask: bool, **options: Any) -> None:
+        super().__init__(verb="promote", outlets=[CHAMPION], **options)
+        self.ask = ask
+
+    def arguments(self, context: Context) -> list[str]:
+        if not self.ask:
+            return []
+        answer = context["ti"].xcom_pull(task_ids="approve") or {}
+        if answer.get("chosen_options") != ["Approve"]:
+            raise AirflowFailException("nobody has said yes in this run: clear `approve` to ask again")
+        person = answer.get("responded_by_user") or {}
+        return [f"--approved-by={person.get('name') or person.get('id') or 'somebody without a login'}"]
+
+    def after(self, context: Context, result: dict[str, Any]) -> None:
+        if not result.get("promoted"):
+            raise AirflowSkipException(result.get("text"))
+        told = {"version": result["promoted"], "reason": result["text"], "run_id": context["run_id"]}
+        context["outlet_events"][CHAMPION].extra = told
+
+
+class Publish(Step):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(verb="publish", outlets=[LISTS], **options)
+
+    def after(self, context: Context, result: dict[str, Any]) -> None:
+        told = {key: result.get(key) for key in ("champion", "as_of", "branch")}
+        context["outlet_events"][LISTS].extra = told
+
+
 class CloseRun(Step):
     def __init__(self, **options: Any) -> None:
         super().__init__(verb="close", **options)
@@ -134,6 +184,10 @@ class CloseRun(Step):
         states = context["ti"].get_task_states(dag_id=dag_id, run_ids=[run_id]).get(run_id, {})
         failed = [task for task, state in states.items() if state in ("failed", "upstream_failed")]
         return ["failed" if failed else "success"]
+
+    def after(self, context: Context, result: dict[str, Any]) -> None:
+        """The run's own note says what became of it."""
+        set_run_note(context, str(result.get("text")))
 
 
 def refuse_unknown(context: Context) -> None:
@@ -161,7 +215,6 @@ def stage_task(stage: Stage, **options: Any) -> Step:
     limits = {
         "pool": hints.get("pool"),
         "queue": hints.get("queue"),
-        "max_active_tis_per_dag": hints.get("at_once"),
     }
     return Step(
         task_id=stage.name,
@@ -207,13 +260,12 @@ def close_run(opened: OpenRun, ends: Sequence[Any]) -> None:
     closed.as_teardown(setups=opened)
 
 
-def publish_run(**options: Any) -> Step:
-    return Step(
+def publish_run(**options: Any) -> Publish:
+    return Publish(
         task_id="publish",
-        verb="publish",
         doc_md="Commits `dvc.lock` to the branch `runs/...`, which makes every output of this run available"
-        " for"
-        " good. Pushes to the DVC remote and to EVERGREEN_GIT_REMOTE, if there are any.",
+        " for good, and updates the asset `recommendations`. Pushes to the DVC remote and to"
+        " EVERGREEN_GIT_REMOTE, if there are any.",
         **options,
     )
 
@@ -222,10 +274,11 @@ def failed(context: Context) -> None:
     """On the last failure of a task."""
     ti = context["ti"]
     reason = context.get("exception") or "killed"
-    tell(f"{ti.dag_id}: {ti.task_id} failed", f"Run {ti.run_id}: {ti.task_id} failed: {reason}")
+    text = f"Run {ti.run_id}: {ti.task_id} failed: {reason}\n{page_of(ti.dag_id, ti.run_id)}"
+    tell(f"{ti.dag_id}: {ti.task_id} failed", text)
 
 
-DEFAULTS: dict[str, Any] = AGAIN | {"on_failure_callback": failed}
+DEFAULTS: dict[str, Any] = AGAIN | {"on_failure_callback": failed, "owner": "evergreen"}
 
 
 def _result(line: str) -> dict[str, Any]:

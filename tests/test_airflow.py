@@ -11,11 +11,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import airflow_up as up
 import pytest
 import toy
 
+from pipeline.registry.git import Git
+from pipeline.registry.versions import read_state
 from pipeline.runs.worktrees import REPLAYING
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
@@ -118,6 +121,14 @@ def test_the_first_run_requests_a_training_which_promotes(airflow: up.Airflow) -
     notes = {name: task["note"] for name, task in airflow.instances(training).items()}
     assert notes["promote"].startswith("v1.0.0 is the champion: nDCG@10 +0.0200")
     assert notes["decide_promotion"] == "may be promoted"
+    note = up.until(lambda: airflow.state(training)["note"], 60)
+    assert note == "full training; promoted: v1.0.0 as of 1998-02-01"
+    events = airflow.call("GET", f"/assets/events?source_dag_id={TRAINING}")["asset_events"]
+    told = {event["name"]: event["extra"] for event in events if event["source_run_id"] == training.id}
+    assert told["champion"]["version"] == "v1.0.0"
+    assert told["recommendations"]["branch"] == f"runs/{training.slug}"
+    pool = airflow.call("GET", "/pools/training")  # made by the plugin
+    assert pool["slots"] == 1
 
 
 def test_little_news_and_no_drift_train_nothing_and_say_why(airflow: up.Airflow) -> None:
@@ -275,10 +286,17 @@ def test_a_promotion_waits_for_a_person_and_no_answer_means_no(airflow: up.Airfl
         )
         assert airflow.history(run)["promoted"] is None
         run = asked(airflow, epochs=5)
-        answer = {"chosen_options": ["Approve"], "params_input": {}}
-        airflow.call("PATCH", f"{run.path}/taskInstances/approve/-1/hitlDetails", answer)
+        details = f"{run.path}/taskInstances/approve/-1/hitlDetails"
+        question = airflow.call("GET", details)["body"]
+        assert "| beats champion | passed | 0.01 | 0 |" in question
+        assert f"/dags/{TRAINING}/runs/{quote(run.id, safe='')}/plugin/evergreen_run" in question
+        airflow.call("PATCH", details, {"chosen_options": ["Approve"], "params_input": {}})
         succeeded(airflow, run)
         assert airflow.history(run)["promoted"] is not None
+        person = airflow.history(run)["approved_by"]
+        assert person
+        [appointment] = read_state(Git(project)).appointments[-1:]
+        assert appointment.record["approved_by"] == person
     finally:
         (project / "dvc.yaml").write_text(text)
         toy.set_param(project, "approval: human", "approval: auto")

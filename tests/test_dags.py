@@ -30,6 +30,11 @@ for module in (evergreen_monitoring, evergreen_training):
             "retries": {name: task.retries for name, task in dag.task_dict.items()},
             "queue": {name: task.queue for name, task in dag.task_dict.items()},
             "params": {name: dag.params.get_param(name).serialize() for name in dag.params},
+            "pool": {name: task.pool for name, task in dag.task_dict.items()},
+            "owner": sorted({task.owner for task in dag.task_dict.values()}),
+            "outlets": {name: [one.name for one in task.outlets] for name, task in dag.task_dict.items()},
+            "tags": sorted(dag.tags),
+            "about": dag.doc_md,
             "teardown": [name for name, task in dag.task_dict.items() if task.is_teardown],
         }
 
@@ -111,6 +116,28 @@ def test_together_they_have_every_stage_and_its_hints(parsed: dict[str, Any]) ->
         for name in set(stages) & set(dag["edges"]):
             assert dag["retries"][name] == stages[name].hints["retries"]
             assert dag["queue"][name] == stages[name].hints.get("queue", "default")
+
+
+def test_what_others_schedule_on_and_how_trainings_take_turns(parsed: dict[str, Any]) -> None:
+    outlets = {}
+    for dag in parsed["dags"].values():
+        outlets |= {name: found for name, found in dag["outlets"].items() if found}
+        assert dag["owner"] == ["evergreen"]
+        assert "recommender" in dag["tags"]
+    assert outlets == {
+        "promote": ["champion"],
+        "publish": ["recommendations"],
+        "request_training": ["retraining_requested"],
+    }
+    assert parsed["dags"]["evergreen_training"]["pool"]["finetune"] == "training"
+
+
+def test_each_dag_has_its_modes_runbook_and_link_to_the_page(parsed: dict[str, Any]) -> None:
+    about = {name: dag["about"] for name, dag in parsed["dags"].items()}
+    for text in about.values():
+        assert "/plugin/evergreen)" in text
+        assert "When something fails" in text
+    assert all(f"`{mode}`" in about["evergreen_training"] for mode in ("full", "refresh", "judge", "none"))
 
 
 def test_every_task_is_tried_again(parsed: dict[str, Any]) -> None:

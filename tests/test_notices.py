@@ -63,7 +63,9 @@ def test_a_webhook_that_is_not_there_stops_nothing(
     assert "webhook not delivered" in caplog.text
 
 
-def test_mail(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def mail() -> Iterator[tuple[int, list[str]]]:
+    """The port of a mail server, and the lines that it received."""
     received: list[str] = []
 
     class Handler(socketserver.StreamRequestHandler):
@@ -79,14 +81,54 @@ def test_mail(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with socketserver.TCPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setenv("EVERGREEN_SMTP_URL", f"smtp://127.0.0.1:{server.server_address[1]}")
-        monkeypatch.setenv("EVERGREEN_MAIL_TO", "ops@example.org")
-        notices.tell("finetune\nfailed", "out of memory")
+        yield int(server.server_address[1]), received
         server.shutdown()
+
+
+def test_mail(mail: tuple[int, list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    port, received = mail
+    monkeypatch.setenv("EVERGREEN_SMTP_URL", f"smtp://127.0.0.1:{port}")
+    monkeypatch.setenv("EVERGREEN_MAIL_TO", "ops@example.org")
+    notices.tell("finetune\nfailed", "out of memory")
     text = "".join(received)
     assert "rcpt to:<ops@example.org>" in text.lower()
     assert "Subject: finetune failed\r\n" in text
     assert "out of memory" in text
+
+
+@pytest.mark.parametrize(
+    "connection", ["{address}/hook", '{{"conn_type": "http", "host": "{address}/hook"}}']
+)
+def test_webhook_by_a_connection_of_airflow(
+    web: tuple[str, list[Any]], monkeypatch: pytest.MonkeyPatch, connection: str
+) -> None:
+    pytest.importorskip("airflow")
+    address, heard = web
+    monkeypatch.setenv("AIRFLOW_CONN_EVERGREEN_WEBHOOK", connection.format(address=address))
+    notices.tell("failed", "because")
+    assert [(told[0], told[1], told[3]["text"]) for told in heard] == [("POST", "/hook", "failed\nbecause")]
+
+
+def test_mail_by_a_connection_of_airflow(
+    mail: tuple[int, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("airflow")
+    port, received = mail
+    extra = {"disable_ssl": True, "disable_tls": True, "from_email": "e@example.org", "to": "ops@example.org"}
+    connection = {"conn_type": "smtp", "host": "127.0.0.1", "port": port, "extra": extra}
+    monkeypatch.setenv("AIRFLOW_CONN_EVERGREEN_SMTP", json.dumps(connection))
+    notices.tell("finetune failed", "out of <memory>")
+    text = "".join(received)
+    assert "rcpt to:<ops@example.org>" in text.lower()
+    assert "Subject: finetune failed" in text
+
+
+def test_note_of_a_run(web: tuple[str, list[Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+    address, heard = web
+    monkeypatch.setattr(notices, "_api", lambda: address)
+    notices.set_run_note({"ti": SimpleNamespace(dag_id="d", run_id="manual__2026+00:00")}, "v2.0.0 promoted")
+    path = "/api/v2/dags/d/dagRuns/manual__2026%2B00%3A00?update_mask=note"
+    assert heard[1] == ("PATCH", path, "Bearer t", {"note": "v2.0.0 promoted"})
 
 
 def test_note_of_a_task(web: tuple[str, list[Any]], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import page_history
 import pytest
 
 from pipeline.dashboard import runs
+from pipeline.dashboard.question import question
 from pipeline.dashboard.views import RECENT, sentence
 from pipeline.dashboard.write import write_overview, write_pages, write_run
 
@@ -226,3 +227,23 @@ def test_overview_of_200_runs_takes_less_than_a_second(tmp_path: Path) -> None:
         return time.thread_time() - begin
 
     assert min(seconds() for _ in range(3)) < 1
+
+
+# The question before a promotion ----------------------------------------------------------------------------
+
+
+def test_question_has_figures_and_checks_and_no_markup_of_the_data(tmp_path: Path) -> None:
+    *_, name = page_history.write(tmp_path, runs=4)
+    file = history(tmp_path) / name / "promotion.json"
+    hostile = {"name": "slices", "passed": False, "value": -0.1, "limit": 0.0, "text": "[a](b) <b> | x"}
+    promotion = json.loads(file.read_text())
+    file.write_text(json.dumps(promotion | {"checks": [*promotion["checks"], hostile]}))
+    text = question(runs.read_one(history(tmp_path) / name))
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    assert any(row.startswith("| challenger | 0.16") for row in rows)
+    assert any(row.startswith("| champion | 0.15") for row in rows)
+    checks = [row for row in rows if "passed" in row or "FAILED" in row]
+    assert ["FAILED" in row for row in checks] == sorted(("FAILED" in row for row in checks), reverse=True)
+    assert r"\[a\]\(b\) \<b\> \| x" in text
+    assert "153 users" in text
+    assert "the champion in service is weak" in text

@@ -132,7 +132,9 @@ def test_refusals_leave_no_tag(trained):
     with pytest.raises(Refused, match="--approve"):
         promote(trained)
     assert toy.tags(trained) == []
-    assert promote(trained, approve=True).name == "v1.0.0"
+    assert promote(trained, approved_by="Vera <vera@example.org>").name == "v1.0.0"
+    [appointment] = read_state(Git(trained)).appointments
+    assert appointment.record["approved_by"] == "Vera <vera@example.org>"
 
 
 def test_verdict_about_another_champion_is_refused(trained):

@@ -58,7 +58,7 @@ def overview(runs: Sequence[Run], registry: State, problem: str | None = None) -
 
 def one_run(run: Run) -> Values:
     return {
-        "title": f"Run {plain(run.record.run_id, 120)}",
+        "title": title(run),
         "run": summary(run),
         "facts": _facts(run),
         "drift_text": run.drift.text if run.drift else "",
@@ -67,6 +67,12 @@ def one_run(run: Run) -> Values:
         "judged": _judged(run),
         "reports": [_report(run, name) for name in REPORTS if name in run.reports or getattr(run, name)],
     }
+
+
+def title(run: Run) -> str:
+    by = BY.get(run.record.dag, plain(run.record.dag, 60))
+    when = f"data as of {day(run.as_of)}" if run.as_of else f"begun {minute(run.record.started)}"
+    return f"{by[0].upper()}{by[1:]}, {when}"
 
 
 def frame(run: Run, report: str) -> Values:
@@ -217,7 +223,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     if record.started and record.finished:
         seconds = (record.finished - record.started).total_seconds()
     facts = {
-        "Run by": BY.get(record.dag, plain(record.dag, 60)),
+        "Run": plain(record.run_id, 120),
         "State": _state(run)[1],
         "Data as of": minute(run.as_of),
         "Champion before": plain(record.champion or "none", 60),

@@ -65,6 +65,7 @@ class Record(Document):
 
 class AppointmentRecord(Record):
     version: str | None = None
+    approved_by: str | None = None  # who said yes, where a person was asked
     replaces: str | None = Field(None, validation_alias="from", serialization_alias="from")
 
 

@@ -162,14 +162,14 @@ def record(root: Path) -> None:
         say("record", f"training {training.number}: {training.record['mode']}{cost}")
 
 
-def promote(root: Path, approve: bool = False) -> tuple[Version | None, str]:
+def promote(root: Path, approved_by: str | None = None) -> tuple[Version | None, str]:
     """Make the challenger the champion, if that is allowed; the new champion, if there is one, and why."""
     version, why = None, "nothing to promote: no challenger was trained here"
     warnings: list[Any] = []
     if has_model(root / MODEL) and (root / VERDICT).is_file():
         before = read_state(Git(root)).champion
         try:
-            found = act(root, approve=approve)
+            found = act(root, approved_by=approved_by)
         except Refused as refused:
             why, warnings = str(refused), get(read_json(root / VERDICT), "warnings") or []
         else:

@@ -39,10 +39,11 @@ class Refused(ArtifactError):
     """A rule forbids the action; the registry is as it was."""
 
 
-def promote(root: Path, *, reason: str | None = None, approve: bool = False) -> Version:
+def promote(root: Path, *, reason: str | None = None, approved_by: str | None = None) -> Version:
     """Make models/challenger the champion, as reports/promotion.json allows; returns its version.
 
-    Promoting the champion's own model again does nothing. Raises Refused with the reason where the verdict,
+    `approved_by`: the person who said yes, which the record names. Promoting the champion's own model again
+    does nothing. Raises Refused with the reason where the verdict,
     the approval or the state of the registry forbids it.
     """
     git, objects = Git(root), Objects(root)
@@ -55,7 +56,7 @@ def promote(root: Path, *, reason: str | None = None, approve: bool = False) -> 
         if state.champion and state.champion.artifact_hash == artifact_hash:
             return state.champion
         _refuse_by_history(verdict, artifact_hash, state)
-        if Params.load(root / "params.yaml").decide_promotion.approval == "human" and not approve:
+        if Params.load(root / "params.yaml").decide_promotion.approval == "human" and not approved_by:
             raise Refused("not promoted: it waits for approval: `evergreen registry promote --approve`")
         md5 = _checked_objects(root, objects, artifact_hash)
         git.use_fallback_identity()
@@ -64,7 +65,8 @@ def promote(root: Path, *, reason: str | None = None, approve: bool = False) -> 
         if version is None:
             version = new_version(root, git, state, verdict, md5, reason)
             messages = {f"{NAME}@{version.name}": message(f"{NAME} {version.name}: {reason}", version.record)}
-        _appoint(git, state, version, "promote", reason, messages, descriptor)
+        person = one_line(approved_by) if approved_by else None
+        _appoint(git, state, version, "promote", reason, messages, descriptor, approved_by=person)
         export(root, read_state(git))
     return version
 
@@ -290,12 +292,14 @@ def _appoint(
     reason: str,
     messages: dict[str, str],
     descriptor: int,
+    approved_by: str | None = None,
 ) -> None:
     record = {
         "action": action,
         "version": version.name,
         "from": state.champion.name if state.champion else None,
         "who": git.identity(),
+        "approved_by": approved_by,
         "when": now(),
         "reason": reason,
         "artifact_hash": version.artifact_hash,

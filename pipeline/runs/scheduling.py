@@ -54,11 +54,15 @@ def stage(dag: Dag, run: Run, name: Annotated[str, typer.Argument(help="A stage 
     _tell_or_skip(lambda: act(_workspace(dag, run), name))
 
 
-def promote(dag: Dag, run: Run, approve: Annotated[bool, typer.Option("--approve")] = False) -> None:
+def promote(
+    dag: Dag,
+    run: Run,
+    approved_by: Annotated[str | None, typer.Option(help="The person who said yes.")] = None,
+) -> None:
     """Promote its challenger, if that is allowed."""
     from pipeline.runs.workspace import promote as act
 
-    _tell(act(_workspace(dag, run), approve))
+    _tell(act(_workspace(dag, run), approved_by))
 
 
 def publish(dag: Dag, run: Run) -> None:

@@ -13,6 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pipeline.dashboard.question import question
+from pipeline.dashboard.runs import read_one
+from pipeline.dashboard.views import sentence
 from pipeline.decisions import get, moment, read_json
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.loop import repro, steps
@@ -113,7 +116,7 @@ def stage(run: Workspace, name: str) -> Result:
             _keep(run, *JUDGED)
             if run.mode != "judge" and not run.account.run.get("trial"):
                 _point(CHALLENGER, _snapshot(run, "judged"), run)
-            return _verdict(run.root)
+            return _verdict(run.root) | {"question": question(read_one(run.home / HISTORY / run.slug))}
         ran = _lock(run) != before
     done = f"done in {time.monotonic() - begin:.0f} s" if ran else "nothing that it reads has changed"
     return {"text": f"{name}: {done}"}
@@ -174,11 +177,11 @@ def _verdict(root: Path) -> Result:
     return {"text": text, "promote": allowed}
 
 
-def promote(run: Workspace, approve: bool) -> Result:
+def promote(run: Workspace, approved_by: str | None) -> Result:
     """As the verdict allows; then models/champion is the new one's."""
     with at_work(run):
-        run.account.note(step="promote")
-        version, why = steps.promote(run.root, approve)
+        run.account.note(step="promote", approved_by=approved_by)
+        version, why = steps.promote(run.root, approved_by)
         if version is None:
             return {"text": f"no promotion: {why}", "promoted": None}
         run.account.note(promoted=version.name)
@@ -231,7 +234,9 @@ def publish(run: Workspace) -> Result:
             repro.transfer(root, "push")
         if _is_latest(run, git):
             _point(LATEST, commit, run)
-    return {"text": f"{run.branch}{', pushed' if pushed else ''}"}
+    champion = steps.champion_name(run.root)
+    facts = {"branch": run.branch, "as_of": run.account.run.get("as_of"), "champion": champion}
+    return {"text": f"{run.branch}{', pushed' if pushed else ''}"} | facts
 
 
 def _snapshot(run: Workspace, what: str) -> str:
@@ -280,4 +285,5 @@ def close(run: Workspace, state: str) -> Result:
         if state == "success":
             remove(git, run.root)
         sweep(run.home, git)
-    return {"text": state if state == "success" else f"{state}: {run.root} is kept for inspection"}
+    said = sentence(read_one(run.home / HISTORY / run.slug))
+    return {"text": said if state == "success" else f"{said} ({run.root} is kept for inspection)"}

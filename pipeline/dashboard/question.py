@@ -1,0 +1,65 @@
+"""What a person is asked before a promotion, as Markdown: figures, and every check, the failed ones first."""
+
+from __future__ import annotations
+
+import re
+
+from pipeline.dashboard.runs import Run
+from pipeline.dashboard.views import minute
+from pipeline.pages import number, plain, show, words
+
+SHOWN = ("challenger", "champion", "recent_popularity", "popularity")
+SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~])")
+
+
+def question(run: Run) -> str:
+    """ "" where there is no verdict to ask about."""
+    if run.promotion is None:
+        return ""
+    before = (
+        f"It would replace {_text(run.record.champion)}" if run.record.champion else "It would be the first"
+    )
+    lines = [
+        f"A {run.mode or 'new'} training on data as of {minute(run.as_of)}. {before}.",
+        "",
+        *_figures(run),
+        "",
+    ]
+    lines += [f"**Warning**: {_text(warning)}" for warning in run.promotion.warnings]
+    lines += ["", "| check | | value | limit | |", "|---|---|---|---|---|"]
+    for check in sorted(run.promotion.checks, key=lambda one: one.passed):
+        cells = (
+            words(check.name),
+            "passed" if check.passed else "FAILED",
+            show(check.value),
+            show(check.limit),
+        )
+        lines.append("| " + " | ".join(map(_text, (*cells, check.text))) + " |")
+    return "\n".join(lines)
+
+
+def _figures(run: Run) -> list[str]:
+    """nDCG@10 of the challenger and of what it is held against, with the paired differences."""
+    rows = ["| nDCG@10 | | 95 % interval | challenger − it |", "|---|---|---|---|"]
+    for name in SHOWN:
+        found = run.figures(name)
+        if found.get("ndcg@10") is None:
+            continue
+        value, low, high = (number(found.get(f"ndcg@10{end}")) for end in ("", "_low", "_high"))
+        pair = run.evaluation.paired.get(name) if run.evaluation else None
+        gap, down, up = (
+            (number(end, sign=True) for end in (pair.ndcg, pair.low, pair.high)) if pair else ("",) * 3
+        )
+        between = f"{gap} [{down}, {up}]" if pair else ""
+        rows.append("| " + " | ".join(map(_text, (words(name), value, f"[{low}, {high}]", between))) + " |")
+    users, points = (number(run.figures("challenger").get(key), 0) for key in ("users", "points"))
+    return (
+        [*rows, "", f"{users} users, {points} test points, every model at the same ones."]
+        if len(rows) > 2
+        else []
+    )
+
+
+def _text(value: object) -> str:
+    """One line in which nothing is markup."""
+    return SPECIAL.sub(r"\\\1", plain(value, 400))
