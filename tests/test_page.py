@@ -1,6 +1,8 @@
 """The pages of data/history: what they say of records, hostile ones too."""
 
 import json
+import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -214,6 +216,18 @@ def test_a_page_that_cannot_be_written_stops_no_run(tmp_path: Path, caplog: pyte
     (history(tmp_path) / name / "index.html").mkdir()
     write_pages(tmp_path, history(tmp_path) / name)
     assert "were not written" in caplog.text
+
+
+def test_a_new_evaluation_is_seen_though_it_is_older_than_what_was_read_before(tmp_path: Path) -> None:
+    [name] = page_history.write(tmp_path, runs=1)
+    file = history(tmp_path) / name / "evaluation.json"
+    assert ">0.160<" in run_page(tmp_path, name)
+    text = file.read_text().replace('"ndcg@10": 0.16,', '"ndcg@10": 0.199,')
+    other = tmp_path / "evaluation.json"
+    other.write_text(text)
+    os.utime(other, (0, 0))
+    shutil.copy2(other, file)
+    assert ">0.199<" in run_page(tmp_path, name)
 
 
 def test_overview_of_200_runs_takes_less_than_a_second(tmp_path: Path) -> None:

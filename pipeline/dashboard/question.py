@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from pipeline.dashboard.runs import Run
-from pipeline.dashboard.views import minute
-from pipeline.pages import number, plain, show, words
+from pipeline.dashboard.views import checks_of, minute
+from pipeline.pages import number, plain, words
 
 SHOWN = ("challenger", "champion", "recent_popularity", "popularity")
 SPECIAL = re.compile(r"([\\`*_{}\[\]<>()#+!|~])")
@@ -26,15 +26,12 @@ def question(run: Run) -> str:
         "",
     ]
     lines += [f"**Warning**: {_text(warning)}" for warning in run.promotion.warnings]
-    lines += ["", "| check | | value | limit | |", "|---|---|---|---|---|"]
-    for check in sorted(run.promotion.checks, key=lambda one: one.passed):
-        cells = (
-            words(check.name),
-            "passed" if check.passed else "FAILED",
-            show(check.value),
-            show(check.limit),
-        )
-        lines.append("| " + " | ".join(map(_text, (*cells, check.text))) + " |")
+    checks, idle = checks_of(run.promotion)
+    lines += ["", "| check | | value | |", "|---|---|---|---|"]
+    for check in checks:
+        cells = (check["name"], "passed" if check["passed"] else "FAILED", check["measured"], check["text"])
+        lines.append("| " + " | ".join(map(_text, cells)) + " |")
+    lines += ["", *(f"Nothing to check, {_text(row['why'])}: {_text(row['names'])}" for row in idle)]
     return "\n".join(lines)
 
 

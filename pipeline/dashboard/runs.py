@@ -5,10 +5,13 @@ Out: `Run`s. Nothing here raises for what a file holds: what cannot be read is n
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 from pipeline.documents.drift import Drift, Signal
 from pipeline.documents.evaluation import Evaluation
@@ -16,6 +19,8 @@ from pipeline.documents.promotion import Promotion
 from pipeline.documents.retraining import Reason, Retraining
 from pipeline.documents.runs import RunRecord
 
+Long = TypeVar("Long", Drift, Evaluation)
+FIGURES = ("users", "points", "ndcg@10", "ndcg@10_low", "ndcg@10_high", "recall@10")
 REPORTS = {"drift": "drift.html", "evaluation": "evaluation.html"}
 """Document -> the report that belongs to it, kept beside it."""
 MOST = 1_000
@@ -86,13 +91,40 @@ def read(history: Path) -> list[Run]:
 
 
 def read_one(folder: Path) -> Run:
+    """One run; of its evaluation the figures over all points, of its drift check the newest window."""
     unread = RunRecord(run_id=folder.name, dag="unknown", state="failed", error="run.json cannot be read")
     return Run(
         name=folder.name,
         record=RunRecord.find(folder / "run.json") or unread,
-        drift=Drift.find(folder / "drift.json"),
+        drift=_shortened(folder / "drift.json", Drift, lambda whole: whole.but(windows=[])),
         retraining=Retraining.find(folder / "retraining.json"),
         promotion=Promotion.find(folder / "promotion.json"),
-        evaluation=Evaluation.find(folder / "evaluation.json"),
+        evaluation=_shortened(folder / "evaluation.json", Evaluation, _headline),
         reports=tuple(name for name, file in REPORTS.items() if (folder / file).is_file()),
     )
+
+
+def _shortened(path: Path, kind: type[Long], shorten: Callable[[Long], Long]) -> Long | None:
+    """Kept beside the document: an evaluation has 300 kB, and the overview reads those of all runs."""
+    short = path.with_name(f".{path.name}")
+    try:
+        # Not mtime: a copied document keeps that of its source.
+        if short.stat().st_mtime_ns >= path.stat().st_ctime_ns:
+            return kind.find(short)
+    except OSError:
+        pass
+    if (whole := kind.find(path)) is None:
+        return None
+    found = shorten(whole)
+    with suppress(OSError):
+        found.write(short)
+    return found
+
+
+def _headline(whole: Evaluation) -> Evaluation:
+    models = {
+        name: {"all": {key: slices["all"].get(key) for key in FIGURES}}
+        for name, slices in whole.models.items()
+        if "all" in slices
+    }
+    return Evaluation(as_of=whole.as_of, fit_end=whole.fit_end, models=models, paired=whole.paired)

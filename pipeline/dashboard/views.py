@@ -21,6 +21,7 @@ from pipeline.documents.promotion import Promotion
 from pipeline.documents.retraining import Reason
 from pipeline.drift.verdicts import LABELS, Verdict, shown, verdict
 from pipeline.pages import MISSING, number, plain, show, words
+from pipeline.pages import moment as moment_text
 from pipeline.registry.versions import State, Version
 
 RECENT = 8
@@ -273,7 +274,7 @@ def _judged(run: Run) -> Values | None:
     if run.promotion is None:
         return None
     kind, word = _promotion(run)
-    checks, idle = _checks(run.promotion)
+    checks, idle = checks_of(run.promotion)
     rows = _intervals(run)
     return {
         "link": link(run),
@@ -290,7 +291,7 @@ def _judged(run: Run) -> Values | None:
     }
 
 
-def _checks(promotion: Promotion) -> tuple[list[Values], list[Values]]:
+def checks_of(promotion: Promotion) -> tuple[list[Values], list[Values]]:
     """Those that compared something, the failed ones first; those with nothing to compare, by reason."""
     checks: list[Values] = []
     idle: dict[str, list[str]] = {}
@@ -308,8 +309,8 @@ def _checks(promotion: Promotion) -> tuple[list[Values], list[Values]]:
 
 
 def _short(value: Any) -> str:
-    """Of a model's hash, enough to tell two apart."""
-    text = show(value)
+    """Of a model's hash, enough to tell two apart; times to the minute."""
+    text = moment_text(show(value))
     return f"{text[:8]}…" if len(text) == 64 and text.isalnum() else text
 
 
