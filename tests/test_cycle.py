@@ -77,7 +77,11 @@ def test_first_cycle_trains_promotes_and_recommends(cycled_once):
     assert toy.git(project, "status", "--porcelain").split() == ["??", "dvc.lock"]
     kept = project / "data" / "history" / "19980201T000000Z-none"
     decisions_kept = {"drift.json", "retraining.json", "promotion.json", "evaluation.json"}
-    assert {path.name for path in kept.iterdir()} == decisions_kept | {"dvc.lock", "run.json", "index.html"}
+    assert {path.name for path in kept.glob("[!.]*")} == decisions_kept | {
+        "dvc.lock",
+        "run.json",
+        "index.html",
+    }
     run = json.loads((kept / "run.json").read_text())
     assert run["run_id"].startswith("cycle__")
     assert run["commit"] == toy.git(project, "rev-parse", "HEAD").strip()
