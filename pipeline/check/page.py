@@ -12,14 +12,14 @@ from markupsafe import Markup
 
 from pipeline.charts import Series, bar_chart, line_chart
 from pipeline.check.facts import percent
-from pipeline.documents.check import Activity, Check, Finding
+from pipeline.documents.check import Activity, Check, Finding, TextFigures
 from pipeline.pages import moment, number, page
 
 KINDS = {"train": "challenger", "validation": "champion", "test": "ablation"}  # classes of style.css
 SEVERITY = {
-    "error": ("no", "stops training"),
+    "error": ("no", "mend first"),
     "warning": ("unsure", "look at it"),
-    "note": ("yes", "to know"),
+    "note": ("note", "to know"),
 }
 DAY = 86_400.0
 
@@ -59,12 +59,16 @@ def verdict(check: Check) -> tuple[str, str, str]:
     errors = len(check.errors)
     warnings = sum(finding.severity == "warning" for finding in check.findings)
     if errors:
-        things = "one finding stops" if errors == 1 else f"{errors} findings stop"
-        return "no", "Not yet", f"{things[0].upper()}{things[1:]} a training: mend it first."
+        things = "One finding makes" if errors == 1 else f"{errors} findings make"
+        return "no", "Not ready for a training", f"{things} a training fail, or worthless: mend that first."
     if warnings:
         things = "one finding" if warnings == 1 else f"{warnings} findings"
-        return "unsure", "Look first", f"A training would run, but {things} may spoil what it learns."
-    return "yes", "Ready", "Nothing was found that would spoil a training."
+        return (
+            "unsure",
+            "Look before you train",
+            f"A training would run, but {things} may spoil what it learns.",
+        )
+    return "yes", "Ready for a training", "Nothing was found that would spoil a training."
 
 
 def figure(finding: Finding) -> str:
@@ -89,11 +93,16 @@ def _facts(check: Check) -> list[tuple[str, str]]:
     facts = [("As of", moment(check.as_of))]
     facts += [(f"Rows {name.replace('_', ' ')}", f"{count or 0:,}") for name, count in check.rows]
     facts += [(name, percent(share)) for name, share in shares.items() if share is not None]
-    if texts := check.texts:
-        facts.append(("Items without text", f"{texts.without_text:,} of {texts.items:,}"))
-        facts += [("Median text, characters", number(texts.median_characters, 0))]
-        facts += [("Tokens a word", number(texts.tokens_a_word, 2))]
-        facts += [("Unknown tokens", "–" if texts.unknown_tokens is None else percent(texts.unknown_tokens))]
+    return facts + (_facts_of_texts(check.texts) if check.texts else [])
+
+
+def _facts_of_texts(texts: TextFigures) -> list[tuple[str, str]]:
+    facts = [("Items without text", f"{texts.without_text:,} of {texts.items:,}")]
+    if texts.median_characters is not None:
+        facts.append(("Median text, characters", number(texts.median_characters, 0)))
+    if texts.tokens_a_word is not None and texts.unknown_tokens is not None:
+        facts.append(("Tokens a word", number(texts.tokens_a_word, 2)))
+        facts.append(("Unknown tokens", percent(texts.unknown_tokens)))
     return facts
 
 

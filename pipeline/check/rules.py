@@ -1,7 +1,7 @@
 """All findings in order: those of glance.py, and those on what `collect` set apart and on the items' texts.
 
-In: `Facts`, the manifest, figures of the texts. Out: findings, what stops a training first, then what spoils
-it, then what is good to know. A rule says nothing where all is well.
+In: `Facts`, the manifest, figures of the texts. Out: findings, what makes a training fail first, then what
+spoils it, then what is good to know. A rule says nothing where all is well.
 """
 
 from __future__ import annotations

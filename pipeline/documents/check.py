@@ -14,7 +14,7 @@ class Finding(Part):
     """One thing that the data show, with what mends it."""
 
     kind: str  # words_like_this
-    severity: Literal["error", "warning", "note"]  # error: no training comes of it as it is
+    severity: Literal["error", "warning", "note"]  # error: a training fails, or is worthless
     text: str
     figure: Number = None
     unit: str | None = None  # "share" (0.25 is a quarter), "rows", "days", ...
