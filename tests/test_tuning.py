@@ -149,3 +149,18 @@ def test_frozen_order_is_by_popularity_in_train() -> None:
     data = world()
     counts = b.popularity(data.log, b.train_rows(data.log), 12)
     assert (np.diff(counts[np.argsort(tuning.frozen_order(data))]) <= 0).all()
+
+
+def test_who_takes_the_same_again_is_known_by_the_own_history_where_repeats_count() -> None:
+    rows = [(user, item, day) for day in range(12) for user, item in (("u", "i01"), ("v", "i02"))]
+    rows += [("u", "i03", 3.5), ("v", "i03", 3.5)]
+    rows.sort(key=lambda row: row[2])
+    data = toy_log.prepared(ITEMS, rows[:14], rows[14:20], rows[20:])
+    assert "own_history" not in fit_baselines(data, None, 1)
+    log = replace(data.log, repeats=True)
+    points = {name: replace(getattr(data, name), log=log) for name in ("validation", "test")}
+    fitted = fit_baselines(replace(data, log=log, **points), None, 1)
+    assert fitted["own_history"].validation == 1
+    scores = fitted["own_history"].scorer.score(points["test"])
+    assert np.nanargmax(scores, axis=1).tolist() == points["test"].target.tolist()
+    assert np.isnan(scores[:, 0]).all()

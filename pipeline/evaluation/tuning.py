@@ -23,6 +23,7 @@ from pipeline.data.histories import MICROSECONDS_A_DAY, Points, Prepared
 from pipeline.evaluation.metrics import accuracy, mean_of_users, target_rank
 from pipeline.models import baselines as b
 from pipeline.models.content import Content, VectorScorer, category_matrix
+from pipeline.models.own_history import OwnHistory
 from pipeline.models.ranking import popularity_order, rank_points
 
 POINTS, FEWEST, SALT, K = 2000, 500, "evergreen.tuning", 10
@@ -125,7 +126,8 @@ def fit_baselines(
     `progress` is told each name before its turn.
     """
     fitted = {}
-    for name, prepare in baselines(vectors, seed).items():
+    again = {"own_history": _own_history} if prepared.log.repeats else {}
+    for name, prepare in (baselines(vectors, seed) | again).items():
         progress(name)
         fitted[name] = choose(prepared, prepare)
     return fitted
@@ -257,6 +259,11 @@ def _ials(prepared: Prepared, seed: int) -> Prepares:
         return _from_history(prepared, "ials", model.score, settings)
 
     return build, IALS
+
+
+def _own_history(prepared: Prepared) -> Prepares:
+    items = len(prepared.catalogue)
+    return (lambda settings: OwnHistory("own_history", items, **settings)), HISTORY
 
 
 def _content(prepared: Prepared) -> Prepares:
