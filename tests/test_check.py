@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from pipeline import sources
-from pipeline.check import ids, times
+from pipeline.check import ids, success, times
 from pipeline.check.command import check, write
 from pipeline.check.facts import Facts, gather, percent
 from pipeline.check.page import render
@@ -141,6 +141,13 @@ def test_returns_that_count_as_success(look: Look) -> None:
     assert finding.figure == len(rows) // 10
     assert finding.key == "preprocess.positive.min_value"
     assert not look(rows, positive={"events": None, "min_value": 1}).findings
+
+
+def test_a_value_far_from_all_others(healthy: Facts) -> None:
+    [event] = healthy.events
+    [finding] = success.far_values(replace(healthy, events=[event.but(largest=80_995.0)]))
+    assert (finding.figure, finding.key) == (80_995, "collect.files.columns.value")
+    assert not list(success.far_values(healthy))
 
 
 def test_a_shop_of_regulars_is_told_to_include_repeats(look: Look) -> None:

@@ -84,6 +84,7 @@ def _events(rows: ibis.Table, positive: Positive) -> list[EventCounts]:
         values=value.count(),
         least=value.min(),
         largest=value.max(),
+        usual=value.abs().quantile(0.99),
         successes=rows.count(where=rows.success),
         negative_successes=rows.count(where=rows.success & (value < 0).fill_null(False)),
     )

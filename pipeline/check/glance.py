@@ -24,6 +24,7 @@ RULES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     success.negative,
     success.success,
     success.many_events,
+    success.far_values,
     success.repeats,
     success.few_points,
     times.uneven_windows,

@@ -12,6 +12,7 @@ from pipeline.check.facts import COLUMNS, Facts, percent
 from pipeline.documents.check import Finding
 
 RATED = 0.9  # of the rows have a value: then it may be a rating
+FAR, LEAST_VALUES = 100, 1000  # times the usual value; fewer values have no usual one
 SCALES = (5, 10, 100)  # at which ratings end
 
 
@@ -29,6 +30,25 @@ def negative(facts: Facts) -> Iterator[Finding]:
             key="preprocess.positive.min_value",
             remedy="set it to the least value that means success, such as 1 for a quantity",
         )
+
+
+def far_values(facts: Facts) -> Iterator[Finding]:
+    for event in facts.events:
+        if event.usual is None or event.least is None or event.largest is None:
+            continue
+        farthest = max(event.largest, -event.least)
+        if event.values >= LEAST_VALUES and farthest > FAR * event.usual > 0:
+            yield Finding(
+                kind="far_values",
+                severity="note",
+                text=f"a value of {event.event!r} is as far from 0 as {farthest:,g}, 99% are within "
+                f"{event.usual:,g}: typing errors, bulk orders?",
+                figure=farthest,
+                unit="largest value",
+                examples=[f"least {event.least:,g}", f"largest {event.largest:,g}"],
+                key=f"{COLUMNS}.value",
+                remedy="correct them in the source: features and averages of values follow them",
+            )
 
 
 def success(facts: Facts) -> Iterator[Finding]:

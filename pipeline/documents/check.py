@@ -35,6 +35,7 @@ class EventCounts(Part):
     values: Count  # rows that have a value
     least: Number
     largest: Number
+    usual: Number  # 99 % of the values are at most as far from 0
     successes: Count  # as preprocess.positive says
     negative_successes: Count  # of these, with a value below 0
 
