@@ -236,6 +236,7 @@ def curve_of(world: World, way: Way, steps: int, every: int, seed: int) -> list[
 def ndcg(task: TextTask) -> float:
     """Mean over the validation points, the logits as they are trained: with the log-popularity."""
     vectors, gains = task.encode(), []
+    assert task.points is not None
     for points in task.points.chunks(64):
         history = torch.from_numpy(points.weights(len(vectors), task.half_life).toarray())
         scores = task.space(history, vectors, task.centre) + task.log_popularity

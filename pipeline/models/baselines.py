@@ -123,6 +123,28 @@ class ItemMatrix:
         scores[np.diff(known.indptr) == 0] = np.nan
         return scores
 
+    def among_kept(self, weights: sp.csr_matrix) -> np.ndarray:
+        """(points, items) weights of the history -> (points, kept) float32 scores of the kept items."""
+        product = weights.tocsc()[:, self.kept].tocsr() @ self.matrix
+        return product.toarray() if sp.issparse(product) else product
+
+    def sparse_scores(self, weights: sp.csr_matrix) -> sp.csr_matrix:
+        """The same as (points, items), sparse."""
+        sparse = sp.csr_matrix(weights.tocsc()[:, self.kept].tocsr() @ sp.csr_matrix(self.matrix))
+        return sp.csr_matrix(
+            (sparse.data, self.kept[sparse.indices], sparse.indptr), (weights.shape[0], self.items)
+        )
+
+    def pair_scores(self, weights: sp.csr_matrix, items: np.ndarray) -> np.ndarray:
+        """(points, candidates) float32 scores of the items; 0 for those not kept, and for -1."""
+        place = np.full(self.items + 1, -1)
+        place[self.kept] = np.arange(len(self.kept))
+        column = place[items]  # of -1 the last: -1
+        scores = self.among_kept(weights)
+        if not scores.shape[1]:
+            return np.zeros(items.shape, np.float32)
+        return np.where(column >= 0, np.take_along_axis(scores, np.maximum(column, 0), axis=1), 0)
+
     def pruned(self, keep: int) -> ItemMatrix:
         """The same with only the `keep` largest |weights| of each column."""
         return ItemMatrix(self.items, self.kept, prune(self.matrix, keep)).quick()

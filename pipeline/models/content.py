@@ -29,6 +29,15 @@ def category_matrix(catalogue: Catalogue) -> sp.csr_matrix:
     return matrix
 
 
+def category_names(catalogue: Catalogue) -> list[str]:
+    """The columns of category_matrix."""
+    if t.CATEGORIES not in catalogue.items:
+        return []
+    return [
+        str(name) for name in np.unique(catalogue.items[t.CATEGORIES].explode().dropna().to_numpy(dtype=str))
+    ]
+
+
 @dataclass(frozen=True)
 class Content:
     """Mean Jaccard similarity of categories to the weighted history, over distinct sets of categories."""

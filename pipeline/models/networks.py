@@ -99,10 +99,9 @@ class SequenceTower(nn.Module):
         return torch.cat([self.start.expand(len(x), 1, -1), states], dim=1)
 
     @torch.no_grad()
-    def score(self, points: Points) -> np.ndarray:
-        """(points, items) float32 log-probabilities over the items known from train; others on that scale."""
+    def users(self, points: Points, vectors: Tensor) -> Tensor:
+        """(points, size) user vectors of the histories, read from `vectors`, which items() gives."""
         device = self.bias.device
-        vectors = self.items()
         start = np.maximum(points.start, points.stop - self.MOST_ROWS)
         rows = start[:, None] + np.arange(max(1, int((points.stop - start).max(initial=0))))
         inside = rows < points.stop[:, None]
@@ -111,8 +110,15 @@ class SequenceTower(nn.Module):
         liked = torch.from_numpy((points.log.positive[rows] & inside).astype(np.int64)).to(device)
         with one_thread():
             states = self(item, liked, vectors)
-        last = torch.from_numpy(points.stop - start).to(device)
-        logits = states[torch.arange(len(points), device=device), last] @ vectors[:-1].T + self.bias[:-1]
+        return states[
+            torch.arange(len(points), device=device), torch.from_numpy(points.stop - start).to(device)
+        ]
+
+    @torch.no_grad()
+    def score(self, points: Points) -> np.ndarray:
+        """(points, items) float32 log-probabilities over the items known from train; others on that scale."""
+        vectors = self.items()
+        logits = self.users(points, vectors) @ vectors[:-1].T + self.bias[:-1]
         if not self.known.any():
             return np.zeros(logits.shape, np.float32)  # fitted on nothing: no item is likelier than another
         masked = logits.masked_fill(self.known[:-1, 0] == 0, -torch.inf)

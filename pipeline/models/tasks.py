@@ -23,7 +23,13 @@ class SequenceTask(Task):
     MOST_CLASSES = 1024  # of the softmax: a new random choice each step, and the batch's targets
 
     def __init__(
-        self, run: Run, phase: str, tower: SequenceTower, data: Log, rows: np.ndarray, validation: Points
+        self,
+        run: Run,
+        phase: str,
+        tower: SequenceTower,
+        data: Log,
+        rows: np.ndarray,
+        validation: Points | None,
     ) -> None:
         super().__init__(run, validation)
         self.phase, self.learning_rate = phase, 8e-3

@@ -187,6 +187,7 @@ class TextTask(Task):
 
     @torch.no_grad()
     def gains(self, rows: np.ndarray) -> np.ndarray:
+        assert self.points is not None
         points = self.points[rows]
         weights = points.weights(len(self.texts.tokens), self.half_life)
         history = torch.from_numpy(weights.toarray()).to(self.device)

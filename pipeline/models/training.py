@@ -88,9 +88,10 @@ class Task(pl.LightningModule):
     phase: str
     learning_rate: float
     weight_decay = 0.0
+    metric = NDCG  # what validation is measured by: more is better
     total_steps: int
 
-    def __init__(self, run: Run, validation: Points) -> None:
+    def __init__(self, run: Run, validation: Points | None = None) -> None:
         super().__init__()
         self.run_, self.points = run, validation
         self.losses: tuple[int, Any, int] = (-1, 0.0, 0)  # epoch; sum over its samples so far; how many
@@ -128,6 +129,11 @@ class Task(pl.LightningModule):
         self.losses = checkpoint["losses"]
 
     def validation_step(self, batch: np.ndarray, index: int) -> None:
+        self.log(self.metric, self.quality(), prog_bar=True, batch_size=1)  # the same in every process
+
+    def quality(self) -> float:
+        """Mean over users of nDCG@10 at the validation points; each process ranks its own share of them."""
+        assert self.points is not None
         mine = np.arange(self.global_rank, len(self.points), self.trainer.world_size)
         users = int(self.points.user.max(initial=-1)) + 1
         # Sums per user travel between the processes, so nothing is counted twice or padded.
@@ -140,8 +146,7 @@ class Task(pl.LightningModule):
         if self.trainer.world_size > 1:
             sums = self.all_gather(sums.to(self.device)).sum(0).cpu()
         there = sums[1] > 0
-        value = float((sums[0][there] / sums[1][there]).mean()) if bool(there.any()) else 0.0
-        self.log(NDCG, value, prog_bar=True, batch_size=1)  # the same in every process
+        return float((sums[0][there] / sums[1][there]).mean()) if bool(there.any()) else 0.0
 
     def told(self) -> dict[str, str]:
         """What else the progress bar shows."""
@@ -179,7 +184,7 @@ class Curves(Callback):
         figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
         if (loss := self.task.mean_loss()) is not None:
             figures["loss"] = loss
-        for metric in ("loss", NDCG):
+        for metric in ("loss", self.task.metric):
             if metric in figures:
                 row = {"phase": self.task.phase, "step": trainer.global_step, "metric": metric}
                 self.run.curves.append({**row, "value": figures[metric]})
@@ -254,12 +259,12 @@ def fit(
         return int(state["epoch"])
     # The best is saved before the newest, whose state tells of it: a kill in between loses neither.
     best = ModelCheckpoint(
-        folder, "best", monitor=NDCG, mode="max", save_weights_only=True, save_on_train_epoch_end=False
+        folder, "best", monitor=task.metric, mode="max", save_weights_only=True, save_on_train_epoch_end=False
     )
     newest = ModelCheckpoint(folder, "last", save_on_train_epoch_end=True, enable_version_counter=False)
     callbacks: list[Callback] = [Curves(run, task), Saved(last), newest]
     if validate:
-        callbacks += [best, EarlyStopping(NDCG, mode="max", patience=3)]
+        callbacks += [best, EarlyStopping(task.metric, mode="max", patience=3)]
     settings = run.settings if processes else run.settings.model_copy(update=ALONE)
     # The last batches of an epoch make a step, however few they are.
     task.total_steps = -(-len(batches) // settings.accumulate) * epochs + 1

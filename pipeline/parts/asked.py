@@ -1,0 +1,52 @@
+"""What is asked: points with the recency weights of their histories, from which most parts start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TypeVar
+
+import numpy as np
+import scipy.sparse as sp
+
+from pipeline.data.histories import Points
+from pipeline.models import baselines as b
+
+HALF_LIVES = (1, 5, 30)  # of a history, in its items
+DISLIKED = 0.3  # weight of a history row that is no success
+MANY = 10  # rows of a history from which on a user is no newcomer
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Some points, few enough for (points, candidates, features) to fit in memory."""
+
+    points: Points
+    items: int  # of the catalogue
+    width: int | None = None  # candidates that scores are standardised over
+    _kept: dict[int, object] = field(default_factory=dict)
+
+    @cached_property
+    def weights(self) -> dict[int, sp.csr_matrix]:
+        """Half-life -> (points, items)."""
+        liking = b.liking(self.points.log, DISLIKED)
+        return {h: b.without_small(self.points.weights(self.items, h, liking)) for h in HALF_LIVES}
+
+    @cached_property
+    def plain(self) -> sp.csr_matrix:
+        """(points, items): every item of the history alike."""
+        return self.points.weights(self.items)
+
+    @cached_property
+    def few(self) -> np.ndarray:
+        """(points, 1) float32: 1 for an empty history, falling to 0 at MANY rows."""
+        return np.maximum(1 - self.points.lengths / MANY, 0).astype(np.float32)[:, None]
+
+    def once(self, part: object, compute: Callable[[], Value]) -> Value:
+        """What a part computes of the points, for retrieving and again for its columns."""
+        if id(part) not in self._kept:
+            self._kept[id(part)] = compute()
+        return self._kept[id(part)]  # type: ignore[return-value]

@@ -1,0 +1,45 @@
+"""The first of two steps to a list: items that some retriever brings, at most so many a point.
+
+Each retriever names items best first; of their union the candidates are those with the best place in any of
+them. Left out are the items of the strict history and those not on offer at the moment.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pipeline.data.histories import Catalogue, Points
+from pipeline.parts.pairs import Retrieved, excluded_matrix, lookup
+
+
+def union(retrieved: Retrieved, points: Points, catalogue: Catalogue, most: int) -> np.ndarray:
+    """(points, at most `most`) int32 candidates by their best place in any list, -1 behind."""
+    lists = list(retrieved.values())
+    items = np.concatenate(lists, axis=1)
+    # Interleaved, so that every retriever's best come first: (place in its list, retriever).
+    place = np.concatenate([np.arange(each.shape[1]) * len(lists) + turn for turn, each in enumerate(lists)])
+    items = items[:, np.argsort(place, kind="stable")]
+    items = np.where(listable(items, points, catalogue), items, -1)
+    items = _first_of_each(items)
+    order = np.argsort(items < 0, axis=1, kind="stable")
+    items = np.take_along_axis(items, order, axis=1)
+    width = int((items >= 0).sum(axis=1).max(initial=0))
+    return np.ascontiguousarray(items[:, : min(most, width)])
+
+
+def listable(items: np.ndarray, points: Points, catalogue: Catalogue) -> np.ndarray:
+    """Which of the (points, n) items are on offer and, unless repeats count, not in the history."""
+    safe, moment = np.maximum(items, 0), points.time[:, None]
+    allowed = (
+        (items >= 0) & (catalogue.available_from[safe] <= moment) & (moment < catalogue.available_until[safe])
+    )
+    return allowed & (lookup(excluded_matrix(points, len(catalogue)), items) == 0)
+
+
+def _first_of_each(items: np.ndarray) -> np.ndarray:
+    """The same with -1 where an item stands further left in its row."""
+    order = np.argsort(items, axis=1, kind="stable")
+    ordered = np.take_along_axis(items, order, axis=1)
+    again = np.zeros(items.shape, bool)
+    np.put_along_axis(again, order[:, 1:], ordered[:, 1:] == ordered[:, :-1], axis=1)
+    return np.where(again, -1, items)

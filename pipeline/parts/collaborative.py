@@ -1,0 +1,147 @@
+"""What users took together: EASE, item-kNN and iALS on the recency-weighted history.
+
+Fitted on the rows of a mask, frozen since; a user's history is live. Retrievers `ease`, `item_knn`, `ials`;
+columns <model>_<half-life of the history in items>, and what the fit's rows say of each item.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+
+from pipeline.data.histories import Log
+from pipeline.models import baselines as b
+from pipeline.parts.asked import HALF_LIVES, Asked
+from pipeline.parts.binding import Arrays, moved
+from pipeline.parts.pairs import (
+    Columns,
+    Retrieved,
+    best_cells,
+    best_columns,
+    best_products,
+    gathered,
+    lookup,
+    product,
+    standardised,
+)
+
+IALS_FACTORS, IALS_REGULARISATION, IALS_ALPHA = 64, 20.0, 3.0
+KNN_NEIGHBOURS, KNN_SHRINKAGE = 100, 30.0
+KEPT_NEIGHBOURS = 500  # an item's, in the EASE matrix that is saved: what is served is what was evaluated
+SHRUNK_BY = 5  # rows that pull an item's mean towards the overall one
+RETRIEVING = 5  # the half-life whose scores retrieve
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Chosen on validation."""
+
+    positives_only: bool
+    regularisation: float  # of EASE
+
+
+@dataclass(frozen=True)
+class Collaborative:
+    ease: b.ItemMatrix
+    knn: b.ItemMatrix
+    ials: b.Factors
+    count: np.ndarray  # (items,) float32 rows of the fit; 0: a cold item
+    value: np.ndarray  # (items,) float32 mean value in deviations from the overall mean, shrunk
+    liked: np.ndarray  # (items,) float32 share of successes above the overall one, shrunk
+
+    @classmethod
+    def fit(cls, log: Log, rows: np.ndarray, items: int, settings: Settings, seed: int) -> Collaborative:
+        met = b.interactions(log, rows & log.positive if settings.positives_only else rows, items)
+        item, count = log.item[rows], np.bincount(log.item[rows], minlength=items)
+        value = row_values(log)[rows]
+        value = (value - value.mean()) / (value.std() + 1e-6) if len(value) else value
+        liked = log.positive[rows] - log.positive[rows].mean() if len(item) else np.zeros(0)
+        return cls(
+            ease=b.ease(met, settings.regularisation).pruned(KEPT_NEIGHBOURS),
+            knn=b.item_knn(met, KNN_NEIGHBOURS, KNN_SHRINKAGE),
+            ials=b.ials(met, IALS_FACTORS, IALS_REGULARISATION, IALS_ALPHA, seed),
+            count=count.astype(np.float32),
+            value=(np.bincount(item, value, minlength=items) / (count + SHRUNK_BY)).astype(np.float32),
+            liked=(np.bincount(item, liked, minlength=items) / (count + SHRUNK_BY)).astype(np.float32),
+        )
+
+    def users(self, asked: Asked) -> dict[int, np.ndarray]:
+        """Half-life -> (points, factors) of iALS."""
+        return asked.once(self, lambda: {h: self.ials.users(asked.weights[h]) for h in HALF_LIVES})
+
+    @property
+    def cold(self) -> np.ndarray:
+        """(items,) bool: without a row in the fit."""
+        return self.count == 0
+
+    def retrieve(self, asked: Asked, n: int) -> Retrieved:
+        weights, users = asked.weights[RETRIEVING], self.users(asked)[RETRIEVING]
+        ease = self.ease.among_kept(weights)
+        lists = {
+            "ease": best_columns(np.where(ease > 0, ease, -np.inf), n, self.ease.kept),
+            "item_knn": best_cells(self.knn.sparse_scores(weights), n),
+            "ials": best_products(users, self.ials.vectors, n, self.ials.known),
+        }
+        empty = np.diff(weights.indptr) == 0  # without a history every item is alike
+        for items in lists.values():
+            items[empty] = -1
+        return lists
+
+    def columns(self, asked: Asked, items: np.ndarray) -> Columns:
+        columns: Columns = {}
+        users = self.users(asked)
+        for half_life in HALF_LIVES:
+            ease = self.ease.pair_scores(asked.weights[half_life], items)
+            columns[f"ease_{half_life}"] = standardised(ease, items, asked.width)
+            if half_life == RETRIEVING:
+                columns["ease_raw"] = ease
+            knn = lookup(self.knn.sparse_scores(asked.weights[half_life]), items)
+            columns[f"knn_{half_life}"] = standardised(knn, items, asked.width)
+            ials = product(users[half_life], self.ials.vectors, items)
+            columns[f"ials_{half_life}"] = standardised(ials, items, asked.width)
+        columns["cold"] = gathered(self.cold.astype(np.float32), items)
+        columns["train_count"] = gathered(np.log1p(self.count), items)
+        return columns | {
+            "item_value": gathered(self.value, items),
+            "item_liked": gathered(self.liked, items),
+        }
+
+    def arrays(self) -> Arrays:
+        """What of it is saved; `bound` reads it back over another catalogue."""
+        arrays = {"ials": self.ials.vectors, "ials.known": self.ials.known}
+        arrays |= {"count": self.count, "value": self.value, "liked": self.liked}
+        for name, model in (("ease", self.ease), ("knn", self.knn)):
+            sparse = sp.csr_matrix(model.matrix)
+            arrays |= {f"{name}.kept": model.kept, f"{name}.data": sparse.data}
+            arrays |= {f"{name}.indices": sparse.indices, f"{name}.indptr": sparse.indptr}
+        return arrays
+
+    @classmethod
+    def bound(cls, arrays: Arrays, place: np.ndarray, items: int) -> Collaborative:
+        """`place`: (saved items,) their number in a catalogue of so many `items`, -1: gone."""
+        known = moved(arrays["ials.known"], place, items)
+        factors = b.Factors(moved(arrays["ials"], place, items), known, IALS_REGULARISATION, IALS_ALPHA)
+        statistics = (moved(arrays[name], place, items) for name in ("count", "value", "liked"))
+        return cls(
+            _matrix(arrays, "ease", place, items).quick(),
+            _matrix(arrays, "knn", place, items),
+            factors,
+            *statistics,
+        )
+
+
+def _matrix(arrays: Arrays, name: str, place: np.ndarray, items: int) -> b.ItemMatrix:
+    kept = place[arrays[f"{name}.kept"]]
+    parts = tuple(arrays[f"{name}.{part}"] for part in ("data", "indices", "indptr"))
+    matrix = sp.csr_matrix(parts, shape=(len(kept), len(kept)))
+    there = np.flatnonzero(kept >= 0)  # both catalogues are sorted by id, so the order stands
+    if len(there) < len(kept):
+        matrix = matrix[there][:, there]
+    return b.ItemMatrix(items, kept[there].astype(np.int32), matrix)
+
+
+def row_values(log: Log) -> np.ndarray:
+    """(rows of the log,) float32: the row's value; without one, 1 for a success and 0 for none."""
+    return np.where(np.isnan(log.value), log.positive, log.value).astype(np.float32)

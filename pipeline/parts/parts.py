@@ -1,0 +1,95 @@
+"""The parts of a model over one catalogue: together they retrieve candidates and describe pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.data.histories import MICROSECONDS_A_DAY, Catalogue, Points
+from pipeline.parts.asked import Asked
+from pipeline.parts.candidates import union
+from pipeline.parts.collaborative import RETRIEVING, Collaborative
+from pipeline.parts.kinds import Kinds
+from pipeline.parts.living import Living
+from pipeline.parts.pairs import Columns, Retrieved, history_matrix, lookup
+from pipeline.parts.sequence import Sequence
+from pipeline.parts.text import Text
+
+CHUNK = 64  # points whose features are in memory at a time
+EACH = 50  # items that a retriever brings
+MOST = 500  # candidates of a point
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Fitted on some rows, bound to a catalogue and to the live state of a log."""
+
+    catalogue: Catalogue
+    collaborative: Collaborative
+    sequence: Sequence
+    text: Text | None  # None: no item has a text, or the ablation without
+    kinds: Kinds
+    living: Living
+
+    def ask(self, points: Points, size: int = CHUNK) -> Iterator[Asked]:
+        for chunk in points.chunks(size):
+            yield Asked(chunk, len(self.catalogue))
+
+    def retrieve(self, asked: Asked) -> Retrieved:
+        lists = self.collaborative.retrieve(asked, EACH) | self.sequence.retrieve(asked, EACH)
+        lists |= self.living.retrieve(asked, EACH)
+        if self.text is not None:
+            lists |= self.text.retrieve(asked, EACH, self._ials(asked), self.collaborative.cold)
+        return lists
+
+    def candidates(self, asked: Asked) -> np.ndarray:
+        """(points, at most MOST) int32 items, -1 behind."""
+        return union(self.retrieve(asked), asked.points, self.catalogue, MOST)
+
+    def columns(self, asked: Asked, items: np.ndarray) -> Columns:
+        """Every feature by name."""
+        ials = self._ials(asked)
+        columns = self.collaborative.columns(asked, items) | self.sequence.columns(asked, items)
+        columns |= self.living.columns(asked, items, ials) | self.kinds.columns(asked, items)
+        if self.text is not None:
+            columns |= self.text.columns(asked, items, ials, self.collaborative.cold)
+        return columns | _of_history(asked, items)
+
+    def _ials(self, asked: Asked) -> np.ndarray:
+        return self.collaborative.users(asked)[RETRIEVING]
+
+
+def _of_history(asked: Asked, items: np.ndarray) -> Columns:
+    """How long the history is; where repeats count, how often and how long ago the item was in it."""
+    points = asked.points
+    told = {"history_length": np.log1p(points.lengths), "history_empty": points.lengths == 0}
+    columns = {
+        name: np.broadcast_to(values.astype(np.float32)[:, None], items.shape)
+        for name, values in told.items()
+    }
+    if points.log.repeats:
+        times = lookup(history_matrix(points, asked.items), items)
+        columns["repeats"] = np.log1p(times)
+        columns["repeat_age"] = np.where(times > 0, _days_since(asked, items), 0).astype(np.float32)
+    return columns
+
+
+def _days_since(asked: Asked, items: np.ndarray) -> np.ndarray:
+    """log1p days since the newest row of the item in the history."""
+    import scipy.sparse as sp
+
+    points = asked.points
+    point, row = points.rows()  # oldest first
+    key = point.astype(np.int64) * asked.items + points.log.item[row]
+    _, back = np.unique(key[::-1], return_index=True)
+    newest = len(key) - 1 - back
+    days = np.log1p((points.time[point[newest]] - points.log.time[row[newest]]) / MICROSECONDS_A_DAY)
+    cells = (days.astype(np.float32), (point[newest], points.log.item[row[newest]]))
+    return lookup(sp.csr_matrix(cells, shape=(len(points), asked.items)), items)
+
+
+def stacked(columns: Columns, names: list[str]) -> np.ndarray:
+    """(points, candidates, features) float32."""
+    return np.stack([columns[name] for name in names], axis=-1).astype(np.float32, copy=False)

@@ -1,0 +1,241 @@
+"""A model folder as a recommender over a catalogue and a log: save, load, list, explain.
+
+model.json          the card: format, dates, settings, feature names, validation figures
+encoder/            the language model and its tokenizer (absent in ablations)
+items.parquet       item_id and item_text that the arrays index
+parts.safetensors   what the parts keep (pipeline/parts/parts.py), and the scorer
+
+Loaded with another items table, arrays move to its items; new or changed texts go through the encoder.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from pipeline.data import tables as t
+from pipeline.data.histories import Catalogue, Log, Points
+from pipeline.errors import ArtifactError
+from pipeline.models.artifacts import CARD, VERSION, read_card
+from pipeline.models.encoder import TextEncoder, texts_to_vectors
+from pipeline.models.recommender import centred
+from pipeline.parts.binding import Arrays, of_prefix, prefixed
+from pipeline.parts.collaborative import Collaborative
+from pipeline.parts.kinds import Kinds
+from pipeline.parts.living import Living
+from pipeline.parts.parts import Parts, stacked
+from pipeline.parts.scorer import Scorer
+from pipeline.parts.sequence import Sequence
+from pipeline.parts.text import Facts, Text
+
+FORMAT = 5
+
+
+@dataclass(frozen=True)
+class Recommender:
+    """Parts and scorer bound to one catalogue and the live state of one log."""
+
+    name: str
+    card: dict[str, Any]
+    parts: Parts
+    scorer: Scorer
+    centre: np.ndarray | None  # (width,) mean text vector that was subtracted
+    folder: Path | None = None
+    version: str | None = None
+
+    @property
+    def catalogue(self) -> Catalogue:
+        return self.parts.catalogue
+
+    @property
+    def fit_end(self) -> str:
+        return str(self.card["fit_end"])
+
+    @property
+    def text(self) -> np.ndarray | None:
+        """(items, width) float32 centred unit vectors; None without texts."""
+        return None if self.parts.text is None else self.parts.text.vectors
+
+    def candidates(self, points: Points) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Of chunks of points: (points, candidates) int32 items, -1 behind; float32 scores, -inf there."""
+        names = self.card["features"]
+        for asked in self.parts.ask(points):
+            items = self.parts.candidates(asked)
+            scores = self.scorer.score(stacked(self.parts.columns(asked, items), names))
+            yield items, np.where(items >= 0, scores, -np.inf).astype(np.float32)
+
+    def with_state(self, until: int) -> Recommender:
+        """The same with the live state as of a moment (microseconds): it stands still there."""
+        living = self.parts.living.frozen(until)
+        return replace(self, parts=replace(self.parts, living=living))
+
+    def encoder(self) -> TextEncoder | None:
+        """The language model of its folder; None if it was trained on items without texts."""
+        if self.parts.text is None or self.folder is None:
+            return None
+        return TextEncoder.load(str(self.folder / "encoder"), self.card["max_length"])
+
+    def reasons(self, points: Points, top: np.ndarray) -> list[list[list[str]]]:
+        """Why each of the (points, k) listed items is there: what is near it, and how popular it is."""
+        state = self.parts.living.live.at(np.maximum(top, 0), points.time[:, None])
+        popular = self._much_taken(points)
+        return [
+            self._reasons_of(points[row : row + 1], top[row], state.count[row], popular[row])
+            for row in range(len(points))
+        ]
+
+    def _much_taken(self, points: Points) -> list[set[int]]:
+        """Of each point, the items taken most lately: a twentieth of the catalogue, a hundred at most."""
+        count = min(100, max(1, len(self.catalogue) // 20))
+        return [set(row[row >= 0].tolist()) for row in self.parts.living.lately(points.time, count)]
+
+    def _reasons_of(
+        self, point: Points, top: np.ndarray, count: np.ndarray, popular: set[int]
+    ) -> list[list[str]]:
+        newest = point.log.item[point.newest(50).rows()[1]]
+        history, recent = np.unique(newest), [self._categories[item] for item in newest[-10:]]
+        kinds = set().union(*recent)
+        of_items = []
+        for place, item in enumerate(top):
+            if item < 0:
+                continue
+            reasons = []
+            if len(history) and (near := self._nearest(history, int(item))) is not None:
+                reasons.append(f"like {self._titles[near]}, which you had")
+            if shared := self._categories[item].intersection(kinds):
+                reasons.append(f"in {', '.join(sorted(shared)[:3])}")
+            if int(item) in popular:
+                reasons.append("popular lately")
+            if count[place] == 0:
+                reasons.append("new")
+            of_items.append(
+                reasons or ["fits the model's picture of you" if len(history) else "a good start"]
+            )
+        return of_items
+
+    def _nearest(self, history: np.ndarray, item: int) -> int | None:
+        """The history item with the greatest EASE weight towards the item, else the nearest text."""
+        weight = self.parts.collaborative.ease.to(item)[history]
+        if weight.max() > 0.01:
+            return int(history[weight.argmax()])
+        if self.text is not None:
+            close = self.text[history] @ self.text[item]
+            if close.max() > 0.3:
+                return int(history[close.argmax()])
+        return None
+
+    @cached_property
+    def _titles(self) -> list[str]:
+        """Of every item; a row of the frame at a time would cost a millisecond each."""
+        items = self.catalogue.items
+        titles = items[t.TITLE] if t.TITLE in items else items[t.ITEM]
+        there = titles.notna() & (titles != "")
+        return [str(title)[:80] for title in titles.where(there, items[t.ITEM])]
+
+    @cached_property
+    def _categories(self) -> list[frozenset[str]]:
+        listed = self.catalogue.items.get(t.CATEGORIES)
+        if listed is None:
+            return [frozenset()] * len(self.catalogue)
+        return [frozenset() if row is None or np.isscalar(row) else frozenset(row) for row in listed]
+
+    @classmethod
+    def load(
+        cls, folder: Path, items: pd.DataFrame, log: Log, name: str = "challenger", delay_seconds: float = 0.0
+    ) -> Recommender:
+        """Bind the model in `folder` to `items` (with item_text) and to the state of `log` over them.
+
+        Raises ArtifactError if it is no model.
+        """
+        card = read_card(folder)
+        if card.get("format") != FORMAT:
+            raise ArtifactError(
+                f"{folder}: format {card.get('format')}, this code reads {FORMAT}: train anew"
+            )
+        try:
+            own = pd.read_parquet(folder / "items.parquet")
+            arrays = load_file(folder / "parts.safetensors")
+        except (OSError, ValueError, SafetensorError) as error:
+            raise ArtifactError(
+                f"{folder}: damaged ({error}): run `evergreen champion`, or train anew"
+            ) from None
+        catalogue = Catalogue.of(items)
+        place = catalogue.index(own[t.ITEM])  # own item -> item of the catalogue, -1: gone
+        collaborative = Collaborative.bound(of_prefix("collaborative", arrays), place, len(catalogue))
+        text = _bound_text(folder, card, arrays, own, catalogue, place)
+        vectors = None if text is None else text.vectors
+        sequence = Sequence.bound(
+            of_prefix("sequence", arrays), place, len(catalogue), vectors, card["user_tower"]
+        )
+        living = Living.of(log, catalogue, tuple(card["half_lives"]), collaborative.ials, delay_seconds)
+        parts = Parts(catalogue, collaborative, sequence, text, Kinds.of(catalogue), living)
+        scorer = Scorer(len(card["features"]))
+        scorer.load_state_dict(
+            {key: torch.from_numpy(value) for key, value in of_prefix("scorer", arrays).items()}
+        )
+        version = None
+        if (folder / VERSION).exists():
+            version = json.loads((folder / VERSION).read_text(encoding="utf-8")).get("version")
+        return cls(name, card, parts, scorer.eval(), arrays.get("centre"), folder, version)
+
+
+def save(folder: Path, card: dict[str, Any], model: Recommender, encoder: TextEncoder | None) -> None:
+    """Write a model folder; the card comes last, so a folder with a card is whole."""
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = model.parts
+    model.catalogue.items[[t.ITEM, "item_text"]].to_parquet(folder / "items.parquet", index=False)
+    arrays = prefixed("collaborative", parts.collaborative.arrays()) | prefixed(
+        "sequence", parts.sequence.arrays()
+    )
+    arrays |= prefixed("scorer", {key: value.numpy() for key, value in model.scorer.state_dict().items()})
+    content: dict[str, Any] = {"format": FORMAT, "user_tower": parts.sequence.tower.kind}
+    content["half_lives"] = list(parts.living.live.half_lives)
+    if parts.text is not None and model.centre is not None:
+        arrays |= prefixed("text", parts.text.arrays()) | {"centre": model.centre}
+        content["facts"] = {
+            "categories": parts.text.facts.categories,
+            "newest_year": parts.text.facts.newest_year,
+        }
+    save_file(arrays, folder / "parts.safetensors")
+    if encoder is not None:
+        encoder.save(folder / "encoder")
+    text = json.dumps(card | content, indent=2, allow_nan=False, ensure_ascii=False)
+    (folder / CARD).write_text(text + "\n", encoding="utf-8")
+
+
+def _bound_text(
+    folder: Path,
+    card: dict[str, Any],
+    arrays: Arrays,
+    own: pd.DataFrame,
+    catalogue: Catalogue,
+    place: np.ndarray,
+) -> Text | None:
+    """Saved vectors where the text is the same, new ones from the encoder."""
+    if "text.vectors" not in arrays:
+        return None
+    saved = of_prefix("text", arrays)
+    out = np.zeros((len(catalogue), saved["vectors"].shape[1]), np.float32)
+    texts = catalogue.items["item_text"].fillna("").to_numpy(dtype=object)
+    same = place >= 0
+    same[same] = texts[place[same]] == own["item_text"].fillna("").to_numpy(dtype=object)[same]
+    out[place[same]] = saved["vectors"][same]
+    done = np.zeros(len(catalogue), bool)
+    done[place[same]] = True
+    new = np.flatnonzero(~done & (texts != ""))
+    if len(new):
+        if not (folder / "encoder").is_dir():
+            raise ArtifactError(f"{folder}: no encoder for {len(new)} new texts: run `dvc repro finetune`")
+        encoder = TextEncoder.load(str(folder / "encoder"), card["max_length"])
+        out[new] = centred(texts_to_vectors(encoder, texts[new].tolist())[0], arrays["centre"])
+    return Text.bound(saved, place, catalogue, out, Facts(**card["facts"]), same)

@@ -1,0 +1,180 @@
+"""The second step: features of (point, candidate) pairs to scores. A convex linear part, and an MLP that
+corrects it.
+
+The linear part is a conditional logit (McFadden 1974) on standardised features: listwise log-likelihood of
+the item taken among its candidates, minus a penalty on the squared distance from a simple blend (PRIOR). It
+is fitted to its optimum; validation's likelihood chooses the penalty, so where data are few the blend
+remains. The MLP starts at zero and is kept as far as validation's likelihood improves.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pipeline.models.training import Batches, Run, Task, fit
+from pipeline.parts.sampling import NOWHERE, Sample
+
+PRIOR = {"ease_5": 0.4, "knn_5": 0.2, "ials_5": 0.4, "live_1": 0.3, "live_3": 0.2}
+PENALTIES = (0.3, 0.1, 3e-2, 1e-2, 3e-3, 1e-3)  # of the squared distance from the blend, per nat
+STEPS = 80  # of L-BFGS
+CLIP = 8.0  # deviations
+BATCH, EPOCHS = 128, 8
+
+
+class Scorer(nn.Module):
+    """(..., features) -> (...) scores."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, features: int, hidden: int = 64) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("deviation", torch.ones(features))
+        self.linear = nn.Linear(features, 1, bias=False)
+        nn.init.zeros_(self.linear.weight)
+        last = nn.Linear(hidden // 2, 1, bias=False)
+        nn.init.zeros_(last.weight)
+        self.mlp = nn.Sequential(
+            nn.Linear(features, hidden), nn.GELU(), nn.Linear(hidden, hidden // 2), nn.GELU(), last
+        )
+
+    def standardise(self, features: np.ndarray, there: np.ndarray) -> None:
+        """Mean and deviation of the cells that are there; a constant feature stays as it is."""
+        cells = torch.from_numpy(features[there]).float()
+        self.mean.copy_(cells.mean(dim=0))
+        deviation = cells.std(dim=0, correction=0)
+        self.deviation.copy_(torch.where(deviation > 1e-4, deviation, 1.0))
+
+    def inputs(self, features: Tensor) -> Tensor:
+        return ((features - self.mean) / self.deviation).clamp(-CLIP, CLIP)
+
+    def forward(self, features: Tensor) -> Tensor:
+        x = self.inputs(features)
+        return (self.linear(x) + self.mlp(x)).squeeze(-1)
+
+    @torch.no_grad()
+    def score(self, features: np.ndarray) -> np.ndarray:
+        """(points, candidates, features) float32 -> (points, candidates) float32."""
+        return self(torch.from_numpy(features)).numpy()
+
+
+def listwise(logits: Tensor, sample: Sample, batch: np.ndarray | slice) -> Tensor:
+    """(points,) minus log-likelihood of the items taken; logits (points, places), the item taken first."""
+    logits = logits + torch.from_numpy(sample.log_weight[batch]).to(logits.device)
+    return -F.log_softmax(logits, dim=1)[:, 0]
+
+
+def fit_scorer(
+    run: Run, phase: str, names: list[str], sample: Sample, validation: Sample
+) -> tuple[Scorer, dict[str, Any]]:
+    """The scorer, and its figures: penalty, losses in nats (blend, linear part, with the MLP), epochs."""
+    scorer = prior_scorer(names, sample, run.seed)
+    figures = fit_linear(scorer, names, sample, validation)
+    linear = {key: value.clone() for key, value in scorer.state_dict().items()}
+    epochs = fit(
+        run,
+        ScorerTask(run, phase, scorer, sample, validation),
+        Batches(run, phase, len(sample), BATCH),
+        EPOCHS,
+    )
+    scorer = scorer.cpu().eval()
+    loss = -ScorerTask(run, phase, scorer, sample, validation).quality()
+    if not loss < figures["linear_loss"]:  # no better than the linear part alone
+        scorer.load_state_dict(linear)
+        epochs = 0
+    return scorer, figures | {"mlp_loss": round(loss, 6), "scorer_epochs": epochs}
+
+
+def prior_scorer(names: list[str], sample: Sample, seed: int = 0) -> Scorer:
+    """The simple blend, on features standardised over the sample."""
+    torch.manual_seed(seed)
+    scorer = Scorer(len(names))
+    if len(sample):
+        scorer.standardise(sample.features[::4], sample.log_weight[::4] > NOWHERE / 2)
+    with torch.no_grad():
+        scorer.linear.weight.copy_(_prior(names).float()[None])
+    return scorer.eval()
+
+
+def _prior(names: list[str]) -> Tensor:
+    return torch.tensor([PRIOR.get(name, 0.0) for name in names], dtype=torch.float64)
+
+
+def fit_linear(scorer: Scorer, names: list[str], sample: Sample, validation: Sample) -> dict[str, Any]:
+    """Leaves the weights with validation's best likelihood in the scorer."""
+    blend = weights = _prior(names)
+    with torch.no_grad():
+        inputs = scorer.inputs(torch.from_numpy(sample.features).float())
+        against = scorer.inputs(torch.from_numpy(validation.features).float())
+    blend_loss = _mean_loss(against @ blend.float(), validation)
+    best, penalty, kept = blend_loss, None, blend
+    for value in PENALTIES:  # from the blend outwards, each from where the last ended
+        weights = _optimum(inputs, sample, weights, blend, value)
+        loss = _mean_loss(against @ weights.float(), validation)
+        if loss < best:
+            best, penalty, kept = loss, value, weights
+    with torch.no_grad():
+        scorer.linear.weight.copy_(kept.float()[None])
+    return {"penalty": penalty, "blend_loss": round(blend_loss, 6), "linear_loss": round(best, 6)}
+
+
+def _mean_loss(logits: Tensor, sample: Sample) -> float:
+    loss = listwise(logits, sample, slice(None)) * torch.from_numpy(sample.weight)
+    return float(loss.mean())
+
+
+def _optimum(inputs: Tensor, sample: Sample, weights: Tensor, start: Tensor, penalty: float) -> Tensor:
+    """L-BFGS on the mean weighted loss + penalty |weights - start|^2; both (features,) float64."""
+    point_weight = torch.from_numpy(sample.weight / sample.weight.sum())
+    offset = torch.from_numpy(sample.log_weight)
+
+    def loss(values: np.ndarray) -> tuple[float, np.ndarray]:
+        free = torch.from_numpy(values)
+        logits = inputs @ free.float() + offset
+        likely = logits.log_softmax(dim=1)
+        taken = likely[:, 0].clone()
+        residual = likely.exp_()
+        residual[:, 0] -= 1
+        residual *= point_weight[:, None]
+        gradient = torch.einsum("pc,pcf->f", residual, inputs).double()
+        away = free - start
+        total = -(taken.double() * point_weight).sum() + penalty * (away * away).sum()
+        return float(total), (gradient + 2 * penalty * away).numpy()
+
+    found = minimize(loss, weights.numpy(), jac=True, method="L-BFGS-B", options={"maxiter": STEPS})
+    return torch.from_numpy(found.x)
+
+
+class ScorerTask(Task):
+    """The MLP learns what the linear part leaves over; the linear part goes on as well."""
+
+    weight_decay = 1e-3
+    metric = "validation_log_likelihood"
+
+    def __init__(self, run: Run, phase: str, scorer: Scorer, sample: Sample, validation: Sample) -> None:
+        super().__init__(run, None)
+        self.phase, self.learning_rate = phase, 2e-3
+        self.scorer, self.sample, self.validation = scorer, sample, validation
+
+    def training_step(self, batch: np.ndarray, index: int) -> Tensor:
+        features = torch.from_numpy(self.sample.features[batch]).to(self.device).float()
+        weight = torch.from_numpy(self.sample.weight[batch]).to(self.device)
+        return self.record((listwise(self.scorer(features), self.sample, batch) * weight).mean(), len(batch))
+
+    @torch.no_grad()
+    def quality(self) -> float:
+        """Mean weighted log-likelihood of validation's items taken."""
+        total = 0.0
+        for begin in range(0, len(self.validation), 256):
+            rows = slice(begin, begin + 256)
+            features = torch.from_numpy(self.validation.features[rows]).to(self.device).float()
+            weight = torch.from_numpy(self.validation.weight[rows]).to(self.device)
+            total -= float((listwise(self.scorer(features), self.validation, rows) * weight).sum())
+        return total / max(1, len(self.validation))

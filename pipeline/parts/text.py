@@ -1,0 +1,170 @@
+"""What texts say: closeness of an item's text to those of the history, and what texts let expect of cold
+items.
+
+Vectors are the encoder's, centred and of unit length; an item without text has a zero row. For cold items a
+ridge regression from text, categories and age to iALS' vectors and to popularity stands in (CB2CF, Barkan
+et al. 2019); for known ones it predicts out of fold, so that both kinds look alike. Retrievers `text`,
+`text_of_cold`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from pipeline.data.histories import Catalogue
+from pipeline.models.content import VectorScorer, category_matrix, category_names
+from pipeline.parts.asked import Asked
+from pipeline.parts.binding import Arrays
+from pipeline.parts.collaborative import Collaborative
+from pipeline.parts.kinds import years
+from pipeline.parts.pairs import Columns, Retrieved, best_products, gathered, product, standardised
+from pipeline.parts.ridge import Ridge
+
+LAST_ITEMS = 8
+NARROW = 96  # dimensions in which pairs are compared
+MOST_CATEGORIES = 200
+SPANS = (1.0, 3.0, 10.0, 30.0)  # years over which newness fades
+CATEGORY_WEIGHT = 0.5
+
+
+@dataclass(frozen=True)
+class Space:
+    """Item vectors in which text is compared."""
+
+    vectors: np.ndarray  # (items, width) float32 centred unit vectors; zero rows: no text
+    centre: np.ndarray  # (width,) what was subtracted
+
+    @classmethod
+    def of(cls, vectors: np.ndarray) -> Space | None:
+        """None where no item has a text."""
+        there = vectors.any(axis=1)
+        return cls(VectorScorer.of(vectors).vectors, vectors[there].mean(axis=0)) if there.any() else None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of an item beside its rows, as numbers: its text, its frequent categories, its age."""
+
+    categories: list[str]
+    newest_year: float
+
+    @classmethod
+    def of(cls, catalogue: Catalogue) -> Facts:
+        names = category_names(catalogue)
+        frequent = np.argsort(-np.asarray(category_matrix(catalogue).sum(axis=0)).ravel(), kind="stable")
+        newest = float(np.nanmax(years(catalogue), initial=-np.inf))
+        return cls(
+            [names[place] for place in frequent[:MOST_CATEGORIES]], newest if np.isfinite(newest) else 0.0
+        )
+
+    def matrix(self, vectors: np.ndarray, catalogue: Catalogue) -> np.ndarray:
+        """(items, width) float64."""
+        place = {name: number for number, name in enumerate(category_names(catalogue))}
+        everything = category_matrix(catalogue).tocsc()
+        listed = np.zeros((len(catalogue), len(self.categories)))
+        for number, name in enumerate(self.categories):
+            if name in place:
+                listed[:, number] = everything[:, [place[name]]].toarray().ravel()
+        year = years(catalogue)
+        age = np.where(np.isfinite(year), self.newest_year - np.nan_to_num(year), np.inf)
+        ages = np.exp(-np.maximum(age, 0)[:, None] / np.array(SPANS))
+        return np.concatenate([vectors.astype(np.float64), CATEGORY_WEIGHT * listed, ages], axis=1)
+
+
+@dataclass(frozen=True)
+class Text:
+    vectors: np.ndarray  # (items, width) float32
+    expected: np.ndarray  # (items, factors) float32, of iALS, by what texts let expect
+    popularity: np.ndarray  # (items,) float32, log1p of the fit's rows, likewise
+    facts: Facts
+    ridge: Ridge = field(repr=False)
+
+    @classmethod
+    def fit(cls, vectors: np.ndarray, catalogue: Catalogue, collaborative: Collaborative) -> Text:
+        facts = Facts.of(catalogue)
+        popularity = np.log1p(collaborative.count)[:, None]
+        target = np.concatenate([collaborative.ials.vectors, popularity], axis=1).astype(np.float64)
+        ridge, found = Ridge.fit(facts.matrix(vectors, catalogue), target, collaborative.ials.known)
+        found = found.astype(np.float32)
+        return cls(vectors, np.ascontiguousarray(found[:, :-1]), found[:, -1], facts, ridge)
+
+    def retrieve(self, asked: Asked, n: int, ials: np.ndarray, cold: np.ndarray) -> Retrieved:
+        """`ials`: (points, factors) users; `cold`: (items,) bool."""
+        there = np.asarray(self.vectors.any(axis=1))
+        vectors = self._narrow
+        users = unit(asked.weights[5] @ vectors)
+        lists = {"text": best_products(users, vectors, n, there)}
+        lists["text"][~users.any(axis=1)] = -1
+        lists["text_of_cold"] = best_products(ials, self.expected, n, cold & there)
+        lists["text_of_cold"][~ials.any(axis=1)] = -1
+        return lists
+
+    def columns(self, asked: Asked, items: np.ndarray, ials: np.ndarray, cold: np.ndarray) -> Columns:
+        columns: Columns = {}
+        vectors = self._narrow
+        for half_life in (5, 30):
+            columns[f"text_{half_life}"] = product(unit(asked.weights[half_life] @ vectors), vectors, items)
+        columns["text_mean"] = product(unit(asked.plain @ vectors), vectors, items)
+        columns["text_max"] = self._nearest(asked, items)
+        imputed = standardised(product(ials, self.expected, items), items, asked.width)
+        cold_pair = gathered(cold.astype(np.float32), items)
+        columns |= {"imputed_ials": imputed, "imputed_popularity": gathered(self.popularity, items)}
+        columns["imputed_ials_of_cold"] = imputed * cold_pair
+        columns["text_of_cold"] = columns["text_5"] * cold_pair
+        return columns
+
+    @cached_property
+    def _narrow(self) -> np.ndarray:
+        """(items, at most NARROW): the directions in which texts differ most; cosines nearly stay."""
+        if self.vectors.shape[1] <= NARROW:
+            return self.vectors
+        _, axes = np.linalg.eigh(self.vectors.T @ self.vectors)
+        return unit(self.vectors @ axes[:, -NARROW:]).astype(np.float32)
+
+    def _nearest(self, asked: Asked, items: np.ndarray) -> np.ndarray:
+        """The greatest cosine to one of the newest items of the history."""
+        points, vectors = asked.points, self._narrow
+        row = points.stop[:, None] - 1 - np.arange(LAST_ITEMS)
+        there = row >= points.start[:, None]
+        if not len(points.log):
+            return np.zeros(items.shape, np.float32)
+        newest = (
+            vectors[points.log.item[np.where(there, row, 0)]] * there[:, :, None]
+        )  # (points, last, width)
+        cosine = np.matmul(
+            vectors[np.maximum(items, 0)], newest.transpose(0, 2, 1)
+        )  # (points, candidates, last)
+        return np.where(items >= 0, cosine.max(axis=2), 0)
+
+    def arrays(self) -> Arrays:
+        return {
+            "vectors": self.vectors,
+            "expected": self.expected,
+            "popularity": self.popularity,
+            **self.ridge.arrays(),
+        }
+
+    @classmethod
+    def bound(
+        cls,
+        arrays: Arrays,
+        place: np.ndarray,
+        catalogue: Catalogue,
+        vectors: np.ndarray,
+        facts: Facts,
+        same: np.ndarray,
+    ) -> Text:
+        """`vectors`: of the catalogue's texts; `same`: (saved items,) bool, whose text is still the same."""
+        ridge = Ridge.of(arrays)
+        found = ridge.predict(facts.matrix(vectors, catalogue)).astype(np.float32)
+        known = place[same]
+        found[known] = np.concatenate([arrays["expected"], arrays["popularity"][:, None]], axis=1)[same]
+        return cls(vectors, np.ascontiguousarray(found[:, :-1]), found[:, -1], facts, ridge)
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return (vectors / np.where(norms > 0, norms, 1)).astype(np.float32)

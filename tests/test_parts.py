@@ -1,0 +1,240 @@
+"""Candidates and pairs: what retrieves, what describes, how they are sampled, scored, saved and bound."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+import tiny
+import torch
+import toy_log
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.data.histories import Catalogue, Prepared, load_prepared
+from pipeline.models.ranking import popularity_order
+from pipeline.models.training import Run
+from pipeline.params import Params
+from pipeline.parts import pairs, recipe, scorer
+from pipeline.parts.asked import Asked
+from pipeline.parts.candidates import union
+from pipeline.parts.listing import rank_points
+from pipeline.parts.recommender import Recommender, save
+from pipeline.parts.ridge import Ridge
+from pipeline.parts.sampling import Sample, Sizes, sample
+from pipeline.stages import preprocess
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Prepared, recipe.Trained]:
+    """The tiny world of two tastes, trained once."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    folder = tmp_path_factory.mktemp("parts")
+    params = tiny.params(folder / "params.yaml", tiny.encoder(folder / "encoder"))
+    preprocess.main(tiny.raw(folder / "raw"), folder / "prepared", params)
+    prepared, told = load_prepared(folder / "prepared"), Params.load(params)
+    return prepared, recipe.train(
+        prepared, Run(told.finetune, told.seed, folder / "checkpoints"), ablations=False
+    )
+
+
+def lists(model: Recommender, prepared: Prepared, k: int = 10) -> tuple[np.ndarray, np.ndarray]:
+    order = popularity_order(model.parts.collaborative.count, prepared.catalogue.ids)
+    return rank_points(model, prepared.test, prepared.catalogue, order, k)
+
+
+def test_a_taste_is_learned_from_candidates(world: tuple[Prepared, recipe.Trained]) -> None:
+    prepared, trained = world
+    listed, _ = lists(trained.models["challenger"], prepared, 4)
+    known = prepared.test.lengths > 2
+    taste = prepared.test.user % 2
+    right = (listed % 2 == taste[:, None])[known]
+    assert right.mean() > 0.7
+
+
+def test_saved_and_loaded_it_lists_the_same(world: tuple[Prepared, recipe.Trained], tmp_path: Path) -> None:
+    prepared, trained = world
+    model = trained.models["challenger"]
+    save(tmp_path / "model", {"features": model.card["features"], "max_length": 16}, model, trained.encoder)
+    again = Recommender.load(tmp_path / "model", prepared.catalogue.items, prepared.log)
+    first, second = lists(model, prepared), lists(again, prepared)
+    np.testing.assert_array_equal(first[0], second[0])
+    np.testing.assert_allclose(first[1], second[1], rtol=1e-5, atol=1e-5)
+    assert json.loads((tmp_path / "model" / "model.json").read_text())["user_tower"] == "gru"
+
+
+def test_bound_to_a_larger_catalogue_known_items_keep_their_scores(
+    world: tuple[Prepared, recipe.Trained], tmp_path: Path
+) -> None:
+    prepared, trained = world
+    model = trained.models["challenger"]
+    save(tmp_path / "model", {"features": model.card["features"], "max_length": 16}, model, trained.encoder)
+    new = prepared.catalogue.items.head(1).assign(item_id="a new one", item_text="red thing number 99")
+    catalogue = Catalogue.of(pd.concat([prepared.catalogue.items, new], ignore_index=True))
+    place = catalogue.index(prepared.catalogue.ids)
+    log = replace(prepared.log, item=place[prepared.log.item])
+    larger = Recommender.load(tmp_path / "model", catalogue.items, log)
+    # Columns of the same pairs; those relative to the other candidates differ as candidates do.
+    points = prepared.test[:5]
+    asked = Asked(points, len(prepared.catalogue))
+    items = np.tile(np.arange(6, dtype=np.int32), (5, 1))
+    before = model.parts.columns(asked, items)
+    moved = Asked(log.points(points.user, place[points.target], points.time), len(catalogue))
+    after = larger.parts.columns(moved, place[items])
+    assert set(before) == set(after)
+    for name in ("ease_5", "ials_5", "live_0", "live_count", "text_5", "sequence", "cold", "neighbours"):
+        np.testing.assert_allclose(before[name], after[name], rtol=1e-4, atol=1e-4, err_msg=name)
+
+
+def test_nothing_of_a_points_moment_or_later_is_in_candidates_or_columns(
+    world: tuple[Prepared, recipe.Trained],
+) -> None:
+    prepared, trained = world
+    model = trained.models["challenger"]
+    point = prepared.test[:1]
+    log, moment = prepared.log, int(point.time[0])
+    earlier = log.time < moment
+    counts = np.bincount(log.user[earlier], minlength=len(log.indptr) - 1)
+    rows = ("user", "item", "time", "value", "event", "positive", "fit", "window")
+    cut = replace(log, **{name: getattr(log, name)[earlier] for name in rows})
+    cut = replace(cut, indptr=np.r_[0, np.cumsum(counts)])
+    living = type(model.parts.living).of(
+        cut, prepared.catalogue, model.parts.living.live.half_lives, model.parts.collaborative.ials
+    )
+    past = replace(model.parts, living=living)
+    asked = Asked(point, len(prepared.catalogue))
+    asked_past = Asked(cut.points(point.user, point.target, point.time), len(prepared.catalogue))
+    items = model.parts.candidates(asked)
+    np.testing.assert_array_equal(items, past.candidates(asked_past))
+    with_future, without = model.parts.columns(asked, items), past.columns(asked_past, items)
+    for name, column in with_future.items():
+        np.testing.assert_allclose(column, without[name], rtol=1e-6, atol=1e-6, err_msg=name)
+
+
+def test_a_frozen_state_stands_still(world: tuple[Prepared, recipe.Trained]) -> None:
+    prepared, trained = world
+    model = trained.models["challenger"]
+    still = model.with_state(prepared.train_end + 1)
+    asked = Asked(prepared.test[-1:], len(prepared.catalogue))
+    items = np.arange(len(prepared.catalogue), dtype=np.int32)[None]
+    count = still.parts.columns(asked, items)["live_count"][0]
+    expected = np.bincount(prepared.log.item[prepared.log.window == 0], minlength=len(prepared.catalogue))
+    np.testing.assert_allclose(np.expm1(count), expected, rtol=1e-5)
+
+
+def test_candidates_are_unique_on_offer_and_not_taken_before() -> None:
+    world = toy_log.prepared(list("abcdef"), [("u", "a", 0), ("v", "b", 1), ("u", "c", 2)])
+    points = world.log.points(np.zeros(1, np.int32), np.array([3], np.int32), np.array([toy_log.at(3)]))
+    retrieved = {
+        "one": np.array([[0, 1, 3, -1]], np.int32),
+        "two": np.array([[3, 4, 1, 5]], np.int32),
+    }
+    items = union(retrieved, points, world.catalogue, 3)
+    # a was taken; of the rest each retriever's best come first: d (first of two), b and e (second), f.
+    assert items.tolist() == [[3, 1, 4]]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**31))
+def test_cells_are_looked_up_as_in_the_dense_matrix(seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    dense = generator.random((4, 9)) * (generator.random((4, 9)) < 0.4)
+    items = generator.integers(-1, 9, (4, 6)).astype(np.int32)
+    found = pairs.lookup(sp.csr_matrix(dense), items)
+    expected = np.where(items >= 0, np.take_along_axis(dense, np.maximum(items, 0), axis=1), 0)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_greatest_products_in_blocks_are_the_greatest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pairs, "BLOCK", 7)
+    generator = np.random.default_rng(1)
+    users, vectors = generator.normal(size=(3, 5)), generator.normal(size=(40, 5)).astype(np.float32)
+    allowed = np.arange(40) % 3 > 0
+    best = pairs.best_products(users, vectors, 6, allowed)
+    scores = np.where(allowed, users.astype(np.float32) @ vectors.T, -np.inf)
+    np.testing.assert_array_equal(best, np.argsort(-scores, axis=1)[:, :6])
+
+
+def test_standardised_over_the_candidates_alone() -> None:
+    items = np.array([[0, 1, 2, -1]], np.int32)
+    column = np.array([[1.0, 3.0, 9.0, 5.0]])
+    inside = pairs.standardised(column, items, width=2)
+    np.testing.assert_allclose(inside, [[-1, 1, 7, 0]], atol=1e-6)
+
+
+def test_random_items_stand_for_all_others(world: tuple[Prepared, recipe.Trained]) -> None:
+    prepared, trained = world
+    parts = trained.models["challenger"].parts
+    points = prepared.validation[:8]
+    _, drawn = sample(parts, points, None, Sizes(4, 30), np.random.default_rng(0))
+    there = drawn.log_weight > -1e8
+    stands_for = np.where(there, np.exp(drawn.log_weight), 0).sum(axis=1)
+    excluded = np.array(
+        [len(np.unique(prepared.log.item[a:b])) for a, b in zip(points.start, points.stop, strict=True)]
+    )
+    np.testing.assert_allclose(stands_for, len(prepared.catalogue) - excluded, rtol=1e-5)
+    assert (drawn.log_weight[:, 0] == 0).all()  # the item taken
+
+
+def drawn_sample(count: int, weights: list[float], seed: int) -> Sample:
+    """Points whose taken item follows a conditional logit with these weights."""
+    generator = np.random.default_rng(seed)
+    features = generator.normal(size=(count, 12, len(weights)))
+    utility = features @ np.array(weights) + generator.gumbel(size=(count, 12))
+    taken = utility.argmax(axis=1)
+    first = features[:, 0].copy()
+    features[:, 0] = features[np.arange(count), taken]
+    features[np.arange(count)[taken > 0], taken[taken > 0]] = first[taken > 0]
+    return Sample(features.astype(np.float16), np.zeros((count, 12), np.float32), np.ones(count, np.float32))
+
+
+def test_the_linear_part_finds_the_weights_that_made_the_data() -> None:
+    made = [1.5, -0.7, 0.0]
+    names = ["a", "b", "c"]
+    linear = scorer.prior_scorer(names, drawn_sample(3000, made, 0))
+    told = scorer.fit_linear(linear, names, drawn_sample(3000, made, 0), drawn_sample(1000, made, 1))
+    found = (linear.linear.weight[0] / linear.deviation).detach().numpy()
+    np.testing.assert_allclose(found, made, atol=0.12)
+    assert told["linear_loss"] < told["blend_loss"]
+
+
+def test_with_nothing_to_learn_the_blend_remains() -> None:
+    names = ["ease_5", "noise"]
+    linear = scorer.prior_scorer(names, drawn_sample(8, [0.4, 0.0], 0))
+    told = scorer.fit_linear(linear, names, drawn_sample(8, [0.4, 0.0], 3), drawn_sample(4000, [0.4, 0.0], 1))
+    assert abs(float(linear.linear.weight.detach()[0, 1])) < 0.3
+    assert told["linear_loss"] <= told["blend_loss"]
+
+
+def test_ridge_predicts_known_items_out_of_fold() -> None:
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(60, 4))
+    y = np.c_[x @ [1.0, -2, 0, 0.5], generator.normal(size=60)]
+    known = np.arange(60) < 50
+    model, found = Ridge.fit(x, y, known)
+    assert np.corrcoef(found[~known, 0], y[~known, 0])[0, 1] > 0.95
+    # The second target is noise: out of fold nothing is explained.
+    assert abs(np.corrcoef(found[known, 1], y[known, 1])[0, 1]) < 0.5
+    again = Ridge.of(model.arrays())
+    np.testing.assert_array_equal(again.predict(x), model.predict(x))
+
+
+def test_without_rows_every_item_is_alike_and_nothing_fails(tmp_path: Path) -> None:
+    """A catalogue of two items and a log of two rows: too little for anything."""
+    world = toy_log.prepared(list("ab"), [("u", "a", 0), ("v", "b", 1)], [("u", "b", 2)], [("v", "a", 3)])
+    texts = world.catalogue.items.assign(item_text="")
+    world = replace(world, catalogue=Catalogue.of(texts))
+    run = Run(Params.load(Path("params.yaml")).finetune, 1, tmp_path)
+    rows = recipe.split(world, 1)
+    base = recipe.Base.fit(world, rows, recipe.Settings(False, 300.0), 1)
+    model, told = base.model(run, "challenger", None, None)
+    listed, _ = lists(model, world, 2)
+    assert told["scorer_epochs"] == 0
+    assert listed.tolist() == [[0, -1]]
+    assert torch.isfinite(model.scorer.linear.weight).all()
