@@ -1,15 +1,15 @@
 """`make airflow`: Airflow on this machine alone, with the DAGs of this project; Ctrl-C stops all of it.
 
 Everything it keeps (database, logs, secrets) lies in .evergreen/airflow. It listens on 127.0.0.1 only, where
-login is off; tasks' logs are read from disk, so their servers, which would listen everywhere, stay off.
+login is off and requests to other names than 127.0.0.1 and localhost are refused (plugins/evergreen_hosts.py);
+tasks' logs are read from disk, so their servers, which would listen everywhere, stay off.
 Environment: AIRFLOW_PORT (8080), EVERGREEN_REPO (the checkout to work for; default: this one), and any
-AIRFLOW__SECTION__KEY, which goes before what is set here, but for a host that others can reach.
+AIRFLOW__SECTION__KEY, which goes before what is set here, but for host and port of the server.
 """
 
 from __future__ import annotations
 
 import fcntl
-import ipaddress
 import json
 import os
 import secrets
@@ -27,6 +27,7 @@ from typing import IO, Any
 ROOT = Path(__file__).resolve().parent
 DAGS = ("evergreen_monitoring", "evergreen_training")
 START_SECONDS, GRACE_SECONDS = 300, 20
+HOST = "127.0.0.1"
 # In a session of its own. When the pipe's other end is closed, however we ended, the whole group is killed.
 STANDALONE = """
 import os, signal, sys, threading
@@ -59,7 +60,7 @@ def port_from(text: str) -> int:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", int(text)))
+            probe.bind((HOST, int(text)))
         except OSError as error:
             raise StartError(f"port {text}: {error.strerror}: AIRFLOW_PORT=8081 make airflow") from None
     return int(text)
@@ -77,14 +78,11 @@ def only_one(home: Path) -> IO[str]:
 
 
 def check_host(host: str) -> None:
-    """Raises StartError where others than this machine would get in without login."""
-    try:
-        own = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        own = False
-    if not own:
+    """Raises StartError for any but the one that is asked whether it is healthy."""
+    if host != HOST:
         raise StartError(
-            f"AIRFLOW__API__HOST: {host}: login is off here, so only 127.0.0.1 will do: see docs/docker.md"
+            f"AIRFLOW__API__HOST: {host}: `make airflow` serves this machine alone, at {HOST}: unset it, or "
+            "see docs/docker.md for others to get in"
         )
 
 
@@ -108,7 +106,7 @@ def secret(folder: Path, name: str) -> str:
 
 def environment(home: Path, repo: Path, port: int) -> dict[str, str]:
     """Of Airflow and of every `airflow` command that is to talk to it."""
-    address = f"http://127.0.0.1:{port}"
+    address = f"http://{HOST}:{port}"
     settings = {
         "CORE__DAGS_FOLDER": str(ROOT / "dags"),
         "CORE__PLUGINS_FOLDER": str(ROOT / "dags" / "plugins"),
@@ -117,8 +115,6 @@ def environment(home: Path, repo: Path, port: int) -> dict[str, str]:
         "CORE__PARALLELISM": "4",
         "CORE__EXECUTION_API_SERVER_URL": f"{address}/execution/",
         "CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
-        "API__HOST": "127.0.0.1",
-        "API__PORT": str(port),
         "API__BASE_URL": address,
         "API__WORKERS": "1",
         "API__SECRET_KEY": secret(home, "secret_key"),
@@ -133,40 +129,60 @@ def environment(home: Path, repo: Path, port: int) -> dict[str, str]:
     }
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     own = {"AIRFLOW_HOME": str(home), "EVERGREEN_REPO": str(repo), "PATH": path, "DO_NOT_TRACK": "1"}
+    own |= {"AIRFLOW__API__HOST": HOST, "AIRFLOW__API__PORT": str(port)}
     return {f"AIRFLOW__{key}": value for key, value in settings.items()} | os.environ | own
 
 
-def ask(address: str, path: str, token: str | None = None) -> Any:
-    """The JSON that it answers; None as long as nobody does."""
+def ask(address: str, path: str, token: str | None = None, host: str | None = None) -> tuple[int, Any]:
+    """Status and JSON of what it answers; 0 and None as long as nobody does."""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
+    request = urllib.request.Request(address + path, headers=headers | ({"Host": host} if host else {}))
     try:
-        with urllib.request.urlopen(
-            urllib.request.Request(address + path, headers=headers), timeout=5
-        ) as answer:
-            return json.loads(answer.read())
-    except (OSError, ValueError, urllib.error.HTTPError):
-        return None
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            return answer.status, json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        return error.code, None
+    except (OSError, ValueError):
+        return 0, None
 
 
-def is_healthy(address: str) -> bool:
+def is_healthy(address: str, variables: dict[str, str]) -> bool:
     """Every component is, and the DAGs are there."""
-    health = ask(address, "/api/v2/monitor/health") or {}
+    health = ask(address, "/api/v2/monitor/health")[1] or {}
     parts = ("metadatabase", "scheduler", "dag_processor", "triggerer")
     if any((health.get(part) or {}).get("status") != "healthy" for part in parts):
         return False
-    token = (ask(address, "/auth/token") or {}).get("access_token")
-    found = (ask(address, "/api/v2/dags?limit=100", token) or {}).get("dags", [])
-    return set(DAGS) <= {dag["dag_id"] for dag in found}
+    status, given = ask(address, "/auth/token")
+    if 400 <= status < 500:  # login is on: the API tells strangers nothing of DAGs
+        return set(DAGS) <= set(dags_by_command(variables))
+    found = ask(address, "/api/v2/dags?limit=100", (given or {}).get("access_token"))[1] or {}
+    return set(DAGS) <= {dag["dag_id"] for dag in found.get("dags", [])}
 
 
-def wait_until_healthy(process: subprocess.Popen[bytes], address: str, log: Path) -> None:
+def dags_by_command(variables: dict[str, str]) -> list[str]:
+    """As `airflow dags list` names them: some seconds, and no login."""
+    command = [sys.executable, "-m", "airflow", "dags", "list", "--output", "json", "--columns", "dag_id"]
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("[{")]
+    return [dag["dag_id"] for dag in json.loads(lines[-1])] if lines else []
+
+
+def wait_until_healthy(
+    process: subprocess.Popen[bytes], address: str, variables: dict[str, str], log: Path
+) -> None:
+    """Raises StartError if that takes too long, or if strangers would get in."""
     deadline = time.monotonic() + START_SECONDS
-    while not is_healthy(address):
+    while not is_healthy(address, variables):
         if process.poll() is not None:
             raise StartError(f"Airflow ended (exit code {process.returncode}): {log} says why")
         if time.monotonic() > deadline:
             raise StartError(f"Airflow is not healthy after {START_SECONDS} s: {log} says why")
         time.sleep(0.5)
+    if ask(address, "/auth/token", host="evergreen.invalid")[0] in (200, 201):
+        raise StartError(
+            "Airflow gives a token to requests for any host: AIRFLOW__CORE__PLUGINS_FOLDER must hold what is "
+            f"in {ROOT / 'dags' / 'plugins'}"
+        )
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
@@ -192,14 +208,15 @@ def send(process: subprocess.Popen[bytes], number: int) -> bool:
 
 
 def run(home: Path, repo: Path, port: int) -> None:
-    address, log = f"http://127.0.0.1:{port}", home / "airflow.log"
+    address, log = f"http://{HOST}:{port}", home / "airflow.log"
+    variables = environment(home, repo, port)
     print(f"airflow: starting, about a minute; its log is {log}", flush=True)
     theirs, ours = os.pipe()
     with log.open("ab") as file:
         process = subprocess.Popen(
             [sys.executable, "-c", STANDALONE, str(theirs)],
             cwd=home,
-            env=environment(home, repo, port),
+            env=variables,
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=file,
@@ -209,9 +226,12 @@ def run(home: Path, repo: Path, port: int) -> None:
     os.close(theirs)
     try:
         started = time.monotonic()
-        wait_until_healthy(process, address, log)
+        wait_until_healthy(process, address, variables, log)
         took = time.monotonic() - started
         print(f"airflow: healthy after {took:.0f} s: {address} (Ctrl-C stops it)", flush=True)
+        passwords = home / "simple_auth_manager_passwords.json.generated"
+        if ask(address, "/auth/token")[0] >= 400 and passwords.is_file():
+            print(f"airflow: login is on: passwords are in {passwords}", flush=True)
         process.wait()
         raise StartError(f"Airflow ended (exit code {process.returncode}): {log} says why")
     finally:
@@ -231,7 +251,7 @@ def main() -> int:
     home = repo / ".evergreen" / "airflow"
     try:
         own(home)
-        check_host(os.environ.get("AIRFLOW__API__HOST", "127.0.0.1"))
+        check_host(os.environ.get("AIRFLOW__API__HOST", HOST))
         with only_one(home):
             run(home, repo, port_from(os.environ.get("AIRFLOW_PORT") or "8080"))
     except StartError as error:

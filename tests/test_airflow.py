@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -200,6 +202,14 @@ def test_two_manual_runs_at_once_both_end(airflow: up.Airflow) -> None:
     assert [run["state"] for run in left] == ["success", "success"]
     assert [run["reason"] for run in left] == ["by hand", "by hand"]
     assert not list((airflow.project / ".evergreen" / "runs").glob("*"))
+
+
+@pytest.mark.parametrize("path", ["/auth/token", "/", "/api/v2/dags", "/execution/health", "/evergreen/"])
+def test_a_stranger_s_name_for_this_machine_gets_nothing(airflow: up.Airflow, path: str) -> None:
+    request = urllib.request.Request(airflow.address + path, headers={"Host": "evil.example"})
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request, timeout=60)
+    assert refused.value.code == 400
 
 
 def test_the_calendar_is_that_of_dvc_yaml(airflow: up.Airflow) -> None:

@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import socket
@@ -5,7 +6,9 @@ import stat
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,10 +48,10 @@ def test_a_second_one_on_the_same_database_is_refused(tmp_path: Path) -> None:
     start.only_one(tmp_path).close()
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "shop.example"])
-def test_others_are_not_let_in_where_login_is_off(host: str) -> None:
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "::1", "192.168.1.2", "shop.example"])
+def test_no_host_but_this_machine_is_served(host: str) -> None:
     start.check_host("127.0.0.1")
-    with pytest.raises(start.StartError, match="login is off here"):
+    with pytest.raises(start.StartError, match=r"AIRFLOW__API__HOST.*docs/docker\.md"):
         start.check_host(host)
 
 
@@ -71,8 +74,10 @@ def test_it_listens_on_loopback_and_gives_way_to_the_users_settings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW__CORE__PARALLELISM", "2")
+    monkeypatch.setenv("AIRFLOW__API__PORT", "9999")  # AIRFLOW_PORT is the one that is asked for health
     found = start.environment(tmp_path, tmp_path, 8090)
     assert found["AIRFLOW__API__HOST"] == "127.0.0.1"
+    assert found["AIRFLOW__API__PORT"] == "8090"
     assert found["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] == "http://127.0.0.1:8090/execution/"
     assert found["AIRFLOW__CORE__PARALLELISM"] == "2"
     assert found["AIRFLOW_HOME"] == str(tmp_path)
@@ -113,3 +118,69 @@ def test_without_patience_it_is_killed_at_once(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(KeyboardInterrupt):
         start.stop(process)
     assert process.wait(60) == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(
+    ("token", "by_command", "healthy"),
+    [(201, False, True), (403, True, True), (405, True, True), (403, False, False), (500, True, False)],
+)
+def test_with_login_on_the_dags_are_listed_by_command(
+    monkeypatch: pytest.MonkeyPatch, token: int, by_command: bool, healthy: bool
+) -> None:
+    parts = ("metadatabase", "scheduler", "dag_processor", "triggerer")
+    answers = {
+        "/api/v2/monitor/health": (200, {part: {"status": "healthy"} for part in parts}),
+        "/auth/token": (token, {"access_token": "t"} if token == 201 else None),
+        "/api/v2/dags?limit=100": (200, {"dags": [{"dag_id": dag} for dag in start.DAGS]}),
+    }
+    refused = (401, None)
+
+    def ask(address: str, path: str, given: str | None = None) -> tuple[int, object]:
+        return refused if path.startswith("/api/v2/dags") and given is None else answers[path]
+
+    monkeypatch.setattr(start, "ask", ask)
+    monkeypatch.setattr(start, "dags_by_command", lambda variables: list(start.DAGS) * by_command)
+    assert start.is_healthy("http://127.0.0.1:8080", {}) is healthy
+
+
+def hosts_plugin(monkeypatch: pytest.MonkeyPatch, login: str) -> Any:
+    pytest.importorskip("airflow")
+    import evergreen_hosts
+
+    monkeypatch.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS", login)
+    return evergreen_hosts.EvergreenHosts().fastapi_root_middlewares
+
+
+def test_without_login_strange_hosts_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    [given] = hosts_plugin(monkeypatch, "True")
+    from starlette.applications import Starlette
+    from starlette.testclient import TestClient
+
+    app = Starlette()
+    app.mount("/auth", lambda *_: pytest.fail("a stranger got through"))
+    app.add_middleware(given["middleware"], **given["kwargs"])
+    for host in ("evil.example", "evil.example:8080", "127.0.0.1.evil.example", "localhost.", ""):
+        assert TestClient(app).get("/auth/token", headers={"Host": host}).status_code == 400, host
+    assert TestClient(app).get("/", headers={"Host": "localhost:8080"}).status_code == 404
+
+
+def test_with_login_every_host_may_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert hosts_plugin(monkeypatch, "False") == []
+
+
+@pytest.mark.slow
+def test_with_login_on_it_starts_and_the_generated_password_is_taken(tmp_path: Path) -> None:
+    import airflow_up
+    import toy
+
+    project = toy.new_cycle_project(tmp_path / "project")
+    with airflow_up.running(project, AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS="False") as airflow:
+        [passwords] = (project / ".evergreen" / "airflow").glob("*passwords*.generated")
+        [(name, password)] = json.loads(passwords.read_text()).items()
+        body = json.dumps({"username": name, "password": password}).encode()
+        request = urllib.request.Request(
+            f"{airflow.address}/auth/token", body, {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            airflow._token = json.loads(answer.read())["access_token"]
+        assert set(start.DAGS) <= {dag["dag_id"] for dag in airflow.call("GET", "/dags")["dags"]}
