@@ -31,6 +31,7 @@ REPORTS = {
     "reports/evaluation.json": "every figure",
     "reports/promotion.json": "the verdict, check by check",
     LISTS: "the champion's lists for every user",
+    "data/history/index.html": "every run, on one page",
 }
 _FIRST = ("challenger", "champion")
 _WIDTH = 120  # where the output is no terminal

@@ -73,7 +73,8 @@ def test_first_cycle_trains_promotes_and_recommends(cycled_once):
     assert trainings(project) == [("full", "v1.0.0", True)]
     assert "2 users, 3 test points" in output
     assert "challenger − model" in output
-    assert "reports/promotion.json" in lines[-3]
+    assert "reports/promotion.json" in lines[-4]
+    assert "data/history/index.html" in lines[-2]
     assert toy.git(project, "status", "--porcelain").split() == ["??", "dvc.lock"]
     kept = project / "data" / "history" / "19980201T000000Z-none"
     decisions_kept = {"drift.json", "retraining.json", "promotion.json", "evaluation.json"}
