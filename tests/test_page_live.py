@@ -2,6 +2,7 @@
 the page, a browser. One Airflow for all of it: starting it takes most of the time.
 """
 
+import json
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -108,6 +109,11 @@ def test_replay_goes_through_the_dags(airflow: Deployment, replayed: list[Period
     [looked] = airflow.runs("evergreen_monitoring")
     note = airflow.tasks("evergreen_monitoring", looked)["decide_retraining"]["note"]
     assert "8 rows came since the last training" in note  # the account `tasks` may write it
+    _, runs = airflow.ask("/api/v2/dags/evergreen_training/dagRuns", "admin")
+    assert {run["note"] for run in json.loads(runs)["dag_runs"]} == {
+        "full training; promoted: v1.0.0 as of 1998-01-01",
+        "refresh training; promoted: v2.0.0 as of 1998-02-01",
+    }
 
 
 class Browser:
