@@ -12,6 +12,8 @@ import pandas as pd
 from pipeline.check.facts import COLUMNS, Facts, percent
 from pipeline.documents.check import Finding
 
+LEAST_ROWS = 50  # below, a share says nothing
+
 
 def no_windows(facts: Facts) -> Iterator[Finding]:
     if facts.windows and (problem := facts.windows.problem):
@@ -21,7 +23,7 @@ def no_windows(facts: Facts) -> Iterator[Finding]:
 
 def one_moment(facts: Facts) -> Iterator[Finding]:
     share = float(facts.by_time.max()) / facts.rows
-    if share > 0.2:
+    if share > 0.2 and facts.rows >= LEAST_ROWS:
         moment = facts.by_time.idxmax()
         yield Finding(
             kind="one_moment",
