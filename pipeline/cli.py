@@ -188,11 +188,11 @@ def drift(
     params = Params.load(project() / "params.yaml")
     result = compare(one, other, catalogue, params.detect_drift, params.seed, params.collect.files.columns)
     if as_json:
-        _print_json(result)
+        _print_json(result.to_dict())
     else:
         show_drift(result)
-    if result["outcome"] == "bad_input":
-        raise DataError(result["text"])
+    if result.outcome == "bad_input":
+        raise DataError(result.text)
 
 
 @command(app, "backtest", "Which retraining policy would have paid on these data?")
@@ -280,7 +280,7 @@ def list_versions(as_json: JSON = False) -> None:
 
     rows = versions_table(project())
     if as_json:
-        _print_json(rows)
+        _print_json([row.to_dict() for row in rows])
     else:
         show_versions(rows)
 
@@ -301,7 +301,7 @@ def promote(
     if version == before:
         print(f"{version.name} is this model and already the champion: nothing to do")
         return
-    print(f"{version.name} is the champion: {version.record.get('reason')}")
+    print(f"{version.name} is the champion: {version.record.reason}")
     _next_steps(root)
 
 
@@ -343,10 +343,10 @@ def record() -> None:
     from pipeline.registry.actions import record_training
 
     training, new = record_training(project())
-    seconds = training.record["training"]["seconds"]
+    seconds = training.record.cost.seconds
     cost = "" if seconds is None else f", {seconds:,.0f} s"
     done = "recorded" if new else "recorded already"
-    print(f"training {training.number}: {training.record['mode']}{cost}: {done}")
+    print(f"training {training.number}: {training.record.mode}{cost}: {done}")
 
 
 @command(registry, "lineage", "Where a version comes from.")
@@ -359,7 +359,7 @@ def lineage(
 
     found = find(project(), version)
     if as_json:
-        _print_json(found)
+        _print_json(found.to_dict())
     else:
         show_lineage(found)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from pathlib import Path
 from typing import Any
 
 from pipeline.data import tables as t
 from pipeline.errors import ArtifactError, ConfigError
-from pipeline.models.artifacts import VERSION, has_model, pinned
+from pipeline.models.artifacts import has_model, pinned, version_in
 from pipeline.registry.actions import CHAMPION
 from pipeline.registry.records import VERDICT
 
@@ -47,7 +46,7 @@ def _ask(champion: Path, data: Path, question: dict[str, Any]) -> list[dict[str,
     for attempt in range(_TRIES):
         try:
             with pinned(champion) as folder:
-                version = _version(folder)
+                version = version_in(folder)
                 return [{**row, "version": version} for row in recommend(folder, data, **question)]
         except FileNotFoundError:
             if attempt == _TRIES - 1:
@@ -67,10 +66,3 @@ def is_known(data: Path, user: str) -> bool:
             if pc.any(pc.equal(users, user)).as_py():
                 return True
     return False
-
-
-def _version(folder: Path) -> str | None:
-    try:
-        return json.loads((folder / VERSION).read_text(encoding="utf-8")).get("version")
-    except (FileNotFoundError, ValueError, AttributeError):
-        return None

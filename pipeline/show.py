@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ from pipeline.registry.git import Git
 
 if TYPE_CHECKING:
     from pipeline.documents.check import Finding
+    from pipeline.documents.drift import Drift
+    from pipeline.documents.registry import Lineage, ListedVersion
     from pipeline.runs.periods import Period
 
 LISTS = "recommendations/top_k.parquet"
@@ -154,27 +157,26 @@ def show_list(rows: list[dict[str, Any]]) -> None:
     _console().print(table)
 
 
-def show_drift(result: dict[str, Any]) -> None:
+def show_drift(result: Drift) -> None:
     """What a drift check found: the verdict, then a sentence a signal."""
     console = _console()
-    console.print(_plain(f"{result['outcome']}: {result['text']}"), soft_wrap=True)
-    for side in ("reference", "current"):
-        if told := result[side]:
-            span = f"{told['from']} to {told['to']}, {told['rows']:,} rows of {told['users']:,} users"
-            console.print(_plain(f"{side:<10}{span}"), soft_wrap=True)
-    if not result["signals"]:
+    console.print(_plain(f"{result.outcome}: {result.text}"), soft_wrap=True)
+    for side, span in (("reference", result.reference), ("current", result.current)):
+        if span:
+            told = span.to_dict()
+            text = f"{told['from']} to {told['to']}, {told['rows']:,} rows of {told['users']:,} users"
+            console.print(_plain(f"{side:<10}{text}"), soft_wrap=True)
+    if not result.signals:
         return
     table = _table(("signal", "value", "p", "floor", "what it says"), right=("value", "p", "floor"))
-    for name, signal in result["signals"].items():
-        numbers = (
-            "" if signal[key] is None else f"{signal[key]:.3f}" for key in ("value", "p_value", "floor")
-        )
-        cells = (name, *numbers, signal["text"])
-        table.add_row(*map(_plain, cells), style="bold" if signal["flag"] else None)
+    for name, signal in result.signals.items():
+        numbers = (signal.value, signal.p_value, signal.floor)
+        cells = (name, *("" if one is None else f"{one:.3f}" for one in numbers), signal.text)
+        table.add_row(*map(_plain, cells), style="bold" if signal.flag else None)
     console.print(table)
 
 
-def show_versions(rows: list[dict[str, Any]]) -> None:
+def show_versions(rows: list[ListedVersion]) -> None:
     """What `evergreen registry list` found."""
     if not rows:
         _console().print("no version yet: `evergreen cycle` trains and promotes the first one")
@@ -183,17 +185,17 @@ def show_versions(rows: list[dict[str, Any]]) -> None:
     table = _table(columns, right=("nDCG@10", "over best baseline"))
     for row in rows:
         cells = (
-            row["version"],
-            row["status"],
-            str(row["when"] or "")[:16].replace("T", " "),
-            f"{str(row['fit_end'])[:10]} to {str(row['as_of'])[:10]}",
-            _number(headline(row["metrics"])),
-            _number((row["metrics"] or {}).get("gain_over_best_baseline"), "+"),
-            row["commit"][:10],
-            row["objects"],
+            row.version,
+            row.status or "",
+            "" if row.when is None else f"{row.when:%Y-%m-%d %H:%M}",
+            f"{_day(row.fit_end)} to {_day(row.as_of)}",
+            _number((row.metrics or {}).get("ndcg@10")),
+            _number((row.metrics or {}).get("gain_over_best_baseline"), "+"),
+            (row.commit or "")[:10],
+            row.objects,
         )
-        style = "bold" if row["status"] == "champion" else "red" if row["objects"] == "missing" else None
-        table.add_row(*(_plain(str(cell or "")) for cell in cells), style=style)
+        style = "bold" if row.status == "champion" else "red" if row.objects == "missing" else None
+        table.add_row(*map(_plain, cells), style=style)
     console = _console()
     console.print(table)
     console.print(
@@ -201,34 +203,31 @@ def show_versions(rows: list[dict[str, Any]]) -> None:
     )
 
 
-def headline(metrics: Any) -> Any:
-    """nDCG@10 on all points among the flat figures of reports/metrics.json."""
-    found = metrics if isinstance(metrics, dict) else {}
-    return next((found[key] for key in found if key.split(".")[-1] == "ndcg@10"), None)
+def _day(moment: datetime | None) -> str:
+    return "?" if moment is None else f"{moment:%Y-%m-%d}"
 
 
-def show_lineage(found: dict[str, Any]) -> None:
+def show_lineage(found: Lineage) -> None:
     """What `evergreen registry lineage` found, from the version down to the source."""
-    record, manifest = found["record"], found["manifest"] or {}
+    told = found.to_dict()
+    record, manifest = told["record"], told["manifest"] or {}
     rows = json.dumps(manifest.get("rows"))
+    terms = [f"{one['when']} ({one['action']}: {one['reason']})" for one in told["appointments"]]
     lines = {
-        "version": f"{found['version']}: {record.get('reason')}",
-        "made": f"{record.get('when')} by {record.get('who')}",
-        "champion": "; ".join(
-            f"{a.get('when')} ({a.get('action')}: {a.get('reason')})" for a in found["appointments"]
-        )
-        or "never",
-        "model": f"hash {record.get('artifact_hash')}, fitted to {record.get('fit_end')}",
-        "metrics": json.dumps(record.get("metrics")),
-        "commit": f"{found['commit']}, on top of {found['based_on']}",
-        "params": f"git show {found['commit'][:10]}:params.yaml",
+        "version": f"{found.version}: {record['reason']}",
+        "made": f"{record['when']} by {record['who']}",
+        "champion": "; ".join(terms) or "never",
+        "model": f"hash {record['artifact_hash']}, fitted to {record['fit_end']}",
+        "metrics": json.dumps(record["metrics"]),
+        "commit": f"{found.commit}, on top of {found.based_on}",
+        "params": f"git show {found.commit[:10]}:params.yaml",
         "data": f"as of {manifest.get('as_of')}, hash {manifest.get('content_hash')}, rows {rows}",
         "source": f"{manifest.get('source')}, fingerprint {manifest.get('fingerprint')}",
     }
     console = _console()
     for key, value in lines.items():
         console.print(_plain(f"{key:<10}{value}"), soft_wrap=True)
-    for path, md5 in found["outputs"].items():
+    for path, md5 in found.outputs.items():
         console.print(_plain(f"{'output':<10}{path}  {md5}"), soft_wrap=True)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from pipeline.data import tables as t
+from pipeline.drift import check as drift_check
 from pipeline.params import DetectDrift, Params
 
 ITEMS, WORDS = 40, {"red": "crimson ruby warm fire", "blue": "azure navy cold water"}
@@ -18,6 +20,11 @@ def settings(**changed: object) -> DetectDrift:
     """The committed ones for small tables."""
     small = {"min_rows": 200, "min_users": 20, "permutations": 299, "quality_points": 300, **changed}
     return Params.load(Path("params.yaml")).detect_drift.model_copy(update=small)
+
+
+def check(*tables: Any, **more: Any) -> dict[str, Any]:
+    """drift.json of these tables."""
+    return drift_check.check(*tables, **more).to_dict()
 
 
 def rows(seed: int, users: int = 60, first_day: float = 0, days: float = 20, name: str = "u") -> pd.DataFrame:

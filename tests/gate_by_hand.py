@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from typing import Any, TypeVar
 
+from pydantic import ValidationError
+
+from pipeline.documents.base import Part
+from pipeline.documents.evaluation import Evaluation
+from pipeline.documents.promotion import Model, Promotion
 from pipeline.params import DecidePromotion
+from pipeline.stages.decide_promotion import decide_promotion
+
+P = TypeVar("P", bound=Part)
 
 NAMES = [
     "evaluation",
@@ -103,8 +112,25 @@ def champion(**changes: object) -> dict[str, Any]:
     return model | {"features": ["ease", "ials"], "mib": 55.0} | changes
 
 
-def failed(verdict: dict[str, Any]) -> list[str]:
-    return [check["name"] for check in verdict["checks"] if not check["passed"]]
+def decide(evaluated: Any, new: Any, old: Any, settings: DecidePromotion = SETTINGS) -> Promotion:
+    """The verdict on what these would be as files; None: there is no champion."""
+    one, other = (None if model is None else found(Model, model) or Model() for model in (new, old))
+    verdict = decide_promotion(found(Evaluation, evaluated), one, other, settings)
+    assert verdict.promote == (not verdict.failed)
+    assert Promotion.parse(verdict.to_json()) == verdict
+    return verdict
+
+
+def found(kind: type[P], content: Any) -> P | None:
+    """As a reader finds it in a file: None where it is malformed."""
+    try:
+        return kind.model_validate_json(json.dumps(content), extra="ignore")
+    except ValidationError:
+        return None
+
+
+def failed(verdict: Promotion) -> list[str]:
+    return [check.name for check in verdict.failed]
 
 
 def without(mapping: dict[str, Any], key: str) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from pipeline.backtest import policies as p
+from pipeline.documents.drift import Drift
+from pipeline.documents.registry import ExportedTraining
 from pipeline.errors import ConfigError
 from pipeline.params import Params
 
@@ -17,19 +19,19 @@ SETTINGS = Params.load(Path("params.yaml")).decide_retraining.model_copy(
 NOW = datetime(2020, 3, 1, tzinfo=UTC)
 
 
-def drifted(*names: str) -> dict[str, Any]:
-    """drift.json of an "ok" check in which these signals are confirmed."""
+def drifted(*names: str) -> Drift:
+    """Of an "ok" check in which these signals are confirmed."""
     quiet = {"value": 0.0, "p_value": 1.0, "floor": 0.1, "flag": False, "confirmed": False, "text": "no"}
     loud = quiet | {"flag": True, "confirmed": True, "text": "drifted"}
     signals = {name: loud if name in names else quiet for name in ("text", "quality")}
     current = {"to": NOW.isoformat()}
-    return {"outcome": "ok", "drift": bool(names), "signals": signals, "current": current}
+    return Drift.of({"outcome": "ok", "drift": bool(names), "signals": signals, "current": current})
 
 
 def state(number: int = 3, rows_since: int = 150, drift: Any = None, evidently: bool = False) -> p.State:
     """The last training had 1,000 rows on January 1, 900 of them fitted; now 900 + rows_since are known."""
 
-    def check() -> dict[str, Any]:
+    def check() -> Drift:
         assert drift is not None, "nobody asked for a drift check"
         return drift
 
@@ -40,7 +42,7 @@ def state(number: int = 3, rows_since: int = 150, drift: Any = None, evidently: 
         rows_fitted=900,
         rows_since=rows_since,
         champion="w00",
-        trainings=({"as_of": "2020-01-01T00:00:00+00:00", "mode": "full", "rows": 1000},),
+        trainings=(ExportedTraining(as_of=datetime(2020, 1, 1, tzinfo=UTC), rows=1000),),
         drift=check,
         evidently=lambda: evidently,
     )
@@ -51,7 +53,7 @@ def standard(name: str) -> p.Policy:
 
 
 def mode(policy: p.Policy, at: p.State) -> str:
-    return str(policy.decide(at)["mode"])
+    return policy.decide(at).mode
 
 
 def test_the_standard_ones_are_the_contracts_and_two_controls() -> None:
@@ -119,8 +121,8 @@ def test_evidently_is_believed_by_its_policy_alone() -> None:
 def test_every_decision_has_a_reason() -> None:
     for policy in p.standard(SETTINGS, 60):
         decision = policy.decide(state(drift=drifted()))
-        assert decision["reasons"]
-        assert all(reason["text"] for reason in decision["reasons"])
+        assert decision.reasons
+        assert all(reason.text for reason in decision.reasons)
 
 
 def write(tmp_path: Path, text: str) -> Path:

@@ -11,6 +11,8 @@ from pipeline.backtest import command, page, simulate
 from pipeline.backtest import policies as p
 from pipeline.backtest.timeline import Timeline
 from pipeline.backtest.world import Fast, Fitted, Model, World, world_key
+from pipeline.documents.drift import Drift
+from pipeline.documents.retraining import Retraining
 from pipeline.errors import ConfigError
 from pipeline.params import Params
 from tests.small_data import write_raw
@@ -86,7 +88,7 @@ def test_what_the_gate_refuses_is_paid_for_and_not_served(world: World) -> None:
 def test_the_next_decision_knows_of_the_last_training_and_of_the_champion(world: World) -> None:
     seen: list[p.State] = []
 
-    def decide(state: p.State) -> dict[str, Any]:
+    def decide(state: p.State) -> Retraining:
         seen.append(state)
         return p.decision(True, "")
 
@@ -94,7 +96,7 @@ def test_the_next_decision_knows_of_the_last_training_and_of_the_champion(world:
     one, two = seen
     assert (one.rows, one.rows_fitted, one.rows_since, one.champion) == (24, 12, 12, "w00")
     assert (two.rows, two.rows_fitted, two.rows_since, two.champion) == (32, 18, 14, "w01")
-    assert [(each["rows"], each["mode"]) for each in two.trainings] == [(16, "full"), (24, "refresh")]
+    assert [(each.rows, each.mode) for each in two.trainings] == [(16, "full"), (24, "refresh")]
     assert two.as_of == world.timeline.as_of(2).to_pydatetime()
 
 
@@ -145,7 +147,9 @@ def test_where_retraining_gains_nothing_no_share_of_it_is_kept() -> None:
 def test_where_the_first_half_gains_nothing_no_threshold_is_chosen(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(world, "drift", lambda champion, number: {"outcome": "not_enough_data"})
+    monkeypatch.setattr(
+        world, "drift", lambda champion, number: Drift(outcome="not_enough_data", drift=False)
+    )
     chosen = simulate.choose(world)
     assert chosen["settings"] is None  # window 0 is the first half, and always the first champion's
     assert len(chosen["tried"]) == 4 * len(simulate.SHARES)

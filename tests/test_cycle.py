@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import toy
 
+from pipeline.documents.drift import Drift, Signal
+from pipeline.documents.retraining import Pending, Retraining
 from pipeline.loop import repro
 from pipeline.loop.plans import Plan, causes, make_plan, news
 from pipeline.loop.steps import drift_sentence
@@ -404,8 +406,8 @@ def test_what_the_cycle_changes_itself_is_nothing_new():
 
 
 DONE = EVERY
-YES = {"retrain": True, "mode": "refresh", "champion": "v1.0.0"}
-NO = {"retrain": False, "mode": "none", "champion": "v1.0.0"}
+YES = Retraining(retrain=True, mode="refresh", champion="v1.0.0")
+NO = Retraining(retrain=False, mode="none", champion="v1.0.0")
 MOVED = {
     "preprocess": ["data/raw/interactions"],
     "finetune": ["data/prepared"],
@@ -419,10 +421,9 @@ MOVED = {
         ({}, YES, Plan("none")),  # carried out already
         (MOVED, NO, Plan("none", prepare=True)),
         (MOVED, YES, Plan("refresh", ("refresh, as decided",))),
-        (MOVED, YES | {"mode": "full"}, Plan("full", ("full, as decided",))),
-        (MOVED, YES | {"champion": "v2.0.0"}, Plan("none", prepare=True)),  # of another champion
+        (MOVED, YES.but(mode="full"), Plan("full", ("full, as decided",))),
+        (MOVED, YES.but(champion="v2.0.0"), Plan("none", prepare=True)),  # of another champion
         (MOVED, None, Plan("none", prepare=True)),
-        (MOVED, {"retrain": "yes", "champion": "v1.0.0"}, Plan("none", prepare=True)),
         # Killed behind preprocess: the decision holds.
         (
             {"finetune": ["data/prepared", "models/challenger"]},
@@ -451,7 +452,7 @@ def test_plan(stale, decision, expected):
 
 
 def test_plan_takes_up_a_full_training_that_was_begun():
-    pending = {"mode": "full", "reasons": ["preprocess: params.yaml: preprocess changed"]}
+    pending = Pending(mode="full", reasons=["preprocess: params.yaml: preprocess changed"])
     plan = make_plan({"finetune": ["data/prepared"]}, NO, "v1.0.0", DONE, pending)
     assert plan == Plan("full", ("as was begun: preprocess: params.yaml: preprocess changed",))
     assert make_plan({}, NO, "v1.0.0", DONE, pending) == Plan("none")
@@ -459,29 +460,27 @@ def test_plan_takes_up_a_full_training_that_was_begun():
 
 def test_plan_where_no_stage_ever_ran():
     never = {stage: ["dvc.lock"] for stage in EVERY}
-    first = make_plan(never, {"retrain": True, "mode": "full", "champion": None}, None, [])
+    first = make_plan(never, Retraining(retrain=True, mode="full"), None, [])
     assert first == Plan("full", ("every stage runs, for the first time",))
     assert make_plan(never, NO, "v1.0.0", []) == Plan("none", prepare=True)  # a clone with a champion
+
+
+QUIET = Drift(outcome="ok", drift=False, signals={"new_items": Signal(flag=False)})
+LOUD = {"new_items": Signal(flag=True, text="31 %")}
 
 
 @pytest.mark.parametrize(
     ("drift", "expected"),
     [
-        (None, "drift.json cannot be read: "),
-        ({"outcome": "bad_input", "text": "current: no column value"}, "bad input: current: no column value"),
-        ({"outcome": "not_enough_data", "text": "12 rows"}, "not enough data: 12 rows"),
+        (None, "reports/drift.json cannot be read: run `dvc repro --force detect_drift`"),
         (
-            {"outcome": "ok", "drift": False, "signals": {"new_items": {"flag": True, "text": "31 %"}}},
-            "none in 1 signals (None to None, None rows of None users); not confirmed: 31 %",
+            Drift(outcome="bad_input", drift=False, text="current: no column value"),
+            "bad input: current: no column value",
         ),
-        (
-            {"outcome": "ok", "drift": False, "signals": {"new_items": {"flag": False}}, "text": "No drift"},
-            "No drift",
-        ),
-        (
-            {"outcome": "ok", "drift": True, "signals": {"new_items": {"flag": True, "text": "31 %"}}},
-            "31 %",
-        ),
+        (Drift(outcome="not_enough_data", drift=False, text="12 rows"), "not enough data: 12 rows"),
+        (QUIET.but(signals=LOUD), "none in 1 signals; not confirmed: 31 %"),
+        (QUIET.but(text="No drift"), "No drift"),
+        (QUIET.but(drift=True, signals=LOUD), "31 %"),
     ],
 )
 def test_drift_in_one_line(drift, expected):

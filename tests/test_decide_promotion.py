@@ -5,11 +5,13 @@ import math
 from pathlib import Path
 
 import pytest
-from gate_by_hand import NAMES, SETTINGS, challenger, champion, evaluation, failed, pair, without
+from gate_by_hand import NAMES, challenger, champion, evaluation, failed, pair, without
+from gate_by_hand import decide as verdict_of
 
+from pipeline.documents.promotion import Identity, Promotion
 from pipeline.errors import ConfigError
 from pipeline.models.artifacts import folder_hash
-from pipeline.stages.decide_promotion import decide_promotion, main, sentence
+from pipeline.stages.decide_promotion import main, sentence
 
 NEVER_BLOCK = {"champion_beats_recent_popularity", "leads_baselines"}
 FIRST = [name for name in NAMES if name != "champion_beats_recent_popularity"]
@@ -22,12 +24,12 @@ def first(**paired: dict) -> dict:
 
 
 def test_first_champion_beats_both_popularities():
-    verdict = decide_promotion(first(), challenger(), None, SETTINGS)
-    assert verdict["promote"] is True
-    assert [check["name"] for check in verdict["checks"]] == FIRST
-    assert verdict["champion"] is None
-    assert verdict["warnings"] == []
-    assert verdict["challenger"] == {
+    verdict = verdict_of(first(), challenger(), None)
+    assert verdict.promote is True
+    assert [check.name for check in verdict.checks] == FIRST
+    assert verdict.champion is None
+    assert verdict.warnings == []
+    assert verdict.to_dict()["challenger"] == {
         "version": None,
         "fit_end": "1998-03-01T00:00:00+00:00",
         "artifact_hash": "c" * 64,
@@ -37,8 +39,8 @@ def test_first_champion_beats_both_popularities():
 
 @pytest.mark.parametrize("name", ["popularity", "recent_popularity"])
 def test_lower_bound_at_zero_is_not_enough(name):
-    verdict = decide_promotion(first(**{name: pair(0.01, 0.0, 0.02)}), challenger(), None, SETTINGS)
-    assert verdict["promote"] is False
+    verdict = verdict_of(first(**{name: pair(0.01, 0.0, 0.02)}), challenger(), None)
+    assert verdict.promote is False
     assert failed(verdict) == [f"beats_{name}"]
     assert sentence(verdict) == (
         f"do not promote: nDCG@10 +0.0100 [+0.0000, +0.0200] against {name.replace('_', ' ')},"
@@ -48,19 +50,19 @@ def test_lower_bound_at_zero_is_not_enough(name):
 
 def test_a_baseline_that_leads_is_said_first_and_blocks_nothing():
     found = first(ials=pair(-0.009, -0.03, 0.01)) | {"best_baseline": "ials"}
-    verdict = decide_promotion(found, challenger(), None, SETTINGS)
-    assert verdict["promote"] is True
+    verdict = verdict_of(found, challenger(), None)
+    assert verdict.promote is True
     assert sentence(verdict).startswith("WARNING: the baseline ials leads the challenger: nDCG@10 -0.0090")
     ahead = first(ials=pair(0.009, -0.01, 0.03)) | {"best_baseline": "ials"}
-    assert decide_promotion(ahead, challenger(), None, SETTINGS)["warnings"] == []
+    assert verdict_of(ahead, challenger(), None).warnings == []
 
 
 def test_better_than_the_champion():
-    verdict = decide_promotion(evaluation(), challenger(), champion(), SETTINGS)
-    assert verdict["promote"] is True
-    assert [check["name"] for check in verdict["checks"]] == NAMES
-    assert verdict["champion"]["version"] == "v1.0.0"
-    for check in verdict["checks"]:
+    verdict = verdict_of(evaluation(), challenger(), champion())
+    assert verdict.promote is True
+    assert [check.name for check in verdict.checks] == NAMES
+    assert verdict.champion == Identity.of(without(without(champion(), "features"), "mib"))
+    for check in verdict.to_dict()["checks"]:
         assert set(check) == {"name", "passed", "value", "limit", "text"}
         assert check["text"]
 
@@ -87,8 +89,8 @@ def test_better_than_the_champion():
     ids=["same model", "older data", "unreadable", "other model", "none"],
 )
 def test_reasons_not_to_promote(evaluated, new, old, names):
-    verdict = decide_promotion(evaluated, new, old, SETTINGS)
-    assert verdict["promote"] is False
+    verdict = verdict_of(evaluated, new, old)
+    assert verdict.promote is False
     assert failed(verdict) == names
 
 
@@ -117,10 +119,9 @@ MALFORMED = [
 
 @pytest.mark.parametrize("evaluated", MALFORMED)
 def test_malformed_evaluation_never_promotes(evaluated):
-    verdict = decide_promotion(evaluated, challenger(), None, SETTINGS)
-    assert verdict["promote"] is False
-    assert [check["name"] for check in verdict["checks"]] == FIRST
-    json.dumps(verdict, allow_nan=False)
+    verdict = verdict_of(evaluated, challenger(), None)
+    assert verdict.promote is False
+    assert [check.name for check in verdict.checks] == FIRST
 
 
 @pytest.mark.parametrize(
@@ -128,9 +129,8 @@ def test_malformed_evaluation_never_promotes(evaluated):
 )
 def test_malformed_models_never_promote(card):
     for new, old in [(card, None), (challenger(), card), (card, card)]:
-        verdict = decide_promotion(evaluation(), new, old, SETTINGS)
-        assert verdict["promote"] is False
-        json.dumps(verdict, allow_nan=False)
+        verdict = verdict_of(evaluation(), new, old)
+        assert verdict.promote is False
 
 
 def params(folder: Path) -> Path:
@@ -154,7 +154,7 @@ def write_evaluation(folder: Path, figures: dict) -> None:
     (folder / "evaluation.json").write_text(json.dumps(figures | {"artifact_hash": hashes}))
 
 
-def decide(folder: Path) -> dict:
+def decide(folder: Path) -> Promotion:
     main(
         folder / "evaluation.json",
         folder / "challenger",
@@ -162,7 +162,7 @@ def decide(folder: Path) -> dict:
         folder / "promotion.json",
         params(folder),
     )
-    return json.loads((folder / "promotion.json").read_text())
+    return Promotion.read(folder / "promotion.json")
 
 
 def test_stage_writes_the_verdict(tmp_path, caplog):
@@ -172,11 +172,11 @@ def test_stage_writes_the_verdict(tmp_path, caplog):
     write_evaluation(tmp_path, first())
     with caplog.at_level("INFO"):
         verdict = decide(tmp_path)
-    assert verdict["promote"] is True
-    assert len(verdict["challenger"]["artifact_hash"]) == 64
+    assert verdict.promote is True
+    assert len(verdict.challenger.artifact_hash or "") == 64
     assert "promote: all 18 checks passed" in caplog.text
-    size = next(check for check in verdict["checks"] if check["name"] == "size")
-    assert size["value"] == pytest.approx(1, abs=0.01)  # MiB
+    size = next(check for check in verdict.checks if check.name == "size")
+    assert size.value == pytest.approx(1, abs=0.01)  # MiB
 
 
 def test_stage_compares_with_the_champion(tmp_path):
@@ -185,7 +185,7 @@ def test_stage_compares_with_the_champion(tmp_path):
     write_evaluation(tmp_path, evaluation())
     verdict = decide(tmp_path)
     assert failed(verdict) == []
-    assert verdict["champion"]["version"] == "v4.0.0"
+    assert verdict.champion.version == "v4.0.0"
 
 
 def test_stage_refuses_the_champions_twin(tmp_path):
@@ -201,13 +201,13 @@ def test_stage_fails_closed_on_damaged_files(tmp_path):
     (tmp_path / "champion" / "model.json").write_text("{")
     (tmp_path / "evaluation.json").write_text("[" * 100_000)
     verdict = decide(tmp_path)
-    assert verdict["promote"] is False
+    assert verdict.promote is False
     # Only the size of the challenger needs neither.
     assert set(NAMES) - set(failed(verdict)) == {"size", *NEVER_BLOCK}
 
 
 def test_stage_without_evaluation_or_challenger(tmp_path):
-    assert decide(tmp_path)["promote"] is False
+    assert decide(tmp_path).promote is False
 
 
 def test_params_errors_are_named(tmp_path):

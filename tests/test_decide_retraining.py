@@ -1,15 +1,22 @@
 import copy
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
+from pipeline.documents.base import Document
+from pipeline.documents.data import Manifest
+from pipeline.documents.drift import Drift
+from pipeline.documents.registry import Registry
+from pipeline.documents.retraining import Reason, Retraining
 from pipeline.params import DecideRetraining, Params
 from pipeline.stages.decide_retraining import MODES, decide_retraining, main, sentence
 
+D = TypeVar("D", bound=Document)
 AS_DELIVERED = Params.load(Path("params.yaml")).decide_retraining
 # Nothing calls for a training and nothing holds it back but what a test sets.
 OPEN = DecideRetraining(
@@ -53,7 +60,9 @@ def drift(*flagged: str, **more: Any) -> dict[str, Any]:
     } | more
 
 
-def training(as_of: str = "2024-02-01", mode: str = "full", rows: int | None = 10_000, seconds: float = 480):
+def training(
+    as_of: str | None = "2024-02-01", mode: str = "full", rows: int | None = 10_000, seconds: float = 480
+):
     """The champion's own by default: 1,000 of its rows were held out for its test."""
     cost = {"seconds": seconds, "peak_gib": 1.5}
     return {"as_of": as_of, "mode": mode, "rows": rows, "training": cost, "version": None, "promoted": False}
@@ -67,13 +76,28 @@ def registry(*trainings: dict[str, Any], champion: str | None = "v1.0.0") -> dic
 MANIFEST = {"as_of": "2024-04-01T00:00:00+00:00", "rows": {"kept": 12_000}}
 
 
-def decide(policy: DecideRetraining, told: Any = None, known: Any = None, manifest: Any = MANIFEST) -> Any:
+def read(kind: type[D], content: Any) -> D | None:
+    """As a reader finds it in a file: None where it is malformed."""
+    try:
+        return kind.parse(json.dumps(content))
+    except ValidationError:
+        return None
+
+
+def judged(told: Any, known: Any, manifest: Any, policy: DecideRetraining) -> Retraining:
+    inputs = read(Drift, told), read(Registry, known), read(Manifest, manifest)
+    return decide_retraining(*inputs, policy)
+
+
+def decide(
+    policy: DecideRetraining, told: Any = None, known: Any = None, manifest: Any = MANIFEST
+) -> Retraining:
     told = drift() if told is None else told
-    return decide_retraining(told, registry() if known is None else known, manifest, policy)
+    return judged(told, registry() if known is None else known, manifest, policy)
 
 
-def reason(decision: dict[str, Any], name: str) -> dict[str, Any]:
-    (found,) = [reason for reason in decision["reasons"] if reason["signal"] == name]
+def reason(decision: Retraining, name: str) -> Reason:
+    (found,) = [reason for reason in decision.reasons if reason.signal == name]
     return found
 
 
@@ -84,17 +108,17 @@ def test_no_champion_calls_for_a_full_training_whatever_the_policy():
     told = {"outcome": "no_champion", "as_of": "2024-04-01", "drift": False, "signals": {}, "champion": None}
     strict = settings(min_new_rows=10**9, min_gap_days=1000, max_trainings_per_month=1)
     decision = decide(strict, told, registry(champion=None))
-    assert (decision["retrain"], decision["mode"], decision["champion"]) == (True, "full", None)
+    assert (decision.retrain, decision.mode, decision.champion) == (True, "full", None)
     assert sentence(decision) == "full: there is no champion yet"
-    assert decide(strict, told | {"as_of": None}, registry(champion=None))["retrain"] is True
+    assert decide(strict, told | {"as_of": None}, registry(champion=None)).retrain is True
 
 
 def test_nothing_new_calls_for_nothing():
     decision = decide(settings(max_age_days=61, max_new_share=0.25))
-    assert (decision["retrain"], decision["mode"]) == (False, "none")
-    assert decision["champion"] == "v1.0.0"
-    assert decision["as_of"] == "2024-04-01T00:00:00+00:00"
-    assert decision["policy"]["max_new_share"] == 0.25
+    assert (decision.retrain, decision.mode) == (False, "none")
+    assert decision.champion == "v1.0.0"
+    assert decision.to_dict()["as_of"] == "2024-04-01T00:00:00+00:00"
+    assert decision.policy["max_new_share"] == 0.25
     assert sentence(decision) == (
         "none: no drift; 60.0 days of data since the last training; due after 61;"
         " 2,000 rows came since the last training, 20.0% of the 10,000 that it had; due at 25%"
@@ -102,50 +126,50 @@ def test_nothing_new_calls_for_nothing():
 
 
 def test_the_calendar_counts_days_of_data_since_the_last_training():
-    assert decide(settings(max_age_days=60))["mode"] == "refresh"  # February has 29 days
-    assert decide(settings(max_age_days=60.5))["mode"] == "none"
+    assert decide(settings(max_age_days=60)).mode == "refresh"  # February has 29 days
+    assert decide(settings(max_age_days=60.5)).mode == "none"
     since = registry(training(), training("2024-03-31", "refresh"))
-    assert decide(settings(max_age_days=60), known=since)["mode"] == "none"
+    assert decide(settings(max_age_days=60), known=since).mode == "none"
     found = reason(decide(settings(max_age_days=60)), "max_age_days")
-    assert (found["value"], found["threshold"], found["p_value"], found["calls"]) == (60, 60, None, "refresh")
+    assert (found.value, found.threshold, found.p_value, found.calls) == (60, 60, None, "refresh")
 
 
 def test_the_calendar_counts_rows_as_a_share_of_those_that_the_last_training_had():
     # 3,000 since fit_end, of which 1,000 were its own test: 2,000 of 10,000 are new.
-    assert decide(settings(max_new_share=0.2))["mode"] == "refresh"
-    assert decide(settings(max_new_share=0.21))["mode"] == "none"
-    assert reason(decide(settings(max_new_share=0.2)), "max_new_share")["value"] == 0.2
+    assert decide(settings(max_new_share=0.2)).mode == "refresh"
+    assert decide(settings(max_new_share=0.21)).mode == "none"
+    assert reason(decide(settings(max_new_share=0.2)), "max_new_share").value == 0.2
     # A refused training on 11,500 rows is the one to count from.
     since = registry(training(), training("2024-03-20", "refresh", rows=11_500))
-    assert reason(decide(settings(max_new_share=0.2), known=since), "max_new_share")["value"] == round(
+    assert reason(decide(settings(max_new_share=0.2), known=since), "max_new_share").value == round(
         500 / 11_500, 6
     )
 
 
 def test_rows_of_a_source_that_forgets_old_ones_are_new_all_the_same():
     manifest = MANIFEST | {"rows": {"kept": 10_000}}  # as many as at the training
-    assert decide(settings(max_new_share=0.2), manifest=manifest)["mode"] == "refresh"
+    assert decide(settings(max_new_share=0.2), manifest=manifest).mode == "refresh"
 
 
 def test_rows_that_drift_does_not_tell_are_taken_from_the_manifest():
     told = drift(rows_since_fit_end=None)
-    assert reason(decide(settings(max_new_share=0.2), told), "max_new_share")["value"] == 0.2
+    assert reason(decide(settings(max_new_share=0.2), told), "max_new_share").value == 0.2
     unknown = decide(settings(max_new_share=0.2), told, registry(training(rows=None)))
-    assert unknown["retrain"] is False
-    assert reason(unknown, "max_new_share")["text"] == "the rows since the last training are not known"
+    assert unknown.retrain is False
+    assert reason(unknown, "max_new_share").text == "the rows since the last training are not known"
 
 
 def test_rows_of_a_training_that_nobody_recorded_count_from_the_fit():
-    assert reason(decide(settings(max_new_share=0.3), known=registry(training(rows=None))), "max_new_share")[
-        "value"
-    ] == round(3000 / 9000, 6)
+    assert reason(
+        decide(settings(max_new_share=0.3), known=registry(training(rows=None))), "max_new_share"
+    ).value == round(3000 / 9000, 6)
 
 
 @pytest.mark.parametrize("mode", ["refresh", "full"])
 def test_confirmed_drift_calls_for_what_the_policy_says(mode):
     decision = decide(settings(drift=mode), drift("new_items"))
-    assert decision["mode"] == mode
-    assert reason(decision, "new_items") == {
+    assert decision.mode == mode
+    assert reason(decision, "new_items").to_dict() == {
         "signal": "new_items",
         "value": 0.31,
         "threshold": 0.1,
@@ -158,53 +182,53 @@ def test_confirmed_drift_calls_for_what_the_policy_says(mode):
 
 def test_quality_has_its_own_mode_and_the_more_thorough_one_wins():
     policy = settings(drift="refresh", quality_drop="full")
-    assert decide(policy, drift("quality"))["mode"] == "full"
-    assert decide(policy, drift("new_items", "quality"))["mode"] == "full"
-    assert decide(policy, drift("new_items"))["mode"] == "refresh"
-    assert decide(settings(drift="full", quality_drop="refresh"), drift("quality"))["mode"] == "refresh"
+    assert decide(policy, drift("quality")).mode == "full"
+    assert decide(policy, drift("new_items", "quality")).mode == "full"
+    assert decide(policy, drift("new_items")).mode == "refresh"
+    assert decide(settings(drift="full", quality_drop="refresh"), drift("quality")).mode == "refresh"
 
 
 def test_ignored_drift_is_told_but_calls_for_nothing():
     decision = decide(settings(), drift("new_items", "quality"))
-    assert decision["retrain"] is False
-    assert "(the policy ignores it)" in reason(decision, "new_items")["text"]
+    assert decision.retrain is False
+    assert "(the policy ignores it)" in reason(decision, "new_items").text
 
 
 def test_unconfirmed_flags_are_no_drift():
     told = drift() | {"signals": {"new_items": signal(True, confirmed=False)}}
-    assert decide(settings(drift="full"), told)["retrain"] is False
+    assert decide(settings(drift="full"), told).retrain is False
     told = drift("volume") | {"signals": {"volume": signal(True), "new_items": signal(True, confirmed=False)}}
-    signals = [reason["signal"] for reason in decide(settings(drift="full"), told)["reasons"]]
+    signals = [reason.signal for reason in decide(settings(drift="full"), told).reasons]
     assert signals == ["volume"]
 
 
 def test_verdict_without_drift_is_not_overruled_by_a_flag():
     told = drift("quality") | {"drift": False}
-    assert decide(settings(quality_drop="full"), told)["retrain"] is False
+    assert decide(settings(quality_drop="full"), told).retrain is False
 
 
 def test_drift_without_a_signal_still_counts():
     decision = decide(settings(drift="refresh"), drift() | {"drift": True})
-    assert decision["mode"] == "refresh"
-    assert "without a signal" in decision["reasons"][0]["text"]
+    assert decision.mode == "refresh"
+    assert "without a signal" in decision.reasons[0].text
 
 
 def test_drift_that_the_last_training_had_seen_is_no_new_evidence():
     policy = settings(drift="refresh", quality_drop="full")
     since = registry(training(), training("2024-03-25", "refresh"))  # as of the newest window's end
     decision = decide(policy, drift("new_items", "quality"), since)
-    assert decision["retrain"] is False
-    assert "had seen it" in reason(decision, "quality")["text"]
+    assert decision.retrain is False
+    assert "had seen it" in reason(decision, "quality").text
     since = registry(training(), training("2024-03-24", "refresh"))
-    assert decide(policy, drift("new_items", "quality"), since)["mode"] == "full"
+    assert decide(policy, drift("new_items", "quality"), since).mode == "full"
 
 
 def test_too_little_data_for_a_drift_check_leaves_the_calendar():
     told = drift(outcome="not_enough_data", text="812 rows: too few", signals={}, windows=[])
-    assert decide(settings(max_age_days=60, drift="full"), told)["mode"] == "refresh"
+    assert decide(settings(max_age_days=60, drift="full"), told).mode == "refresh"
     decision = decide(settings(drift="full"), told | {"drift": True})
-    assert decision["retrain"] is False
-    assert decision["reasons"][0]["text"] == "812 rows: too few"
+    assert decision.retrain is False
+    assert decision.reasons[0].text == "812 rows: too few"
 
 
 # Full at least every so often
@@ -225,8 +249,8 @@ def test_too_little_data_for_a_drift_check_leaves_the_calendar():
 def test_one_in_so_many_trainings_is_full(modes, every, expected):
     known = registry(*(training("2024-02-01", mode) for mode in modes))
     decision = decide(settings(max_age_days=60, full_every=every), known=known)
-    assert decision["mode"] == expected
-    assert any(reason["signal"] == "full_every" for reason in decision["reasons"]) == (expected == "full")
+    assert decision.mode == expected
+    assert any(reason.signal == "full_every" for reason in decision.reasons) == (expected == "full")
 
 
 # What holds back
@@ -235,8 +259,8 @@ def test_one_in_so_many_trainings_is_full(modes, every, expected):
 def held(policy: dict[str, Any], known: Any = None, told: Any = None) -> list[str]:
     """Signals that hold back a training that age calls for."""
     decision = decide(settings(max_age_days=60, **policy), told, known)
-    names = [reason["signal"] for reason in decision["reasons"] if reason["calls"] == "none"]
-    assert decision["retrain"] is not bool(names)
+    names = [reason.signal for reason in decision.reasons if reason.calls == "none"]
+    assert decision.retrain is not bool(names)
     return names
 
 
@@ -262,8 +286,8 @@ def test_labels_that_are_not_in():
     # The newest window ended on 03-25, seven days before: its quality counts with a delay of seven.
     for days, mode in ((7, "full"), (7.5, "none")):
         policy = settings(quality_drop="full", label_delay_days=days)
-        assert decide(policy, drift("quality"))["mode"] == mode
-    assert "so not yet" in reason(decide(policy, drift("quality")), "quality")["text"]
+        assert decide(policy, drift("quality")).mode == mode
+    assert "so not yet" in reason(decide(policy, drift("quality")), "quality").text
 
 
 def test_budget_of_trainings_within_thirty_days():
@@ -287,22 +311,22 @@ def test_all_that_holds_back_is_told():
 
 
 def test_unknown_age_neither_calls_nor_passes_the_gap():
-    known = registry(training(as_of="soon")) | {"versions": []}
-    assert decide(settings(max_age_days=1), known=known)["retrain"] is False
+    known = registry(training(as_of=None)) | {"versions": []}
+    assert decide(settings(max_age_days=1), known=known).retrain is False
     decision = decide(settings(max_new_share=0.1, min_gap_days=1), known=known)
-    assert decision["retrain"] is False
-    assert reason(decision, "min_gap_days")["value"] is None
+    assert decision.retrain is False
+    assert reason(decision, "min_gap_days").value is None
 
 
 def test_age_of_a_version_whose_training_nobody_recorded():
     known = {**registry(), "trainings": []}
-    assert decide(settings(max_age_days=60), known=known)["mode"] == "refresh"
+    assert decide(settings(max_age_days=60), known=known).mode == "refresh"
 
 
 def test_backfill_of_older_data_calls_for_nothing():
     manifest = {"as_of": "2024-01-15", "rows": {"kept": 9_500}}
     told = drift(as_of="2024-01-15", rows_since_fit_end=500, current={"to": "2024-01-15"}, windows=[])
-    assert decide(AS_DELIVERED, told, manifest=manifest)["retrain"] is False
+    assert decide(AS_DELIVERED, told, manifest=manifest).retrain is False
 
 
 # What cannot be decided on
@@ -315,18 +339,18 @@ def test_backfill_of_older_data_calls_for_nothing():
         ([], "ok", MANIFEST, "reports/drift.json cannot be read"),
         ({"outcome": "fine"}, "ok", MANIFEST, "reports/drift.json cannot be read"),
         ({"outcome": ["ok"]}, "ok", MANIFEST, "reports/drift.json cannot be read"),
-        (drift(drift=None), "ok", MANIFEST, "no verdict or no signals"),
-        (drift(drift="true"), "ok", MANIFEST, "no verdict or no signals"),
-        (drift(signals={}), "ok", MANIFEST, "no verdict or no signals"),
-        (drift(signals=[1]), "ok", MANIFEST, "no verdict or no signals"),
+        (drift(drift=None), "ok", MANIFEST, "reports/drift.json cannot be read"),
+        (drift(drift="true"), "ok", MANIFEST, "reports/drift.json cannot be read"),
+        (drift(signals={}), "ok", MANIFEST, "reports/drift.json has no signals"),
+        (drift(signals=[1]), "ok", MANIFEST, "reports/drift.json cannot be read"),
         (drift(), None, MANIFEST, "data/registry.json cannot be read: run `evergreen champion`"),
         (drift(), [], MANIFEST, "data/registry.json cannot be read"),
         (drift(), {"champion": "v1.0.0"}, MANIFEST, "data/registry.json cannot be read"),
         (drift(), {"champion": "v1.0.0", "trainings": [1]}, MANIFEST, "data/registry.json cannot be read"),
-        (drift(), {"trainings": []}, MANIFEST, "does not say which version is the champion"),
-        (drift(), {"champion": 1, "trainings": []}, MANIFEST, "does not say which version is the champion"),
-        (drift(), "ok", None, "data/raw/manifest.json has no as_of"),
-        (drift(), "ok", {"as_of": 5}, "data/raw/manifest.json has no as_of"),
+        (drift(), {"trainings": []}, MANIFEST, "data/registry.json cannot be read"),
+        (drift(), {"champion": 1, "trainings": []}, MANIFEST, "data/registry.json cannot be read"),
+        (drift(), "ok", None, "data/raw/manifest.json cannot be read"),
+        (drift(), "ok", {"as_of": 5}, "data/raw/manifest.json cannot be read"),
         (drift(), "ok", {"as_of": "2024-04-02"}, "the data as of 2024-04-02T00:00:00+00:00"),
         (drift(as_of=None), "ok", MANIFEST, "is as of None"),
         (drift(champion="v2.0.0"), "ok", MANIFEST, "is about v2.0.0, but v1.0.0 is the champion"),
@@ -345,12 +369,12 @@ def test_backfill_of_older_data_calls_for_nothing():
 def test_unusable_input_trains_nothing_and_says_so(told, known, manifest, text):
     known = {"ok": registry(), "none": registry(champion=None)}[known] if isinstance(known, str) else known
     eager = settings(max_age_days=1, max_new_share=0.001, drift="full", quality_drop="full")
-    decision = decide_retraining(told, known, manifest, eager)
-    assert (decision["retrain"], decision["mode"]) == (False, "none")
-    (only,) = decision["reasons"]
-    assert text in only["text"]
-    assert sentence(decision) == f"none: {only['text']}"
-    json.dumps(decision, allow_nan=False)
+    decision = judged(told, known, manifest, eager)
+    assert (decision.retrain, decision.mode) == (False, "none")
+    (only,) = decision.reasons
+    assert text in only.text
+    assert sentence(decision) == f"none: {only.text}"
+    assert Retraining.parse(decision.to_json()) == decision
 
 
 @given(st.data())
@@ -375,13 +399,13 @@ def test_it_never_raises_and_is_always_whole(data):
         max_age_days=1, max_new_share=0.1, drift="full", quality_drop="full", min_gap_days=1,
         max_seconds_per_month=1000, full_every=2, label_delay_days=1,
     )  # fmt: skip
-    decision = decide_retraining(*inputs, policy)
-    assert decision["mode"] in MODES
-    assert decision["retrain"] is (decision["mode"] != "none")
-    assert decision["reasons"]
-    assert all(reason["text"] for reason in decision["reasons"])
+    decision = judged(*inputs, policy)
+    assert decision.mode in MODES
+    assert decision.retrain is (decision.mode != "none")
+    assert decision.reasons
+    assert all(reason.text for reason in decision.reasons)
     assert sentence(decision)
-    json.dumps(decision, allow_nan=False)
+    assert Retraining.parse(decision.to_json()) == decision
 
 
 # The stage
@@ -393,7 +417,7 @@ def test_stage_writes_the_decision(tmp_path):
     paths = [tmp_path / f"{name}.json" for name in ("drift", "registry", "manifest")]
     main(*paths, tmp_path / "reports" / "retraining.json")
     decision = json.loads((tmp_path / "reports" / "retraining.json").read_text())
-    assert decision == decide_retraining(drift("new_items"), registry(), MANIFEST, AS_DELIVERED)
+    assert decision == judged(drift("new_items"), registry(), MANIFEST, AS_DELIVERED).to_dict()
     assert list(decision) == ["retrain", "mode", "reasons", "champion", "as_of", "policy"]
 
 

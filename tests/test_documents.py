@@ -24,7 +24,7 @@ from pipeline.errors import ArtifactError
 MOMENT = "1998-03-01T00:00:00+00:00"
 SMALLEST: dict[type[Document], dict] = {
     Manifest: {"as_of": MOMENT, "rows": {"kept": 3}},
-    Summary: {"fit_end": MOMENT},
+    Summary: {"train_end": MOMENT, "fit_end": MOMENT},
     Card: {"fit_end": MOMENT},
     Claim: {"version": "v1.0.0"},
     Drift: {"outcome": "no_champion", "drift": False, "signals": {}},

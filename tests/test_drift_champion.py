@@ -14,7 +14,6 @@ from pipeline.data.histories import Catalogue, Points, make_log
 from pipeline.drift import champion as c
 from pipeline.drift import reference as r
 from pipeline.drift import windows
-from pipeline.drift.check import check
 from pipeline.params import Positive
 
 FIT_END, PROMOTED = d.START + pd.Timedelta(days=20.1), d.START + pd.Timedelta(days=40.1)
@@ -57,7 +56,7 @@ def judged(newest: pd.DataFrame) -> dict[str, Any]:
     model, rows = world(newest)
     current = rows[rows["timestamp"] > PROMOTED]
     reference = r.make(rows, FIT_END, d.settings())
-    return check(reference, current, d.items(), d.settings(), 7, model, confirm=False)
+    return d.check(reference, current, d.items(), d.settings(), 7, model, confirm=False)
 
 
 def test_a_champion_that_finds_less_has_lost_quality() -> None:

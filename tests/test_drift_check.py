@@ -12,12 +12,12 @@ import pytest
 
 from pipeline.drift import reference as r
 from pipeline.drift import signals, windows
-from pipeline.drift.check import check, daily
+from pipeline.drift.check import daily
 
 
 def compare(current: pd.DataFrame, items: pd.DataFrame | None = None, **more: Any) -> dict[str, Any]:
     items = d.items() if items is None else items
-    return check(d.rows(1), current, items, d.settings(), 7, confirm=False, **more)
+    return d.check(d.rows(1), current, items, d.settings(), 7, confirm=False, **more)
 
 
 def flagged(result: dict[str, Any]) -> set[str]:
@@ -34,7 +34,7 @@ def test_a_world_that_stands_still_has_not_drifted() -> None:
 
 def test_of_still_worlds_few_are_called_drifting() -> None:
     few = d.settings(permutations=199)
-    found = [check(d.rows(2 * i), d.rows(2 * i + 1), d.items(), few, i, confirm=False) for i in range(20)]
+    found = [d.check(d.rows(2 * i), d.rows(2 * i + 1), d.items(), few, i, confirm=False) for i in range(20)]
     assert sum(result["drift"] for result in found) <= 3  # 1 expected; 4 or more in 1.6 % of the cases
 
 
@@ -100,8 +100,8 @@ def test_the_rows_own_texts_are_compared_too() -> None:
 
     english, german = ["the", "film", "was", "good", "bad", "long"], ["der", "Film", "war", "gut", "schlecht"]
     old = written(old, english)
-    same = check(old, written(new, english), None, d.settings(), 7, confirm=False)
-    other = check(old, written(new, german), None, d.settings(), 7, confirm=False)
+    same = d.check(old, written(new, english), None, d.settings(), 7, confirm=False)
+    other = d.check(old, written(new, german), None, d.settings(), 7, confirm=False)
     assert "text" not in flagged(same)
     assert "text" in flagged(other)
     assert "the rows' texts" in other["signals"]["text"]["text"]
@@ -151,7 +151,7 @@ def one_a_part() -> Any:
 def streamed(*moves: Any, shown: int = 2, **settings: Any) -> dict[str, Any]:
     reference, current = stream(*(part(number, move) for number, move in enumerate(moves)))
     rule = one_a_part().model_copy(update=settings)
-    return check(reference, current, d.items(), rule, 7, shown=shown)
+    return d.check(reference, current, d.items(), rule, 7, shown=shown)
 
 
 def third_empty(frame: pd.DataFrame) -> pd.DataFrame:
@@ -223,7 +223,7 @@ def test_too_small_tables_are_not_enough_data() -> None:
     assert (few["outcome"], few["drift"]) == ("not_enough_data", False)
     assert "150 rows" in few["text"]
     empty = r.make(d.rows(1), d.START - pd.Timedelta(days=9), d.settings())
-    assert check(empty, d.rows(2), None, d.settings(), 1)["outcome"] == "not_enough_data"
+    assert d.check(empty, d.rows(2), None, d.settings(), 1)["outcome"] == "not_enough_data"
 
 
 # Malformed tables
@@ -247,7 +247,7 @@ def test_a_malformed_table_is_an_outcome_of_its_own(name: str) -> None:
     spoil, said = MALFORMED[name]
     for result in (
         compare(spoil(d.rows(2, name="v"))),
-        check(d.rows(1), spoil(d.rows(2)), d.items(), d.settings(), 7, confirm=True),
+        d.check(d.rows(1), spoil(d.rows(2)), d.items(), d.settings(), 7, confirm=True),
     ):
         assert (result["outcome"], result["drift"], result["signals"]) == ("bad_input", False, {})
         assert said in result["text"]
@@ -256,23 +256,23 @@ def test_a_malformed_table_is_an_outcome_of_its_own(name: str) -> None:
 
 def test_a_malformed_reference_or_items_table_too() -> None:
     for old in (None, d.rows(1).drop(columns="value"), d.rows(1).head(0)):
-        assert check(old, d.rows(2), None, d.settings(), 1, confirm=False)["outcome"] == "bad_input"  # type: ignore[arg-type]
+        assert d.check(old, d.rows(2), None, d.settings(), 1, confirm=False)["outcome"] == "bad_input"  # type: ignore[arg-type]
     assert compare(d.rows(2), pd.DataFrame({"sku": ["a"]}))["outcome"] == "bad_input"
 
 
 def test_a_column_that_is_gone_or_changed_is_a_hard_flag() -> None:
     old, new = d.rows(1).assign(price=1.0, shop="a"), d.rows(2, name="v").assign(price="1 EUR")
-    schema = check(old, new, None, d.settings(), 7, confirm=False)["signals"]["schema"]
+    schema = d.check(old, new, None, d.settings(), 7, confirm=False)["signals"]["schema"]
     assert (schema["flag"], schema["p_value"], schema["value"]) == (True, None, 2)
     assert "column shop is gone" in schema["text"].lower()
     assert "column price holds texts (reference numbers)" in schema["text"]
-    fine = check(old, new.assign(price=2, shop="b", more=1), None, d.settings(), 7, confirm=False)
+    fine = d.check(old, new.assign(price=2, shop="b", more=1), None, d.settings(), 7, confirm=False)
     assert not fine["signals"]["schema"]["flag"]
 
 
 def test_constant_columns_and_missing_items_are_not_tested() -> None:
     old, new = (d.rows(seed).assign(value=1.0) for seed in (1, 2))
-    result = check(old, new, None, d.settings(), 7, confirm=False)
+    result = d.check(old, new, None, d.settings(), 7, confirm=False)
     for name in ("values", "categories", "text", "embedding", "quality", "scores", "coverage"):
         signal = result["signals"][name]
         assert (signal["value"], signal["p_value"], signal["flag"]) == (None, None, False)
@@ -281,7 +281,7 @@ def test_constant_columns_and_missing_items_are_not_tested() -> None:
 
 def test_values_that_never_were_may_stay_away() -> None:
     old, new = (d.rows(seed).assign(value=np.nan) for seed in (1, 2))
-    result = check(old, new, None, d.settings(), 7, confirm=False)
+    result = d.check(old, new, None, d.settings(), 7, confirm=False)
     assert result["outcome"] == "ok"
     assert not result["signals"]["missing"]["flag"]
 

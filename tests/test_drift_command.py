@@ -28,7 +28,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def judged(folder: Path, old: str, new: str, items: str | None = None) -> dict[str, Any]:
-    return compare(folder / old, folder / new, items and folder / items, d.settings(), 7)
+    return compare(folder / old, folder / new, items and folder / items, d.settings(), 7).to_dict()
 
 
 def test_parquet_and_csv_are_compared(folder: Path) -> None:
@@ -64,11 +64,11 @@ def test_foreign_names_are_read_as_collect_would(folder: Path) -> None:
     items.to_csv(folder / "products.csv", index=False)
     found = compare(
         folder / "old.csv", folder / "same.csv", folder / "products.csv", d.settings(), 7, columns
-    )
+    ).to_dict()
     assert (found["outcome"], found["drift"]) == ("ok", False), found["text"]
     assert found["signals"]["values"]["value"] is not None
     assert found["signals"]["categories"]["value"] is not None
-    unmapped = compare(folder / "old.csv", folder / "same.csv", None, d.settings(), 7)
+    unmapped = compare(folder / "old.csv", folder / "same.csv", None, d.settings(), 7).to_dict()
     assert unmapped["outcome"] == "bad_input"
     assert "collect.files.columns" in unmapped["text"]
 

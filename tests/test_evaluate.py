@@ -16,6 +16,9 @@ import toy_log
 
 import pipeline.models
 from pipeline.data.histories import Points, load_prepared
+from pipeline.documents.evaluation import Evaluation
+from pipeline.documents.model import Card
+from pipeline.documents.promotion import Model
 from pipeline.evaluation import outputs
 from pipeline.evaluation import slices as slices_module
 from pipeline.models.baselines import ConstantScorer
@@ -219,7 +222,7 @@ def test_it_says_what_was_evaluated_and_how_it_was_tuned(world: Path, figures: d
     }
     assert 0 <= figures["validation"]["ease"]["ndcg@10"] <= 1
     assert figures["split"]["test"]["points"] == figures["models"]["ease"]["all"]["points"]
-    assert figures["training"] == {"encoder": "tiny", "seconds": 1.5}
+    assert (figures["training"]["encoder"], figures["training"]["seconds"]) == ("tiny", 1.5)
     assert set(figures["seconds"]) == set(NAMES)
     scores = {name: figures["models"][name]["all"]["ndcg@10"] for name in NAMES[5:]}
     assert scores[figures["best_baseline"]] == max(scores.values())
@@ -360,9 +363,9 @@ def test_a_champion_that_cannot_be_read_is_left_out(
     settings = Params.load(world / "params.yaml").decide_promotion
     hashes = found["artifact_hash"]
     model = {"fit_end": FIT_END, "features": ["ease"], "mib": 1.0}
-    models = [model | {"artifact_hash": hashes[name]} for name in ("challenger", "champion")]
-    verdict = decide_promotion(found, *models, settings)
-    text = next(check["text"] for check in verdict["checks"] if check["name"] == "comparable")
+    one, other = (Model.of(model | {"artifact_hash": hashes[name]}) for name in ("challenger", "champion"))
+    verdict = decide_promotion(Evaluation.of(found), one, other, settings)
+    text = next(check.text for check in verdict.checks if check.name == "comparable")
     assert text == f"not comparable with the champion: {said}"
 
 
@@ -387,10 +390,10 @@ def test_users_groups_become_slices(world: Path, tmp_path: Path, monkeypatch: py
 
 
 def test_points_after_is_the_later_fit_end() -> None:
-    cards = [{"fit_end": "1998-03-01"}, {"fit_end": "1998-02-01T00:00:00.000001Z"}]
-    assert stage.later_fit_end(*cards) == 888_710_400_000_000
-    assert stage.later_fit_end(cards[1]) == 886_291_200_000_001
-    assert stage.later_fit_end({"fit_end": "soon"}, {}, {"fit_end": None}) is None
+    cards = [Card.of({"fit_end": end}) for end in ("1998-03-01", "1998-02-01T00:00:00.000001Z")]
+    assert stage.later_fit_end(cards) == 888_710_400_000_000
+    assert stage.later_fit_end(cards[1:]) == 886_291_200_000_001
+    assert stage.later_fit_end([Card()]) is None
 
 
 def pair(low: float, high: float) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from small_data import DAY, FILES, POINT_ROWS, START, catalogue, rows, ten_days,
 
 from pipeline.data import tables as t
 from pipeline.data.histories import load_prepared
-from pipeline.errors import ConfigError, DataError
+from pipeline.errors import ArtifactError, ConfigError, DataError
 from pipeline.stages import preprocess as stage
 from pipeline.stages.preprocess import main
 
@@ -118,7 +118,7 @@ def test_shares_must_leave_a_train_window(prepare: Any) -> None:
 def test_missing_raw_files(tmp_path: Path) -> None:
     raw, params = write_raw(tmp_path / "raw", ten_days()), write_params(tmp_path / "params.yaml")
     (raw / "manifest.json").rename(raw / "away")
-    with pytest.raises(DataError, match=r"manifest.json: no such file: run `dvc repro -f collect`"):
+    with pytest.raises(ArtifactError, match=r"manifest.json: no such file: run `dvc repro --force collect`"):
         main(raw, tmp_path / "prepared", params)
     (raw / "away").rename(raw / "manifest.json")
     shutil.rmtree(raw / "interactions")

@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.data.histories import Catalogue, Points, Prepared, make_log
+from pipeline.documents.data import Summary
 from pipeline.errors import DataError
 from pipeline.params import Recommend
 from pipeline.stages import recommend as stage
@@ -116,9 +117,11 @@ def test_no_champion_leaves_an_empty_table(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
-    [('{"as_of": "1970-01-02T00:00:00+00:00"}', DAY), ("{}", 0), ("{", 0), ('{"as_of": null}', 0)],
+    ("as_of", "expected"),
+    [("1970-01-02T00:00:00+00:00", DAY), (None, 0)],
 )
-def test_as_of_of_the_summary(tmp_path, text, expected):
-    (tmp_path / "summary.json").write_text(text)
+def test_as_of_of_the_summary(tmp_path, as_of, expected):
+    Summary.of({"train_end": "1970-01-01", "fit_end": "1970-01-01", "as_of": as_of}).write(
+        tmp_path / "summary.json"
+    )
     assert stage._as_of(tmp_path) == expected

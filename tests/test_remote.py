@@ -34,7 +34,7 @@ def machine(trained: Path, folder: Path, bare: Path, seed: int) -> Workspace:
     toy.use_challenger(home, seed)
     run = Workspace(home, "evergreen_training", f"run{seed}")
     toy.git(home, "worktree", "add", "-q", "--detach", str(run.root))
-    Account(run.run_id, run.dag, home / HISTORY / run.slug)
+    Account.begin(run.run_id, run.dag, home / HISTORY / run.slug)
     remote.leave(run, "origin", None, anew=True)
     return run
 

@@ -17,6 +17,7 @@ import pytest
 import toy
 from collecting import of_files
 
+from pipeline.documents.promotion import Check, Identity, Promotion
 from pipeline.errors import ConfigError, DataError, PipelineError
 from pipeline.runs import airflow_api, replay
 from pipeline.runs.periods import line, told
@@ -233,8 +234,11 @@ def test_without_airflow_it_says_what_to_start(monkeypatch: pytest.MonkeyPatch) 
 
 def test_empty_folders_are_told_without_surprise(tmp_path: Path) -> None:
     assert line(told(PLAN[0], [], None)) == "1998-01-05  drift not checked · decision none"
-    (tmp_path / "promotion.json").write_text('{"promote": 1, "checks": [3, {"name": "users"}]}')
-    assert "refused: None, users" in line(told(PLAN[0], [tmp_path], None))
+    (tmp_path / "promotion.json").write_text('{"promote": 1, "checks": [3]}')
+    assert line(told(PLAN[0], [tmp_path], None)) == line(told(PLAN[0], [], None))
+    checks = [Check(name="users", passed=False, text="few"), Check(name="points", passed=True, text="many")]
+    Promotion(promote=False, checks=checks, challenger=Identity()).write(tmp_path / "promotion.json")
+    assert "refused: users" in line(told(PLAN[0], [tmp_path], None))
 
 
 @pytest.mark.slow

@@ -382,7 +382,7 @@ def test_worktrees_of_ended_runs_are_swept(project: Path) -> None:
     for number, state in enumerate(["failed"] * 5 + ["success", "running", "running"]):
         run = Workspace(project, TRAINING, f"r{number}")
         git.run("worktree", "add", "--quiet", "--detach", str(run.root), "HEAD")
-        account = Account(run.run_id, run.dag, project / "data" / "history" / run.slug)
+        account = Account.begin(run.run_id, run.dag, project / "data" / "history" / run.slug)
         account.note(state=state)
         age = now - (30 * 86400 if number == 6 else 1000 - number)
         assert account.folder is not None

@@ -8,7 +8,6 @@ own checkpoint.
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,8 @@ import yaml
 from pipeline.backtest.timeline import Timeline
 from pipeline.backtest.world import MIB, Fitted
 from pipeline.data import tables as t
+from pipeline.documents.data import Manifest
+from pipeline.documents.model import Claim, Cost
 from pipeline.files import replace_folder, temporary_beside
 from pipeline.models.artifacts import VERSION, has_model
 from pipeline.params import Params
@@ -45,9 +46,9 @@ class Full:
         if not has_model(folder):
             self._train(timeline, key, folder)
         model = Recommender.load(folder, timeline.items)
-        told = json.loads((folder / SECONDS).read_text(encoding="utf-8"))
+        seconds = Cost.read(folder / SECONDS).seconds
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / MIB
-        return Fitted(model, model.inputs.text, told["seconds"], size, list(model.card["features"]))
+        return Fitted(model, model.inputs.text, seconds or 0.0, size, list(model.card["features"]))
 
     def _train(self, timeline: Timeline, key: str, folder: Path) -> None:
         from pipeline.stages import finetune, preprocess
@@ -66,7 +67,7 @@ class Full:
             preprocess.main(raw, prepared, params)
             trained, training = beside / "model", beside / "training"
             finetune.main(prepared, trained, beside / "ablations", training, params, self.folder / base)
-            (trained / VERSION).write_text(json.dumps({"version": key}), encoding="utf-8")
+            Claim(version=key).write(trained / VERSION)
             (trained / SECONDS).write_text((training / "summary.json").read_text(encoding="utf-8"))
             replace_folder(trained, folder)
         finally:
@@ -79,5 +80,5 @@ class Full:
         t.write_parquet(rows, raw / "interactions" / "month=all" / "part-0.parquet")
         known = self.items[t.ITEM].isin(set(rows[t.ITEM]))
         t.write_parquet(self.items[known].reset_index(drop=True), raw / "items.parquet")
-        manifest = {"as_of": as_of.isoformat(), "content_hash": f"{timeline.key}-{number}"}
-        (raw / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+        manifest = Manifest(as_of=as_of, content_hash=f"{timeline.key}-{number}")
+        manifest.write(raw / "manifest.json")

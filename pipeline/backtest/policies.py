@@ -1,6 +1,6 @@
 """Retraining policies to be compared: each looks at what is known at a decision and names a mode.
 
-In: `State`. Out: a decision as decide_retraining's: {"mode": none|refresh|full, "reasons": [{"text", ...}]}.
+In: `State`. Out: a decision, as decide_retraining's.
 Rule: whatever the project itself decides is decided by the stage's own function, decide_retraining, under
 other settings; only fixed schedules and Evidently's defaults are written here.
 """
@@ -16,6 +16,10 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from pipeline.documents.data import Manifest, Rows
+from pipeline.documents.drift import Drift
+from pipeline.documents.registry import ExportedTraining, Registry
+from pipeline.documents.retraining import Mode, Reason, Retraining
 from pipeline.errors import ConfigError
 from pipeline.params import DecideRetraining
 from pipeline.stages.decide_retraining import decide_retraining
@@ -45,8 +49,8 @@ class State:
     rows_fitted: int  # by the champion
     rows_since: int  # later than the champion's fit_end
     champion: str
-    trainings: tuple[Json, ...]  # oldest first, as data/registry.json lists them
-    drift: Callable[[], Json]  # what detect_drift says; costs seconds
+    trainings: tuple[ExportedTraining, ...]  # oldest first
+    drift: Callable[[], Drift]  # what detect_drift says; costs seconds
     evidently: Callable[[], bool]  # whether Evidently's defaults call it drift; costs seconds
 
 
@@ -54,7 +58,7 @@ class State:
 class Policy:
     name: str
     text: str  # what it does, for people
-    decide: Callable[[State], Json]
+    decide: Callable[[State], Retraining]
     gated: bool = True  # False: what it trains is promoted, however it compares
 
 
@@ -106,13 +110,16 @@ def retraining(name: str, text: str, settings: DecideRetraining) -> Policy:
     """The stage's own decision under `settings`; the drift check runs only where they look at it."""
     looks = settings.drift != "ignore" or settings.quality_drop != "ignore"
 
-    def decide(state: State) -> Json:
-        as_of = state.as_of.isoformat()
-        known = {"champion": state.champion, "as_of": as_of}
-        drift = state.drift() if looks else {"outcome": "not_enough_data", "text": "drift is ignored"}
-        drift = drift | known | {"rows_fitted": state.rows_fitted, "rows_since_fit_end": state.rows_since}
-        registry = {"champion": state.champion, "versions": [], "trainings": list(state.trainings)}
-        manifest = {"as_of": as_of, "rows": {"kept": state.rows}}
+    def decide(state: State) -> Retraining:
+        unseen = Drift(outcome="not_enough_data", drift=False, text="drift is ignored")
+        drift = (state.drift() if looks else unseen).but(
+            champion=state.champion,
+            as_of=state.as_of,
+            rows_fitted=state.rows_fitted,
+            rows_since_fit_end=state.rows_since,
+        )
+        registry = Registry(champion=state.champion, trainings=list(state.trainings))
+        manifest = Manifest(as_of=state.as_of, rows=Rows(kept=state.rows))
         return decide_retraining(drift, registry, manifest, settings)
 
     return Policy(name, text, decide)
@@ -123,7 +130,7 @@ def every(name: str, step: int) -> Policy:
     return Policy(name, text, _at_every(step))
 
 
-def _at_every(step: int) -> Callable[[State], Json]:
+def _at_every(step: int) -> Callable[[State], Retraining]:
     return lambda state: decision(state.number % step == 0, f"a training before one window in {step}")
 
 
@@ -139,13 +146,13 @@ def calendar(trainings: int, windows: int) -> Policy:
     return schedule(CALENDAR, f"{trainings} times at even distances: as often as the default", at)
 
 
-def decision(retrain: bool, text: str) -> Json:
-    reason = {"signal": "policy", "value": None, "threshold": None, "p_value": None, "text": text}
-    mode = "refresh" if retrain else "none"
-    return {"retrain": retrain, "mode": mode, "reasons": [reason | {"calls": mode if retrain else None}]}
+def decision(retrain: bool, text: str) -> Retraining:
+    mode: Mode = "refresh" if retrain else "none"
+    reason = Reason(signal="policy", text=text, calls=mode if retrain else None)
+    return Retraining(retrain=retrain, mode=mode, reasons=[reason])
 
 
-def _evidently(state: State) -> Json:
+def _evidently(state: State) -> Retraining:
     drifted = state.evidently()
     return decision(drifted, f"Evidently's defaults {'find' if drifted else 'find no'} drift")
 

@@ -11,18 +11,20 @@ import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, Literal
 
 import numpy as np
 
 from pipeline.backtest import policies as p
 from pipeline.backtest.timeline import Timeline
 from pipeline.backtest.world import Model, World
+from pipeline.documents.registry import ExportedTraining, TrainingCost
 from pipeline.evaluation import metrics as m
 
 SAMPLES = 1000  # draws of the bootstrap
 MOST_SCHEDULES = 20_000  # that are tried for the best in hindsight
-REFRESH, FULL = "refresh", "full"
+REFRESH: Final = "refresh"
+FULL: Final = "full"
 
 Json = dict[str, Any]
 
@@ -56,14 +58,14 @@ def replay(world: World, policy: p.Policy) -> Replay:
             "window": number,
             "as_of": world.timeline.as_of(number).isoformat(),
             "champion": champion.key,
-            "mode": decision["mode"],
-            "reasons": [_short(reason) for reason in decision["reasons"]],
+            "mode": decision.mode,
+            "reasons": [reason.to_dict() for reason in decision.reasons],
             "promoted": None,
         }
-        if decision["mode"] != "none":
-            challenger = world.model(number, decision["mode"], champion.key)
+        if decision.mode != "none":
+            challenger = world.model(number, decision.mode, champion.key)
             trained.append(challenger)
-            history.append(_recorded(world, challenger, decision["mode"]))
+            history.append(_recorded(world, challenger, decision.mode))
             entry |= {"seconds": challenger.seconds} | _gate(world, policy, challenger, champion)
             champion = challenger if entry["promoted"] else champion
         decisions.append(entry)
@@ -78,24 +80,19 @@ def _gate(world: World, policy: p.Policy, challenger: Model, champion: Model) ->
     return {"promoted": verdict["promote"], "gate": verdict["text"]}
 
 
-def _short(reason: Json) -> Json:
-    return {key: reason.get(key) for key in ("signal", "value", "threshold", "p_value", "text", "calls")}
-
-
-def _recorded(world: World, model: Model, mode: str) -> Json:
-    """A training as data/registry.json lists it."""
+def _recorded(world: World, model: Model, mode: Literal["refresh", "full"]) -> ExportedTraining:
     timeline = world.timeline
-    return {
-        "artifact_hash": model.key,
-        "fit_end": timeline.fit_end(model.number).isoformat(),
-        "as_of": timeline.as_of(model.number).isoformat(),
-        "mode": mode,
-        "rows": _rows_before(timeline, timeline.windows[model.number].start),
-        "training": {"seconds": model.seconds},
-    }
+    return ExportedTraining(
+        artifact_hash=model.key,
+        fit_end=timeline.fit_end(model.number),
+        as_of=timeline.as_of(model.number),
+        mode=mode,
+        rows=_rows_before(timeline, timeline.windows[model.number].start),
+        training=TrainingCost(seconds=model.seconds),
+    )
 
 
-def _state(world: World, number: int, champion: Model, history: Sequence[Json]) -> p.State:
+def _state(world: World, number: int, champion: Model, history: Sequence[ExportedTraining]) -> p.State:
     timeline = world.timeline
     rows = _rows_before(timeline, timeline.windows[number].start)
     fitted = _rows_before(timeline, timeline.windows[champion.number].fit_stop)

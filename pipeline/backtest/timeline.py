@@ -26,9 +26,10 @@ from pipeline.data import splitting
 from pipeline.data import tables as t
 from pipeline.data.engine import duckdb_connection
 from pipeline.data.histories import TEST, TRAIN, Catalogue, Log, Points, make_log
+from pipeline.documents.data import Manifest
 from pipeline.errors import DataError
 from pipeline.params import Preprocess
-from pipeline.stages.preprocess import read_interactions, read_manifest
+from pipeline.stages.preprocess import read_interactions
 
 START_SHARE = 0.3  # of the rows: known when the first champion is trained
 MOST_POINTS = 20_000  # of all windows together, equally many of each; with fewer the gate sees too little
@@ -102,11 +103,11 @@ def moment(microseconds: int) -> pd.Timestamp:
 
 def load(raw: Path, settings: Preprocess, windows: int, start_share: float = START_SHARE) -> Timeline:
     """From data/raw. Raises DataError if a table is missing or the rows are too few for the windows."""
-    manifest, items = read_manifest(raw), t.read_parquet(raw / "items.parquet", "items")
+    manifest, items = Manifest.read(raw / "manifest.json"), t.read_parquet(raw / "items.parquet", "items")
     with tempfile.TemporaryDirectory() as spill, duckdb_connection(Path(spill)) as connection:
         read_interactions(raw, connection)
         rows = _rows(connection, settings)
-    known = [manifest.get("content_hash"), settings.model_dump(mode="json"), windows, start_share]
+    known = [manifest.content_hash, settings.model_dump(mode="json"), windows, start_share]
     return make(rows, items, settings, windows, start_share, _digest(known))
 
 

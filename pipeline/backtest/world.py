@@ -23,6 +23,9 @@ from pipeline.backtest.fast import RECENT_SHARES, fit_fast
 from pipeline.backtest.timeline import Timeline
 from pipeline.data.histories import MICROSECONDS_A_DAY
 from pipeline.data.tables import TIME
+from pipeline.documents.drift import Drift
+from pipeline.documents.evaluation import Evaluation
+from pipeline.documents.promotion import Model as Card
 from pipeline.drift import reference as reference_of
 from pipeline.drift import windows as w
 from pipeline.drift.champion import Champion
@@ -179,20 +182,22 @@ class World:
         timeline, number = self.timeline, challenger.number
         evaluation = self._evaluation(challenger, champion)
         cards = [
-            {
-                "version": model.key,
-                "fit_end": timeline.fit_end(model.number).isoformat(),
-                "artifact_hash": model.key,
-                "features": model.features,
-                "mib": model.mib,
-            }
+            Card(
+                version=model.key,
+                fit_end=timeline.fit_end(model.number),
+                artifact_hash=model.key,
+                features=model.features,
+                mib=model.mib,
+            )
             for model in (challenger, champion)
         ]
-        evaluation |= {"fit_end": cards[0]["fit_end"], "points_after": cards[0]["fit_end"]}
+        evaluation |= {"fit_end": cards[0].fit_end, "points_after": cards[0].fit_end}
         evaluation["artifact_hash"] = {CHALLENGER: challenger.key, CHAMPION: champion.key}
-        verdict = decide_promotion(as_json(evaluation), cards[0], cards[1], self.params.decide_promotion)
+        verdict = decide_promotion(
+            Evaluation.of(evaluation), cards[0], cards[1], self.params.decide_promotion
+        )
         compared = int(timeline.held(number).sum())
-        return {"promote": verdict["promote"], "text": sentence(verdict), "points": compared}
+        return {"promote": verdict.promote, "text": sentence(verdict), "points": compared}
 
     def _evaluation(self, challenger: Model, champion: Model) -> Json:
         """What reports/evaluation.json says of the two, as far as the gate reads it."""
@@ -230,11 +235,16 @@ class World:
 
     # Drift -----------------------------------------------------------------------------------------------
 
-    def drift(self, champion: Model, number: int) -> Json:
+    def drift(self, champion: Model, number: int) -> Drift:
         """What detect_drift says of the champion before window `number`."""
-        return self._kept(f"drift-{champion.key}-{number:02d}", lambda: self._check(champion, number))
+        path = self.folder / f"drift-{champion.key}-{number:02d}.json"
+        if (kept := Drift.find(path)) is not None:
+            return kept
+        found = self._check(champion, number)
+        found.write(path)
+        return found
 
-    def _check(self, champion: Model, number: int) -> Json:
+    def _check(self, champion: Model, number: int) -> Drift:
         from pipeline.drift.check import check
 
         self.tell(f"drift of {champion.key} before window {number + 1}")

@@ -114,7 +114,7 @@ class World:
         asked = self._champion(anchor, known, reference, rows) if shift is None else None
         closing = rows.tail(1).assign(**{t.TIME: rows[t.TIME].iloc[-1] + step})
         return Case(
-            reference=Reference(w.as_window(reference).rows, {}),
+            reference=Reference(w.as_window(reference).rows, None),
             current=pd.concat([rows, closing], ignore_index=True),
             windows=tuple(windows[windows["window"] == place] for place in (0, 1)),
             items=items,

@@ -80,13 +80,13 @@ def judge(case: Case) -> Judged:
     seed = 1
     result = check(case.reference, case.current, case.items, case.settings, seed, case.champion)
     seconds = time.process_time() - begin
-    if result["outcome"] != "ok" or len(result["windows"]) != 2:
-        raise DataError(f"a case of the bench could not be judged: {result['text']}")
+    if result.outcome != "ok" or len(result.windows) != 2:
+        raise DataError(f"a case of the bench could not be judged: {result.text}")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of tests that Evidently chooses for columns with empty bins
         told = evidently_defaults(case.reference.rows, case.windows[-1])
-    names = [name for name, one in result["signals"].items() if verdict(one) is Verdict.DRIFT]
-    return Judged(result["drift"], tuple(names), told.drift, told.drifted > 0, seconds)
+    names = [name for name, one in result.signals.items() if verdict(one.to_dict()) is Verdict.DRIFT]
+    return Judged(result.drift, tuple(names), told.drift, told.drifted > 0, seconds)
 
 
 def as_result(found: dict[str, list[Judged]], conditions: dict[str, Any]) -> dict[str, Any]:

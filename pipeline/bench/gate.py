@@ -29,7 +29,8 @@ from tqdm import tqdm
 import pipeline
 from pipeline.backtest.fast import FastScorer, fit_fast
 from pipeline.data.histories import MICROSECONDS_A_DAY, Prepared, load_prepared
-from pipeline.decisions import get
+from pipeline.documents.evaluation import Evaluation
+from pipeline.documents.promotion import Model
 from pipeline.errors import DataError
 from pipeline.evaluation.figures import (
     CHALLENGER,
@@ -41,7 +42,6 @@ from pipeline.evaluation.figures import (
     accuracy_columns,
     beyond_columns,
 )
-from pipeline.evaluation.outputs import as_json
 from pipeline.evaluation.slices import user_groups
 from pipeline.files import renamed
 from pipeline.models.baselines import ConstantScorer, popularity, recent_popularity, train_rows
@@ -259,15 +259,12 @@ class Court:
             "comparison": comparison,
             "ms_per_list": {CHALLENGER: 0.0},
         }
-        model = {"version": None, "fit_end": FIT_END, "features": ["fast"], "mib": 0.0}
-        verdict = decide_promotion(
-            as_json(evaluation),
-            model | {"artifact_hash": CHALLENGER},
-            model | {"artifact_hash": CHAMPION},
-            self.params.decide_promotion,
-        )
-        base, gain = (get(comparison, "slices", "all", key) for key in (CHAMPION, HEADLINE))
-        return verdict | {"gain": float(gain / base) if base else math.nan}
+        model = Model.of({"fit_end": FIT_END, "features": ["fast"], "mib": 0.0})
+        one, other = (model.but(artifact_hash=name) for name in (CHALLENGER, CHAMPION))
+        verdict = decide_promotion(Evaluation.of(evaluation), one, other, self.params.decide_promotion)
+        everywhere = comparison["slices"]["all"]
+        base, gain = everywhere[CHAMPION], everywhere[HEADLINE]
+        return verdict.to_dict() | {"gain": float(gain / base) if base else math.nan}
 
 
 def share(verdicts: list[Json]) -> float:

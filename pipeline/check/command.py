@@ -35,7 +35,7 @@ def check(params: Params) -> Check:
         raw = Path(temporary) / "raw"
         raw.mkdir()
         try:
-            manifest = Manifest.of({"source": lenient.source, **collect(sources.read(lenient), lenient, raw)})
+            manifest = collect(sources.read(lenient), lenient, raw)
         except DataError as error:
             return Check(source=lenient.source, findings=[_unreadable(error)])
         with duckdb_connection(raw / "spill") as connection:
@@ -85,7 +85,7 @@ def _windows(connection: ibis.BaseBackend, items: pd.DataFrame, params: Params) 
         prepared = preprocess(connection, items, params.preprocess)
     except PipelineError as error:
         return gathered.Windows(problem=str(error))
-    return gathered.Windows(prepared.summary, prepared.items)
+    return gathered.Windows(prepared.summary.to_dict(), prepared.items)
 
 
 def _texts(facts: gathered.Facts) -> tuple[TextFigures | None, list[Finding]]:

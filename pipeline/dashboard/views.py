@@ -15,7 +15,6 @@ from urllib.parse import quote
 from pipeline import charts
 from pipeline.dashboard.runs import REPORTS, Run
 from pipeline.dashboard.timelines import quality_over_time, signals_over_time
-from pipeline.decisions import get, moment, string
 from pipeline.documents.drift import Signal
 from pipeline.documents.promotion import Promotion
 from pipeline.documents.retraining import Reason
@@ -103,19 +102,18 @@ def _champion(registry: State, now: datetime | None) -> Values | None:
     if champion is None:
         return None
     record, appointment = champion.record, registry.appointments[-1].record
-    fit_end = moment(get(record, "fit_end"))
     return {
         "name": champion.name,
-        "age": _days(fit_end, now),
-        "fit_end": minute(fit_end),
+        "age": _days(record.fit_end, now),
+        "fit_end": minute(record.fit_end),
         "now": minute(now),
-        "since": minute(moment(get(appointment, "when"))),
-        "how": "rolled back to" if get(appointment, "action") == "rollback" else "promoted",
-        "approved_by": string(appointment, "approved_by"),
-        "reason": string(appointment, "reason") or string(record, "reason"),
-        "mode": string(record, "mode"),
-        "rows": number(get(record, "rows"), 0),
-        "ndcg": number(get(record, "metrics", "ndcg@10")),
+        "since": minute(appointment.when),
+        "how": "rolled back to" if appointment.action == "rollback" else "promoted",
+        "approved_by": appointment.approved_by,
+        "reason": appointment.reason or record.reason,
+        "mode": record.mode,
+        "rows": number(record.rows, 0),
+        "ndcg": number((record.metrics or {}).get("ndcg@10")),
         "trainings": len(registry.trainings),
     }
 
@@ -130,10 +128,10 @@ def _version(version: Version, registry: State) -> Values:
     return {
         "name": version.name,
         "status": "champion" if version == registry.champion else retired,
-        "fit_end": day(moment(get(version.record, "fit_end"))),
-        "when": minute(moment(get(version.record, "when"))),
-        "mode": string(version.record, "mode") or MISSING,
-        "ndcg": number(get(version.record, "metrics", "ndcg@10")),
+        "fit_end": day(version.record.fit_end),
+        "when": minute(version.record.when),
+        "mode": version.record.mode,
+        "ndcg": number((version.record.metrics or {}).get("ndcg@10")),
         "commit": version.commit[:10],
     }
 

@@ -12,10 +12,12 @@ import pandas as pd
 
 from pipeline.data import tables as t
 from pipeline.data.splitting import MOMENT, TEST, VALIDATION, WINDOWS, Cuts
+from pipeline.documents.data import PointCounts, Window
 from pipeline.errors import DataError
 from pipeline.params import Positive
 
 STATUSES = {"points": "point", "capped": "capped", "unavailable": "unavailable"}
+COLD = ("cold_items", "cold_users", "empty_history")
 MOSTLY = 0.9  # of the rows with a value below min_value: then it is probably meant for another scale
 
 
@@ -52,11 +54,8 @@ def count_events(rows: ibis.Table, positive: Positive) -> pd.DataFrame:
 
 def count_windows(
     by_time: pd.DataFrame, cuts: Cuts, users: ibis.Table, items: ibis.Table, min_user_interactions: int
-) -> dict[str, Any]:
-    """Per window: rows, users, items, successes, what is left out of fitting, first and last moment (ISO).
-
-    users_with_history: users of the window who have any row before it begins.
-    """
+) -> dict[str, Window]:
+    """By name, train first."""
     starts = {"train": by_time[t.TIME].min(), "validation": cuts.validation, "test": cuts.test}
     by_user = _one_row(users.agg(**_user_counts(users, starts, min_user_interactions)))
     by_item = _one_row(items.agg(**{name: items.count(where=items[name] > 0) for name in WINDOWS}))
@@ -67,14 +66,14 @@ def count_windows(
         times = by_time[t.TIME]
         times = times[(times >= start) & (True if stop is None else times < stop)]
         counts = {key.partition(".")[2]: int(n) for key, n in by_user.items() if key.startswith(f"{name}.")}
-        windows[name] = {
+        windows[name] = Window(
             **counts,
-            "share": counts["rows"] / total,
-            "positive_share": counts["positive"] / counts["rows"],
-            "items": int(by_item[name]),
-            "first": times.min().isoformat(),
-            "last": times.max().isoformat(),
-        }
+            share=counts["rows"] / total,
+            positive_share=counts["positive"] / counts["rows"],
+            items=by_item[name],
+            first=times.min(),
+            last=times.max(),
+        )
     return windows
 
 
@@ -97,20 +96,22 @@ def _user_counts(users: ibis.Table, starts: dict[str, Any], min_user_interaction
     return counts
 
 
-def check_windows(windows: dict[str, Any], events: pd.DataFrame, positive: Positive, least_rows: int) -> None:
+def check_windows(
+    windows: dict[str, Window], events: pd.DataFrame, positive: Positive, least_rows: int
+) -> None:
     """Raises DataError if a window has no success, or train nobody to fit on."""
     wanted = "all" if positive.events is None else positive.events
     for name, counts in windows.items():
-        if counts["positive"] == 0:
+        if counts.positive == 0:
             raise DataError(
-                f"preprocess.positive: none of the {counts['rows']} rows of the {name} window is a success "
+                f"preprocess.positive: none of the {counts.rows} rows of the {name} window is a success "
                 f"(events {wanted}, min_value {positive.min_value}); the data have "
                 f"{_describe(events)}: set events and min_value to what counts as success there"
             )
     train = windows["train"]
-    if train["positive_fit"] == 0:
+    if train.positive_fit == 0:
         raise DataError(
-            f"preprocess.min_user_interactions: of {train['users']} users in train, none with at least "
+            f"preprocess.min_user_interactions: of {train.users} users in train, none with at least "
             f"{least_rows} rows has a success to learn from: lower it, or collect more data"
         )
 
@@ -128,8 +129,8 @@ def mostly_excluded(events: pd.DataFrame, positive: Positive) -> str | None:
 
 
 def count_points(
-    moments: ibis.Table, users: ibis.Table, items: ibis.Table, windows: dict[str, Any]
-) -> dict[str, Any]:
+    moments: ibis.Table, users: ibis.Table, items: ibis.Table, windows: dict[str, Window]
+) -> dict[str, PointCounts]:
     """Of validation and test: points and what became of the other successes; shares of points that are cold.
 
     positive = points + capped + unavailable + same_moment (further rows of one moment), and repeats, where
@@ -147,7 +148,7 @@ def count_points(
     counted = {}
     for name, window in (("validation", VALIDATION), ("test", TEST)):
         here = chosen.filter(chosen.window == window)
-        start = ibis.literal(pd.Timestamp(windows[name]["first"]).to_pydatetime(), MOMENT)
+        start = ibis.literal(pd.Timestamp(windows[name].first).to_pydatetime(), MOMENT)
         slices = _one_row(
             here.agg(
                 users=here[t.USER].nunique(),
@@ -158,39 +159,37 @@ def count_points(
             )
         )
         statuses = {key: int(rows.get((window, status), 0)) for key, status in STATUSES.items()}
-        points, successes = statuses["points"], windows[name]["positive"]
+        points, successes = statuses["points"], windows[name].positive
         moments_asked = sum(statuses.values()) + int(rows.get((window, "repeat"), 0))
-        shares = {
-            f"{key}_share": slices.pop(key) / points if points else None
-            for key in ("cold_items", "cold_users", "empty_history")
-        }
-        counted[name] = {
-            "positive": successes,
-            **statuses,
-            "repeats": int(repeats.get(window, 0)),
-            "same_moment": successes - moments_asked,
-            **{key: int(value) for key, value in slices.items()},
+        shares: dict[str, Any] = {f"{key}_share": slices[key] / points if points else None for key in COLD}
+        counted[name] = PointCounts(
+            positive=successes,
+            **{key: count for key, count in statuses.items() if key != "repeats"},
+            repeats=repeats.get(window, 0),
+            same_moment=successes - moments_asked,
+            users=slices["users"],
+            users_with_history_at_start=slices["users_with_history_at_start"],
             **shares,
-        }
+        )
     return counted
 
 
-def check_points(points: dict[str, Any]) -> None:
+def check_points(points: dict[str, PointCounts]) -> None:
     """Raises DataError if a window has nothing to be evaluated at."""
     for name, counts in points.items():
-        if counts["points"] == 0:
+        if counts.points == 0:
             raise DataError(
-                f"interactions: the {name} window has {counts['positive']} successes but no point: "
-                f"{counts['repeats']} repeat an item of the user's history, {counts['unavailable']} are of "
+                f"interactions: the {name} window has {counts.positive} successes but no point: "
+                f"{counts.repeats} repeat an item of the user's history, {counts.unavailable} are of "
                 f"items not available then: {_more_points(name, counts)}"
             )
 
 
-def _more_points(window: str, counts: dict[str, Any]) -> str:
+def _more_points(window: str, counts: PointCounts) -> str:
     """What would make points of the window's successes."""
-    if counts["repeats"] > counts["unavailable"]:
+    if counts.repeats > counts.unavailable:
         return "set preprocess.repeats to include, if what users take again should be recommended"
-    if counts["unavailable"]:
+    if counts.unavailable:
         return "correct available_from and available_until of the items"
     return f"raise preprocess.{window}_share, or collect more data"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from datetime import datetime
@@ -14,6 +15,7 @@ from pipeline.errors import ArtifactError
 from pipeline.files import write_text
 from pipeline.params import utc
 
+log = logging.getLogger(__name__)
 LARGEST = 2**63
 
 
@@ -68,8 +70,17 @@ class Document(Part):
 
     @classmethod
     def parse(cls, text: str | bytes) -> Self:
-        """Raises pydantic's ValidationError. Further keys are left out."""
-        return cls.model_validate_json(text, extra="ignore")
+        """Raises pydantic's ValidationError. Further keys are left out, but where the type keeps them."""
+        keeps = cls.model_config.get("extra") == "allow"
+        return cls.model_validate_json(text, extra="allow" if keeps else "ignore")
+
+    @classmethod
+    def find_in(cls, text: str | None) -> Self | None:
+        """None where the text is missing or malformed."""
+        try:
+            return None if text is None else cls.parse(text)
+        except ValidationError:
+            return None
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -88,7 +99,9 @@ class Document(Part):
         """None where the file is missing or malformed."""
         try:
             return cls.read(path)
-        except ArtifactError:
+        except ArtifactError as error:
+            if path.exists():
+                log.warning("%s", error)
             return None
 
     def to_json(self) -> str:

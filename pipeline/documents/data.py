@@ -33,8 +33,8 @@ class Manifest(Document):
     rejected: dict[str, dict[str, Count]] = Field(default_factory=dict)  # table -> reason -> rows
     users: Count | None = None
     items: Count | None = None
-    item_rows: Any = None
-    user_rows: Any = None
+    item_rows: dict[str, Count] | None = None
+    user_rows: dict[str, Count] | None = None
     content_hash: str | None = None
 
 
@@ -82,8 +82,8 @@ class Summary(Document):
     collected: Rows | None = None
     rejected: dict[str, dict[str, Count]] | None = None
     settings: dict[str, Any] = Field(default_factory=dict)  # of preprocess, what a model must know of it
-    train_end: Moment | None = None
-    fit_end: Moment | None = None
+    train_end: Moment
+    fit_end: Moment
     rows: dict[str, Count] = Field(default_factory=dict)
     windows: dict[str, Window] = Field(default_factory=dict)
     points: dict[str, PointCounts] = Field(default_factory=dict)  # of validation and test

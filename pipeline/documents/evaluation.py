@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
-from pipeline.documents.base import Count, Document, Moment, Number, Part
+from pipeline.documents.base import Document, Moment, Number, Part
 
+IF_KNOWN: Any = Field(None, exclude_if=lambda value: value is None)
+"""Left out of the file where there is none."""
 Figures = dict[str, Number]
 """users, points, and each metric with its ends (`_low`, `_high`)."""
 
@@ -18,32 +20,32 @@ class Difference(Part):
     ndcg: Number = Field(None, validation_alias="ndcg@10", serialization_alias="ndcg@10")
     low: Number = None
     high: Number = None
-    item_low: Number = None
+    item_low: Number = IF_KNOWN
     """Ends where target items are redrawn instead of users; cold items alone have them."""
-    item_high: Number = None
+    item_high: Number = IF_KNOWN
 
 
 class Weighted(Part):
     """one - other where a user counts as the square root of its points; the means beside it, by name."""
 
-    users: Count
-    points: Count
+    users: Number = None
+    points: Number = None
     ndcg: Number = Field(None, validation_alias="ndcg@10", serialization_alias="ndcg@10")
     low: Number = None
     high: Number = None
     error: Number = None
-    challenger: Number = None
-    champion: Number = None
-    popularity: Number = None
-    recent_popularity: Number = None
+    challenger: Number = IF_KNOWN
+    champion: Number = IF_KNOWN
+    popularity: Number = IF_KNOWN
+    recent_popularity: Number = IF_KNOWN
 
 
 class Comparison(Part):
     """Challenger against champion at points that are new to both."""
 
-    users: Count | None = None
-    points: Count | None = None
-    points_left_out: Count | None = None
+    users: Number = None
+    points: Number = None
+    points_left_out: Number = None
     challenger: Figures = Field(default_factory=dict)
     champion: Figures = Field(default_factory=dict)
     slices: dict[str, Weighted] = Field(default_factory=dict)
@@ -76,4 +78,13 @@ class Evaluation(Document):
     diversity_of: str | None = None
     seconds: Figures = Field(default_factory=dict)
     ms_per_list: Figures = Field(default_factory=dict)
-    comparison: Comparison | None = None
+    comparison: Comparison | None = IF_KNOWN
+
+
+class Metrics(Document):
+    """reports/metrics.json: ten flat figures of the challenger, DVC's metrics file."""
+
+    model_config = ConfigDict(extra="allow")
+    remedy: ClassVar[str] = "run `dvc repro --force evaluate`"
+
+    __pydantic_extra__: Figures

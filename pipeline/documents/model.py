@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
-from pipeline.documents.base import Document, Moment, Number
+from pipeline.documents.base import Count, Document, Moment, Number
+from pipeline.documents.drift import Span
 
 
 class Cost(Document):
@@ -43,6 +44,28 @@ class Card(Document):
         """The version whose encoder the model keeps; None after a full training."""
         version = self.finetune.get("refresh_of")
         return version if isinstance(version, str) else None
+
+
+class ReferenceSummary(Document):
+    """reference/summary.json of a model folder: what is known of all rows that its sample was drawn from.
+
+    The daily counts are of 24 hours each, counted back from fit_end, the oldest day first.
+    """
+
+    remedy: ClassVar[str] = "run `evergreen champion`, or train anew"
+
+    format: Literal[2]
+    fit_end: Moment
+    rows_fitted: Count
+    users_fitted: Count
+    items_fitted: Count
+    rows: Count
+    users: Count
+    rows_kept: Count
+    windows: list[Span]
+    rule: dict[str, Number]
+    daily: list[list[Count]]  # (days, 4): rows, active users, arrivals, new users
+    daily_variation: list[Number]
 
 
 class Claim(Document):

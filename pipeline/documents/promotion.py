@@ -25,6 +25,17 @@ class Identity(Part):
     artifact_hash: str | None = None
 
 
+class Model(Identity):
+    """What the gate asks of a model folder; nothing of one that cannot be read."""
+
+    features: list[str] | None = None
+    mib: Number = None
+
+    @property
+    def identity(self) -> Identity:
+        return Identity(version=self.version, fit_end=self.fit_end, artifact_hash=self.artifact_hash)
+
+
 class Promotion(Document):
     remedy: ClassVar[str] = "run `dvc repro --force decide_promotion`"
 

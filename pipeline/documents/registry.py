@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from pipeline.documents.base import Count, Document, Moment, Number, Part
+from pipeline.documents.data import Manifest
 from pipeline.documents.promotion import Promotion
 from pipeline.documents.retraining import Reason
 
@@ -27,6 +28,11 @@ class ExportedVersion(Part):
     parent: str | None = None
     reason: str | None = None
     metrics: dict[str, Number] | None = None
+
+
+class ListedVersion(ExportedVersion):
+    objects: Literal["cache", "remote", "missing", "unknown"]
+    """Where the model lies; unknown: the remote does not answer."""
 
 
 class ExportedTraining(Part):
@@ -110,3 +116,16 @@ class VersionRecord(FitRecord):
     data: Source | None = None
     objects: Objects | None = None
     verdict: Promotion | None = None
+
+
+class Lineage(Part):
+    """Where a version comes from: commit -> params -> data manifest -> source fingerprint."""
+
+    version: str
+    commit: str
+    based_on: str
+    record: VersionRecord
+    appointments: list[AppointmentRecord]
+    params: str | None
+    manifest: Manifest | None
+    outputs: dict[str, str | None]  # path -> md5

@@ -31,3 +31,12 @@ class Retraining(Document):
     champion: str | None = None
     as_of: Moment | None = None
     policy: dict[str, Any] = Field(default_factory=dict)
+
+
+class Pending(Document):
+    """.evergreen/training.json: a training that was begun, and is taken up until it has ended."""
+
+    remedy: ClassVar[str] = "remove it: the decision counts again"
+
+    mode: Mode
+    reasons: list[str] = Field(default_factory=list)

@@ -1,7 +1,7 @@
 """Have the data changed since the champion was trained? The content of drift.json.
 
 In: the reference (rows that a model kept, or any table), the current rows, the items table, the settings of
-detect_drift, the champion if there is one. Out: a dictionary with
+detect_drift, the champion if there is one. Out: a `Drift` with
   outcome   ok, not_enough_data, or bad_input (a table that is not what it must be): only ok can be drift
   drift     a hard flag in the newest window, or a soft one in the newest two
   signals   of the newest window: value, p_value (adjusted for their number), floor, flag, kind, ..., text
@@ -14,12 +14,13 @@ With confirm=False the current rows are one window and every flag counts at once
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from datetime import datetime
 
 import numpy as np
 import pandas as pd
 
 from pipeline.data import tables as t
+from pipeline.documents.drift import Drift, Span
 from pipeline.drift import champion as c
 from pipeline.drift import outcomes as o
 from pipeline.drift import signals as g
@@ -43,9 +44,9 @@ def check(
     seed: int,
     champion: c.Champion | str | None = None,
     confirm: bool = True,
-    as_of: str | None = None,
+    as_of: datetime | None = None,
     shown: int = 2,
-) -> dict[str, Any]:
+) -> Drift:
     """See the module. `current`: rows after the champion's fit_end; `user_since`, `item_since` where known.
     `champion`: or the reason why it cannot be asked. `shown`: windows with figures, for curves over time; the
     verdict needs the newest two, older ones are tested while all together hold at most `current_rows` rows.
@@ -53,32 +54,35 @@ def check(
     Never raises for what is wrong with the tables: that is an outcome.
     """
     if not isinstance(reference, Reference):
-        reference = Reference(reference, {})
-    frame = {
-        "as_of": as_of,
-        "champion": champion.version if isinstance(champion, c.Champion) else None,
-        "rows_fitted": reference.summary.get("rows_fitted"),
-        "rows_since_fit_end": len(current) if isinstance(current, pd.DataFrame) else None,
-        "alpha": settings.alpha,
-    }
+        reference = Reference(reference, None)
+    blank = Drift(
+        outcome="not_enough_data",
+        drift=False,
+        as_of=as_of,
+        champion=champion.version if isinstance(champion, c.Champion) else None,
+        rows_fitted=reference.rows_fitted,
+        rows_since_fit_end=len(current) if isinstance(current, pd.DataFrame) else None,
+        alpha=settings.alpha,
+    )
     if reference.summary and not len(reference.rows):
         text = "Not enough data before the champion's fit_end for a window to compare with"
-        return o.closed("not_enough_data", text, **frame)
+        return blank.but(text=text)
     try:
         reference = replace(reference, rows=tidy.tidy(reference.rows, "reference"))
         current = tidy.tidy(current, "current")
         items = None if items is None else tidy.tidy_items(items)
         tidy.not_emptied(reference.rows, current)
     except DataError as error:
-        return o.closed("bad_input", str(error), **frame)
-    frame["as_of"] = as_of or current[t.TIME].max().isoformat()
-    told = {"reference": _describe(reference), "current": _span(current)}
+        return blank.but(outcome="bad_input", text=str(error))
+    blank = blank.but(
+        as_of=as_of or current[t.TIME].max(), reference=_describe(reference), current=_span(current)
+    )
     found = w.close(current, settings) if confirm else [w.as_window(current)]
     if lacking := _lacking(reference, current, found, settings):
-        return o.closed("not_enough_data", lacking, **(frame | told))
+        return blank.but(text=lacking)
     tester = Tester(reference, items, settings, seed, champion)
     tested = [tester.test(window) for window in found[-_tested(found, shown, settings) :]]
-    return frame | told | o.as_result(found, tested, settings, confirm)
+    return o.as_result(blank, found, tested, settings, confirm)
 
 
 def _tested(found: list[w.Window], shown: int, settings: DetectDrift) -> int:
@@ -235,10 +239,11 @@ def daily(rows: pd.DataFrame) -> w.Daily:
     return w.Daily.of((time - time.min()) // w.MICROSECONDS_A_DAY, rows, days)
 
 
-def _describe(reference: Reference) -> dict[str, Any]:
-    span = _span(reference.rows)
-    return span | {name: reference.summary[name] for name in ("rows", "users") if name in reference.summary}
+def _describe(reference: Reference) -> Span:
+    """Of the reference's span, and of all rows that it is a sample of."""
+    known = reference.summary
+    return _span(reference.rows).but(**({"rows": known.rows, "users": known.users} if known else {}))
 
 
-def _span(rows: pd.DataFrame) -> dict[str, Any]:
+def _span(rows: pd.DataFrame) -> Span:
     return w.as_window(rows).describe()

@@ -18,8 +18,8 @@ import pandas as pd
 
 from pipeline.data import tables as t
 from pipeline.data import values as v
+from pipeline.documents.drift import Drift
 from pipeline.drift.check import check
-from pipeline.drift.outcomes import closed
 from pipeline.errors import DataError
 from pipeline.params import DetectDrift
 from pipeline.sources import PLACE, RAW, REASON
@@ -36,7 +36,7 @@ def compare(
     settings: DetectDrift,
     seed: int,
     columns: Mapping[str, Any] = MappingProxyType({}),
-) -> dict[str, Any]:
+) -> Drift:
     """Raises DataError if a file is not there; a table that is no such table is the outcome bad_input."""
     tables = {}
     for name, path in (("reference", reference), ("current", current), ("items", items)):
@@ -49,7 +49,7 @@ def compare(
         both = _interactions(old, absent, str(reference)), _interactions(new, absent, str(current))
         catalogue = items and _items(_named(tables["items"], "items", columns, str(items)), str(items))
     except DataError as error:
-        return closed("bad_input", str(error))
+        return Drift(outcome="bad_input", drift=False, text=str(error))
     return check(*both, catalogue, settings, seed, confirm=False)
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from pipeline.data import tables as t
+from pipeline.documents.drift import Drift, DriftWindow, Signal, WindowSignal
 from pipeline.drift import signals as g
 from pipeline.drift import windows as w
 from pipeline.params import DetectDrift
@@ -26,54 +24,40 @@ class Outcome:
     fact: str
 
 
-def closed(outcome: str, text: str, **more: Any) -> dict[str, Any]:
-    """A result without a verdict: nothing is called drift, and `text` says why."""
-    empty: dict[str, Any] = {"outcome": outcome, "text": text, "as_of": None, "reference": None}
-    empty["current"] = None
-    empty |= {"drift": False, "signals": {}, "windows": [], "champion": None}
-    return finite(empty | {"rows_since_fit_end": None, "rows_fitted": None} | more)
-
-
 def as_result(
-    found: list[w.Window], tested: list[dict[str, Outcome]], settings: DetectDrift, confirm: bool
-) -> dict[str, Any]:
+    blank: Drift,
+    found: list[w.Window],
+    tested: list[dict[str, Outcome]],
+    settings: DetectDrift,
+    confirm: bool,
+) -> Drift:
+    """`blank`, with the verdict on the newest of `found`; `tested` are the last ones of them."""
     newest, before = tested[-1], tested[-2] if len(tested) > 1 else None
     window_before = found[-2] if len(found) > 1 else None
     signals = {}
     for name, outcome in newest.items():
         previous = None if before is None or not confirm else before[name].flag
         hard = name in g.HARD
-        confirmed = outcome.flag and (hard or not confirm or previous is True)
-        finding = outcome.finding
-        signals[name] = {
-            "value": finding and finding.value,
-            "p_value": outcome.p_value,
-            "floor": outcome.floor,
-            "flag": outcome.flag,
-            "kind": "hard" if hard else "soft",
-            "previous": previous,
-            "confirmed": confirmed,
-            "text": sentence(name, outcome, settings, confirm, previous, window_before),
-        }
+        signals[name] = Signal(
+            **dict(_short(outcome)),
+            floor=outcome.floor,
+            kind="hard" if hard else "soft",
+            previous=previous,
+            confirmed=outcome.flag and (hard or not confirm or previous is True),
+            text=sentence(name, outcome, settings, confirm, previous, window_before),
+        )
+    figures = [{name: _short(each) for name, each in outcomes.items()} for outcomes in tested]
     listed = [
-        window.describe() | {"signals": {name: _short(each) for name, each in outcomes.items()}}
-        for window, outcomes in zip(found, [{}] * (len(found) - len(tested)) + tested, strict=True)
+        DriftWindow(**dict(window.describe()), signals=signals_of)
+        for window, signals_of in zip(found, [{}] * (len(found) - len(tested)) + figures, strict=True)
     ]
-    confirmed_ones = [name for name, signal in signals.items() if signal["confirmed"]]
+    confirmed = [name for name, signal in signals.items() if signal.confirmed]
     text = (
-        f"Drift: {', '.join(confirmed_ones)}; window {_in_words(found[-1])}"
-        if confirmed_ones
+        f"Drift: {', '.join(confirmed)}; window {_in_words(found[-1])}"
+        if confirmed
         else f"No drift in the window {_in_words(found[-1])}"
     )
-    return finite(
-        {
-            "outcome": "ok",
-            "text": text,
-            "drift": bool(confirmed_ones),
-            "signals": signals,
-            "windows": listed,
-        }
-    )
+    return blank.but(outcome="ok", text=text, drift=bool(confirmed), signals=signals, windows=listed)
 
 
 def sentence(
@@ -121,9 +105,9 @@ def not_tested(reason: str) -> Outcome:
     return Outcome(None, None, None, False, reason)
 
 
-def _short(outcome: Outcome) -> dict[str, Any]:
-    value = outcome.finding and outcome.finding.value
-    return {"value": value, "p_value": outcome.p_value, "flag": outcome.flag}
+def _short(outcome: Outcome) -> WindowSignal:
+    value = outcome.finding.value if outcome.finding else None
+    return WindowSignal(value=value, p_value=outcome.p_value, flag=outcome.flag)
 
 
 def counts(rows: pd.DataFrame) -> str:
@@ -142,16 +126,3 @@ def _floor(name: str, floor: float) -> str:
     if name in ("volume", "quality"):
         return f"{100 * floor:g} %"
     return f"{floor:g}" if name in ("text", "embedding") else f"{100 * floor:g} points"
-
-
-def finite(content: Any) -> Any:
-    """NaN and infinities as null, numpy's numbers as Python's."""
-    if isinstance(content, dict):
-        return {key: finite(each) for key, each in content.items()}
-    if isinstance(content, list | tuple):
-        return [finite(each) for each in content]
-    if isinstance(content, bool | np.bool_):
-        return bool(content)
-    if isinstance(content, float | np.floating):
-        return float(content) if math.isfinite(content) else None
-    return int(content) if isinstance(content, np.integer) else content

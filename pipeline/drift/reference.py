@@ -10,22 +10,23 @@ which a sample of users cannot tell.
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 import pandas as pd
 
 from pipeline.data import tables as t
+from pipeline.documents.model import ReferenceSummary
 from pipeline.drift import windows as w
 from pipeline.errors import ArtifactError
 
 FOLDER = "reference"  # in a model folder
 ROWS, SUMMARY = "interactions.parquet", "summary.json"
-FORMAT = 1
-DAILY = ("daily", "daily_users", "daily_arrivals", "daily_new")  # windows.COUNTED; older models lack the last
+FORMAT: Final = 2
+RULE = ("window_days", "min_rows", "min_users", "reference_windows", "reference_rows")
 LEAST_DAYS, MOST_DAYS = 180, 1000  # of the daily counts
 FIRST_DAYS = 28  # of all
 _SALT = "evergreen.drift"
@@ -42,26 +43,31 @@ class Settings(w.Rule, Protocol):
 
 @dataclass(frozen=True)
 class Reference:
-    """Sampled rows, and what is known of all of them."""
+    """Sampled rows, and what is known of all of them; of a table that is no sample, nothing further."""
 
     rows: pd.DataFrame
-    summary: dict[str, Any]
+    summary: ReferenceSummary | None
 
     @property
     def fit_end(self) -> pd.Timestamp:
-        return pd.Timestamp(self.summary["fit_end"])
+        if self.summary is None:
+            raise ValueError("a table given by hand has no fit_end")
+        return pd.Timestamp(self.summary.fit_end)
+
+    @property
+    def rows_fitted(self) -> int | None:
+        return self.summary.rows_fitted if self.summary else None
 
     @property
     def daily(self) -> w.Daily | None:
-        """Rows and active users a day up to fit_end; None if unknown."""
-        told = [self.summary[name] for name in DAILY if name in self.summary]
-        variation = self.summary.get("daily_variation")
-        if variation is None or not 2 <= len(told) == len(variation):
+        """What happens a day up to fit_end; None if unknown."""
+        if self.summary is None:
             return None
-        return w.Daily(np.array(told, dtype=float).reshape(len(told), -1).T, np.array(variation, dtype=float))
+        counts = np.array(self.summary.daily, dtype=float).reshape(-1, len(w.COUNTED))
+        return w.Daily(counts, np.array(self.summary.daily_variation, dtype=float))
 
 
-def make(rows: pd.DataFrame, fit_end: str | pd.Timestamp, settings: Settings) -> Reference:
+def make(rows: pd.DataFrame, fit_end: datetime | str, settings: Settings) -> Reference:
     """From all rows: later ones than fit_end are left out. Without one closed window it has no row."""
     end = _moment(fit_end)
     rows = rows[rows[t.TIME] <= end]
@@ -73,47 +79,44 @@ def make(rows: pd.DataFrame, fit_end: str | pd.Timestamp, settings: Settings) ->
     sample = sampled(chosen, settings.reference_rows)
     since = found[0].start if found else None
     daily = _daily(rows, end, since)
-    summary = {
-        "format": FORMAT,
-        "fit_end": end.isoformat(),
-        "rows_fitted": len(rows),
-        "users_fitted": int(rows[t.USER].nunique()),
-        "items_fitted": int(rows[t.ITEM].nunique()),
-        "rows": len(chosen),
-        "users": int(chosen[t.USER].nunique()),
-        "rows_kept": len(sample),
-        "windows": [window.describe() for window in found],
-        "rule": {
-            name: getattr(settings, name)
-            for name in ("window_days", "min_rows", "min_users", "reference_windows", "reference_rows")
-        },
-        **dict(zip(DAILY, daily.counts.T.tolist(), strict=False)),
-        "daily_variation": daily.variation.tolist(),
-    }
+    summary = ReferenceSummary(
+        format=FORMAT,
+        fit_end=end,
+        rows_fitted=len(rows),
+        users_fitted=rows[t.USER].nunique(),
+        items_fitted=rows[t.ITEM].nunique(),
+        rows=len(chosen),
+        users=chosen[t.USER].nunique(),
+        windows=[window.describe() for window in found],
+        rows_kept=len(sample),
+        rule={name: getattr(settings, name) for name in RULE},
+        daily=daily.counts.tolist(),
+        daily_variation=daily.variation.tolist(),
+    )
     return Reference(sample.drop(columns=list(w.SINCE), errors="ignore"), summary)
 
 
-def write(folder: Path, rows: pd.DataFrame, fit_end: str | pd.Timestamp, settings: Settings) -> Reference:
+def write(folder: Path, rows: pd.DataFrame, fit_end: datetime | str, settings: Settings) -> Reference:
     """`make`, into `folder` (made if absent): the same rows give the same bytes."""
     reference = make(rows, fit_end, settings)
+    assert reference.summary is not None
     t.write_parquet(reference.rows, folder / ROWS)
-    text = json.dumps(reference.summary, indent=2, allow_nan=False)
-    (folder / SUMMARY).write_text(text + "\n", encoding="utf-8")
+    reference.summary.write(folder / SUMMARY)
     return reference
 
 
 def read(folder: Path) -> Reference:
     """What `write` wrote. Raises ArtifactError if it is missing or damaged."""
+    summary = ReferenceSummary.read(folder / SUMMARY)
     try:
-        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
-        if summary["format"] != FORMAT:
-            raise ArtifactError(f"{folder}: format {summary['format']}, this code reads {FORMAT}: train anew")
         rows = pd.read_parquet(folder / ROWS)
-        if len(rows) != summary["rows_kept"]:
-            raise ValueError(f"{len(rows)} rows instead of {summary['rows_kept']}")
-        return Reference(rows, summary)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{folder}: missing or damaged ({error}): run `evergreen champion`") from None
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{folder / ROWS}: missing or damaged ({error}): {summary.remedy}") from None
+    if len(rows) != summary.rows_kept:
+        raise ArtifactError(
+            f"{folder / ROWS}: damaged ({len(rows)} rows instead of {summary.rows_kept}): {summary.remedy}"
+        )
+    return Reference(rows, summary)
 
 
 def sampled(rows: pd.DataFrame, most: int) -> pd.DataFrame:
@@ -151,6 +154,6 @@ def _daily(rows: pd.DataFrame, end: pd.Timestamp, since: pd.Timestamp | None) ->
     return w.Daily.of(days - 1 - age, rows, days)
 
 
-def _moment(moment: str | pd.Timestamp) -> pd.Timestamp:
+def _moment(moment: datetime | str) -> pd.Timestamp:
     stamp = pd.Timestamp(moment)
     return (stamp.tz_localize("UTC") if stamp.tzinfo is None else stamp.tz_convert("UTC")).as_unit("us")

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.data import tables as t
+from pipeline.documents.drift import Span
 
 MICROSECONDS_A_DAY = 86_400_000_000
 USER_SINCE, ITEM_SINCE, USER_BEFORE = "user_since", "item_since", "user_before"
@@ -61,14 +62,8 @@ class Window:
     def users(self) -> int:
         return int(self.rows[t.USER].nunique())
 
-    def describe(self) -> dict[str, object]:
-        """from, to (ISO 8601), rows, users."""
-        return {
-            "from": self.start.isoformat(),
-            "to": self.end.isoformat(),
-            "rows": len(self.rows),
-            "users": self.users,
-        }
+    def describe(self) -> Span:
+        return Span(start=self.start, end=self.end, rows=len(self.rows), users=self.users)
 
 
 def with_since(rows: pd.DataFrame) -> pd.DataFrame:

@@ -1,27 +1,27 @@
 """The gate's rules on a challenger against the champion in service, and on its budget.
 
-In: what decide_promotion was given (`Case`). Out: one check a rule, {"name", "passed", "value", "limit",
-"text"}. pipeline/stages/decide_promotion.py tells the rules. Whatever is missing, malformed or NaN fails its
-check with a text that says so; nothing here raises.
+In: what decide_promotion was given (`Case`). Out: one check a rule; pipeline/stages/decide_promotion.py tells
+the rules. Whatever is missing fails its check with a text that says so; nothing here raises.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from datetime import datetime
 from statistics import NormalDist
-from typing import Any
 
-from pipeline.decisions import get, iso, moment, number, string
+from pipeline.documents.base import Number
+from pipeline.documents.evaluation import Comparison, Difference, Evaluation, Weighted
+from pipeline.documents.promotion import Check, Model
 from pipeline.params import DecidePromotion
 
-HEADLINE, EVERYWHERE, CHALLENGER, CHAMPION = "ndcg@10", "all", "challenger", "champion"
+EVERYWHERE, CHALLENGER, CHAMPION = "all", "challenger", "champion"
 COVERAGE, POPULARITY = "coverage@10", "popularity_percentile@10"
 GUARDED = ("cold_items", "cold_users")  # slices that a comparison must hold, whatever else it holds
 WEIGHTED = "users weighted by the root of their points"
 ALPHA = 0.05  # of all slices' intervals together
 
-Check = dict[str, Any]
 Interval = tuple[float, float, float]  # mean, lower and upper end
 
 
@@ -29,9 +29,10 @@ Interval = tuple[float, float, float]  # mean, lower and upper end
 class Case:
     """What is decided upon."""
 
-    evaluation: Any
-    challenger: Any
-    champion: Any
+    evaluation: Evaluation | None
+    challenger: Model
+    champion: Model | None
+    """None: there is none yet."""
     settings: DecidePromotion
 
     @property
@@ -39,30 +40,39 @@ class Case:
         """Why nothing is compared with the champion; None if everything is."""
         if self.champion is None:
             return "no champion yet"
-        version = string(self.champion, "version")
-        unread = string(self.evaluation, "not_comparable")
+        version, unread = self.champion.version, self.not_comparable
         if version is not None and unread and version == self.settings.replace_unread:
             return f"not compared: decide_promotion.replace_unread names {version}, and {unread}"
         return None
 
     @property
-    def comparison(self) -> Any:
-        return get(self.evaluation, "comparison")
+    def not_comparable(self) -> str | None:
+        return self.evaluation.not_comparable if self.evaluation else None
+
+    @property
+    def comparison(self) -> Comparison:
+        """Without content where challenger and champion were not compared."""
+        return (self.evaluation and self.evaluation.comparison) or Comparison()
+
+    def paired(self, name: str) -> Difference | None:
+        """challenger - model, every user alike."""
+        return self.evaluation.paired.get(name) if self.evaluation else None
 
     @property
     def pair(self) -> Interval | None:
         """Of challenger - champion, users weighted by the square root of their points."""
-        return interval(get(self.comparison, "slices", EVERYWHERE))
+        return interval(self.comparison.slices.get(EVERYWHERE))
 
     @property
     def base(self) -> float | None:
         """The champion's nDCG@10 at the compared points, weighted alike."""
-        value = number(get(self.comparison, "slices", EVERYWHERE, CHAMPION))
+        everywhere = self.comparison.slices.get(EVERYWHERE)
+        value = everywhere.champion if everywhere else None
         return value if value is not None and value >= 0 else None
 
 
-def checked(name: str, passed: bool, value: Any, limit: Any, text: str) -> Check:
-    return {"name": name, "passed": passed, "value": value, "limit": limit, "text": text}
+def checked(name: str, passed: bool, value: str | Number, limit: str | Number, text: str) -> Check:
+    return Check(name=name, passed=passed, value=value, limit=limit, text=text)
 
 
 def free(name: str, why: str) -> Check:
@@ -75,13 +85,13 @@ def free(name: str, why: str) -> Check:
 
 def latency(case: Case) -> Check:
     limit = case.settings.max_ms_per_list
-    value = number(get(case.evaluation, "ms_per_list", CHALLENGER))
+    value = case.evaluation.ms_per_list.get(CHALLENGER) if case.evaluation else None
     return _at_most("latency", value, limit, "ms a list", "max_ms_per_list")
 
 
 def size(case: Case) -> Check:
     limit = case.settings.max_model_mib
-    return _at_most("size", number(get(case.challenger, "mib")), limit, "MiB of model", "max_model_mib")
+    return _at_most("size", case.challenger.mib, limit, "MiB of model", "max_model_mib")
 
 
 def _at_most(name: str, value: float | None, limit: float | None, unit: str, key: str) -> Check:
@@ -116,15 +126,16 @@ def against_champion(case: Case) -> list[Check]:
 
 
 def _comparable(case: Case) -> Check:
-    after = moment(get(case.evaluation, "points_after"))
-    ends = [moment(get(model, "fit_end")) for model in (case.challenger, case.champion)]
-    known = [end for end in ends if end is not None]
-    limit = max(known) if len(known) == len(ends) else None
-    if unread := string(case.evaluation, "not_comparable"):
-        text = f"not comparable with the champion: {unread}"
-    elif not isinstance(case.comparison, dict):
+    assert case.champion is not None  # else free
+    after = case.evaluation.points_after if case.evaluation else None
+    ends = [end for end in (case.challenger.fit_end, case.champion.fit_end) if end is not None]
+    limit = max(ends) if len(ends) == 2 else None
+    evaluated = case.evaluation.artifact_hash.get(CHAMPION) if case.evaluation else None
+    if case.not_comparable:
+        text = f"not comparable with the champion: {case.not_comparable}"
+    elif case.evaluation is None or case.evaluation.comparison is None:
         text = "not comparable: the evaluation has no comparison with the champion"
-    elif string(get(case.evaluation, "artifact_hash"), CHAMPION) != string(case.champion, "artifact_hash"):
+    elif evaluated is None or evaluated != case.champion.artifact_hash:
         text = "not comparable: another champion was evaluated: run `dvc repro decide_promotion`"
     elif after is None or limit is None:
         text = "not comparable: it is not said after which moment points are new to both models"
@@ -137,15 +148,14 @@ def _comparable(case: Case) -> Check:
 
 
 def _users(case: Case) -> Check:
-    return _enough(case, "users", case.settings.min_users)
+    return _enough("users", case.comparison.users, case.settings.min_users)
 
 
 def _points(case: Case) -> Check:
-    return _enough(case, "points", case.settings.min_points)
+    return _enough("points", case.comparison.points, case.settings.min_points)
 
 
-def _enough(case: Case, name: str, limit: int) -> Check:
-    value = number(get(case.comparison, name))
+def _enough(name: str, value: Number, limit: int) -> Check:
     if value is None:
         return checked(
             name, False, None, limit, f"not comparable: the number of {name} compared is not known"
@@ -183,7 +193,7 @@ def _min_gain(case: Case) -> Check:
 
 def _headline(case: Case) -> Check:
     """The reported difference, where every user counts alike, must at least not be surely a loss."""
-    pair = interval(get(case.evaluation, "paired", CHAMPION))
+    pair = interval(case.paired(CHAMPION))
     if pair is None:
         return checked("headline", False, None, 0.0, unusable(case, CHAMPION))
     passed = pair[2] >= 0
@@ -192,16 +202,15 @@ def _headline(case: Case) -> Check:
 
 
 def _slices(case: Case) -> Check:
-    found, guard = get(case.comparison, "slices"), case.settings.slice_guard
-    if not isinstance(found, dict) or not set(GUARDED) <= set(found):
+    found, guard = case.comparison.slices, case.settings.slice_guard
+    if not set(GUARDED) <= set(found):
         return checked("slices", False, None, -guard, "the slices were not compared")
-    sizes = {name: number(get(of, "users")) for name, of in found.items() if name != EVERYWHERE}
-    if unknown := sorted(str(name) for name, users in sizes.items() if users is None or users < 0):
+    sizes = {name: of.users for name, of in found.items() if name != EVERYWHERE}
+    if unknown := sorted(name for name, users in sizes.items() if users is None or users < 0):
         return checked("slices", False, None, -guard, f"slices of unknown size: {', '.join(unknown)}")
-    guarded = [
-        name for name, users in sizes.items() if users is not None and users >= case.settings.min_users
-    ]
-    slices = {str(name): _Slice.of(found[name], len(guarded)) for name in guarded}
+    least = case.settings.min_users
+    guarded = [name for name, users in sizes.items() if users is not None and users >= least]
+    slices = {name: _Slice.of(found[name], len(guarded)) for name in guarded}
     if broken := sorted(name for name, one in slices.items() if one is None):
         return checked("slices", False, None, -guard, f"no usable comparison on {', '.join(broken)}")
     kept = {name: one for name, one in slices.items() if one is not None}
@@ -231,8 +240,8 @@ class _Slice:
     users: float
 
     @classmethod
-    def of(cls, found: Any, slices: int) -> _Slice | None:
-        gain, base, error, users = (number(get(found, key)) for key in (HEADLINE, CHAMPION, "error", "users"))
+    def of(cls, found: Weighted, slices: int) -> _Slice | None:
+        gain, base, error, users = found.ndcg, found.champion, found.error, found.users
         if gain is None or base is None or error is None or users is None or base < 0 or error < 0:
             return None
         width = NormalDist().inv_cdf(1 - ALPHA / 2 / slices) * error
@@ -267,18 +276,13 @@ def _popularity(case: Case) -> Check:
 
 
 def _beside(case: Case, key: str) -> tuple[float | None, float | None]:
-    ours, theirs = (number(get(case.comparison, name, key)) for name in (CHALLENGER, CHAMPION))
-    return ours, theirs
-
-
-def _names(value: Any) -> list[str] | None:
-    usable = isinstance(value, list) and value and all(isinstance(name, str) for name in value)
-    return value if usable else None
+    return case.comparison.challenger.get(key), case.comparison.champion.get(key)
 
 
 def _features(case: Case) -> Check:
-    ours, theirs = (_names(get(model, "features")) for model in (case.challenger, case.champion))
-    if ours is None or theirs is None:
+    assert case.champion is not None  # else free
+    ours, theirs = case.challenger.features, case.champion.features
+    if not ours or not theirs:
         text = "the features of challenger or champion are not known"
         return checked("features", False, None, None, text)
     new, gone = sorted(set(ours) - set(theirs)), sorted(set(theirs) - set(ours))
@@ -295,9 +299,11 @@ def _features(case: Case) -> Check:
 # Intervals --------------------------------------------------------------------------------------------------
 
 
-def interval(pair: Any) -> Interval | None:
+def interval(pair: Difference | Weighted | None) -> Interval | None:
     """A paired difference, if it is three finite numbers in order."""
-    gain, low, high = (number(get(pair, key)) for key in (HEADLINE, "low", "high"))
+    if pair is None:
+        return None
+    gain, low, high = pair.ndcg, pair.low, pair.high
     if gain is None or low is None or high is None or not low <= gain <= high:
         return None
     return gain, low, high
@@ -309,9 +315,13 @@ def figures(pair: Interval) -> str:
 
 def unusable(case: Case, name: str) -> str:
     """Why there is no difference from the model `name`."""
-    there = get(case.evaluation, "paired", name)
-    return f"no usable comparison with the {words(name)}" if there else f"not compared with the {words(name)}"
+    what = "no usable comparison" if case.paired(name) else "not compared"
+    return f"{what} with the {words(name)}"
 
 
 def words(name: str) -> str:
     return name.replace("_", " ")
+
+
+def iso(moment: datetime | None) -> str | None:
+    return moment.isoformat() if moment else None

@@ -7,7 +7,6 @@ when it is complete; evaluation.json, which decides, comes last.
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Mapping
@@ -20,13 +19,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.data.histories import Prepared
+from pipeline.documents.data import Summary
+from pipeline.documents.evaluation import Evaluation, Metrics
+from pipeline.documents.model import Card, Cost
 from pipeline.evaluation.examples import examples, moment, single_items
 from pipeline.evaluation.figures import CHALLENGER, HEADLINE
 from pipeline.evaluation.findings import ABLATIONS, difference, ranked
 from pipeline.evaluation.report import render
 from pipeline.evaluation.tuning import Fitted
 from pipeline.files import renamed, write_text
-from pipeline.models.artifacts import read_card
+from pipeline.models.artifacts import CARD
 from pipeline.models.baselines import Scorer
 
 log = logging.getLogger(__name__)
@@ -50,26 +52,21 @@ Json = dict[str, Any]
 
 def facts(data: Path, challenger: Path, training: Path, prepared: Prepared) -> Json:
     """What only files know: dates, windows, how the challenger was trained."""
-    summary, card = _read_json(data / "summary.json"), read_card(challenger)
-    windows = {name: dict(window) for name, window in summary.get("windows", {}).items()}
+    summary, card = Summary.read(data / "summary.json"), Card.read(challenger / CARD)
+    windows = {name: window.to_dict() for name, window in summary.windows.items()}
     points = {VALIDATION: prepared.validation, TEST: prepared.test}
     for name, asked in points.items():
         windows[name] = windows.get(name, {}) | {"points": len(asked)}
-    counted = {key: summary.get(key) for key in ("repeats", "points_capped", "points_unavailable")}
-    told = _read_json(training / "summary.json") or card.get("training") or {}
+    counted = {key: getattr(summary, key) for key in ("repeats", "points_capped", "points_unavailable")}
+    cost, fit_end = Cost.find(training / "summary.json"), card.fit_end or summary.fit_end
     return {
-        "as_of": summary.get("as_of") or moment(prepared.log.time.max()),
+        "as_of": summary.as_of.isoformat() if summary.as_of else moment(prepared.log.time.max()),
         "train_end": moment(prepared.train_end),
-        "fit_end": card.get("fit_end") or summary.get("fit_end"),
-        "data_hash": summary.get("data_hash"),
+        "fit_end": fit_end.isoformat() if fit_end else None,
+        "data_hash": summary.data_hash,
         "split": windows | {key: value for key, value in counted.items() if value is not None},
-        "training": told,
+        "training": cost.to_dict() if cost else card.training,
     }
-
-
-def _read_json(path: Path) -> Json:
-    """The object, {} if there is none."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def chosen(fitted: Mapping[str, Fitted], training: Json) -> Json:
@@ -105,8 +102,8 @@ def write(
     with renamed(reports / "ranked_lists.parquet") as temporary:
         write_lists(lists, prepared, temporary)
     write_text(reports / "evaluation.html", page)
-    _write_json(reports / "metrics.json", headline(figures))
-    _write_json(reports / "evaluation.json", figures)
+    Metrics.of(headline(figures)).write(reports / "metrics.json")
+    Evaluation.of(as_json(figures)).write(reports / "evaluation.json")
 
 
 def write_lists(lists: Lists, prepared: Prepared, path: Path) -> None:
@@ -125,10 +122,6 @@ def write_lists(lists: Lists, prepared: Prepared, path: Path) -> None:
                 pa.array(score, pa.float32(), mask=np.isnan(score)),
             ]
             writer.write_table(pa.table(columns, schema=SCHEMA), row_group_size=max(len(point), 1))
-
-
-def _write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(as_json(value), indent=2, allow_nan=False, ensure_ascii=False) + "\n")
 
 
 def as_json(value: Any) -> Any:

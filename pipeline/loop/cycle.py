@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from pipeline.decisions import moment, read_json, string
+from pipeline.documents.retraining import Retraining
 from pipeline.errors import PipelineError
 from pipeline.loop import steps
 from pipeline.loop.history import HISTORY, JUDGED, LOOKED, Account
@@ -126,18 +126,17 @@ def _promote(root: Path, account: Account) -> bool:
 def _account(root: Path) -> Account:
     git = Git(root)
     champion = steps.champion_name(root)
-    return Account(f"cycle__{now()}", "cycle", champion=champion, commit=git.head())
+    return Account.begin(f"cycle__{now().isoformat()}", "cycle", champion=champion, commit=git.head())
 
 
 def _keep(root: Path, account: Account, *judged: str) -> None:
     """Into a folder by date and champion, to be compared and drawn."""
-    decision = read_json(root / DECISION)
-    as_of = moment(decision.get("as_of")) if isinstance(decision, dict) else None
-    if as_of is None:
+    decision = Retraining.find(root / DECISION)
+    if decision is None or decision.as_of is None:
         return
     if account.folder is None:
-        account.run["as_of"] = decision["as_of"]
-        name = f"{as_of:%Y%m%dT%H%M%SZ}-{string(decision, 'champion') or 'none'}"
+        account.note(as_of=decision.as_of)
+        name = f"{decision.as_of:%Y%m%dT%H%M%SZ}-{decision.champion or 'none'}"
         account.open(root / HISTORY / name)
     account.keep(root, *LOOKED, *judged)
 

@@ -1,12 +1,8 @@
 """What every run leaves in data/history/NAME/, to see afterwards what was decided on which evidence.
 
-run.json: `{"run_id", "dag", "state": "running|success|failed", "as_of", "champion" (before the run), "mode",
-"promoted": version or null, "commit", "branch", "started", "finished"}`; a scheduler's also "step" (the last
-begun), "error" (with what its last try failed), "looked" (whether anything was new), "trial" (another
-encoder or number of epochs was asked for), "approved_by", and "latest" (commit of the run that published
-last when this one began). Beside it the decisions of the run with their reports; the page of the run
-(pipeline/dashboard); and dvc.lock, which tells where in DVC's cache every output of the run lies. Deleting
-it changes no decision.
+run.json (pipeline/documents/runs.py), beside it the decisions of the run with their reports, the page of the
+run (pipeline/dashboard), and dvc.lock, which tells where in DVC's cache every output of the run lies.
+Deleting it changes no decision.
 """
 
 from __future__ import annotations
@@ -16,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from pipeline.decisions import read_json, write_json
+from pipeline.documents.runs import RunRecord
 from pipeline.errors import PipelineError
 from pipeline.files import renamed
 from pipeline.registry.records import DECISION, METRICS, VERDICT, now
@@ -30,13 +26,16 @@ JUDGED = (VERDICT, METRICS, EVALUATION, "reports/evaluation.html")
 class Account:
     """The account of one run. Nothing is written before it has a folder; see `open`."""
 
-    def __init__(self, run_id: str, dag: str, folder: Path | None = None, **facts: Any) -> None:
-        unknown = dict.fromkeys(("as_of", "champion", "mode", "promoted", "commit", "branch"))
-        self.folder = folder
-        self.run: dict[str, Any] = {"run_id": run_id, "dag": dag, "state": "running", **unknown}
-        self.run |= {"started": now(), "finished": None} | facts
+    def __init__(self, run: RunRecord, folder: Path | None = None) -> None:
+        self.run, self.folder = run, folder
+
+    @classmethod
+    def begin(cls, run_id: str, dag: str, folder: Path | None = None, **facts: Any) -> Account:
+        """Of a run that begins now; `facts` are further fields of its record."""
+        account = cls(RunRecord(run_id=run_id, dag=dag, state="running", started=now(), **facts))
         if folder is not None:
-            self.open(folder)
+            account.open(folder)
+        return account
 
     def open(self, folder: Path) -> None:
         """From now on it is kept in `folder`. A run begun there before goes on with what it had noted."""
@@ -47,17 +46,13 @@ class Account:
     @classmethod
     def found(cls, folder: Path) -> Account | None:
         """The account that was begun in `folder`."""
-        run = read_json(folder / RUN)
-        if not isinstance(run, dict) or "run_id" not in run:
-            return None
-        account = cls(run["run_id"], str(run.get("dag")))
-        account.folder, account.run = folder, run
-        return account
+        run = RunRecord.find(folder / RUN)
+        return cls(run, folder) if run else None
 
     def note(self, **facts: Any) -> None:
-        self.run |= facts
+        self.run = self.run.but(**facts)
         if self.folder is not None:
-            write_json(self.folder / RUN, self.run)
+            self.run.write(self.folder / RUN)
             self._show()
 
     def _show(self) -> None:

@@ -10,9 +10,8 @@ judged again.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-from pipeline.decisions import get
+from pipeline.documents.retraining import Mode, Pending, Retraining
 from pipeline.loop.overrides import REFRESH_OF
 from pipeline.registry.actions import CHAMPION
 from pipeline.registry.versions import EXPORT
@@ -34,7 +33,7 @@ Stale = dict[str, list[str]]
 class Plan:
     """What of the graph is to be run, and why, each a line for people."""
 
-    mode: str  # none, refresh, full
+    mode: Mode
     reasons: tuple[str, ...] = ()
     prepare: bool = False
     judge: tuple[str, ...] = ()
@@ -57,7 +56,11 @@ def news(stale: Stale) -> Stale:
 
 
 def make_plan(
-    stale: Stale, decision: Any, champion: str | None, done: list[str], pending: Any = None
+    stale: Stale,
+    decision: Retraining | None,
+    champion: str | None,
+    done: list[str],
+    pending: Pending | None = None,
 ) -> Plan:
     """`stale`: see news; `done`: stages that have ever run here; `pending`: a training that was cut short."""
     unmade = [stage for stage in TRAIN if stage in stale]
@@ -68,11 +71,11 @@ def make_plan(
     )
     if by_hand:
         return Plan("full", by_hand)
-    if unmade and get(pending, "mode") == "full":
-        return Plan("full", (f"as was begun: {'; '.join(map(str, get(pending, 'reasons') or ['full']))}",))
-    if unmade and get(decision, "retrain") is True and get(decision, "champion") == champion:
+    if unmade and pending and pending.mode == "full":
+        return Plan("full", (f"as was begun: {'; '.join(pending.reasons or ['full'])}",))
+    if unmade and decision and decision.retrain and decision.champion == champion:
         first = not set(TRAIN) & set(done)
-        mode = "refresh" if get(decision, "mode") == "refresh" else "full"
+        mode: Mode = "refresh" if decision.mode == "refresh" else "full"
         return Plan(mode, ("every stage runs, for the first time" if first else f"{mode}, as decided",))
     if unmade:
         waiting = [stage for stage in JUDGE if any(not p.startswith(OUTPUTS) for p in stale.get(stage, []))]

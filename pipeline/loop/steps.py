@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
-from typing import Any
 
-from pipeline.decisions import get, read_json, string, write_json
+from pipeline.documents.data import Manifest
+from pipeline.documents.drift import Drift
+from pipeline.documents.promotion import Promotion
+from pipeline.documents.retraining import Pending, Retraining
 from pipeline.loop import repro
 from pipeline.loop.history import DRIFT
 from pipeline.loop.plans import LOOK, MEANING, TRAIN, Plan, Stale, causes, make_plan, news
@@ -65,12 +66,11 @@ def make_champion_right(root: Path) -> None:
 
 def source_changed(root: Path, params: Params) -> bool:
     """Whether data/raw holds something else than the source now does, or nothing."""
-    try:
-        manifest = json.loads((root / MANIFEST).read_text(encoding="utf-8"))
-        collected = str(manifest["fingerprint"])
-    except (OSError, ValueError, KeyError, TypeError):
+    manifest = Manifest.find(root / MANIFEST)
+    if manifest is None or manifest.fingerprint is None:
         say("source", f"{params.collect.source}, not collected yet")
         return True
+    collected = manifest.fingerprint
     from pipeline.sources import fingerprint
 
     found = fingerprint(params.collect)
@@ -100,85 +100,84 @@ def collect(root: Path, stale: Stale, changed: bool) -> bool:
 def looks(root: Path, stale: Stale) -> bool:
     """Whether the check for drift, or the decision, is out of date."""
     moved = any(path.startswith("data/") for stage in TRAIN for path in stale.get(stage, []))
-    outdated = moved and get(read_json(root / DECISION), "champion") != champion_name(root)  # rolled back
+    outdated = moved and _decided_for(root) != champion_name(root)  # rolled back
     return outdated or any(stage in stale for stage in LOOK)
 
 
+def _decided_for(root: Path) -> str | None:
+    decision = Retraining.find(root / DECISION)
+    return decision.champion if decision else None
+
+
 def say_drift(root: Path) -> None:
-    say("drift", drift_sentence(read_json(root / DRIFT)))
+    say("drift", drift_sentence(Drift.find(root / DRIFT)))
 
 
 def say_decision(root: Path) -> None:
-    say("retraining", decision_sentence(read_json(root / DECISION)))
+    say("retraining", decision_sentence(Retraining.find(root / DECISION)))
 
 
-def drift_sentence(drift: Any) -> str:
+def drift_sentence(drift: Drift | None) -> str:
     """drift.json in one line."""
-    outcome, signals = string(drift, "outcome"), get(drift, "signals")
-    signals = signals if isinstance(signals, dict) else {}
-    if outcome == "no_champion":
+    if drift is None:
+        return f"{DRIFT} cannot be read: {Drift.remedy}"
+    if drift.outcome == "no_champion":
         return "not checked: there is no champion yet"
-    if outcome != "ok":
-        return f"{(outcome or 'drift.json cannot be read').replace('_', ' ')}: {string(drift, 'text') or ''}"
-    flagged = {name: signal for name, signal in signals.items() if get(signal, "flag") is True}
-    texts = "; ".join(string(signal, "text") or name for name, signal in flagged.items())
-    if drift.get("drift") is True:
-        return texts or string(drift, "text") or "drift"
-    none = string(drift, "text") or f"none in {len(signals)} signals ({_window(get(drift, 'current'))})"
-    return f"{none}; not confirmed: {texts}" if flagged else none
+    if drift.outcome != "ok":
+        return f"{drift.outcome.replace('_', ' ')}: {drift.text}"
+    texts = "; ".join(signal.text or name for name, signal in drift.signals.items() if signal.flag)
+    if drift.drift:
+        return texts or drift.text or "drift"
+    none = drift.text or f"none in {len(drift.signals)} signals"
+    return f"{none}; not confirmed: {texts}" if texts else none
 
 
-def _window(current: Any) -> str:
-    start, end = (str(get(current, key))[:10] for key in ("from", "to"))
-    rows, users = get(current, "rows"), get(current, "users")
-    return f"{start} to {end}, {rows} rows of {users} users"
-
-
-def decision_sentence(decision: Any) -> str:
+def decision_sentence(decision: Retraining | None) -> str:
     from pipeline.stages.decide_retraining import sentence
 
-    return sentence(decision) if isinstance(decision, dict) else f"none: {DECISION} cannot be read"
+    return sentence(decision) if decision else f"none: {DECISION} cannot be read"
 
 
 # What is to be done ----------------------------------------------------------------------------------------
 
 
 def plan(root: Path, stale: Stale) -> Plan:
-    decision, pending = read_json(root / DECISION), read_json(root / PENDING)
+    decision, pending = Retraining.find(root / DECISION), Pending.find(root / PENDING)
     return make_plan(stale, decision, champion_name(root), _done(root), pending)
 
 
 def note_pending(root: Path, planned: Plan) -> None:
     """So that a full training that fails or is killed is taken up, although what called for it is done."""
-    write_json(root / PENDING, {"mode": planned.mode, "reasons": planned.reasons})
+    Pending(mode=planned.mode, reasons=list(planned.reasons)).write(root / PENDING)
 
 
 def record(root: Path) -> None:
     """Note the training of models/challenger in the registry, with its cost."""
     training, new = record_training(root)
     if new:
-        seconds = get(training.record, "training", "seconds")
+        seconds = training.record.cost.seconds
         cost = "" if seconds is None else f", {seconds:,.0f} s"
-        say("record", f"training {training.number}: {training.record['mode']}{cost}")
+        say("record", f"training {training.number}: {training.record.mode}{cost}")
 
 
 def promote(root: Path, approved_by: str | None = None) -> tuple[Version | None, str]:
     """Make the challenger the champion, if that is allowed; the new champion, if there is one, and why."""
     version, why = None, "nothing to promote: no challenger was trained here"
-    warnings: list[Any] = []
+    warnings: list[str] = []
     if has_model(root / MODEL) and (root / VERDICT).is_file():
         before = read_state(Git(root)).champion
         try:
             found = act(root, approved_by=approved_by)
         except Refused as refused:
-            why, warnings = str(refused), get(read_json(root / VERDICT), "warnings") or []
+            verdict = Promotion.find(root / VERDICT)
+            why, warnings = str(refused), verdict.warnings if verdict else []
         else:
             version = found if found != before else None
-            done = f"{found.name} is the champion: {found.record.get('reason')}"
+            done = f"{found.name} is the champion: {found.record.reason}"
             why = done if version else f"nothing to do: the challenger is the champion, {found.name}"
     say("promotion", why)
     for warning in warnings:
-        say("warning", str(warning))
+        say("warning", warning)
     return version, why
 
 

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pipeline.documents.model import Claim
 from pipeline.errors import ArtifactError, PipelineError
 
 CARD, VERSION, README = "model.json", "version.json", "README.md"
@@ -56,6 +57,12 @@ def read_card(folder: Path) -> dict[str, Any]:
     if not isinstance(card, dict):
         raise ArtifactError(f"{path}: not a JSON object: {_remedy(folder)}")
     return card
+
+
+def version_in(folder: Path) -> str | None:
+    """The version that was put there; None for a challenger, or where it does not say."""
+    claim = Claim.find(folder / VERSION)
+    return claim.version if claim else None
 
 
 @contextmanager

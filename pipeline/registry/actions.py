@@ -8,14 +8,15 @@ the next promotion of the same model takes up. So at any moment there is the old
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
-from typing import Any
 
+from pipeline.documents.model import Card, Claim
+from pipeline.documents.promotion import Promotion
+from pipeline.documents.registry import AppointmentRecord
 from pipeline.errors import ArtifactError, ConfigError
 from pipeline.files import replace_folder, temporary_beside
-from pipeline.models.artifacts import README, VERSION, folder_hash, has_model, read_card
+from pipeline.models.artifacts import CARD, README, VERSION, folder_hash, has_model
 from pipeline.params import Params
 from pipeline.registry.git import Git
 from pipeline.registry.objects import MODEL, Objects, locked_md5
@@ -51,7 +52,7 @@ def promote(root: Path, *, reason: str | None = None, approved_by: str | None = 
     with git.lock(LOCK) as descriptor:
         state = read_state(git)
         _refuse_if_overtaken(state, before)
-        verdict, artifact_hash = _read_verdict(root), folder_hash(root / MODEL)
+        verdict, artifact_hash = Promotion.read(root / VERDICT), folder_hash(root / MODEL)
         _refuse_by_verdict(verdict, artifact_hash)
         if state.champion and state.champion.artifact_hash == artifact_hash:
             return state.champion
@@ -121,7 +122,7 @@ def record_training(root: Path) -> tuple[Training, bool]:
     A tag `training/N` on the commit that is checked out. A model that was recorded is not recorded again.
     """
     git, challenger = Git(root), root / MODEL
-    artifact_hash, card = folder_hash(challenger), read_card(challenger)
+    artifact_hash, card = folder_hash(challenger), Card.read(challenger / CARD)
     with git.lock(LOCK) as descriptor:
         state = read_state(git)
         known = (training for training in state.trainings if training.artifact_hash == artifact_hash)
@@ -131,8 +132,8 @@ def record_training(root: Path) -> tuple[Training, bool]:
         git.use_fallback_identity()
         record = training_record(root, git, state, card, artifact_hash)
         training = Training(1 + max((one.number for one in state.trainings), default=0), record)
-        name, seconds = f"training/{training.number}", record["training"]["seconds"]
-        subject = f"{name}: {record['mode']}, {'?' if seconds is None else f'{seconds:.0f}'} s"
+        name, seconds = f"training/{training.number}", record.cost.seconds
+        subject = f"{name}: {record.mode}, {'?' if seconds is None else f'{seconds:.0f}'} s"
         git.create_tags(
             git.head(), {name: message(subject, record)}, after=state.newest, keep_open=descriptor
         )
@@ -156,11 +157,7 @@ def put_champion(root: Path, to: Path | None = None) -> tuple[Version | None, bo
         champion = state.champion
         if champion is None:
             return None, _empty(folder)
-        claim = {
-            "version": champion.name,
-            "commit": champion.commit,
-            "artifact_hash": champion.artifact_hash,
-        }
+        claim = Claim(version=champion.name, commit=champion.commit, artifact_hash=champion.artifact_hash)
         if _is_right(folder, claim):
             return champion, False
         try:
@@ -170,24 +167,21 @@ def put_champion(root: Path, to: Path | None = None) -> tuple[Version | None, bo
     return champion, True
 
 
-def _put(objects: Objects, champion: Version, claim: dict[str, Any], folder: Path) -> None:
+def _put(objects: Objects, champion: Version, claim: Claim, folder: Path) -> None:
     temporary = temporary_beside(folder)
     try:
         objects.restore(champion.md5, champion.artifact_hash, temporary)
         if folder_hash(temporary) != champion.artifact_hash:
             raise ArtifactError(f"{temporary}: damaged while it was copied: run `evergreen champion` again")
-        (temporary / VERSION).write_text(json.dumps(claim, indent=2) + "\n", encoding="utf-8")
+        claim.write(temporary / VERSION)
         replace_folder(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _is_right(folder: Path, claim: dict[str, Any]) -> bool:
-    try:
-        written = json.loads((folder / VERSION).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return written == claim and has_model(folder) and folder_hash(folder) == claim["artifact_hash"]
+def _is_right(folder: Path, claim: Claim) -> bool:
+    there = Claim.find(folder / VERSION)
+    return there == claim and has_model(folder) and folder_hash(folder) == claim.artifact_hash
 
 
 def _empty(folder: Path) -> bool:
@@ -216,41 +210,25 @@ def _refuse_if_overtaken(state: State, before: Version | None) -> None:
     record = state.appointments[-1].record
     name = state.champion.name if state.champion else "no version"
     raise Refused(
-        f"nothing done: meanwhile {name} became champion ({record.get('action')} by {record.get('who')},"
-        f" {record.get('when')}): look at `evergreen registry list` and decide anew"
+        f"nothing done: meanwhile {name} became champion ({record.action} by {record.who},"
+        f" {record.when}): look at `evergreen registry list` and decide anew"
     )
 
 
-def _read_verdict(root: Path) -> dict[str, Any]:
-    path = root / VERDICT
-    try:
-        verdict = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
-        checks = verdict["checks"]
-        complete = "promote" in verdict and "artifact_hash" in verdict["challenger"]
-        complete = complete and isinstance(checks, list) and all(isinstance(check, dict) for check in checks)
-    except OSError as error:
-        raise ArtifactError(f"{path}: {error.strerror}: run `dvc repro decide_promotion`") from None
-    except (ValueError, TypeError, KeyError):
-        complete = False
-    if not complete:
-        raise ArtifactError(f"{path}: malformed: run `dvc repro --force decide_promotion`")
-    return verdict
-
-
-def _refuse_by_verdict(verdict: dict[str, Any], artifact_hash: str) -> None:
-    if verdict["challenger"]["artifact_hash"] != artifact_hash:
+def _refuse_by_verdict(verdict: Promotion, artifact_hash: str) -> None:
+    if verdict.challenger.artifact_hash != artifact_hash:
         raise Refused(
             f"not promoted: {MODEL} is not the model that was evaluated: run `dvc repro decide_promotion`"
         )
-    failed = [str(check.get("text")) for check in verdict["checks"] if check.get("passed") is not True]
-    if verdict["promote"] is not True or failed:
+    failed = [check.text for check in verdict.failed]
+    if not verdict.promote or failed:
         raise Refused(f"not promoted: {'; '.join(failed) or 'the verdict is no'}")
-    if not verdict["checks"]:
-        raise Refused(f"not promoted: {VERDICT} lists no check: run `dvc repro --force decide_promotion`")
+    if not verdict.checks:
+        raise Refused(f"not promoted: {VERDICT} lists no check: {verdict.remedy}")
 
 
-def _refuse_by_history(verdict: dict[str, Any], artifact_hash: str, state: State) -> None:
-    compared = (verdict.get("champion") or {}).get("artifact_hash")
+def _refuse_by_history(verdict: Promotion, artifact_hash: str, state: State) -> None:
+    compared = verdict.champion.artifact_hash if verdict.champion else None
     current = state.champion.artifact_hash if state.champion else None
     for version in state.versions:
         if version.artifact_hash == artifact_hash and state.was_champion(version):
@@ -294,16 +272,16 @@ def _appoint(
     descriptor: int,
     approved_by: str | None = None,
 ) -> None:
-    record = {
-        "action": action,
-        "version": version.name,
-        "from": state.champion.name if state.champion else None,
-        "who": git.identity(),
-        "approved_by": approved_by,
-        "when": now(),
-        "reason": reason,
-        "artifact_hash": version.artifact_hash,
-    }
+    record = AppointmentRecord(
+        action=action,
+        version=version.name,
+        replaces=state.champion.name if state.champion else None,
+        who=git.identity(),
+        approved_by=approved_by,
+        when=now(),
+        reason=reason,
+        artifact_hash=version.artifact_hash,
+    )
     subject = f"{NAME} {version.name} is {STAGE} ({action}): {reason}"
     # The version's tag comes first: an appointment never points to a version that is not there.
     tags = {**messages, f"{NAME}#{STAGE}#{state.next_counter}": message(subject, record)}

@@ -1,22 +1,25 @@
 """What a promotion or a training leaves in the registry: a record of what lies in the project at that moment.
 
-In: reports/promotion.json, metrics.json, retraining.json, training/summary.json, data/raw/manifest.json and
-the challenger's card; what of it is missing is null. Out: dictionaries for tag messages, and a version's
-snapshot: a commit with tracked files as they are, dvc.lock, the files that stages read, and the reports.
+In: the reports, the manifest and the challenger's card; what of it is missing is null. Out: records for tag
+messages, and a version's snapshot: a commit with tracked files as they are, dvc.lock, the files that stages
+read, and the reports.
 """
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from pipeline.decisions import get
-from pipeline.models.artifacts import read_card
+from pipeline.documents.data import Manifest
+from pipeline.documents.evaluation import Metrics
+from pipeline.documents.model import Card, Cost
+from pipeline.documents.promotion import Promotion
+from pipeline.documents.registry import Objects, Source, TrainingRecord, VersionRecord
+from pipeline.documents.retraining import Retraining
+from pipeline.models.artifacts import CARD
 from pipeline.registry.git import Git
 from pipeline.registry.objects import MODEL, locked
-from pipeline.registry.versions import COST, EXPORT, NAME, RECORDS, State, Version
+from pipeline.registry.versions import EXPORT, NAME, RECORDS, State, Version
 
 VERDICT, METRICS, MANIFEST = "reports/promotion.json", "reports/metrics.json", "data/raw/manifest.json"
 DECISION = "reports/retraining.json"
@@ -27,62 +30,54 @@ _LARGEST_UNTRACKED = (
 )
 
 
-def training_record(
-    root: Path, git: Git, state: State, card: dict[str, Any], artifact_hash: str
-) -> dict[str, Any]:
+def training_record(root: Path, git: Git, state: State, card: Card, artifact_hash: str) -> TrainingRecord:
     """Of models/challenger, whose card and hash are given."""
-    manifest, decision, verdict = (json_of(root / path) for path in (MANIFEST, DECISION, VERDICT))
-    kept, cost = refresh_of(card), json_of(root / TRAINING)
-    same_data = manifest.get("as_of") == card.get("as_of")  # else it was collected anew since
-    judged = get(verdict, "challenger", "artifact_hash") == artifact_hash
-    return {
-        "action": "train",
-        "mode": "refresh" if kept else "full",
-        "refresh_of": kept,
-        "who": git.identity(),
-        "when": now(),
-        "artifact_hash": artifact_hash,
-        "fit_end": card.get("fit_end"),
-        "as_of": card.get("as_of"),
-        "rows": get(manifest, "rows", "kept") if same_data else None,
-        "champion": state.champion.name if state.champion else None,
-        "training": {key: cost.get(key) for key in COST},
-        "reasons": decision.get("reasons") if decision.get("as_of") == card.get("as_of") else None,
-        "promote": verdict.get("promote") if judged else None,
-    }
+    manifest, decision = Manifest.find(root / MANIFEST), Retraining.find(root / DECISION)
+    verdict, cost = Promotion.find(root / VERDICT), Cost.find(root / TRAINING) or Cost()
+    same_data = manifest is not None and manifest.as_of == card.as_of  # else it was collected anew since
+    decided = decision is not None and decision.as_of == card.as_of
+    judged = verdict is not None and verdict.challenger.artifact_hash == artifact_hash
+    return TrainingRecord(
+        action="train",
+        mode="refresh" if card.refresh_of else "full",
+        refresh_of=card.refresh_of,
+        who=git.identity(),
+        when=now(),
+        artifact_hash=artifact_hash,
+        fit_end=card.fit_end,
+        as_of=card.as_of,
+        rows=manifest.rows.kept if manifest and same_data else None,
+        champion=state.champion.name if state.champion else None,
+        training={"seconds": cost.seconds, "peak_gib": cost.peak_gib},
+        reasons=decision.reasons if decision and decided else None,
+        promote=verdict.promote if verdict and judged else None,
+    )
 
 
-def refresh_of(card: dict[str, Any]) -> str | None:
-    """The version whose encoder the model keeps; None after a full training."""
-    settings = card.get("finetune")
-    return settings.get("refresh_of") if isinstance(settings, dict) else None
-
-
-def new_version(
-    root: Path, git: Git, state: State, verdict: dict[str, Any], md5: str, reason: str
-) -> Version:
+def new_version(root: Path, git: Git, state: State, verdict: Promotion, md5: str, reason: str) -> Version:
     """The version that models/challenger becomes, with the commit of its snapshot; tagged by the caller."""
-    card, name = read_card(root / MODEL), f"v{state.next_number}.0.0"
-    manifest = json_of(root / MANIFEST)
-    record = {
-        "action": "register",
-        "version": name,
-        "who": git.identity(),
-        "when": now(),
-        "reason": reason,
-        "artifact_hash": verdict["challenger"]["artifact_hash"],
-        "fit_end": card.get("fit_end"),
-        "as_of": card.get("as_of"),
-        "metrics": json_of(root / METRICS),
-        "parent": state.champion.name if state.champion else None,
-        "mode": "refresh" if refresh_of(card) else "full",
-        "refresh_of": refresh_of(card),
-        "rows": get(manifest, "rows", "kept"),
-        "training": json_of(root / TRAINING) or card.get("training"),
-        "data": {key: manifest.get(key) for key in ("source", "fingerprint", "as_of", "content_hash")},
-        "objects": {"path": MODEL, "md5": md5},
-        "verdict": verdict,
-    }
+    card, name = Card.read(root / MODEL / CARD), f"v{state.next_number}.0.0"
+    manifest, cost = Manifest.find(root / MANIFEST), Cost.find(root / TRAINING)
+    metrics = Metrics.find(root / METRICS)
+    record = VersionRecord(
+        action="register",
+        version=name,
+        who=git.identity(),
+        when=now(),
+        reason=reason,
+        artifact_hash=verdict.challenger.artifact_hash,
+        fit_end=card.fit_end,
+        as_of=card.as_of,
+        metrics=metrics.to_dict() if metrics else None,
+        parent=state.champion.name if state.champion else None,
+        mode="refresh" if card.refresh_of else "full",
+        refresh_of=card.refresh_of,
+        rows=manifest.rows.kept if manifest else None,
+        training=cost.to_dict() if cost else card.training,
+        data=Source.of({key: getattr(manifest, key) for key in Source.model_fields}) if manifest else None,
+        objects=Objects(path=MODEL, md5=md5),
+        verdict=verdict,
+    )
     return Version(name, state.next_number, _snapshot(root, git, f"{NAME} {name}: {reason}"), record)
 
 
@@ -104,25 +99,18 @@ def _is_inside(path: str) -> bool:
     return not path.startswith(("/", "..")) and "://" not in path
 
 
-def gains(verdict: dict[str, Any]) -> str:
+def gains(verdict: Promotion) -> str:
     """Why a version is promoted, where nobody says: what it was compared with."""
-    beats = [check for check in verdict["checks"] if str(check.get("name")).startswith("beats_")]
-    checks = [check for check in beats if check.get("value") is not None]
-    return "; ".join(str(check.get("text")) for check in checks) or "allowed by decide_promotion"
+    beats = [check for check in verdict.checks if check.name.startswith("beats_")]
+    return (
+        "; ".join(check.text for check in beats if check.value is not None) or "allowed by decide_promotion"
+    )
 
 
 def one_line(text: str) -> str:
     return " ".join("".join(character if character.isprintable() else " " for character in text).split())
 
 
-def json_of(path: Path) -> dict[str, Any]:
-    """{} where there is none; NaN is null."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+def now() -> datetime:
+    """UTC, to the second."""
+    return datetime.now(UTC).replace(microsecond=0)

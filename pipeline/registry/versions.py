@@ -10,27 +10,42 @@ writes.
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Final, Literal, TypeVar
 
+from pipeline.documents.data import Manifest
+from pipeline.documents.registry import (
+    AppointmentRecord,
+    ExportedTraining,
+    ExportedVersion,
+    FitRecord,
+    Lineage,
+    ListedVersion,
+    Record,
+    Registry,
+    TrainingRecord,
+    VersionRecord,
+)
 from pipeline.errors import ArtifactError
 from pipeline.files import write_text
 from pipeline.registry.git import Git, Tag
 from pipeline.registry.objects import Objects, locked
 
 log = logging.getLogger(__name__)
-NAME, STAGE = "recommender", "champion"
+NAME: Final = "recommender"
+STAGE: Final = "champion"
 EXPORT = Path("data/registry.json")
 RECORDS = "registry"
 """Folder of a version's commit that holds the reports and the manifest as they were."""
-COST = ("seconds", "peak_gib")
-"""Of a training, from reports/training/summary.json."""
 
+Place = Literal["cache", "remote", "missing", "unknown"]
+Status = Literal["champion", "retired", "registered"]
+R = TypeVar("R", bound=Record)
 _VERSION = re.compile(rf"{NAME}@(v(\d+)\.\d+\.\d+)")
 _APPOINTMENT = re.compile(rf"{NAME}#{STAGE}(!?)#(\d+)")
 _COUNTER = re.compile(rf"{NAME}[@#].*#(\d+)")
@@ -42,17 +57,16 @@ class Version:
     name: str
     number: int
     commit: str
-    record: dict[str, Any] = field(compare=False)
+    record: VersionRecord = field(compare=False)
 
     @property
     def artifact_hash(self) -> str:
-        return str(self.record.get("artifact_hash"))
+        return str(self.record.artifact_hash)
 
     @property
     def md5(self) -> str | None:
         """Of the model folder among DVC's objects."""
-        objects = self.record.get("objects")
-        return objects.get("md5") if isinstance(objects, dict) else None
+        return self.record.objects.md5 if self.record.objects else None
 
 
 @dataclass(frozen=True)
@@ -61,7 +75,7 @@ class Appointment:
 
     number: int
     version: Version | None
-    record: dict[str, Any] = field(compare=False)
+    record: AppointmentRecord = field(compare=False)
 
 
 @dataclass(frozen=True)
@@ -69,11 +83,11 @@ class Training:
     """A challenger was trained, whatever became of it."""
 
     number: int
-    record: dict[str, Any] = field(compare=False)
+    record: TrainingRecord = field(compare=False)
 
     @property
     def artifact_hash(self) -> str:
-        return str(self.record.get("artifact_hash"))
+        return str(self.record.artifact_hash)
 
 
 @dataclass(frozen=True)
@@ -99,7 +113,7 @@ class State:
         """The champion that this version replaced when it was last promoted."""
         found = previous = None
         for appointment in self.appointments:
-            if appointment.version == version and appointment.record.get("action") != "rollback":
+            if appointment.version == version and appointment.record.action != "rollback":
                 found = previous
             previous = appointment.version
         return found
@@ -118,11 +132,14 @@ class State:
 def read_state(git: Git) -> State:
     tags, training_tags = git.tags(NAME), git.tags("training/")
     versions = [
-        Version(match[1], int(match[2]), tag.commit, _record(tag)) for tag, match in _matching(_VERSION, tags)
+        Version(match[1], int(match[2]), tag.commit, _record(tag, VersionRecord))
+        for tag, match in _matching(_VERSION, tags)
     ]
     by_commit = {version.commit: version for version in versions}
     appointments = [
-        Appointment(int(match[2]), None if match[1] else by_commit[tag.commit], _record(tag))
+        Appointment(
+            int(match[2]), None if match[1] else by_commit[tag.commit], _record(tag, AppointmentRecord)
+        )
         for tag, match in _matching(_APPOINTMENT, tags)
         if match[1] or tag.commit in by_commit
     ]
@@ -130,7 +147,10 @@ def read_state(git: Git) -> State:
         versions=sorted(versions, key=lambda version: version.number),
         appointments=sorted(appointments, key=lambda appointment: appointment.number),
         trainings=sorted(
-            (Training(int(match[1]), _record(tag)) for tag, match in _matching(_TRAINING, training_tags)),
+            (
+                Training(int(match[1]), _record(tag, TrainingRecord))
+                for tag, match in _matching(_TRAINING, training_tags)
+            ),
             key=lambda training: training.number,
         ),
         next_counter=1 + max((int(match[1]) for _, match in _matching(_COUNTER, tags)), default=0),
@@ -138,18 +158,14 @@ def read_state(git: Git) -> State:
     )
 
 
-def message(subject: str, record: dict[str, Any]) -> str:
+def message(subject: str, record: Record) -> str:
     """A tag's message: a line for people, then the record."""
-    return f"{subject}\n\n{json.dumps(record, indent=2, allow_nan=False)}"
+    return f"{subject}\n\n{record.to_json()}"
 
 
-def _record(tag: Tag) -> dict[str, Any]:
-    """The JSON behind the first paragraph; {} in a tag that gto or a person made."""
-    try:
-        record = json.loads(tag.message.partition("\n\n")[2])
-    except ValueError:
-        return {}
-    return record if isinstance(record, dict) else {}
+def _record(tag: Tag, kind: type[R]) -> R:
+    """The JSON behind the first paragraph; one without content in a tag that gto or a person made."""
+    return kind.find_in(tag.message.partition("\n\n")[2]) or kind()
 
 
 def _matching(pattern: re.Pattern[str], tags: list[Tag]) -> Iterator[tuple[Tag, re.Match[str]]]:
@@ -158,35 +174,31 @@ def _matching(pattern: re.Pattern[str], tags: list[Tag]) -> Iterator[tuple[Tag, 
             yield tag, match
 
 
-def lineage(root: Path, wanted: str) -> dict[str, Any]:
-    """Where a version comes from, read from git: commit -> params -> data manifest -> source fingerprint."""
+def lineage(root: Path, wanted: str) -> Lineage:
+    """Read from git, so that it tells the same of every version on every machine."""
     git = Git(root)
     state = read_state(git)
     version = state.find(wanted)
     manifest = git.show(version.commit, f"{RECORDS}/manifest.json")
-    return {
-        "version": version.name,
-        "commit": version.commit,
-        "based_on": git.run("log", "-1", "--format=%P", version.commit),
-        "record": version.record,
-        "appointments": [a.record for a in state.appointments if a.version == version],
-        "params": git.show(version.commit, "params.yaml"),
-        "manifest": json.loads(manifest) if manifest else None,
-        "outputs": {
-            out["path"]: out.get("md5") for out in locked(git.show(version.commit, "dvc.lock"), "outs")
-        },
-    }
+    lock = git.show(version.commit, "dvc.lock")
+    return Lineage(
+        version=version.name,
+        commit=version.commit,
+        based_on=git.run("log", "-1", "--format=%P", version.commit),
+        record=version.record,
+        appointments=[a.record for a in state.appointments if a.version == version],
+        params=git.show(version.commit, "params.yaml"),
+        manifest=Manifest.find_in(manifest),
+        outputs={out["path"]: out.get("md5") for out in locked(lock, "outs")},
+    )
 
 
-def versions_table(root: Path) -> list[dict[str, Any]]:
-    """The export's versions, newest first, and in `objects` where the model lies.
-
-    That is `cache`, `remote`, `missing`, or `unknown` if the remote does not answer.
-    """
+def versions_table(root: Path) -> list[ListedVersion]:
+    """The export's versions, newest first, and where the model of each lies."""
     state, objects = read_state(Git(root)), Objects(root)
     reachable, table = True, []
-    for row, version in zip(exported(state)["versions"], state.versions, strict=True):
-        place = "missing"
+    for row, version in zip(exported(state).versions, state.versions, strict=True):
+        place: Place = "missing"
         if objects.files(version.md5):
             place = "cache"
         elif version.md5 and objects.remote:
@@ -196,55 +208,58 @@ def versions_table(root: Path) -> list[dict[str, Any]]:
             except ArtifactError as error:
                 log.warning("%s", error)
                 reachable, place = False, "unknown"
-        table.append({**row, "objects": place})
+        table.append(ListedVersion(**dict(row), objects=place))
     return table[::-1]
 
 
-def exported(state: State) -> dict[str, Any]:
-    """What data/registry.json holds: oldest first, and nothing that changes without an action."""
-    keys = ("artifact_hash", "fit_end", "as_of", "when", "parent", "reason", "metrics")
-    versions = [
-        {
-            "version": version.name,
-            "commit": version.commit,
-            "status": _status(state, version),
-            **{key: version.record.get(key) for key in keys},
-        }
-        for version in state.versions
-    ]
-    return {
-        "champion": state.champion.name if state.champion else None,
-        "versions": versions,
-        "trainings": _exported_trainings(state),
-    }
-
-
-def _exported_trainings(state: State) -> list[dict[str, Any]]:
-    """Oldest first; of a version whose training nobody recorded, what its own record says."""
-    versions = {version.artifact_hash: version for version in reversed(state.versions)}
-    recorded = {training.artifact_hash for training in state.trainings}
-    records = [training.record for training in state.trainings]
-    records += [version.record for version in state.versions if version.artifact_hash not in recorded]
-    return sorted(
-        (_exported_training(record, versions, state) for record in records),
-        key=lambda training: str(training["when"]),
+def exported(state: State) -> Registry:
+    """What data/registry.json holds."""
+    return Registry(
+        champion=state.champion.name if state.champion else None,
+        versions=[_exported_version(state, version) for version in state.versions],
+        trainings=_exported_trainings(state),
     )
 
 
-def _exported_training(record: dict[str, Any], versions: dict[str, Version], state: State) -> dict[str, Any]:
-    version = versions.get(str(record.get("artifact_hash")))
-    cost = record.get("training")
-    return {
-        **{key: record.get(key) for key in ("artifact_hash", "fit_end", "as_of", "when")},
-        "mode": record.get("mode") or "full",
-        "rows": record.get("rows"),
-        "version": version.name if version else None,
-        "promoted": version is not None and state.was_champion(version),
-        "training": {key: cost.get(key) if isinstance(cost, dict) else None for key in COST},
-    }
+def _exported_version(state: State, version: Version) -> ExportedVersion:
+    keys = ("artifact_hash", "fit_end", "as_of", "when", "parent", "reason", "metrics")
+    return ExportedVersion(
+        version=version.name,
+        commit=version.commit,
+        status=_status(state, version),
+        **{key: getattr(version.record, key) for key in keys},
+    )
 
 
-def _status(state: State, version: Version) -> str:
+def _exported_trainings(state: State) -> list[ExportedTraining]:
+    """Of a version whose training nobody recorded, what its own record says."""
+    versions = {version.artifact_hash: version for version in reversed(state.versions)}
+    recorded = {training.artifact_hash for training in state.trainings}
+    records: list[FitRecord] = [training.record for training in state.trainings]
+    records += [version.record for version in state.versions if version.artifact_hash not in recorded]
+    never = datetime.min.replace(tzinfo=UTC)
+    return sorted(
+        (_exported_training(record, versions, state) for record in records),
+        key=lambda training: training.when or never,
+    )
+
+
+def _exported_training(record: FitRecord, versions: dict[str, Version], state: State) -> ExportedTraining:
+    version = versions.get(str(record.artifact_hash))
+    return ExportedTraining(
+        artifact_hash=record.artifact_hash,
+        fit_end=record.fit_end,
+        as_of=record.as_of,
+        when=record.when,
+        mode=record.mode,
+        rows=record.rows,
+        version=version.name if version else None,
+        promoted=version is not None and state.was_champion(version),
+        training=record.cost,
+    )
+
+
+def _status(state: State, version: Version) -> Status:
     if version == state.champion:
         return STAGE
     return "retired" if state.was_champion(version) else "registered"
@@ -252,7 +267,7 @@ def _status(state: State, version: Version) -> str:
 
 def export(root: Path, state: State) -> None:
     """Write data/registry.json if it would change: stages may depend on it."""
-    text = json.dumps(exported(state), indent=2) + "\n"
+    text = exported(state).to_json()
     path = root / EXPORT
     Git(root).overlook(str(EXPORT))  # every time: `dvc exp run` undoes it
     if path.is_file() and path.read_text(encoding="utf-8") == text:

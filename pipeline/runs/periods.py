@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-from pipeline.decisions import get, moment, read_json, string
+from pipeline.documents.drift import Drift
+from pipeline.documents.promotion import Promotion
+from pipeline.documents.retraining import Retraining
+from pipeline.documents.runs import RunRecord
 
 
 @dataclass(frozen=True)
@@ -22,16 +24,31 @@ class Period:
     champion: str | None
 
 
+@dataclass(frozen=True)
+class _Left:
+    """What one run has left; None: it did not come so far."""
+
+    run: RunRecord | None
+    drift: Drift | None
+    retraining: Retraining | None
+    promotion: Promotion | None
+
+    @classmethod
+    def read(cls, folder: Path) -> _Left:
+        return cls(
+            RunRecord.find(folder / "run.json"),
+            Drift.find(folder / "drift.json"),
+            Retraining.find(folder / "retraining.json"),
+            Promotion.find(folder / "promotion.json"),
+        )
+
+
 def told(as_of: datetime, folders: list[Path], champion: str | None) -> Period:
     """The period in words, from what its runs have left."""
-    read = [
-        {name: read_json(folder / f"{name}.json") for name in ("run", "drift", "retraining", "promotion")}
-        for folder in folders
-    ]
-    drift, decision = (
-        next((one[name] for one in read if one[name]), None) for name in ("drift", "retraining")
-    )
-    judged: dict[str, Any] = next((one for one in reversed(read) if one["promotion"]), {})
+    left = [_Left.read(folder) for folder in folders]
+    drift = next((one.drift for one in left if one.drift), None)
+    decision = next((one.retraining for one in left if one.retraining), None)
+    judged = next((one for one in reversed(left) if one.promotion), None)
     return Period(
         as_of,
         _drift(drift),
@@ -42,41 +59,39 @@ def told(as_of: datetime, folders: list[Path], champion: str | None) -> Period:
     )
 
 
-def _drift(drift: Any) -> str:
-    outcome = string(drift, "outcome")
-    if outcome != "ok":
-        return (outcome or "not checked").replace("_", " ")
-    signals = get(drift, "signals")
-    signals = signals if isinstance(signals, dict) else {}
-    names = [name.replace("_", " ") for name, one in signals.items() if get(one, "confirmed") is True]
-    return ", ".join(names) if names else "none"
+def _drift(drift: Drift | None) -> str:
+    if drift is None:
+        return "not checked"
+    if drift.outcome != "ok":
+        return drift.outcome.replace("_", " ")
+    names = [name.replace("_", " ") for name, signal in drift.signals.items() if signal.confirmed]
+    return ", ".join(names) or "none"
 
 
-def _decision(decision: Any) -> str:
-    reasons = get(decision, "reasons")
-    texts = [string(one, "text") for one in reasons if get(one, "calls")] if isinstance(reasons, list) else []
-    mode = string(decision, "mode") or "none"
-    return f"{mode}: {texts[0]}" if texts and texts[0] else mode
+def _decision(decision: Retraining | None) -> str:
+    if decision is None:
+        return "none"
+    texts = [reason.text for reason in decision.reasons if reason.calls]
+    return f"{decision.mode}: {texts[0]}" if texts else decision.mode
 
 
-def _training(judged: dict[str, Any]) -> str:
-    run = judged.get("run")
-    began, ended = moment(get(run, "started")), moment(get(run, "finished"))
-    mode = string(run, "mode") or string(judged.get("retraining"), "mode")
-    took = f" in {(ended - began).total_seconds():,.0f} s" if began and ended else ""
-    return f"{mode}{took}" if judged and mode and mode != "none" else "–"
+def _training(judged: _Left | None) -> str:
+    run, decision = (judged.run, judged.retraining) if judged else (None, None)
+    mode = (run and run.mode) or (decision and decision.mode)
+    took = ""
+    if run and run.started and run.finished:
+        took = f" in {(run.finished - run.started).total_seconds():,.0f} s"
+    return f"{mode}{took}" if mode and mode != "none" else "–"
 
 
-def _promotion(judged: dict[str, Any], champion: str | None) -> str:
-    if not judged:
+def _promotion(judged: _Left | None, champion: str | None) -> str:
+    if judged is None or judged.promotion is None:
         return "–"
-    if version := string(judged.get("run"), "promoted"):
-        return f"{version} promoted"
-    if get(judged["promotion"], "promote") is True:
+    if judged.run and judged.run.promoted:
+        return f"{judged.run.promoted} promoted"
+    if judged.promotion.promote:
         return f"{champion} promoted" if champion else "allowed"
-    checks = get(judged["promotion"], "checks")
-    checks = checks if isinstance(checks, list) else []
-    failed = [str(get(one, "name")).replace("_", " ") for one in checks if get(one, "passed") is not True]
+    failed = [check.name.replace("_", " ") for check in judged.promotion.failed]
     return f"refused: {', '.join(failed[:3])}"
 
 

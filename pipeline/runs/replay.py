@@ -23,7 +23,7 @@ from typing import Protocol
 
 from tqdm import tqdm
 
-from pipeline.decisions import get, moment, read_json
+from pipeline.documents.runs import RunRecord
 from pipeline.errors import ConfigError, DataError, PipelineError
 from pipeline.params import Collect, Params
 from pipeline.registry.git import Git
@@ -196,7 +196,8 @@ class DagRuns:
 
     def _left(self, dag: str, run_id: str) -> Path:
         for path in (self.root / HISTORY).glob("*/run.json"):
-            if get(read_json(path), "run_id") == run_id and get(read_json(path), "dag") == dag:
+            run = RunRecord.find(path)
+            if run and (run.run_id, run.dag) == (run_id, dag):
                 return path.parent
         raise PipelineError(
             f"{HISTORY}: nothing of the run {run_id}: {self.airflow.url} works on another checkout "
@@ -261,7 +262,7 @@ class Cycles:
 def _refuse_the_future(root: Path, as_of: datetime) -> None:
     """A champion that knows later days would make the replay a lie, and no challenger may replace it."""
     champion = read_state(Git(root)).champion
-    knows = champion and (moment(champion.record.get("as_of")) or moment(champion.record.get("fit_end")))
+    knows = champion and (champion.record.as_of or champion.record.fit_end)
     if champion and knows and knows > as_of:
         raise PipelineError(
             f"{champion.name} has learned from data until {knows:%Y-%m-%d}, later than {as_of:%Y-%m-%d}, "

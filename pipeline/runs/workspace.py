@@ -16,7 +16,10 @@ from typing import Any
 from pipeline.dashboard.question import question
 from pipeline.dashboard.runs import read_one
 from pipeline.dashboard.views import sentence
-from pipeline.decisions import get, moment, read_json
+from pipeline.documents.data import Manifest
+from pipeline.documents.drift import Drift
+from pipeline.documents.promotion import Promotion
+from pipeline.documents.retraining import Retraining
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.loop import repro, steps
 from pipeline.loop.history import DRIFT, HISTORY, JUDGED, LOOKED, Account, one_line
@@ -65,8 +68,8 @@ def begin(run: Workspace, graph: str | None, settings: Settings) -> Result:
     except Exception as error:
         folder = run.home / HISTORY / run.slug
         known = Account.found(folder)
-        if known is None or known.run.get("step") == "open":  # never opened: its page says what was wrong
-            Account(run.run_id, run.dag, folder, step="open", reason=settings.reason).fail(error)
+        if known is None or known.run.step == "open":  # never opened: its page says what was wrong
+            Account.begin(run.run_id, run.dag, folder, step="open", reason=settings.reason).fail(error)
         raise
 
 
@@ -114,7 +117,7 @@ def stage(run: Workspace, name: str) -> Result:
         if name == JUDGE[-1]:
             steps.record(run.root)
             _keep(run, *JUDGED)
-            if run.mode != "judge" and not run.account.run.get("trial"):
+            if run.mode != "judge" and not run.account.run.trial:
                 _point(CHALLENGER, _snapshot(run, "judged"), run)
             return _verdict(run.root) | {"question": question(read_one(run.home / HISTORY / run.slug))}
         ran = _lock(run) != before
@@ -131,8 +134,8 @@ def _collect(run: Workspace) -> Result:
     params = Params.load(run.root / "params.yaml")
     changed = steps.source_changed(run.root, params)
     collected = steps.collect(run.root, steps.stale_stages(run.root), changed)
-    manifest = read_json(run.root / MANIFEST)
-    rows, as_of = get(manifest, "rows", "kept"), get(manifest, "as_of")
+    manifest = Manifest.read(run.root / MANIFEST)
+    rows, as_of = manifest.rows.kept, manifest.as_of.isoformat()
     run.account.note(as_of=as_of)
     how = "collected" if collected else "nothing new in the source"
     return {"text": f"{how}: {rows} rows as of {as_of}"}
@@ -145,36 +148,34 @@ def _look(run: Workspace, name: str) -> Result:
     looks = steps.looks(root, stale)
     if looks:
         steps.run(root, "--single-item", name)
-    looked = looks or run.account.run.get("looked", False)
+    looked = looks or bool(run.account.run.looked)
     run.account.note(looked=looked)
     if name != LOOK[-1]:
-        return {"text": steps.drift_sentence(read_json(root / DRIFT)) if looks else NO_NEWS}
+        return {"text": steps.drift_sentence(Drift.find(root / DRIFT)) if looks else NO_NEWS}
     planned = steps.plan(root, steps.stale_stages(root) if looks else stale)
     mode = "judge" if planned.mode == "none" and planned.judge else planned.mode
     run.account.note(mode=mode)
     _keep(run)
-    decision = read_json(root / DECISION)
-    said = steps.decision_sentence(decision)
+    decision = Retraining.find(root / DECISION)
+    said, due = steps.decision_sentence(decision), decision is not None and decision.retrain
     reasons = list(planned.reasons) or [said]
     if mode in ("refresh", "full"):
-        text = said if get(decision, "retrain") is True else f"{mode}: {'; '.join(reasons)}"
+        text = said if due else f"{mode}: {'; '.join(reasons)}"
     elif mode == "none" and not looked:
         text, reasons = f"none: {NO_NEWS}", [NO_NEWS]
     else:
-        text = said if get(decision, "retrain") is not True else "none: what was decided has been carried out"
-    as_of = get(decision, "as_of")
+        text = said if not due else "none: what was decided has been carried out"
+    as_of = decision.as_of.isoformat() if decision and decision.as_of else None
     return {"text": text, "mode": mode, "as_of": as_of, "reasons": reasons, "branch": run.branch}
 
 
 def _verdict(root: Path) -> Result:
-    verdict = read_json(root / VERDICT)
-    checks = get(verdict, "checks")
-    failed = [str(get(check, "text")) for check in checks if not get(check, "passed")] if checks else []
-    allowed = get(verdict, "promote") is True
-    text = (
-        "may be promoted" if allowed else f"not to be promoted: {'; '.join(failed) or 'see promotion.json'}"
-    )
-    return {"text": text, "promote": allowed}
+    verdict = Promotion.find(root / VERDICT)
+    if verdict is None:
+        return {"text": f"not to be promoted: {VERDICT} cannot be read", "promote": False}
+    failed = "; ".join(check.text for check in verdict.failed) or f"see {VERDICT}"
+    text = "may be promoted" if verdict.promote else f"not to be promoted: {failed}"
+    return {"text": text, "promote": verdict.promote}
 
 
 def promote(run: Workspace, approved_by: str | None) -> Result:
@@ -187,7 +188,7 @@ def promote(run: Workspace, approved_by: str | None) -> Result:
         run.account.note(promoted=version.name)
         steps.make_champion_right(run.root)
     return {
-        "text": f"{version.name} is the champion: {version.record.get('reason')}",
+        "text": f"{version.name} is the champion: {version.record.reason}",
         "promoted": version.name,
     }
 
@@ -195,9 +196,9 @@ def promote(run: Workspace, approved_by: str | None) -> Result:
 def _keep(run: Workspace, *judged: str) -> None:
     """Decisions of other data, or of an earlier look, which the run began with, are not its own."""
     root = run.root
-    of, now = (get(read_json(root / path), "as_of") for path in (DECISION, MANIFEST))
-    looked = run.account.run.get("looked") is True
-    own = LOOKED if looked and of is not None and moment(of) == moment(now) else ()
+    decision, manifest = Retraining.find(root / DECISION), Manifest.find(root / MANIFEST)
+    looked = run.account.run.looked is True
+    own = LOOKED if looked and decision and manifest and decision.as_of == manifest.as_of else ()
     run.account.keep(root, *own, *judged)
 
 
@@ -235,7 +236,8 @@ def publish(run: Workspace) -> Result:
         if _is_latest(run, git):
             _point(LATEST, commit, run)
     champion = steps.champion_name(run.root)
-    facts = {"branch": run.branch, "as_of": run.account.run.get("as_of"), "champion": champion}
+    as_of = run.account.run.as_of
+    facts = {"branch": run.branch, "as_of": as_of and as_of.isoformat(), "champion": champion}
     return {"text": f"{run.branch}{', pushed' if pushed else ''}"} | facts
 
 
@@ -262,13 +264,13 @@ def _is_latest(run: Workspace, git: Git) -> bool:
     trained nothing and began before another's outputs came: it still has those of before.
     """
     known, looks = run.account.run, run.dag == "evergreen_monitoring"
-    if known.get("trial") or (looks and run.mode != "none"):
+    if known.trial or (looks and run.mode != "none"):
         return False
     if not looks and run.mode not in ("none", "judge"):
         return True
     if far := remote.address():
         remote.fetch(git, far)
-    return at(git, LATEST) == known.get("latest", "")
+    return at(git, LATEST) == (known.latest or "")
 
 
 def close(run: Workspace, state: str) -> Result:

@@ -80,7 +80,7 @@ class Workspace:
 
     @property
     def mode(self) -> str | None:
-        return self.account.run.get("mode")
+        return self.account.run.mode
 
 
 def is_open(run: Workspace) -> bool:
@@ -105,7 +105,7 @@ def make(run: Workspace, commit: str, settings: Settings) -> str:
         except BaseException:
             remove(git, run.root)
             raise
-        Account(run.run_id, run.dag, run.home / HISTORY / run.slug, **facts)
+        Account.begin(run.run_id, run.dag, run.home / HISTORY / run.slug, **facts)
         mark_open(run)
     champion, mode = facts["champion"] or "none", facts["mode"] or "to be decided"
     as_of = f" as of {settings.as_of}" if settings.as_of else ""
@@ -227,7 +227,7 @@ def sweep(home: Path, git: Git) -> None:
     failed = []
     for folder in (home / RUNS).glob("*"):
         account = Account.found(home / HISTORY / folder.name)
-        state = account.run.get("state") if account else None
+        state = account.run.state if account else None
         age = time.time() - folder.stat().st_mtime if account is None else _silence(account)
         if state == "running" and age > LEFTOVER_DAYS * 86400 and account:
             account.close("failed")

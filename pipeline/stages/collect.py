@@ -21,7 +21,6 @@ No clock: as_of null means the last kept timestamp, so the same source gives the
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import shutil
 import sys
@@ -29,7 +28,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from tqdm import tqdm
@@ -37,9 +35,10 @@ from tqdm import tqdm
 from pipeline import sources
 from pipeline.data import tables as t
 from pipeline.data.catalogue import describe_items, empty, items_table, no, optional, users_table
-from pipeline.data.partitions import Partitions, Written
+from pipeline.data.partitions import Partitions
 from pipeline.data.rejected import AFTER_AS_OF, Rejected, rejected_file
 from pipeline.data.values import as_ids, as_moments, as_numbers, as_prose
+from pipeline.documents.data import Manifest, Rows
 from pipeline.errors import DataError
 from pipeline.params import Collect, Params
 from pipeline.run import run
@@ -53,8 +52,8 @@ DEFAULT_EVENT = "interaction"
 SHOW_PROGRESS_FROM = 1_000_000  # rows, where stderr is no terminal
 
 
-def collect(found: sources.Tables, settings: Collect, folder: Path) -> dict[str, Any]:
-    """Write the tables into the empty `folder`; return the manifest without source and fingerprint.
+def collect(found: sources.Tables, settings: Collect, folder: Path) -> Manifest:
+    """Write the tables into the empty `folder`; return the manifest without its fingerprint.
 
     Raises DataError if too many rows are bad or none is left.
     """
@@ -81,14 +80,25 @@ def collect(found: sources.Tables, settings: Collect, folder: Path) -> dict[str,
     shutil.rmtree(folder / "spill", ignore_errors=True)
     t.write_parquet(t.check(items, "items", settings.source), folder / "items.parquet")
     t.write_parquet(t.check(users, "users", settings.source), folder / "users.parquet")
-    return {
-        **_times_and_counts(written, rejected, settings),
-        "users": len(ids[t.USER]),
-        "items": len(ids[t.ITEM]),
-        "item_rows": item_rows,
-        "user_rows": user_rows,
-        "content_hash": _content_hash(folder),
-    }
+    return Manifest(
+        source=settings.source,
+        as_of=settings.as_of or pd.Timestamp(written.last, tz="UTC"),
+        first_timestamp=pd.Timestamp(written.first, tz="UTC"),
+        last_timestamp=pd.Timestamp(written.last, tz="UTC"),
+        rows=Rows(
+            read=rejected.read["interactions"],
+            kept=written.rows,
+            rejected=rejected.bad("interactions"),
+            duplicates=written.duplicates,
+            after_as_of=rejected.later("interactions"),
+        ),
+        rejected={table: dict(sorted(counts.items())) for table, counts in sorted(rejected.counts.items())},
+        users=len(ids[t.USER]),
+        items=len(ids[t.ITEM]),
+        item_rows=item_rows,
+        user_rows=user_rows,
+        content_hash=_content_hash(folder),
+    )
 
 
 def check_interactions(chunk: pd.DataFrame, as_of: datetime | None) -> tuple[pd.DataFrame, pd.Series]:
@@ -124,31 +134,13 @@ def check_interactions(chunk: pd.DataFrame, as_of: datetime | None) -> tuple[pd.
     return pd.DataFrame({**rows, **chunk[further]}), reasons
 
 
-def sentence(manifest: dict[str, Any]) -> str:
-    rows = manifest["rows"]
-    later = f", {rows[AFTER_AS_OF]:,} after {manifest['as_of']}" if rows[AFTER_AS_OF] else ""
-    people = f"{manifest['users']:,} users and {manifest['items']:,} items"
-    span = f"{manifest['first_timestamp'][:10]} to {manifest['last_timestamp'][:10]}"
-    left_out = f"{rows['rejected']:,} rejected, {rows['duplicates']:,} duplicates{later}"
-    return f"collected {rows['kept']:,} interactions of {people}, {span}; {left_out}"
-
-
-def _times_and_counts(written: Written, rejected: Rejected, settings: Collect) -> dict[str, Any]:
-    first, last = (pd.Timestamp(moment, tz="UTC").to_pydatetime() for moment in (written.first, written.last))
-    by_reason = {table: dict(sorted(counts.items())) for table, counts in sorted(rejected.counts.items())}
-    return {
-        "as_of": (settings.as_of or last).isoformat(),
-        "first_timestamp": first.isoformat(),
-        "last_timestamp": last.isoformat(),
-        "rows": {
-            "read": rejected.read["interactions"],
-            "kept": written.rows,
-            "rejected": rejected.bad("interactions"),
-            "duplicates": written.duplicates,
-            AFTER_AS_OF: rejected.later("interactions"),
-        },
-        "rejected": by_reason,
-    }
+def sentence(manifest: Manifest) -> str:
+    rows, first, last = manifest.rows, manifest.first_timestamp, manifest.last_timestamp
+    later = f", {rows.after_as_of:,} after {manifest.as_of.isoformat()}" if rows.after_as_of else ""
+    span = f"{first:%Y-%m-%d} to {last:%Y-%m-%d}"
+    people = f"{manifest.users:,} users and {manifest.items:,} items"
+    left_out = f"{rows.rejected:,} rejected, {rows.duplicates:,} duplicates{later}"
+    return f"collected {rows.kept:,} interactions of {people}, {span}; {left_out}"
 
 
 def _nothing_kept(rejected: Rejected, settings: Collect) -> str:
@@ -230,9 +222,8 @@ def main(raw: Path, params: Path = Path("params.yaml")) -> None:
     settings = everything.collect
     with replacing(raw) as folder:
         fingerprint = sources.fingerprint(settings)
-        manifest = collect(sources.read(settings), settings, folder)
-        manifest = {"source": settings.source, "fingerprint": fingerprint, **manifest}
-        (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        manifest = collect(sources.read(settings), settings, folder).but(fingerprint=fingerprint)
+        manifest.write(folder / "manifest.json")
     log.info(sentence(manifest))
     say_findings(raw, everything)
 

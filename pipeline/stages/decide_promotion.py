@@ -39,24 +39,25 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
 
-from pipeline.decisions import get, iso, moment, read_json, string, write_json
+from pipeline.documents.evaluation import Evaluation
+from pipeline.documents.model import Card
+from pipeline.documents.promotion import Check, Model, Promotion
 from pipeline.errors import ArtifactError
 from pipeline.evaluation.gate import (
     Case,
-    Check,
     against_champion,
     checked,
     figures,
     free,
     interval,
+    iso,
     latency,
     size,
     unusable,
     words,
 )
-from pipeline.models.artifacts import CARD, VERSION, folder_hash, read_card
+from pipeline.models.artifacts import CARD, VERSION, folder_hash, version_in
 from pipeline.params import DecidePromotion, Params
 from pipeline.run import run
 
@@ -66,15 +67,13 @@ MIB = 2**20
 
 
 def decide_promotion(
-    evaluation: Any, challenger: Any, champion: Any, settings: DecidePromotion
-) -> dict[str, Any]:
-    """The verdict as a dictionary ready for JSON. Never raises, whatever the first three arguments hold.
+    evaluation: Evaluation | None, challenger: Model | None, champion: Model | None, settings: DecidePromotion
+) -> Promotion:
+    """The verdict. Never raises; `champion` is None if there is none yet.
 
-    `challenger` and `champion` are `{"version", "fit_end", "artifact_hash", "features", "mib"}`; `champion`
-    is None if there is none yet. One that exists but cannot be read is a dictionary without a usable hash,
-    and fails its checks.
+    One that exists but cannot be read is a Model without content, and fails its checks.
     """
-    case = Case(evaluation, challenger, champion, settings)
+    case = Case(evaluation, challenger or Model(), champion, settings)
     checks = [
         _evaluation(case),
         _is_champion(case),
@@ -86,47 +85,37 @@ def decide_promotion(
     ]
     staleness = [] if case.why_free else [_champion_over(case, "recent_popularity")]
     staleness.append(_best_baseline(case))
-    return {
-        "promote": all(check["passed"] for check in checks),
-        "approval": settings.approval,
-        "checks": [*checks, *(check for check, _ in staleness)],
-        "warnings": [warning for _, warning in staleness if warning],
-        "challenger": _identity(challenger),
-        "champion": None if champion is None else _identity(champion),
-    }
+    return Promotion(
+        promote=all(check.passed for check in checks),
+        approval=settings.approval,
+        checks=[*checks, *(check for check, _ in staleness)],
+        warnings=[warning for _, warning in staleness if warning],
+        challenger=case.challenger.identity,
+        champion=champion.identity if champion else None,
+    )
 
 
-def sentence(verdict: dict[str, Any]) -> str:
+def sentence(verdict: Promotion) -> str:
     """The verdict for people, in one line; warnings first."""
-    checks = verdict["checks"]
-    failed = [check for check in checks if not check["passed"]]
-    warnings = "".join(f"WARNING: {text}. " for text in verdict.get("warnings", []))
-    if failed:
-        return f"{warnings}do not promote: " + "; ".join(check["text"] for check in failed)
-    gains = "; ".join(check["text"] for check in checks if check["name"].startswith("beats_"))
-    return f"{warnings}promote: all {len(checks)} checks passed: {gains}"
-
-
-def _identity(model: Any) -> dict[str, Any]:
-    return {
-        "version": string(model, "version"),
-        "fit_end": iso(moment(get(model, "fit_end"))),
-        "artifact_hash": string(model, "artifact_hash"),
-    }
+    warnings = "".join(f"WARNING: {text}. " for text in verdict.warnings)
+    if verdict.failed:
+        return f"{warnings}do not promote: " + "; ".join(check.text for check in verdict.failed)
+    gains = "; ".join(check.text for check in verdict.checks if check.name.startswith("beats_"))
+    return f"{warnings}promote: all {len(verdict.checks)} checks passed: {gains}"
 
 
 # The models and their evaluation ---------------------------------------------------------------------------
 
 
 def _evaluation(case: Case) -> Check:
-    evaluation, challenger = case.evaluation, case.challenger
-    evaluated, own = moment(get(evaluation, "fit_end")), moment(get(challenger, "fit_end"))
+    evaluation, own = case.evaluation, case.challenger.fit_end
+    evaluated = evaluation.fit_end if evaluation else None
     value, limit = iso(evaluated), iso(own)
-    if not isinstance(evaluation, dict) or "paired" not in evaluation:
+    if evaluation is None:
         text = "the evaluation cannot be read"
-    elif string(challenger, "artifact_hash") is None or own is None:
+    elif case.challenger.artifact_hash is None or own is None:
         text = "the challenger cannot be read"
-    elif string(get(evaluation, "artifact_hash"), "challenger") != string(challenger, "artifact_hash"):
+    elif evaluation.artifact_hash.get("challenger") != case.challenger.artifact_hash:
         text = "the evaluation is of another model: run `dvc repro decide_promotion`"
     elif evaluated != own:
         text = f"the evaluation is of a model fitted to {value}, the challenger is fitted to {limit}"
@@ -138,7 +127,7 @@ def _evaluation(case: Case) -> Check:
 def _is_champion(case: Case) -> Check:
     if case.champion is None:
         return free("is_champion", "no champion yet")
-    one, other = string(case.challenger, "artifact_hash"), string(case.champion, "artifact_hash")
+    one, other = case.challenger.artifact_hash, case.champion.artifact_hash
     if one is None or other is None:
         text = "challenger or champion has no hash, so they cannot be told apart"
     elif one == other:
@@ -151,14 +140,14 @@ def _is_champion(case: Case) -> Check:
 def _fit_end(case: Case) -> Check:
     if case.champion is None:
         return free("fit_end", "no champion yet")
-    own, limit = moment(get(case.challenger, "fit_end")), moment(get(case.champion, "fit_end"))
+    own, limit = case.challenger.fit_end, case.champion.fit_end
+    passed = own is not None and limit is not None and own >= limit
     if own is None or limit is None:
         text = "fit_end of challenger or champion is missing"
-    elif own < limit:
-        text = f"the challenger is fitted to {iso(own)}, before the champion's {iso(limit)}"
-    else:
+    elif passed:
         text = f"fitted to {iso(own)}, not before the champion's {iso(limit)}"
-    passed = own is not None and limit is not None and own >= limit
+    else:
+        text = f"the challenger is fitted to {iso(own)}, before the champion's {iso(limit)}"
     return checked("fit_end", passed, iso(own), iso(limit), text)
 
 
@@ -166,7 +155,7 @@ def _fit_end(case: Case) -> Check:
 
 
 def _beats_baseline(case: Case, name: str) -> Check:
-    pair = interval(get(case.evaluation, "paired", name))
+    pair = interval(case.paired(name))
     if pair is None:
         return checked(f"beats_{name}", False, None, 0.0, unusable(case, name))
     text = f"{figures(pair)} against {words(name)}"
@@ -176,7 +165,7 @@ def _beats_baseline(case: Case, name: str) -> Check:
 
 def _champion_over(case: Case, name: str) -> tuple[Check, str | None]:
     """The champion's own standing, and a warning if it has none; that blocks no challenger."""
-    pair = interval(get(case.comparison, "champion_over", name))
+    pair = interval(case.comparison.champion_over.get(name))
     baseline = words(name)
     if pair is None:
         text = f"whether the champion in service still beats {baseline} is not known"
@@ -185,13 +174,13 @@ def _champion_over(case: Case, name: str) -> tuple[Check, str | None]:
         return checked(f"champion_beats_{name}", True, pair[1], 0.0, text), None
     else:
         text = f"THE CHAMPION IN SERVICE NO LONGER SURELY BEATS {baseline.upper()}: {figures(pair)}"
-    return checked(f"champion_beats_{name}", True, pair and pair[1], 0.0, text), text
+    return checked(f"champion_beats_{name}", True, pair[1] if pair else None, 0.0, text), text
 
 
 def _best_baseline(case: Case) -> tuple[Check, str | None]:
     """Whether a tuned baseline leads the challenger; that blocks nothing, and is said first."""
-    name = string(case.evaluation, "best_baseline")
-    pair = None if name is None else interval(get(case.evaluation, "paired", name))
+    name = case.evaluation.best_baseline if case.evaluation else None
+    pair = None if name is None else interval(case.paired(name))
     if name is None or pair is None:
         text = "whether a baseline leads the challenger is not known"
         return checked("leads_baselines", True, None, 0.0, text), None
@@ -203,31 +192,31 @@ def _best_baseline(case: Case) -> tuple[Check, str | None]:
 # Files -----------------------------------------------------------------------------------------------------
 
 
-def read_model(folder: Path) -> dict[str, Any] | None:
-    """What a model folder says about itself; None if nothing is there, {} if what is there cannot be read."""
+def read_model(folder: Path) -> Model | None:
+    """What a model folder says about itself; None if nothing is there, no content if it cannot be read."""
     if not (folder / CARD).exists() and not (folder / VERSION).exists():
         return None
     try:
-        card = read_card(folder)
-        version = read_json(folder / VERSION)
-        return {
-            "version": get(version, "version"),
-            "fit_end": card.get("fit_end"),
-            "artifact_hash": folder_hash(folder),
-            "features": card.get("features"),
-            "mib": sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / MIB,
-        }
+        card = Card.read(folder / CARD)
+        return Model(
+            version=version_in(folder),
+            fit_end=card.fit_end,
+            artifact_hash=folder_hash(folder),
+            features=card.features,
+            mib=sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / MIB,
+        )
     except ArtifactError as error:
         log.warning("%s", error)
-        return {}
+        return Model()
 
 
 def main(
     evaluation: Path, challenger: Path, champion: Path, promotion: Path, params: Path = Path("params.yaml")
 ) -> None:
     settings = Params.load(params).decide_promotion
-    verdict = decide_promotion(read_json(evaluation), read_model(challenger), read_model(champion), settings)
-    write_json(promotion, verdict)
+    models = read_model(challenger), read_model(champion)
+    verdict = decide_promotion(Evaluation.find(evaluation), *models, settings)
+    verdict.write(promotion)
     log.info("%s", sentence(verdict))
 
 

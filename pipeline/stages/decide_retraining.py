@@ -24,19 +24,19 @@ import logging
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-from pipeline.decisions import get, iso, moment, number, read_json, string, write_json
+from pipeline.documents.data import Manifest
+from pipeline.documents.drift import Drift, Signal
+from pipeline.documents.registry import ExportedTraining, Registry
+from pipeline.documents.retraining import Mode, Reason, Retraining
 from pipeline.params import DecideRetraining, Params
 from pipeline.run import run
 
 log = logging.getLogger(__name__)
-MODES = ("none", "refresh", "full")
-OUTCOMES = ("ok", "no_champion", "not_enough_data", "bad_input")
+MODES: tuple[Mode, ...] = ("none", "refresh", "full")
 QUALITY = "quality"
 MONTH = timedelta(days=30)
-
-Reason = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ class Case:
     """What is known of the champion's age, read once."""
 
     now: datetime
-    drift: dict[str, Any]
-    trainings: list[dict[str, Any]]
-    """Oldest first: `as_of`, `mode`, `rows` (that its data had), `training.seconds`."""
+    drift: Drift
+    trainings: list[ExportedTraining]
+    """Oldest first."""
     known_until: datetime | None
     """as_of of the last training's data; without any record of it, the champion's own."""
     new_rows: float | None
@@ -55,76 +55,64 @@ class Case:
     """Rows that were there then."""
 
 
-def decide_retraining(drift: Any, registry: Any, manifest: Any, settings: DecideRetraining) -> dict[str, Any]:
-    """The decision as a dictionary ready for JSON. Never raises, whatever the first three arguments hold.
-
-    Read are: of `drift` outcome, as_of, champion, drift, signals, the last window's (or current's) `to`,
-    rows_since_fit_end and rows_fitted; of `registry` champion, versions (version, as_of) and trainings,
-    oldest first (as_of, mode, rows, training.seconds); of `manifest` as_of and rows.kept.
-    """
-    unusable = _unusable(drift, registry, manifest)
-    if unusable:
-        mode, reasons = "none", [unusable]
-    elif drift["outcome"] == "no_champion":
-        mode, reasons = "full", [_reason("champion", None, None, "there is no champion yet", calls="full")]
-    else:
-        mode, reasons = _weigh(_case(drift, registry, manifest), settings)
-    return {
-        "retrain": mode != "none",
-        "mode": mode,
-        "reasons": reasons,
-        "champion": string(registry, "champion"),
-        "as_of": iso(moment(get(manifest, "as_of"))),
-        "policy": settings.model_dump(),
-    }
+def decide_retraining(
+    drift: Drift | None, registry: Registry | None, manifest: Manifest | None, settings: DecideRetraining
+) -> Retraining:
+    """The decision. Never raises; None stands for what is missing or cannot be read."""
+    mode, reasons = _decide(drift, registry, manifest, settings)
+    return Retraining(
+        retrain=mode != "none",
+        mode=mode,
+        reasons=reasons,
+        champion=registry.champion if registry else None,
+        as_of=manifest.as_of if manifest else None,
+        policy=settings.model_dump(),
+    )
 
 
-def sentence(decision: dict[str, Any]) -> str:
+def _decide(
+    drift: Drift | None, registry: Registry | None, manifest: Manifest | None, settings: DecideRetraining
+) -> tuple[Mode, list[Reason]]:
+    if registry is None:
+        return _no(f"data/registry.json cannot be read: {Registry.remedy}")
+    if manifest is None:
+        return _no(f"data/raw/manifest.json cannot be read: {Manifest.remedy}")
+    if drift is None:
+        return _no(f"reports/drift.json cannot be read: {Drift.remedy}")
+    if text := _mismatch(drift, registry, manifest):
+        return _no(text)
+    if drift.outcome == "bad_input":
+        flagged = "; ".join(signal.text for signal in drift.signals.values() if signal.flag)
+        said = drift.text or flagged or "see reports/drift.json"
+        return _no(f"the data cannot be checked for drift, mend them first: {said}")
+    if drift.outcome == "no_champion":
+        return "full", [Reason(signal="champion", text="there is no champion yet", calls="full")]
+    return _weigh(_case(drift, registry, manifest), settings)
+
+
+def _no(text: str) -> tuple[Mode, list[Reason]]:
+    """The inputs allow no decision."""
+    return "none", [Reason(signal="input", text=text, calls="none")]
+
+
+def sentence(decision: Retraining) -> str:
     """The decision for people, in one line."""
-    calls = [reason["text"] for reason in decision["reasons"] if reason["calls"] in MODES[1:]]
-    others = [reason["text"] for reason in decision["reasons"] if reason["calls"] not in MODES[1:]]
-    if decision["retrain"]:
-        return f"{decision['mode']}: " + "; ".join(calls)
-    held = [reason["text"] for reason in decision["reasons"] if reason["calls"] == "none"]
+    calls = [reason.text for reason in decision.reasons if reason.calls in MODES[1:]]
+    others = [reason.text for reason in decision.reasons if reason.calls not in MODES[1:]]
+    if decision.retrain:
+        return f"{decision.mode}: " + "; ".join(calls)
+    held = [reason.text for reason in decision.reasons if reason.calls == "none"]
     if calls and held:
         return f"none: {'; '.join(held)}; else due: {'; '.join(calls)}"
     return "none: " + "; ".join(held or others)
 
 
-# What cannot be decided on ---------------------------------------------------------------------------------
+# Whether they are of one champion and of the same data ----------------------------------------------------
 
 
-def _unusable(drift: Any, registry: Any, manifest: Any) -> Reason | None:
-    """Why the inputs allow no decision: unreadable, of other data or champion, or no data to check."""
-    text = _malformed(drift, registry, manifest) or _mismatch(drift, registry, manifest)
-    if text is None and drift["outcome"] == "bad_input":
-        said = string(drift, "text") or "; ".join(
-            str(get(signal, "text")) for signal in _signals(drift).values() if get(signal, "flag") is True
-        )
-        text = f"the data cannot be checked for drift, mend them first: {said or 'see reports/drift.json'}"
-    return _reason("input", None, None, text, calls="none") if text else None
-
-
-def _malformed(drift: Any, registry: Any, manifest: Any) -> str | None:
-    trainings = get(registry, "trainings")
-    if not isinstance(trainings, list) or not all(isinstance(one, dict) for one in trainings):
-        return "data/registry.json cannot be read: run `evergreen champion`"
-    if "champion" not in registry or not isinstance(registry["champion"], str | None):
-        return "data/registry.json does not say which version is the champion: run `evergreen champion`"
-    if moment(get(manifest, "as_of")) is None:
-        return "data/raw/manifest.json has no as_of: run `dvc repro --force collect`"
-    outcome = get(drift, "outcome")
-    if outcome not in OUTCOMES:
-        return "reports/drift.json cannot be read: run `dvc repro --force detect_drift`"
-    if outcome == "ok" and not (isinstance(drift.get("drift"), bool) and _signals(drift)):
-        return "reports/drift.json has no verdict or no signals: run `dvc repro --force detect_drift`"
-    return None
-
-
-def _mismatch(drift: dict[str, Any], registry: dict[str, Any], manifest: dict[str, Any]) -> str | None:
-    own, checked = registry["champion"], string(drift, "champion")
-    now, then = moment(manifest["as_of"]), moment(drift.get("as_of"))
-    if own is None and drift["outcome"] != "no_champion":
+def _mismatch(drift: Drift, registry: Registry, manifest: Manifest) -> str | None:
+    own, checked = registry.champion, drift.champion
+    if own is None and drift.outcome != "no_champion":
         return (
             f"reports/drift.json is about {checked}, but there is no champion: run `dvc repro detect_drift`"
         )
@@ -133,122 +121,105 @@ def _mismatch(drift: dict[str, Any], registry: dict[str, Any], manifest: dict[st
             f"reports/drift.json is about {checked or 'no champion'}, but {own} is the champion:"
             " run `evergreen champion` and `dvc repro detect_drift`"
         )
-    if drift["outcome"] == "bad_input":
+    if drift.outcome == "bad_input":
         return None
+    if drift.outcome == "ok" and not drift.signals:
+        return f"reports/drift.json has no signals: {Drift.remedy}"
+    now, then = manifest.as_of, drift.as_of
     if now != then and (then is not None or own is not None):
-        text = f"reports/drift.json is as of {iso(then)}, the data as of {iso(now)}"
+        text = f"reports/drift.json is as of {then and then.isoformat()}, the data as of {now.isoformat()}"
         return f"{text}: run `dvc repro detect_drift`"
     return None
-
-
-def _signals(drift: Any) -> dict[str, Any]:
-    signals = get(drift, "signals")
-    return signals if isinstance(signals, dict) else {}
 
 
 # What is known ---------------------------------------------------------------------------------------------
 
 
-def _case(drift: dict[str, Any], registry: dict[str, Any], manifest: dict[str, Any]) -> Case:
-    trainings: list[dict[str, Any]] = registry["trainings"]
-    last = trainings[-1] if trainings else None
-    now = moment(manifest["as_of"])
-    assert now is not None
-    known_until = moment(get(last, "as_of")) or _champions_as_of(registry)
-    had, fitted = number(get(last, "rows")), number(drift.get("rows_fitted"))
-    since = number(drift.get("rows_since_fit_end"))
-    kept = number(get(manifest, "rows", "kept"))
+def _case(drift: Drift, registry: Registry, manifest: Manifest) -> Case:
+    last = registry.trainings[-1] if registry.trainings else ExportedTraining()
+    had, fitted, kept = last.rows, drift.rows_fitted, manifest.rows.kept
     new: float | None = None
-    known = had or fitted
-    if since is not None and fitted is not None:
+    if drift.rows_since_fit_end is not None and fitted is not None:
         # Those held out from the last training were there: what has come is what is beyond them.
-        new = max(since - max((had or fitted) - fitted, 0), 0)
+        new = max(drift.rows_since_fit_end - max((had or fitted) - fitted, 0), 0)
     elif kept is not None and had is not None:
         new = max(kept - had, 0)
-    return Case(now, drift, trainings, known_until, new, known)
+    known_until = last.as_of or _champions_as_of(registry)
+    return Case(manifest.as_of, drift, registry.trainings, known_until, new, had or fitted)
 
 
-def _champions_as_of(registry: dict[str, Any]) -> datetime | None:
-    versions = registry.get("versions")
-    for version in versions if isinstance(versions, list) else []:
-        if get(version, "version") == registry["champion"]:
-            return moment(get(version, "as_of"))
-    return None
+def _champions_as_of(registry: Registry) -> datetime | None:
+    return next((one.as_of for one in registry.versions if one.version == registry.champion), None)
 
 
 # What calls for a training, and what holds it back ---------------------------------------------------------
 
 
-def _weigh(case: Case, settings: DecideRetraining) -> tuple[str, list[Reason]]:
+def _weigh(case: Case, settings: DecideRetraining) -> tuple[Mode, list[Reason]]:
     calendar = [_age(case, settings), _new_share(case, settings)]
     reasons = [*_evidence(case, settings), *(reason for reason in calendar if reason)]
-    called = [reason["calls"] for reason in reasons if reason["calls"] in MODES[1:]]
+    called = [reason.calls for reason in reasons if reason.calls in MODES[1:]]
     if not called:
-        return "none", reasons or [_reason("policy", None, None, "the policy names nothing that is due")]
+        return "none", reasons or [Reason(signal="policy", text="the policy names nothing that is due")]
     held = _held_back(case, settings)
     if held:
         return "none", [*reasons, *held]
-    mode = max(called, key=MODES.index)
+    mode: Mode = "full" if "full" in called else "refresh"
     turn = _turn_of_full(case, settings) if mode == "refresh" else None
     return ("full", [*reasons, turn]) if turn else (mode, reasons)
 
 
 def _evidence(case: Case, settings: DecideRetraining) -> list[Reason]:
     """Of drift.json: a reason for each signal that drifted; one that says no if none did."""
-    outcome, drift = case.drift["outcome"], case.drift
-    if outcome == "not_enough_data":
-        text = string(drift, "text") or "too little new data to check it for drift"
-        return [_reason("drift", None, None, text)]
-    if not drift["drift"]:  # its verdict is the whole: flags alone call for nothing
-        return [_reason("drift", None, None, "no drift")]
+    drift = case.drift
+    if drift.outcome == "not_enough_data":
+        return [Reason(signal="drift", text=drift.text or "too little new data to check it for drift")]
+    if not drift.drift:  # its verdict is the whole: flags alone call for nothing
+        return [Reason(signal="drift", text="no drift")]
     drifted = {
-        name: signal
-        for name, signal in _signals(drift).items()
-        if get(signal, "flag") is True and get(signal, "confirmed") is not False
+        n: signal for n, signal in drift.signals.items() if signal.flag and signal.confirmed is not False
     }
     if not drifted:
         text = "reports/drift.json says drift, without a signal that says which"
-        drifted = {"drift": {"text": text}}
+        drifted = {"drift": Signal(flag=True, text=text)}
     return [
-        _quality(case, settings, signal)
-        if name == QUALITY
-        else _seen(case, settings, name, signal, settings.drift)
+        _quality(case, settings, signal) if name == QUALITY else _seen(case, name, signal, settings.drift)
         for name, signal in drifted.items()
     ]
 
 
-def _seen(case: Case, settings: DecideRetraining, name: str, signal: Any, mode: str) -> Reason:
+def _seen(case: Case, name: str, signal: Signal, mode: Literal["refresh", "full", "ignore"]) -> Reason:
     """The reason of a drifted signal; it calls for nothing if the last training has seen its window."""
-    text, calls = string(signal, "text") or f"{name} drifted", None if mode == "ignore" else mode
+    text = signal.text or f"{name} drifted"
+    calls: Mode | None = None if mode == "ignore" else mode
     to = _window_end(case.drift)
     if calls is None:
         text += " (the policy ignores it)"
     elif to is not None and case.known_until is not None and to <= case.known_until:
-        text, calls = f"{text} (the last training, of {iso(case.known_until)}, had seen it)", None
-    return _reason(
-        name,
-        number(get(signal, "value")),
-        number(get(signal, "floor")),
-        text,
-        p_value=number(get(signal, "p_value")),
+        text, calls = f"{text} (the last training, of {case.known_until.isoformat()}, had seen it)", None
+    return Reason(
+        signal=name,
+        value=signal.value,
+        threshold=signal.floor,
+        p_value=signal.p_value,
+        text=text,
         calls=calls,
     )
 
 
-def _window_end(drift: dict[str, Any]) -> datetime | None:
+def _window_end(drift: Drift) -> datetime | None:
     """When the newest window closed; where none is named, the last of the current rows."""
-    windows = drift.get("windows")
-    newest = windows[-1] if isinstance(windows, list) and windows else None
-    return moment(get(newest, "to")) or moment(get(drift, "current", "to"))
+    newest = drift.windows[-1].end if drift.windows else None
+    return newest or (drift.current.end if drift.current else None)
 
 
-def _quality(case: Case, settings: DecideRetraining, signal: Any) -> Reason:
+def _quality(case: Case, settings: DecideRetraining, signal: Signal) -> Reason:
     """The quality signal; it calls for nothing before the labels of its window are in."""
-    reason = _seen(case, settings, QUALITY, signal, settings.quality_drop)
+    reason = _seen(case, QUALITY, signal, settings.quality_drop)
     to = _window_end(case.drift)
     if settings.label_delay_days and (to is None or case.now - to < timedelta(settings.label_delay_days)):
         late = f"labels of that window are complete after {settings.label_delay_days:g} days, so not yet"
-        return reason | {"text": f"{reason['text']} ({late})", "calls": None}
+        return reason.but(text=f"{reason.text} ({late})", calls=None)
     return reason
 
 
@@ -274,15 +245,14 @@ def _new_share(case: Case, settings: DecideRetraining) -> Reason | None:
         f"{case.new_rows:,.0f} rows came since the last training, {share:.1%} of the {case.known_rows:,.0f}"
         f" that it had; due at {limit:.0%}"
     )
-    calls = "refresh" if share >= limit else None
-    return _reason("max_new_share", round(share, 6), limit, text, calls=calls)
+    return _reason("max_new_share", round(share, 6), limit, text, "refresh" if share >= limit else None)
 
 
 def _turn_of_full(case: Case, settings: DecideRetraining) -> Reason | None:
     every = settings.full_every
     if every is None:
         return None
-    modes = [string(training, "mode") for training in case.trainings]
+    modes = [training.mode for training in case.trainings]
     since = modes[::-1].index("full") if "full" in modes else len(modes)
     text = f"the last full training was {since + 1} trainings ago; one in {every} is full"
     return _reason("full_every", since + 1, every, text, calls="full") if since + 1 >= every else None
@@ -290,7 +260,7 @@ def _turn_of_full(case: Case, settings: DecideRetraining) -> Reason | None:
 
 def _held_back(case: Case, settings: DecideRetraining) -> list[Reason]:
     found = [_few_rows(case, settings), _gap(case, settings), *_budget(case, settings)]
-    return [reason | {"calls": "none"} for reason in found if reason]
+    return [reason.but(calls="none") for reason in found if reason]
 
 
 def _few_rows(case: Case, settings: DecideRetraining) -> Reason | None:
@@ -320,13 +290,13 @@ def _gap(case: Case, settings: DecideRetraining) -> Reason | None:
 
 
 def _budget(case: Case, settings: DecideRetraining) -> list[Reason]:
-    dated = [(moment(get(training, "as_of")), training) for training in case.trainings]
+    dated = [(training.as_of, training) for training in case.trainings]
     recent = [training for then, training in dated if then and case.now - MONTH < then <= case.now]
     reasons, limit, seconds = [], settings.max_trainings_per_month, settings.max_seconds_per_month
     if limit is not None and len(recent) >= limit:
         text = f"held back: {len(recent)} trainings within the last 30 days of data; allowed are {limit}"
         reasons.append(_reason("max_trainings_per_month", len(recent), limit, text))
-    spent = sum(number(get(training, "training", "seconds")) or 0 for training in recent)
+    spent = sum(one.training.seconds or 0 for one in recent)
     if seconds is not None and spent >= seconds:
         text = (
             f"held back: {spent:,.0f} s of training within the last 30 days of data; allowed are {seconds:,g}"
@@ -336,30 +306,19 @@ def _budget(case: Case, settings: DecideRetraining) -> list[Reason]:
 
 
 def _reason(
-    signal: str,
-    value: float | None,
-    threshold: float | None,
-    text: str,
-    p_value: float | None = None,
-    calls: str | None = None,
+    signal: str, value: float | None, threshold: float | None, text: str, calls: Mode | None = None
 ) -> Reason:
-    """`calls`: the mode that it calls for; "none": it holds a training back; None: it does neither."""
-    return {
-        "signal": signal,
-        "value": value,
-        "threshold": threshold,
-        "p_value": p_value,
-        "text": text,
-        "calls": calls,
-    }
+    return Reason(signal=signal, value=value, threshold=threshold, text=text, calls=calls)
 
 
 def main(
     drift: Path, registry: Path, manifest: Path, retraining: Path, params: Path = Path("params.yaml")
 ) -> None:
     settings = Params.load(params).decide_retraining
-    decision = decide_retraining(read_json(drift), read_json(registry), read_json(manifest), settings)
-    write_json(retraining, decision)
+    decision = decide_retraining(
+        Drift.find(drift), Registry.find(registry), Manifest.find(manifest), settings
+    )
+    decision.write(retraining)
     log.info("%s", sentence(decision))
 
 

@@ -11,22 +11,23 @@ Run: python -m pipeline.stages.detect_drift data/raw models/champion reports
 
 from __future__ import annotations
 
-import json
 import logging
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from pipeline.data import tables as t
+from pipeline.documents.data import Manifest
+from pipeline.documents.drift import Drift, Outcome
+from pipeline.documents.model import Card
 from pipeline.drift import champion as c
 from pipeline.drift import reference as r
 from pipeline.drift import windows as w
 from pipeline.drift.check import check
-from pipeline.drift.outcomes import closed
 from pipeline.errors import ArtifactError, DataError
-from pipeline.files import write_text
-from pipeline.models.artifacts import VERSION, has_model, pinned, read_card
+from pipeline.models.artifacts import CARD, has_model, pinned, version_in
 from pipeline.params import DetectDrift, Params
 from pipeline.run import run
 
@@ -46,8 +47,8 @@ def detect_drift(
     settings: DetectDrift,
     seed: int,
     champion: Callable[[], c.Champion | str],
-    as_of: str | None = None,
-) -> tuple[dict[str, Any], pd.DataFrame | None]:
+    as_of: datetime | None = None,
+) -> tuple[Drift, pd.DataFrame | None]:
     """The content of drift.json and the newest closed window's rows. `interactions`: all that are known.
 
     `champion` is called only if a window has closed: loading a model costs seconds.
@@ -56,8 +57,8 @@ def detect_drift(
     current = rows[rows[t.TIME] > reference.fit_end]
     if not len(current):
         text = f"No row after the champion's fit_end, {reference.fit_end.isoformat()}"
-        fitted = reference.summary.get("rows_fitted")
-        return closed("not_enough_data", text, as_of=as_of, rows_since_fit_end=0, rows_fitted=fitted), None
+        fitted = reference.rows_fitted
+        return _unjudged("not_enough_data", text, as_of=as_of, rows_since_fit_end=0, rows_fitted=fitted), None
     found = w.close(current, settings)
     model = champion() if found else None
     result = check(reference, current, items, settings, seed, model, as_of=as_of, shown=SHOWN)
@@ -68,33 +69,32 @@ def read_reference(folder: Path, interactions: pd.DataFrame, settings: DetectDri
     """What the champion keeps; of one without, made from the data that its fit_end left it."""
     if (folder / r.FOLDER).is_dir():
         return r.read(folder / r.FOLDER)
-    fit_end = read_card(folder).get("fit_end")
-    if not fit_end:
+    fit_end = Card.read(folder / CARD).fit_end
+    if fit_end is None:
         raise ArtifactError(f"{folder}: its card has no fit_end: run `evergreen champion`")
     log.warning("the champion keeps no reference: made from data/raw up to its fit_end")
     return r.make(interactions, fit_end, settings)
 
 
-def read_raw(raw: Path) -> tuple[pd.DataFrame, pd.DataFrame, str]:
-    """Interactions, items and as_of. Raises DataError if a table is missing or not what it must be."""
-    as_of = _as_of(raw)
-    if as_of is None:
-        raise DataError(f"{raw / 'manifest.json'}: missing, or without as_of: run `dvc repro -f collect`")
+def read_raw(raw: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Interactions and items. Raises DataError if a table is missing or not what it must be."""
     interactions = t.read_parquet(raw / "interactions", "interactions")
-    return interactions, t.read_parquet(raw / "items.parquet", "items"), as_of
+    return interactions, t.read_parquet(raw / "items.parquet", "items")
 
 
 def _judge(
     raw: Path, folder: Path, settings: DetectDrift, seed: int
-) -> tuple[dict[str, Any], pd.DataFrame | None, pd.DataFrame | None]:
+) -> tuple[Drift, pd.DataFrame | None, pd.DataFrame | None]:
     """The result, and the rows of reference and newest window to be shown."""
+    manifest = Manifest.find(raw / "manifest.json")
     if not has_model(folder):
-        return closed("no_champion", NO_CHAMPION, as_of=_as_of(raw)), None, None
-    version = _version(folder)
+        return _unjudged("no_champion", NO_CHAMPION, as_of=manifest.as_of if manifest else None), None, None
+    version = version_in(folder)
     try:
-        interactions, items, as_of = read_raw(raw)
-    except DataError as error:
-        return closed("bad_input", str(error), champion=version), None, None
+        as_of = Manifest.read(raw / "manifest.json").as_of
+        interactions, items = read_raw(raw)
+    except (ArtifactError, DataError) as error:
+        return _unjudged("bad_input", str(error), champion=version), None, None
     reference = read_reference(folder, interactions, settings)
     result, newest = detect_drift(
         reference,
@@ -105,34 +105,23 @@ def _judge(
         lambda: c.load(folder, interactions, items),
         as_of,
     )
-    return result | {"champion": version}, reference.rows, newest
+    return result.but(champion=version), reference.rows, newest
 
 
-def _version(folder: Path) -> str | None:
-    try:
-        return json.loads((folder / VERSION).read_text(encoding="utf-8")).get("version")
-    except (OSError, ValueError, AttributeError):
-        return None
-
-
-def _as_of(raw: Path) -> str | None:
-    try:
-        manifest = json.loads((raw / "manifest.json").read_text(encoding="utf-8"))
-        return pd.Timestamp(manifest["as_of"]).isoformat()
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+def _unjudged(outcome: Outcome, text: str, **more: Any) -> Drift:
+    """A result without a verdict: nothing is called drift, and `text` says why."""
+    return Drift(outcome=outcome, drift=False, text=text, **more)
 
 
 def main(raw: Path, champion: Path, reports: Path, params: Path = Path("params.yaml")) -> None:
     everything = Params.load(params)
     with pinned(champion) as folder:
         result, reference, newest = _judge(raw, folder, everything.detect_drift, everything.seed)
-    text = json.dumps(result, indent=2, allow_nan=False, ensure_ascii=False)
-    write_text(reports / JSON, text + "\n")
+    result.write(reports / JSON)
     from pipeline.drift.page import report
 
-    report(result, reference, newest, reports / HTML, reports / SNAPSHOT)
-    log.info(f"{result['outcome']}: {result['text']}")
+    report(result.to_dict(), reference, newest, reports / HTML, reports / SNAPSHOT)
+    log.info(f"{result.outcome}: {result.text}")
 
 
 if __name__ == "__main__":

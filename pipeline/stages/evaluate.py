@@ -19,11 +19,10 @@ its own fit_end and the challenger's (`points_after`). One that this code cannot
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -32,6 +31,7 @@ import numpy as np
 from tqdm import tqdm
 
 from pipeline.data.histories import Catalogue, Prepared, load_prepared
+from pipeline.documents.model import Card
 from pipeline.evaluation.examples import moment
 from pipeline.evaluation.figures import (
     CHALLENGER,
@@ -44,7 +44,7 @@ from pipeline.evaluation.findings import ABLATIONS, kind
 from pipeline.evaluation.outputs import Json, Lists, chosen, facts, show, write
 from pipeline.evaluation.slices import by_history_length, by_popularity_decile, user_groups
 from pipeline.evaluation.tuning import Fitted, fit_baselines
-from pipeline.models.artifacts import folder_hash, has_model, pinned, read_card
+from pipeline.models.artifacts import CARD, folder_hash, has_model, pinned
 from pipeline.models.baselines import HistoryScorer, Scorer, popularity, train_rows
 from pipeline.models.content import VectorScorer, category_matrix
 from pipeline.models.ranking import popularity_order, rank_points
@@ -165,13 +165,9 @@ def _best_baseline(models: Mapping[str, Json]) -> str | None:
     return max(known, key=lambda name: known[name]) if known else None
 
 
-def later_fit_end(*cards: Json) -> int | None:
-    """Microseconds of the latest fit_end; None if no card has one that can be read."""
-    ends = []
-    for card in cards:
-        with contextlib.suppress(KeyError, TypeError, ValueError):
-            end = datetime.fromisoformat(card["fit_end"])
-            ends.append(end.replace(tzinfo=UTC) if end.tzinfo is None else end)
+def later_fit_end(cards: Sequence[Card]) -> int | None:
+    """Microseconds of the latest fit_end; None if no card has one."""
+    ends = [card.fit_end for card in cards if card.fit_end]
     return (max(ends) - EPOCH) // timedelta(microseconds=1) if ends else None
 
 
@@ -189,7 +185,7 @@ def main(
     scorers = models.scorers
     if models.not_comparable:
         log.warning("the champion is left out, %s", models.not_comparable)
-    points_after = later_fit_end(*models.cards)
+    points_after = later_fit_end(models.cards)
     total = 2 * BASELINES + len(scorers) + 1
     with tqdm(total=total, desc="evaluate", unit="model", disable=None, leave=False) as bar:
 
@@ -239,7 +235,7 @@ class Models:
     """The trained models; `same` names the champion's twin, if it is the challenger."""
 
     scorers: dict[str, Scorer]
-    cards: list[Json]  # of challenger and champion, so far as they are compared
+    cards: list[Card]  # of challenger and champion, so far as they are compared
     hashes: dict[str, str]  # of challenger and champion: the gate asks whether these are still the models
     same: dict[str, str] = field(default_factory=dict)
     not_comparable: str | None = None  # why the champion is left out
@@ -252,15 +248,15 @@ def _load(
     from pipeline.models import recommender
 
     vectors = recommender.frozen_vectors(ablations, prepared.catalogue)
-    card, hashes = read_card(challenger), {CHALLENGER: folder_hash(challenger)}
+    card, hashes = Card.read(challenger / CARD), {CHALLENGER: folder_hash(challenger)}
     with pinned(champion) as held:
-        old = read_card(held) if has_model(held) else None
+        old = Card.read(held / CARD) if has_model(held) else None
         if old is None:
             scorers = recommender.load_scorers(challenger, ablations, held, prepared)
             return vectors, Models(scorers, [card], hashes)
         hashes[CHAMPION] = folder_hash(held)
         twin = hashes[CHAMPION] == hashes[CHALLENGER]
-        if twin or (found := old.get("format")) not in recommender.READS:
+        if twin or (found := old.format) not in recommender.READS:
             scorers = recommender.load_scorers(challenger, ablations, held / "none", prepared)
             if twin:
                 return vectors, Models(scorers, [card], hashes, {CHAMPION: CHALLENGER})

@@ -32,6 +32,8 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 
 import pipeline
 from pipeline.data.histories import Prepared, load_prepared
+from pipeline.documents.data import Summary
+from pipeline.documents.model import Card, Cost
 from pipeline.drift import reference
 from pipeline.errors import ConfigError, DataError
 from pipeline.files import replace_folder, temporary_beside
@@ -107,37 +109,40 @@ def main(
     started, settings = time.monotonic(), Params.load(params)
     check(settings.finetune)
     prepared = load_prepared(data)
-    summary = json.loads((data / "summary.json").read_text(encoding="utf-8"))
+    summary = Summary.read(data / "summary.json")
     folder = CHECKPOINTS / checkpoint_key(data, settings)
     context = Run(settings.finetune, settings.seed, folder)
     trained = finetune(prepared, context, refreshed(settings.finetune.refresh_of, champion, prepared))
-    card = {
-        **{key: summary.get(key) for key in ("as_of", "train_end", "fit_end", "data_hash")},
-        "preprocess": summary.get("settings"),
-        "seed": settings.seed,
-        "max_length": trained.encoder.max_length if trained.encoder else settings.finetune.max_length,
-        "finetune": settings.finetune.model_dump(),
-        "training": trained.summary,
-    }
+    card = Card(
+        as_of=summary.as_of,
+        train_end=summary.train_end,
+        fit_end=summary.fit_end,
+        data_hash=summary.data_hash,
+        preprocess=summary.settings,
+        seed=settings.seed,
+        max_length=trained.encoder.max_length if trained.encoder else settings.finetune.max_length,
+        finetune=settings.finetune.model_dump(),
+        training=trained.summary,
+    )
     _write_models(trained, card, prepared, challenger, ablations, data, settings.detect_drift)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    figures = {
-        **trained.summary,
-        "seconds": round(time.monotonic() - started, 1),
-        "peak_gib": round(memory, 2),
-        "seconds_by_phase": context.seconds,
-    }
-    _write_report(training, figures, context.curves)
+    cost = Cost.of(
+        {
+            **trained.summary,
+            "seconds": round(time.monotonic() - started, 1),
+            "peak_gib": round(memory, 2),
+            "seconds_by_phase": context.seconds,
+        }
+    )
+    _write_report(training, cost, context.curves)
     shutil.rmtree(folder, ignore_errors=True)
     quality = trained.summary.get("challenger_validation_ndcg@10")
-    log.info(
-        "trained in %.0f s, %.1f GiB at most; validation nDCG@10 %s", figures["seconds"], memory, quality
-    )
+    log.info("trained in %.0f s, %.1f GiB at most; validation nDCG@10 %s", cost.seconds, memory, quality)
 
 
 def _write_models(
     trained: Trained,
-    card: dict[str, Any],
+    card: Card,
     prepared: Prepared,
     challenger: Path,
     ablations: Path,
@@ -150,24 +155,25 @@ def _write_models(
     for name, model in trained.models.items():
         target = temporary_beside(challenger) if name == "challenger" else beside / name
         encoder = trained.encoder if name == "challenger" else None
-        own = card | {"name": name, "features": model.card["features"]}
-        recommender.save(target, own, model, encoder)
+        own = card.but(name=name, features=model.card["features"])
+        recommender.save(target, own.to_dict(), model, encoder)
         if name == "challenger":
             # What it was fitted on and evaluated with, to tell later whether the world has moved.
             known = [pd.read_parquet(data / f"{window}.parquet") for window in ("train", "validation")]
             rows = pd.concat(known, ignore_index=True)
-            reference.write(target / reference.FOLDER, rows, card["fit_end"], rule)
+            assert card.fit_end is not None  # summary.json has one
+            reference.write(target / reference.FOLDER, rows, card.fit_end, rule)
             replace_folder(target, challenger)
     replace_folder(beside, ablations)
 
 
-def _write_report(folder: Path, figures: dict[str, Any], curves: list[dict[str, Any]]) -> None:
+def _write_report(folder: Path, cost: Cost, curves: list[dict[str, Any]]) -> None:
     beside = temporary_beside(folder)
     columns = ["phase", "step", "metric", "value"]
     pd.DataFrame(curves, columns=columns).to_csv(beside / "curves.csv", index=False)
-    cost = {"training_seconds": figures["seconds"], "training_peak_gib": figures["peak_gib"]}
-    for name, content in {"summary": figures, "cost": cost}.items():
-        (beside / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    cost.write(beside / "summary.json")
+    metrics = {"training_seconds": cost.seconds, "training_peak_gib": cost.peak_gib}
+    (beside / "cost.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     replace_folder(beside, folder)
 
 

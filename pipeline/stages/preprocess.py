@@ -16,13 +16,11 @@ Run: python -m pipeline.stages.preprocess data/raw data/prepared
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import ibis
 import pandas as pd
@@ -32,6 +30,7 @@ from pipeline.data import items as catalogue
 from pipeline.data import tables as t
 from pipeline.data.engine import duckdb_connection, named, read_parquet, write_parquet
 from pipeline.data.splitting import TEST, TRAIN, VALIDATION, WINDOWS
+from pipeline.documents.data import Manifest, Summary
 from pipeline.errors import ConfigError, DataError
 from pipeline.files import replace_folder, temporary_beside
 from pipeline.params import Params, Preprocess
@@ -50,11 +49,12 @@ class Prepared:
 
     tables: dict[str, ibis.Table]  # file name without suffix -> rows in the file's order
     items: pd.DataFrame
-    summary: dict[str, Any]
+    summary: Summary
 
 
 def preprocess(connection: ibis.BaseBackend, items: pd.DataFrame, settings: Preprocess) -> Prepared:
     """From the table `interactions` of `connection`, any Ibis backend; it gets named intermediate tables.
+    What the manifest says is not in the summary yet.
 
     Raises DataError where a window, a success or a point is impossible, ConfigError for the template.
     """
@@ -75,7 +75,7 @@ def preprocess(connection: ibis.BaseBackend, items: pd.DataFrame, settings: Prep
     windows = counting.count_windows(by_time, cuts, users, seen, settings.min_user_interactions)
     counting.check_windows(windows, events, settings.positive, settings.min_user_interactions)
 
-    train_end = pd.Timestamp(windows["train"]["last"])
+    train_end = pd.Timestamp(windows["train"].last)
     table = catalogue.complete(items, seen.select(t.ITEM, "first_seen").to_pandas())
     table = catalogue.with_text(table, template, settings.max_text_characters, train_end)
     offer = [t.ITEM, t.AVAILABLE_FROM, t.AVAILABLE_UNTIL]
@@ -86,19 +86,19 @@ def preprocess(connection: ibis.BaseBackend, items: pd.DataFrame, settings: Prep
     points = counting.count_points(moments, users, seen, windows)
     counting.check_points(points)
     kept = ("positive", "repeats", "max_points_per_user", "item_text", "max_text_characters")
-    summary = {
-        "settings": settings.model_dump(include=set(kept)),  # what a model must know of how its data was made
-        "train_end": windows["train"]["last"],
-        "fit_end": windows["validation"]["last"],
-        "rows": {"read": int(events["rows"].sum()), "kept": int(by_time["rows"].sum()), "dropped": 0},
-        "windows": windows,
-        "points": points,
-        "repeats": points["test"]["repeats"],
-        "points_capped": points["test"]["capped"],
-        "points_unavailable": points["test"]["unavailable"],
-        "items": catalogue.count_items(table, len(items), train_end),
-        "events": {str(name): int(n) for name, n in events[[t.EVENT, "rows"]].head(EVENTS_NAMED).to_numpy()},
-    }
+    summary = Summary(
+        settings=settings.model_dump(include=set(kept)),  # what a model must know of how its data was made
+        train_end=windows["train"].last,
+        fit_end=windows["validation"].last,
+        rows={"read": int(events["rows"].sum()), "kept": int(by_time["rows"].sum()), "dropped": 0},
+        windows=windows,
+        points=points,
+        repeats=points["test"].repeats,
+        points_capped=points["test"].capped,
+        points_unavailable=points["test"].unavailable,
+        items=catalogue.count_items(table, len(items), train_end),
+        events={str(name): int(n) for name, n in events[[t.EVENT, "rows"]].head(EVENTS_NAMED).to_numpy()},
+    )
     rows = splitting.with_fit(rows, users, settings.min_user_interactions)
     return Prepared(_tables(rows, moments), table, summary)
 
@@ -142,31 +142,23 @@ def read_interactions(raw: Path, connection: ibis.BaseBackend) -> None:
         raise DataError(f"{folder}: no column {', '.join(sorted(missing))}: {COLLECT}")
 
 
-def read_manifest(raw: Path) -> dict[str, Any]:
-    """manifest.json of collect. Raises DataError if it is missing or damaged."""
-    path = raw / "manifest.json"
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file: {COLLECT}") from None
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{path}: damaged ({error}): {COLLECT}") from None
-
-
-def write(prepared: Prepared, manifest: dict[str, Any], folder: Path) -> None:
+def write(prepared: Prepared, manifest: Manifest, folder: Path) -> None:
     """Every file of data/prepared into the empty `folder`."""
     for name, table in prepared.tables.items():
         write_parquet(table, folder / f"{name}.parquet")
     t.write_parquet(prepared.items, folder / "items.parquet")
-    taken = {"as_of": "as_of", "data_hash": "content_hash", "collected": "rows", "rejected": "rejected"}
-    summary = {ours: manifest.get(theirs) for ours, theirs in taken.items()} | prepared.summary
-    text = json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False)
-    (folder / "summary.json").write_text(text + "\n", encoding="utf-8")
+    summary = prepared.summary.but(
+        as_of=manifest.as_of,
+        data_hash=manifest.content_hash,
+        collected=manifest.rows,
+        rejected=manifest.rejected,
+    )
+    summary.write(folder / "summary.json")
 
 
 def main(raw: Path, prepared: Path, params: Path = Path("params.yaml")) -> None:
     settings = Params.load(params).preprocess
-    manifest, items = read_manifest(raw), t.read_parquet(raw / "items.parquet", "items")
+    manifest, items = Manifest.read(raw / "manifest.json"), t.read_parquet(raw / "items.parquet", "items")
     users = raw / "users.parquet"
     people = t.read_parquet(users, "users") if users.exists() else None
     partial = temporary_beside(prepared)
@@ -183,12 +175,12 @@ def main(raw: Path, prepared: Path, params: Path = Path("params.yaml")) -> None:
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    windows, test = result.summary["windows"], result.summary["points"]["test"]
+    summary = result.summary
+    rows, test = [summary.windows[name].rows for name in WINDOWS], summary.points["test"]
     log.info(
-        f"prepared {' + '.join(str(windows[name]['rows']) for name in WINDOWS)} interactions (train + "
-        f"validation + test, train ends {result.summary['train_end']}); {test['points']} test points of "
-        f"{test['users']} users; {len(result.items)} items, "
-        f"{result.summary['items']['without_text']} without text"
+        f"prepared {' + '.join(map(str, rows))} interactions (train + validation + test, train ends "
+        f"{summary.windows['train'].last.isoformat()}); {test.points} test points of {test.users} users; "
+        f"{len(result.items)} items, {summary.items['without_text']} without text"
     )
 
 

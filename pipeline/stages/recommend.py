@@ -10,10 +10,9 @@ as_of. Without a champion the table is empty.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable, Iterator
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +22,7 @@ import pyarrow.parquet as pq
 
 from pipeline.data import tables as t
 from pipeline.data.histories import Points, Prepared, load_prepared
+from pipeline.documents.data import Summary
 from pipeline.files import renamed
 from pipeline.models.artifacts import has_model, pinned
 from pipeline.params import Params
@@ -43,6 +43,7 @@ SCHEMA = pa.schema(
         ("version", pa.string()),
     ]
 )
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 USERS_AT_ONCE = 1000  # explained and written together; scoring makes its own, smaller chunks
 
 
@@ -112,11 +113,8 @@ def write(path: Path, tables: Iterable[pa.Table]) -> None:
 
 def _as_of(prepared: Path) -> int:
     """Microseconds, from summary.json; 0 if it does not say."""
-    try:
-        text = json.loads((prepared / "summary.json").read_text(encoding="utf-8")).get("as_of")
-        return int(datetime.fromisoformat(text).timestamp() * 1_000_000)
-    except (OSError, ValueError, TypeError):
-        return 0
+    as_of = Summary.read(prepared / "summary.json").as_of
+    return (as_of - EPOCH) // timedelta(microseconds=1) if as_of else 0
 
 
 if __name__ == "__main__":
