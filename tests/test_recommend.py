@@ -1,4 +1,5 @@
 import types
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.data.histories import Catalogue, Points, Prepared, make_log
-from pipeline.documents.data import Summary
 from pipeline.errors import DataError
 from pipeline.params import Recommend
 from pipeline.stages import recommend as stage
@@ -59,7 +59,11 @@ def prepared(until: str | None = None) -> Prepared:
 
 
 def table_of(data: Prepared, as_of: int = 0, k: int = 3) -> list[dict]:
-    return [row for part in recommend(Toy(4), data, as_of, Recommend(k=k)) for row in part.to_pylist()]
+    return [
+        row
+        for part in recommend(Toy(4), replace(data, as_of=as_of), Recommend(k=k))
+        for row in part.to_pylist()
+    ]
 
 
 def test_lists_leave_out_the_whole_history_and_end_with_the_popular():
@@ -79,16 +83,16 @@ def test_lists_leave_out_the_whole_history_and_end_with_the_popular():
 def test_moment_is_after_as_of_and_after_every_row():
     data = prepared(until="1998-02-01")
     last = int(pd.Timestamp("1998-01-03", tz="UTC").value // 1000)
-    assert stage.moments(data, 0).time.tolist() == [last + 1] * 2
+    assert stage.moments(data).time.tolist() == [last + 1] * 2
     assert {row["item_id"] for row in table_of(data)} == {"b", "c", "d"}
     later = last + 60 * DAY
-    assert stage.moments(data, later).time.tolist() == [later + 1] * 2
+    assert stage.moments(replace(data, as_of=later)).time.tolist() == [later + 1] * 2
     assert {row["item_id"] for row in table_of(data, later)} == {"b", "c"}
 
 
 def test_users_come_in_chunks(monkeypatch):
     monkeypatch.setattr(stage, "USERS_AT_ONCE", 1)
-    parts = list(recommend(Toy(4), prepared(), 0, Recommend(k=1)))
+    parts = list(recommend(Toy(4), prepared(), Recommend(k=1)))
     assert [part["user_id"].to_pylist() for part in parts] == [["01"], ["2"]]
 
 
@@ -96,13 +100,13 @@ def test_file_has_the_schema_and_appears_only_when_complete(tmp_path):
     path = tmp_path / "recommendations" / "top_k.parquet"
 
     def parts():
-        yield from recommend(Toy(4), prepared(), 0, Recommend(k=2))
+        yield from recommend(Toy(4), prepared(), Recommend(k=2))
         raise DataError("disk on fire")
 
     with pytest.raises(DataError, match="disk on fire"):
         write(path, parts())
     assert list(path.parent.iterdir()) == []
-    write(path, recommend(Toy(4), prepared(), 0, Recommend(k=2)))
+    write(path, recommend(Toy(4), prepared(), Recommend(k=2)))
     assert pq.read_schema(path).equals(SCHEMA)
     assert len(pq.read_table(path)) == 4
 
@@ -114,14 +118,3 @@ def test_no_champion_leaves_an_empty_table(tmp_path):
     main(tmp_path / "prepared", tmp_path / "champion", path, Path("params.yaml"))
     assert pq.read_schema(path).equals(SCHEMA)
     assert len(pq.read_table(path)) == 0
-
-
-@pytest.mark.parametrize(
-    ("as_of", "expected"),
-    [("1970-01-02T00:00:00+00:00", DAY), (None, 0)],
-)
-def test_as_of_of_the_summary(tmp_path, as_of, expected):
-    Summary.of({"train_end": "1970-01-01", "fit_end": "1970-01-01", "as_of": as_of}).write(
-        tmp_path / "summary.json"
-    )
-    assert stage._as_of(tmp_path) == expected

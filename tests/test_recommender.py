@@ -134,6 +134,11 @@ def test_item_that_is_gone_is_left_out(folder: Path, prepared: Prepared, model: 
     assert again.inputs.items == len(items)
 
 
+def test_now_is_just_after_the_summarys_as_of(folder: Path, prepared: Prepared) -> None:
+    told = json.loads((folder / "prepared" / "summary.json").read_text())["as_of"]
+    assert prepared.now == int(pd.Timestamp(told).timestamp() * 1_000_000) + 1
+
+
 def test_history_given_in_place(folder: Path, model: Recommender) -> None:
     found = questions.recommend(folder / "model", folder / "prepared", items=["i00", "i02"], k=5)
     assert [row["rank"] for row in found] == [1, 2, 3, 4, 5]
@@ -145,6 +150,20 @@ def test_free_text_finds_its_items(folder: Path, model: Recommender) -> None:
     text = "blue thing number 4. blue."
     found = questions.recommend(folder / "model", folder / "prepared", text=text, k=3)
     assert found[0]["title"] == "blue thing number 4"
+
+
+def test_free_text_lists_only_items_on_offer_that_have_a_text(
+    folder: Path, prepared: Prepared, model: Recommender, tmp_path: Path
+) -> None:
+    shutil.copytree(folder / "prepared", tmp_path / "prepared")
+    items = pd.read_parquet(tmp_path / "prepared" / "items.parquet")
+    gone, wordless = items["item_id"] == "i04", items["item_id"] == "i06"
+    items.loc[gone, "available_until"] = pd.Timestamp("2020-01-01", tz="UTC")
+    items.loc[wordless, "item_text"] = ""
+    items.to_parquet(tmp_path / "prepared" / "items.parquet", index=False)
+    found = questions.recommend(folder / "model", tmp_path / "prepared", text="blue thing number 4", k=99)
+    assert {row["item_id"] for row in found} == set(items["item_id"]) - {"i04", "i06"}
+    assert all(np.isfinite(row["score"]) for row in found)
 
 
 def test_unknown_user_gets_a_list(folder: Path, model: Recommender) -> None:

@@ -188,6 +188,12 @@ class Prepared:
     test: Points
     test_point_ids: np.ndarray  # (test points,) object
     users: pd.DataFrame | None = None  # user_id and further columns; users may be missing
+    as_of: int = 0  # microseconds
+
+    @property
+    def now(self) -> int:
+        """Microseconds just after as_of and all rows: when lists are made that know everything."""
+        return max(self.as_of, int(self.log.time.max(initial=0))) + 1
 
     @property
     def train_end(self) -> int:
@@ -237,6 +243,7 @@ def load_prepared(folder: Path) -> Prepared:
         test=_points(log, read["test"], catalogue, user_ids),
         test_point_ids=read["test"]["point_id"].to_numpy(dtype=object),
         users=pd.read_parquet(users) if (users := folder / "users.parquet").exists() else None,
+        as_of=0 if summary.as_of is None else int(pd.Timestamp(summary.as_of).timestamp() * 1_000_000),
     )
 
 

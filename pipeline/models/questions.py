@@ -30,15 +30,21 @@ def recommend(
     """Top-k for a known user, a history given in place, or a text: rank, item_id, title, score, reasons."""
     prepared = load_prepared(data)
     model = Recommender.load(folder, prepared.catalogue.items)
+    log, now = prepared.log, prepared.now
+    order = popularity_order(model.inputs.statistics.popularity[:, 0], prepared.catalogue.ids)
     if text is not None:
-        return _for_text(model, text, k)
-    log, now = prepared.log, int(prepared.log.time.max(initial=0)) + 1
+        nobody = log.points(np.full(1, -1, np.int32), np.full(1, -1, np.int32), np.full(1, now))
+        top, scores = top_k(_closeness(model, text)[None], nobody, prepared.catalogue, order, k)
+        scored = [(item, score) for item, score in zip(top[0], scores[0], strict=True) if not np.isnan(score)]
+        return [
+            _row(model, rank, item, score, ["its text is near yours"])
+            for rank, (item, score) in enumerate(scored)
+        ]
     if items is not None:
         log, who = _history_in_place(prepared, items, now), np.zeros(1, np.int32)
     else:
         who = pd.Index(prepared.user_ids).get_indexer([user]).astype(np.int32)
     points = log.points(who, np.full(1, -1, np.int32), np.full(1, now))
-    order = popularity_order(model.inputs.statistics.popularity[:, 0], prepared.catalogue.ids)
     top, scores = top_k(model.score(points), points, prepared.catalogue, order, k)
     reasons = model.reasons(points, top)[0]
     return [
@@ -67,8 +73,8 @@ def _history_in_place(prepared: Prepared, items: list[str], now: int) -> Log:
     )
 
 
-def _for_text(model: Recommender, text: str, k: int) -> list[dict[str, Any]]:
-    """By the cosine between the text and each item's, both centred."""
+def _closeness(model: Recommender, text: str) -> np.ndarray:
+    """(items,) float32 cosine between the text and each item's, both centred; NaN for items without text."""
     if model.inputs.text is None or model.folder is None or model.centre is None:
         raise DataError("--text: the model was trained on items without texts: give --user or --items")
     encoder = model.encoder()
@@ -77,9 +83,8 @@ def _for_text(model: Recommender, text: str, k: int) -> list[dict[str, Any]]:
     if not vector.any():
         raise DataError("--text: nothing is left of it after clean-up: write some words")
     score = model.inputs.text @ centred(vector, model.centre)[0]
-    score[~model.inputs.text.any(axis=1)] = -np.inf
-    top = np.argsort(-score, kind="stable")[:k]
-    return [_row(model, rank, item, score[item], ["its text is near yours"]) for rank, item in enumerate(top)]
+    score[~model.inputs.text.any(axis=1)] = np.nan
+    return score
 
 
 def _row(model: Recommender, rank: int, item: int, score: float, reasons: list[str]) -> dict[str, Any]:

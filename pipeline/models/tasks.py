@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -145,7 +147,8 @@ class ColdTask(Task):
         super().__init__(run, validation)
         self.phase, self.learning_rate = phase, 2e-3
         self.cold, self.sample, self.place = cold, sample, place
-        self.warm = [warm]  # in a list: no part of what is trained and saved
+        # In a list: no part of what is trained and saved. A copy: it moves to the device, the caller's stays.
+        self.warm = [copy.deepcopy(warm)]
 
     def training_step(self, batch: np.ndarray, index: int) -> Tensor:
         features = _on(self.device, self.sample.features[batch])

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +21,6 @@ import pyarrow.parquet as pq
 
 from pipeline.data import tables as t
 from pipeline.data.histories import Points, Prepared, load_prepared
-from pipeline.documents.data import Summary
 from pipeline.files import renamed
 from pipeline.models.artifacts import has_model, pinned
 from pipeline.params import Params
@@ -43,28 +41,26 @@ SCHEMA = pa.schema(
         ("version", pa.string()),
     ]
 )
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 USERS_AT_ONCE = 1000  # explained and written together; scoring makes its own, smaller chunks
 
 
-def recommend(model: Recommender, prepared: Prepared, as_of: int, settings: Settings) -> Iterator[pa.Table]:
-    """Tables of SCHEMA, users in order of their ids. `as_of`: microseconds; all rows are history."""
+def recommend(model: Recommender, prepared: Prepared, settings: Settings) -> Iterator[pa.Table]:
+    """Tables of SCHEMA, users in order of their ids; all rows are history."""
     from pipeline.models.ranking import popularity_order, rank_points
 
     catalogue = prepared.catalogue
     order = popularity_order(model.inputs.statistics.popularity[:, 0], catalogue.ids)
-    for points in moments(prepared, as_of).chunks(USERS_AT_ONCE):
+    for points in moments(prepared).chunks(USERS_AT_ONCE):
         top, scores = rank_points(model, points, catalogue, order, settings.k)
         users = prepared.user_ids[points.user]
         yield as_table(users, catalogue.ids, top, scores, model.reasons(points, top), model.version)
 
 
-def moments(prepared: Prepared, as_of: int) -> Points:
-    """One point per user, just after as_of and after all that is known."""
+def moments(prepared: Prepared) -> Points:
+    """One point per user, now."""
     users = len(prepared.user_ids)
-    moment = max(as_of, int(prepared.log.time.max(initial=0))) + 1
-    nothing = np.full(users, -1, np.int32)
-    return prepared.log.points(np.arange(users, dtype=np.int32), nothing, np.full(users, moment, np.int64))
+    now, nothing = np.full(users, prepared.now, np.int64), np.full(users, -1, np.int32)
+    return prepared.log.points(np.arange(users, dtype=np.int32), nothing, now)
 
 
 def as_table(
@@ -99,7 +95,7 @@ def main(prepared: Path, champion: Path, top_k: Path, params: Path = Path("param
     data = load_prepared(prepared)
     with pinned(champion) as folder:
         model = Recommender.load(folder, data.catalogue.items, "champion")
-        write(top_k, recommend(model, data, _as_of(prepared), settings))
+        write(top_k, recommend(model, data, settings))
     users = len(data.user_ids)
     log.info("top %d of %d users by %s", settings.k, users, model.version or "an unnamed champion")
 
@@ -109,12 +105,6 @@ def write(path: Path, tables: Iterable[pa.Table]) -> None:
     with renamed(path) as temporary, pq.ParquetWriter(temporary, SCHEMA) as writer:
         for table in tables:
             writer.write_table(table)
-
-
-def _as_of(prepared: Path) -> int:
-    """Microseconds, from summary.json; 0 if it does not say."""
-    as_of = Summary.read(prepared / "summary.json").as_of
-    return (as_of - EPOCH) // timedelta(microseconds=1) if as_of else 0
 
 
 if __name__ == "__main__":
