@@ -116,7 +116,8 @@ class OpenRun(Step):
         super().__init__(verb="open", more=["--graph", fingerprint], **options)
 
     def arguments(self, context: Context) -> list[str]:
-        refuse_unknown(context)
+        if refused := unknown_keys(context):
+            return [f"--refused={refused}"]
         params = dict(context["params"])
         request = requested(context)
         if request:
@@ -190,13 +191,12 @@ class CloseRun(Step):
         set_run_note(context, str(result.get("text")))
 
 
-def refuse_unknown(context: Context) -> None:
+def unknown_keys(context: Context) -> str:
     """Airflow takes any key in a run's conf; a misspelt one would start a run that nobody asked for."""
     known = list(context["dag"].params)
-    if unknown := sorted(set(context["dag_run"].conf or {}) - set(known)):
-        text = f"{', '.join(unknown)}: unknown in this run's conf: use some of {', '.join(known)}"
-        set_note(context, text)
-        raise AirflowFailException(text)
+    unknown = sorted(set(context["dag_run"].conf or {}) - set(known))
+    said = f"{', '.join(unknown)}: unknown in this run's conf: use some of {', '.join(known)}"
+    return said if unknown else ""
 
 
 def is_backfill(context: Context) -> bool:
@@ -274,6 +274,7 @@ def failed(context: Context) -> None:
     """On the last failure of a task."""
     ti = context["ti"]
     reason = context.get("exception") or "killed"
+    set_run_note(context, f"{ti.task_id} failed: {reason}")
     text = f"Run {ti.run_id}: {ti.task_id} failed: {reason}\n{page_of(ti.dag_id, ti.run_id)}"
     tell(f"{ti.dag_id}: {ti.task_id} failed", text)
 

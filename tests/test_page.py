@@ -134,6 +134,16 @@ def test_first_promotion_opens_with_what_was_checked(tmp_path: Path) -> None:
     assert html.index("beats champion") < html.index("is champion, fit end, comparable, min gain")
 
 
+def test_a_run_that_asks_a_person_says_so(tmp_path: Path) -> None:
+    [name] = page_history.write(tmp_path, runs=1)
+    file = history(tmp_path) / name / "promotion.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"approval": "human"}))
+    note(tmp_path, name, state="running", step="decide_promotion", promoted=None, finished=None)
+    assert "waits for a person" in run_page(tmp_path, name)
+    note(tmp_path, name, step="promote")
+    assert "running: promote" in run_page(tmp_path, name)
+
+
 def test_approval_names_the_person(tmp_path: Path) -> None:
     [name] = page_history.write(tmp_path, runs=1)
     note(tmp_path, name, approved_by="vera")

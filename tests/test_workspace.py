@@ -129,6 +129,7 @@ def test_settings_that_make_no_sense_leave_a_record_that_says_so(project: Path) 
         ("--mode=half", "mode: half"),
         ("--as-of=2024-13-45", "error: as_of: '2024-13-45' is no ISO 8601 time"),
         ("--epochs=-1", "epochs"),
+        ("--refused=epoch: unknown in this run's conf", "epoch: unknown in this run's conf"),
     ):
         done = step(project, "open", TRAINING, "one", setting)
         assert done.returncode == 1

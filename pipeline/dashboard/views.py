@@ -71,7 +71,7 @@ def one_run(run: Run) -> Values:
 
 def title(run: Run) -> str:
     by = BY.get(run.record.dag, plain(run.record.dag, 60))
-    when = f"data as of {day(run.as_of)}" if run.as_of else f"begun {minute(run.record.started)}"
+    when = f"data as of {day(run.as_of)}" if run.as_of else f"begun {day(run.record.started)}"
     return f"{by[0].upper()}{by[1:]}, {when}"
 
 
@@ -169,9 +169,17 @@ def _state(run: Run) -> Pair:
     state, step = run.record.state, words(run.record.step or "")
     if state == "failed":
         return "no", f"failed in {step}" if step else state
+    if state == "running" and _asks(run):
+        return "unsure", "waits for a person to say yes or no"
     if state == "running":
         return "unsure", f"running: {step}" if step else state
     return "yes", state
+
+
+def _asks(run: Run) -> bool:
+    """Whether a person is asked: the verdict is there, and nothing was begun since."""
+    allowed = run.promotion is not None and run.promotion.promote and run.promotion.approval == "human"
+    return allowed and run.record.step == "decide_promotion"
 
 
 def _drift(run: Run) -> Pair:

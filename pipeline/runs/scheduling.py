@@ -38,13 +38,14 @@ def open_(
     epochs: Annotated[int | None, typer.Option()] = None,
     reason: Annotated[str | None, typer.Option()] = None,
     after: Annotated[str | None, typer.Option(help="Branch of the run that asked for this one.")] = None,
+    refused: Annotated[str | None, typer.Option(help="Why it cannot be run as asked for.")] = None,
 ) -> None:
     """Make the run's worktree."""
     from pipeline.runs.workspace import begin
     from pipeline.runs.worktrees import Settings
 
     settings = Settings(as_of, mode, encoder, epochs, reason, after)
-    _tell_or_skip(lambda: begin(_workspace(dag, run), graph, settings))
+    _tell_or_skip(lambda: begin(_workspace(dag, run), graph, settings, refused))
 
 
 def stage(dag: Dag, run: Run, name: Annotated[str, typer.Argument(help="A stage of dvc.yaml.")]) -> None:

@@ -55,13 +55,15 @@ class Skipped(PipelineError):
     """The step has nothing to do in this run, and what follows it neither."""
 
 
-def begin(run: Workspace, graph: str | None, settings: Settings) -> Result:
+def begin(run: Workspace, graph: str | None, settings: Settings, refused: str | None = None) -> Result:
     """Make the worktree; `graph`: sha256 of the dvc.yaml that was compiled. An open one stays as it is.
 
     Raises ConfigError where the checkout is not what is committed, or has another graph than was compiled;
     Skipped where the run would read all data in the middle of a replay, which then could not go on.
     """
     try:
+        if refused:
+            raise ConfigError(refused)
         return _begin(run, graph, settings)
     except Skipped:
         raise
