@@ -1,7 +1,7 @@
 """`make airflow`: Airflow on this machine alone, with the DAGs of this project; Ctrl-C stops all of it.
 
 Everything it keeps (database, logs, secrets) lies in .evergreen/airflow. It listens on 127.0.0.1 only, where
-login is off and requests to other names than 127.0.0.1 and localhost are refused (plugins/evergreen_hosts.py);
+login is off and requests to other names than 127.0.0.1 and localhost are refused (evergreen_hosts.py);
 tasks' logs are read from disk, so their servers, which would listen everywhere, stay off.
 Environment: AIRFLOW_PORT (8080), EVERGREEN_REPO (the checkout to work for; default: this one), and any
 AIRFLOW__SECTION__KEY, which goes before what is set here, but for host and port of the server.
