@@ -1,6 +1,5 @@
 """The drift bench: cases differ by chance alone, shifts by what they say; figures are worked out by hand."""
 
-import math
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -246,13 +245,6 @@ def test_ratios_by_hand() -> None:
     }
     assert result["figures"]["missing_values"]["by"] == {"missing": 2, "values": 1}
     assert result["findings"][0] == ("same distribution: 1 of 4 cases called drift; Evidently's defaults 1")
-
-
-def test_wilson_interval() -> None:
-    """10 of 200: centre (.05 + 1.96²/400) / (1 + 1.96²/200), as in any table."""
-    assert drift.wilson(10, 200) == (pytest.approx(0.0274, abs=1e-4), pytest.approx(0.0896, abs=1e-4))
-    assert drift.wilson(0, 50)[0] == 0
-    assert all(map(math.isnan, drift.wilson(0, 0)))
 
 
 def test_run_is_one_object_for_json(

@@ -11,6 +11,8 @@ import tiny
 
 from pipeline.bench import gate
 from pipeline.data.histories import TRAIN, load_prepared
+from pipeline.documents.data import Summary
+from pipeline.documents.model import Card
 from pipeline.errors import DataError
 from pipeline.params import Params
 from pipeline.stages import preprocess
@@ -64,14 +66,19 @@ def test_other_folders_are_refused(tmp_path: Path) -> None:
         gate.load(tmp_path)
 
 
-def test_vectors_beside_the_data_are_taken_if_they_are_of_these_items(world: Path, tmp_path: Path) -> None:
+def test_vectors_beside_the_data_are_taken_if_they_are_of_the_same_data(world: Path, tmp_path: Path) -> None:
+    """As many items of other data, or other texts of the same items, have other vectors."""
     shutil.copytree(world / "prepared", tmp_path / "data" / "prepared")
-    file = tmp_path / "models" / "ablations" / "frozen_vectors.npy"
+    summary = Summary.read(tmp_path / "data" / "prepared" / "summary.json")
+    file = tmp_path / "models" / "ablations" / gate.FROZEN
     file.parent.mkdir(parents=True)
-    for items, fits in ((tiny.ITEMS, True), (tiny.ITEMS + 1, False)):
-        np.save(file, np.ones((items, 3)))
-        vectors = gate.load(tmp_path / "data" / "prepared")[1]
-        assert (vectors is not None) == fits
+    np.save(file, np.ones((tiny.ITEMS, 3)))
+    assert gate.load(tmp_path / "data" / "prepared")[1] is None  # nothing says of what
+    card = Card(data_hash=summary.data_hash, preprocess=summary.settings)
+    others = card.but(data_hash="other"), card.but(preprocess=summary.settings | {"item_text": "{title}"})
+    for one, fits in ((card, True), *((other, False) for other in others)):
+        one.write(tmp_path / "models" / "challenger" / "model.json")
+        assert (gate.load(tmp_path / "data" / "prepared")[1] is not None) == fits
 
 
 def test_samples_and_halves_are_of_train(court: gate.Court) -> None:
@@ -97,14 +104,6 @@ def test_a_model_against_itself_gains_nothing(court: gate.Court) -> None:
     assert verdict["gain"] == 0
     assert not verdict["promote"]
     assert "min_gain" in {c["name"] for c in verdict["checks"] if not c["passed"]}
-
-
-def test_interval_of_a_share() -> None:
-    low, high = gate.wilson(0, 40)
-    assert low == 0
-    assert high == pytest.approx(1.96**2 / (40 + 1.96**2))  # its closed form where nothing was promoted
-    low, high = gate.wilson(20, 40)
-    assert low + high == pytest.approx(1)
 
 
 def test_summary_and_findings_by_hand() -> None:

@@ -25,6 +25,13 @@ def test_accuracy_by_hand() -> None:
     np.testing.assert_allclose(found["mrr"], [1 / 3, 1, 0, 0])
 
 
+def test_interval_of_a_share_is_wilsons():
+    """10 of 200: centre (.05 + 1.96²/400) / (1 + 1.96²/200), as in any table."""
+    assert m.share_interval(10, 200) == (pytest.approx(0.0274, abs=1e-4), pytest.approx(0.0896, abs=1e-4))
+    assert m.share_interval(0, 50)[0] == 0
+    assert np.isnan(m.share_interval(0, 0)).all()
+
+
 @given(st.lists(st.integers(0, 30), min_size=1), st.integers(1, 20))
 def test_accuracy_stays_in_range_and_never_falls_with_k(ranks: list[int], k: int) -> None:
     short, long = m.accuracy(np.array(ranks), k), m.accuracy(np.array(ranks), k + 1)

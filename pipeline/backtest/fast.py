@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize
 
-from pipeline.data.histories import MICROSECONDS_A_DAY, Catalogue, Log, Points
+from pipeline.data.histories import Catalogue, Log, Points, days_of_newest
 from pipeline.models import baselines as b
 from pipeline.models.content import Content, VectorScorer, category_matrix
 from pipeline.models.features import DISLIKED
@@ -129,13 +129,8 @@ def _fit_inputs(
 ) -> FastInputs:
     met = b.interactions(log, rows, items)
     popular = [b.popularity(log, rows, items)]
-    newest_first = np.sort(log.time[rows])[::-1]
     for share in RECENT_SHARES:
-        span = (
-            newest_first[0] - newest_first[int(share * (len(newest_first) - 1))] if len(newest_first) else 0
-        )
-        half_life = max(span / MICROSECONDS_A_DAY, 1e-3)
-        popular.append(b.recent_popularity(log, rows, items, half_life))
+        popular.append(b.recent_popularity(log, rows, items, days_of_newest(log.time[rows], share)))
     return FastInputs(
         ease=b.ease(met, REGULARISATION, MOST_ITEMS),
         ials=b.ials(met, FACTORS, IALS_REGULARISATION, ALPHA, seed, ITERATIONS),

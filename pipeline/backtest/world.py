@@ -21,7 +21,7 @@ import pandas as pd
 
 from pipeline.backtest.fast import RECENT_SHARES, fit_fast
 from pipeline.backtest.timeline import Timeline
-from pipeline.data.histories import MICROSECONDS_A_DAY
+from pipeline.data.histories import days_of_newest
 from pipeline.data.tables import TIME
 from pipeline.documents.drift import Drift
 from pipeline.documents.evaluation import Evaluation
@@ -228,9 +228,7 @@ class World:
     def _recent(self, number: int) -> np.ndarray:
         timeline = self.timeline
         rows = timeline.fit_rows(number)
-        newest_first = np.sort(timeline.log.time[rows])[::-1]
-        span = newest_first[0] - newest_first[int(RECENT_SHARES[0] * (len(newest_first) - 1))]
-        half_life = max(span / MICROSECONDS_A_DAY, 1e-3)
+        half_life = days_of_newest(timeline.log.time[rows], RECENT_SHARES[0])
         return recent_popularity(timeline.log, rows, len(timeline.catalogue), half_life)
 
     # Drift -----------------------------------------------------------------------------------------------

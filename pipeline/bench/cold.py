@@ -23,6 +23,7 @@ from tqdm import tqdm
 from pipeline.bench.gate import load_with_vectors
 from pipeline.data.histories import TRAIN, Log, Points, Prepared
 from pipeline.errors import DataError
+from pipeline.evaluation.metrics import discounted
 from pipeline.models.challenger import choose_matrix, split
 from pipeline.models.content import VectorScorer
 from pipeline.models.fusing import Space, fuse
@@ -188,7 +189,7 @@ def summary(ranks: Ranks, points: Points, cold: np.ndarray, held: np.ndarray, se
 
 def _ndcg(ranks: np.ndarray, place: np.ndarray) -> float:
     """nDCG@10, users' mean; `place`: (points,) index of the user."""
-    gain = np.where(ranks <= K, 1 / np.log2(1 + np.maximum(ranks, 1)), 0)
+    gain = discounted(ranks, K)
     return float((np.bincount(place, gain) / np.bincount(place)).mean())
 
 

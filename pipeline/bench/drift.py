@@ -9,7 +9,6 @@ with the reference: once by its own rule (half of the columns), once by any colu
 
 from __future__ import annotations
 
-import math
 import time
 import warnings
 from collections import Counter
@@ -25,11 +24,11 @@ from pipeline.bench._shifts import SHIFTS
 from pipeline.drift.check import check
 from pipeline.drift.verdicts import Verdict, verdict
 from pipeline.errors import DataError
+from pipeline.evaluation.metrics import share_interval
 from pipeline.params import Params
 
 SPLITS, REPEATS = 200, 20
 SAME = "same_distribution"
-Z = 1.96
 
 
 @dataclass(frozen=True)
@@ -132,7 +131,7 @@ def conditions(world: World, found: dict[str, list[Judged]], seconds: float) -> 
 
 def summary(cases: Sequence[Judged]) -> dict[str, Any]:
     called = [one.drift for one in cases]
-    low, high = wilson(sum(called), len(called))
+    low, high = share_interval(sum(called), len(called))
     return {
         "cases": len(cases),
         "drift": share(called),
@@ -159,13 +158,3 @@ def sentence(name: str, cases: Sequence[Judged]) -> str:
 
 def share(values: Sequence[bool]) -> float | None:
     return sum(values) / len(values) if values else None
-
-
-def wilson(count: int, cases: int) -> tuple[float, float]:
-    """95 % interval of a share. Wilson (1927), JASA 22, 209-212."""
-    if not cases:
-        return math.nan, math.nan
-    p = count / cases
-    centre = (p + Z * Z / (2 * cases)) / (1 + Z * Z / cases)
-    half = Z * math.sqrt(p * (1 - p) / cases + Z * Z / (4 * cases**2)) / (1 + Z * Z / cases)
-    return max(0.0, centre - half), min(1.0, centre + half)

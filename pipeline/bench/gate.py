@@ -28,8 +28,10 @@ from tqdm import tqdm
 
 import pipeline
 from pipeline.backtest.fast import FastScorer, fit_fast
-from pipeline.data.histories import MICROSECONDS_A_DAY, Prepared, load_prepared
+from pipeline.data.histories import Prepared, days_of_newest, load_prepared
+from pipeline.documents.data import Summary
 from pipeline.documents.evaluation import Evaluation
+from pipeline.documents.model import Card
 from pipeline.documents.promotion import Model
 from pipeline.errors import DataError
 from pipeline.evaluation.figures import (
@@ -42,8 +44,10 @@ from pipeline.evaluation.figures import (
     accuracy_columns,
     beyond_columns,
 )
+from pipeline.evaluation.metrics import share_interval
 from pipeline.evaluation.slices import user_groups
 from pipeline.files import renamed
+from pipeline.models.artifacts import CARD
 from pipeline.models.baselines import ConstantScorer, popularity, recent_popularity, train_rows
 from pipeline.models.ranking import popularity_order, rank_points
 from pipeline.params import Params
@@ -57,8 +61,8 @@ BETTER = {"half_of_the_rows": HALF}  # what the champion knows
 BY_USERS = {"another_sample_of_users": SAMPLE_USERS, "half_of_the_users": HALF_USERS}
 KEPT = Path(".evergreen/bench")
 FIT_END = "2000-01-01T00:00:00+00:00"  # the same for all: nobody is older, every point is new
+FROZEN = "frozen_vectors.npy"
 RECENT_SHARE = 0.02  # recent popularity decays by half over the newest share of the rows
-Z = 1.96
 
 Json = dict[str, Any]
 
@@ -92,20 +96,27 @@ def run(data: Path | None = None) -> Json:
 
 
 def load(folder: Path) -> tuple[Prepared, np.ndarray | None]:
-    """Prepared data, and the un-tuned vectors of models/ablations beside them, if they are of its items."""
+    """Prepared data, and the un-tuned vectors of models/ablations beside them, if of the same data."""
     if (folder / "train.parquet").exists():
-        prepared = load_prepared(folder)
-    elif (folder / "interactions").exists():
-        from pipeline.stages import preprocess
-
-        with tempfile.TemporaryDirectory() as temporary:
-            preprocess.main(folder, Path(temporary) / "prepared", Path("params.yaml"))
-            prepared = load_prepared(Path(temporary) / "prepared")
-    else:
+        return load_prepared(folder), _vectors_of(folder, folder)
+    if not (folder / "interactions").exists():
         raise DataError(f"{folder}: neither prepared nor raw data: run `evergreen cycle`, or name a folder")
-    file = folder.parent.parent / "models" / "ablations" / "frozen_vectors.npy"
-    vectors = np.load(file).astype(np.float32) if file.exists() else None
-    return prepared, vectors if vectors is not None and len(vectors) == len(prepared.catalogue) else None
+    from pipeline.stages import preprocess
+
+    with tempfile.TemporaryDirectory() as temporary:
+        prepared = Path(temporary) / "prepared"
+        preprocess.main(folder, prepared, Path("params.yaml"))
+        return load_prepared(prepared), _vectors_of(prepared, folder)
+
+
+def _vectors_of(prepared: Path, folder: Path) -> np.ndarray | None:
+    """Those of the training beside `folder`, if its card names the data and texts that are prepared."""
+    models, summary = folder.parent.parent / "models", Summary.read(prepared / "summary.json")
+    file, card = models / "ablations" / FROZEN, Card.find(models / "challenger" / CARD)
+    if card is None or not file.exists() or summary.data_hash is None:
+        return None
+    same = (card.data_hash, card.preprocess) == (summary.data_hash, summary.settings)
+    return np.load(file).astype(np.float32) if same else None
 
 
 def load_with_vectors(folder: Path, params: Params) -> tuple[Prepared, np.ndarray]:
@@ -231,9 +242,8 @@ class Court:
     def simple(self) -> dict[str, Judged]:
         """The baselines of the gate."""
         log, rows = self.prepared.log, train_rows(self.prepared.log)
-        newest = np.sort(log.time[rows])[::-1]
-        half_life = (newest[0] - newest[int(RECENT_SHARE * (len(newest) - 1))]) / MICROSECONDS_A_DAY
-        recent = recent_popularity(log, rows, len(self.prepared.catalogue), max(half_life, 1e-3))
+        half_life = days_of_newest(log.time[rows], RECENT_SHARE)
+        recent = recent_popularity(log, rows, len(self.prepared.catalogue), half_life)
         scores = dict(zip(SIMPLE, (self.question.popularity, recent), strict=True))
         return {name: self.judged(self._rank(ConstantScorer(name, of))) for name, of in scores.items()}
 
@@ -271,17 +281,10 @@ def share(verdicts: list[Json]) -> float:
     return sum(verdict["promote"] for verdict in verdicts) / len(verdicts)
 
 
-def wilson(successes: int, count: int) -> tuple[float, float]:
-    """95 % interval of a share (Wilson 1927)."""
-    middle = (successes + Z**2 / 2) / (count + Z**2)
-    width = Z * math.sqrt(successes * (count - successes) / count + Z**2 / 4) / (count + Z**2)
-    return max(middle - width, 0.0), min(middle + width, 1.0)
-
-
 def summary(verdicts: list[Json]) -> Json:
     """A row of the table: promoted of how many, and how far the models are apart."""
     count = len(verdicts)
-    low, high = wilson(sum(verdict["promote"] for verdict in verdicts), count)
+    low, high = share_interval(sum(verdict["promote"] for verdict in verdicts), count)
     gains = [verdict["gain"] for verdict in verdicts]
     return {
         "verdicts": count,

@@ -201,6 +201,16 @@ class Prepared:
         return int(self.log.time[self.log.window == TRAIN].max())
 
 
+def days_of_newest(times: np.ndarray, share: float) -> float:
+    """Days in which the newest `share` of the rows came, above 0: a half-life of the data's own pace.
+
+    `times`: (rows,) microseconds in any order.
+    """
+    newest_first = np.sort(times)[::-1]
+    span = newest_first[0] - newest_first[int(share * (len(times) - 1))] if len(times) else 0
+    return max(float(span / MICROSECONDS_A_DAY), 1e-3)
+
+
 def make_log(
     frames: list[pd.DataFrame], catalogue: Catalogue, user_ids: np.ndarray, repeats: bool = False
 ) -> Log:

@@ -14,9 +14,6 @@ decomposition.
 
 from __future__ import annotations
 
-import re
-from itertools import pairwise
-
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
@@ -26,9 +23,8 @@ from pipeline.data import tables as t
 FOLDS = 5
 WIDTH = 64  # dimensions that are kept of any vectors
 SHRINKAGE = 0.1  # towards the mean variance
-POWERS = 2  # iterations of the decomposition
+ITERATIONS = 2  # of the decomposition
 MOST_CHARACTERS = 500  # of a document, read for its words
-_WORD = re.compile(r"\w+")
 
 
 def reduced(vectors: np.ndarray) -> np.ndarray:
@@ -43,36 +39,18 @@ def reduced(vectors: np.ndarray) -> np.ndarray:
 
 def words_to_vectors(written: list[str], seed: int) -> np.ndarray:
     """(texts, at most WIDTH) of TF-IDF; one without words, or with none that another has, is a zero row."""
-    counts = _word_counts(written)
-    if not counts.shape[1]:
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    words = TfidfVectorizer(
+        token_pattern=r"\w+", ngram_range=(1, 2), min_df=2, sublinear_tf=True, smooth_idf=False
+    )
+    try:
+        weighted = words.fit_transform([text[:MOST_CHARACTERS] for text in written])
+    except ValueError:  # no word, or none that two texts have
         return np.zeros((len(written), 1))
-    in_texts = counts.getnnz(axis=0)
-    counts.data = (1 + np.log(counts.data)) * (1 + np.log(len(written) / in_texts))[counts.indices]
-    length = np.sqrt(np.asarray(counts.multiply(counts).sum(axis=1)).ravel())
-    weighted = sp.diags(1 / np.where(length > 0, length, 1)) @ counts
-    return _projected(weighted.tocsr(), seed)
-
-
-def _word_counts(written: list[str]) -> sp.csr_matrix:
-    """(texts, words and pairs of words that at least two texts have)."""
-    words = [_WORD.findall(text[:MOST_CHARACTERS].lower()) for text in written]
-    words = [each + [f"{one} {two}" for one, two in pairwise(each)] for each in words]
-    place = np.repeat(np.arange(len(words)), [len(each) for each in words])
-    code, names = pd.factorize(np.array([word for each in words for word in each], dtype=object))
-    counts = sp.csr_matrix((np.ones(len(code)), (place, code)), shape=(len(written), len(names)))
-    return counts[:, np.flatnonzero(counts.getnnz(axis=0) > 1)]
-
-
-def _projected(matrix: sp.csr_matrix, seed: int) -> np.ndarray:
-    """Onto its WIDTH leading right singular vectors (Halko, Martinsson & Tropp 2011, algorithm 4.4)."""
-    width = min(WIDTH, *matrix.shape)
-    drawn = np.random.default_rng(seed).normal(size=(matrix.shape[1], min(width + 8, *matrix.shape)))
-    basis, _ = np.linalg.qr(matrix @ drawn)
-    for _ in range(POWERS):
-        other, _ = np.linalg.qr(matrix.T @ basis)
-        basis, _ = np.linalg.qr(matrix @ other)
-    left, size, _ = np.linalg.svd((matrix.T @ basis).T, full_matrices=False)
-    return (basis @ left[:, :width]) * size[:width]
+    width = min(WIDTH, *weighted.shape)
+    return np.asarray(TruncatedSVD(width, n_iter=ITERATIONS, random_state=seed).fit_transform(weighted))
 
 
 def item_texts(items: pd.DataFrame) -> list[str]:

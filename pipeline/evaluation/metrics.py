@@ -11,6 +11,7 @@ resamples, so that differences are paired; over items where items, not users, ar
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -29,12 +30,28 @@ def target_rank(listed: np.ndarray, target: np.ndarray) -> np.ndarray:
     return np.where(hit.any(axis=1), hit.argmax(axis=1) + 1, 0)
 
 
+def discounted(rank: np.ndarray, k: int) -> np.ndarray:
+    """nDCG@k where one item is relevant: 1 / log2(1 + rank) for 1-based ranks up to k, else 0."""
+    hit = (rank > 0) & (rank <= k)
+    return np.where(hit, 1 / np.log2(1 + np.where(hit, rank, 1)), 0.0)
+
+
+def share_interval(successes: int, count: int) -> tuple[float, float]:
+    """95 % interval of a share (Wilson 1927); NaN of nothing."""
+    from scipy.stats import binomtest
+
+    if not count:
+        return math.nan, math.nan
+    found = binomtest(successes, count).proportion_ci(method="wilson")
+    return float(found.low), float(found.high)
+
+
 def accuracy(rank: np.ndarray, k: int) -> dict[str, np.ndarray]:
     """target_rank's (points,) -> each of ACCURACY at k, (points,) float64."""
     hit = (rank > 0) & (rank <= k)
     place = np.where(hit, rank, 1)
     return {
-        "ndcg": np.where(hit, 1 / np.log2(1 + place), 0.0),
+        "ndcg": discounted(rank, k),
         "precision": hit / k,
         "recall": hit.astype(float),
         "mrr": np.where(hit, 1 / place, 0.0),

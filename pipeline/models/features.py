@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import scipy.sparse as sp
 
-from pipeline.data.histories import MICROSECONDS_A_DAY, Catalogue, Log, Points
+from pipeline.data.histories import MICROSECONDS_A_DAY, Catalogue, Log, Points, days_of_newest
 from pipeline.models import baselines as b
 from pipeline.models import cold
 from pipeline.models.content import Content, category_matrix
@@ -260,12 +260,9 @@ def _statistics(log: Log, rows: np.ndarray, items: int, value: np.ndarray) -> St
     item, time = log.item[rows], log.time[rows]
     count = np.bincount(item, minlength=items)
     end = int(time.max(initial=0))
-    newest_first = np.sort(time)[::-1]
     popularity = [b.popularity(log, rows, items)]
     for share in RECENT_SHARES:
-        span = end - newest_first[int(share * (len(time) - 1))] if len(time) else 0
-        half_life = max(span / MICROSECONDS_A_DAY, 1e-3)
-        popularity.append(b.recent_popularity(log, rows, items, half_life))
+        popularity.append(b.recent_popularity(log, rows, items, days_of_newest(time, share)))
     first, newest = np.full(items, end, np.int64), np.full(items, np.iinfo(np.int64).min)
     np.minimum.at(first, item, time)
     np.maximum.at(newest, item, time)
