@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import ibis
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,10 +10,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from small_data import DAY, FILES, POINT_ROWS, START, catalogue, rows, ten_days
 
+from pipeline.data import splitting
 from pipeline.data import tables as t
 from pipeline.data.histories import load_prepared
 from pipeline.data.splitting import find_cuts
+from pipeline.drift.champion import successes
 from pipeline.errors import DataError
+from pipeline.params import Positive
 
 
 def cut(days: list[float], validation: float = 0.2, test: float = 0.2) -> tuple[int, int, int]:
@@ -196,3 +200,15 @@ def test_cold_shares(prepare: Any) -> None:
         0.5,
         0.5,
     )
+
+
+@pytest.mark.parametrize("events", [None, ["view"], ["none"]])
+@pytest.mark.parametrize("least", [None, 3.0, -1.0])
+def test_the_drift_check_counts_the_same_rows_as_success(
+    events: list[str] | None, least: float | None
+) -> None:
+    rows = pd.DataFrame({"event": ["view", "rating", None, "view"], "value": [3.0, 2.9, None, None]})
+    positive = Positive(events=events, min_value=least)
+    ours = splitting.is_success(ibis.memtable(rows), positive).name("success").execute()
+    there = successes(rows, positive)
+    assert np.broadcast_to(np.asarray(ours, dtype=bool), len(rows)).tolist() == there.tolist()

@@ -14,25 +14,27 @@ Figures = dict[str, Number]
 """users, points, and each metric with its ends (`_low`, `_high`)."""
 
 
-class Difference(Part):
-    """challenger - model in nDCG@10 at the same points, with its paired 95 % interval."""
+class Interval(Part):
+    """one - other in nDCG@10 at the same points, with its paired 95 % interval."""
 
     ndcg: Number = Field(None, validation_alias="ndcg@10", serialization_alias="ndcg@10")
     low: Number = None
     high: Number = None
+
+
+class Difference(Interval):
+    """challenger - model; every user counts alike."""
+
     item_low: Number = IF_KNOWN
     """Ends where target items are redrawn instead of users; cold items alone have them."""
     item_high: Number = IF_KNOWN
 
 
-class Weighted(Part):
-    """one - other where a user counts as the square root of its points; the means beside it, by name."""
+class Weighted(Interval):
+    """A user counts as the square root of its points; the means of the two stand beside it, by name."""
 
     users: Number = None
     points: Number = None
-    ndcg: Number = Field(None, validation_alias="ndcg@10", serialization_alias="ndcg@10")
-    low: Number = None
-    high: Number = None
     error: Number = None
     challenger: Number = IF_KNOWN
     champion: Number = IF_KNOWN

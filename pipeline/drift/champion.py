@@ -21,10 +21,12 @@ import scipy.sparse as sp
 
 from pipeline.data import tables as t
 from pipeline.data.histories import Catalogue, Log, Points, make_log
+from pipeline.documents.model import Card
 from pipeline.drift import signals as g
 from pipeline.drift import statistics as s
 from pipeline.evaluation import metrics
 from pipeline.models import ranking
+from pipeline.models.artifacts import CARD
 from pipeline.models.baselines import Scorer
 
 log = logging.getLogger(__name__)
@@ -220,18 +222,16 @@ def load(folder: Path, interactions: pd.DataFrame, items: pd.DataFrame) -> Champ
     `interactions` are all that are known, old ones too. Raises ArtifactError for a damaged folder.
     """
     from pipeline.data import items as catalogue
-    from pipeline.models.artifacts import read_card
     from pipeline.models.recommender import Recommender
     from pipeline.params import Positive
 
-    card = read_card(folder)
-    prepared = card.get("preprocess")
-    if not isinstance(prepared, dict) or not card.get("as_of"):
+    card = Card.read(folder / CARD)
+    prepared = card.preprocess
+    if not prepared or card.as_of is None or card.fit_end is None or card.train_end is None:
         return "the champion's card does not say how its data were prepared"
-    fit_end = pd.Timestamp(card["fit_end"])
     rows = interactions.sort_values(t.TIME, kind="stable", ignore_index=True)
     rows = rows.assign(positive=successes(rows, Positive.model_validate(prepared["positive"])), fit=True)
-    train_end = pd.Timestamp(card["train_end"])
+    train_end = pd.Timestamp(card.train_end)
     seen = rows.groupby(t.ITEM, as_index=False)[t.TIME].min()
     seen = seen.rename(columns={t.TIME: catalogue.FIRST_SEEN})
     template = catalogue.parse_template(prepared["item_text"], items.columns)
@@ -244,8 +244,8 @@ def load(folder: Path, interactions: pd.DataFrame, items: pd.DataFrame) -> Champ
         catalogue=model.catalogue,
         log=make_log([rows], model.catalogue, users, prepared.get("repeats") == "include"),
         vectors=model.inputs.text,
-        fit_end=fit_end,
-        promoted_as_of=pd.Timestamp(card["as_of"]),
+        fit_end=pd.Timestamp(card.fit_end),
+        promoted_as_of=pd.Timestamp(card.as_of),
         version=model.version,
         max_points_per_user=prepared["max_points_per_user"],
     )

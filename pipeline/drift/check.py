@@ -82,7 +82,7 @@ def check(
         return blank.but(text=lacking)
     tester = Tester(reference, items, settings, seed, champion)
     tested = [tester.test(window) for window in found[-_tested(found, shown, settings) :]]
-    return o.as_result(blank, found, tested, settings, confirm)
+    return o.as_result(blank, found, tested, confirm)
 
 
 def _tested(found: list[w.Window], shown: int, settings: DetectDrift) -> int:

@@ -10,7 +10,6 @@ from pipeline.data import tables as t
 from pipeline.documents.drift import Drift, DriftWindow, Signal, WindowSignal
 from pipeline.drift import signals as g
 from pipeline.drift import windows as w
-from pipeline.params import DetectDrift
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,6 @@ def as_result(
     blank: Drift,
     found: list[w.Window],
     tested: list[dict[str, Outcome]],
-    settings: DetectDrift,
     confirm: bool,
 ) -> Drift:
     """`blank`, with the verdict on the newest of `found`; `tested` are the last ones of them."""
@@ -44,7 +42,7 @@ def as_result(
             kind="hard" if hard else "soft",
             previous=previous,
             confirmed=outcome.flag and (hard or not confirm or previous is True),
-            text=sentence(name, outcome, settings, confirm, previous, window_before),
+            text=sentence(name, outcome, confirm, previous, window_before),
         )
     figures = [{name: _short(each) for name, each in outcomes.items()} for outcomes in tested]
     listed = [
@@ -63,7 +61,6 @@ def as_result(
 def sentence(
     name: str,
     outcome: Outcome,
-    settings: DetectDrift,
     confirm: bool,
     previous: bool | None,
     before: w.Window | None,
@@ -76,13 +73,12 @@ def sentence(
         parts.append(f"p = {_p(outcome.p_value)}")
     if outcome.floor is not None:
         parts.append(f"floor {_floor(name, outcome.floor)}")
-    return ", ".join(parts) + ": " + _verdict(name, outcome, settings, confirm, previous, before)
+    return ", ".join(parts) + ": " + _verdict(name, outcome, confirm, previous, before)
 
 
 def _verdict(
     name: str,
     outcome: Outcome,
-    settings: DetectDrift,
     confirm: bool,
     previous: bool | None,
     before: w.Window | None,
