@@ -100,6 +100,14 @@ def test_images_are_built_from_targets_and_files_that_exist() -> None:
     assert set(extras) == {"airflow deploy sql"}
 
 
+def test_a_tag_has_one_builder_and_no_registry_is_asked_for_it() -> None:
+    """Engines that build with Bake end with 'already exists' where two services build one tag."""
+    ours = [service for service in services().values() if service["image"].startswith("evergreen:")]
+    built = [service["image"] for service in ours if "build" in service]
+    assert sorted(built) == ["evergreen:cpu", "evergreen:cuda"]
+    assert all(service["pull_policy"] == "never" for service in ours if "build" not in service)
+
+
 def test_services_run_as_no_root() -> None:
     assert re.findall(r"^USER (.+)$", DOCKERFILE, re.MULTILINE)[-1] == "50000:0"
     assert "python:3.11.14-slim-bookworm" in DOCKERFILE
