@@ -163,6 +163,11 @@ class DecideRetraining(Section):
 
 
 class Preprocess(Section):
+    engine: Literal["duckdb", "spark"]
+    """Who computes; the tables are the same. spark wants the extra `spark` and Java 17 or later."""
+    spark_master: str | None
+    """Of engine spark: a cluster (spark://HOST:7077), whose workers have this folder at the same path; null:
+    this machine (local[*])."""
     min_user_interactions: Annotated[int, Field(ge=0)]
     """Users with fewer rows in train are left out of fitting (never out of evaluation)."""
     validation_share: Annotated[float, Field(gt=0, lt=1)]

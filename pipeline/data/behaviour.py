@@ -146,8 +146,8 @@ def _common(rows: ibis.Table, ranges: Ranges) -> dict[str, Any]:
         columns[f"value_z_{event.column}"] = _exact_mean(of_event, limit, ranges.rows)
     columns["positive_share"] = rows.count(where=rows.positive) / rows.count()
     # Converted after the aggregation: for DuckDB a moment is dear to count from, cheap to compare.
-    columns["recency_days"] = (ranges.end - microseconds(rows[t.TIME].max())) / _DAY
-    columns["age_days"] = (ranges.end - microseconds(rows[t.TIME].min())) / _DAY
+    columns["recency_days"] = (ranges.end - microseconds(rows[t.TIME].max())).cast("float64") / _DAY
+    columns["age_days"] = (ranges.end - microseconds(rows[t.TIME].min())).cast("float64") / _DAY
     return columns
 
 
@@ -162,7 +162,8 @@ def _squeeze(value: ibis.Value) -> ibis.Value:
 def _exact(value: ibis.Value, largest: float, rows: int) -> Any:
     """Sum of `rows` values of at most |largest|: exact on a grid of 62 bits for the largest possible sum."""
     scale = _scale(largest, rows)
-    return (value * scale).round().cast("int64").sum() / scale
+    # Cast: for Spark 0.5 is a decimal, and so would be an integer over it.
+    return (value * scale).round().cast("int64").sum().cast("float64") / scale
 
 
 def _exact_mean(value: ibis.Value, largest: float, rows: int) -> Any:

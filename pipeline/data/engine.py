@@ -1,7 +1,7 @@
-"""The one place that opens DuckDB for Ibis, names intermediate tables and writes Parquet with stable bytes.
+"""The one place that opens an engine for Ibis, names intermediate tables and writes Parquet in stable bytes.
 
 The expressions themselves (pipeline/data/splitting.py, pipeline/data/behaviour.py) know no engine: any Ibis
-connection that has the tables by name will do.
+connection that has the tables by name will do. Spark itself: pipeline/data/spark.py.
 """
 
 from __future__ import annotations
@@ -16,16 +16,30 @@ import duckdb
 import ibis
 
 from pipeline.errors import DataError
+from pipeline.params import Preprocess
 
 MEMORY_LIMIT = 2 * 1024**3  # bytes; at most half of what the machine has
 ROW_GROUP = 131_072  # rows; fixed, so that the bytes do not depend on how the engine cuts its batches
 
 
 @contextmanager
+def open_engine(settings: Preprocess, spill: Path) -> Iterator[ibis.BaseBackend]:
+    """The engine of preprocess.engine, with the folder `spill` for what it keeps meanwhile."""
+    if settings.engine == "duckdb":
+        with duckdb_connection(spill) as connection:
+            yield connection
+    else:
+        from pipeline.data import spark
+
+        with spark.spark_connection(settings.spark_master, spill, memory_limit()) as connection:
+            yield connection
+
+
+@contextmanager
 def duckdb_connection(spill: Path) -> Iterator[ibis.BaseBackend]:
     """An in-memory DuckDB that spills into the folder `spill`; its errors that a user can mend as ours."""
     connection = ibis.duckdb.connect(
-        memory_limit=f"{_memory_limit()}B",
+        memory_limit=f"{memory_limit()}B",
         threads=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         temp_directory=str(spill),
         TimeZone="UTC",
@@ -52,6 +66,10 @@ def duckdb_connection(spill: Path) -> Iterator[ibis.BaseBackend]:
 
 def read_parquet(connection: ibis.BaseBackend, paths: list[Path], name: str) -> ibis.Table:
     """Parquet files as the view `name`; columns that a file lacks are null. Raises DataError if damaged."""
+    if connection.name == "pyspark":
+        from pipeline.data import spark
+
+        return spark.read_parquet(connection, paths, name)
     try:
         return connection.read_parquet(
             [str(path) for path in paths], table_name=name, union_by_name=True, hive_partitioning=False
@@ -71,10 +89,17 @@ def named(connection: ibis.BaseBackend, name: str, expression: ibis.Table) -> ib
 
 def write_parquet(table: ibis.Table, path: Path) -> None:
     """The rows in their order. The same rows give the same bytes, whatever the number of threads."""
+    if table.get_backend().name == "pyspark":
+        from pipeline.data import spark
+
+        with spark.parts_of(table, path) as parts, duckdb_connection(path.parent) as connection:
+            write_parquet(read_parquet(connection, parts, "parts"), path)
+        return
     table.to_parquet(path, compression="zstd", row_group_size=ROW_GROUP)
 
 
-def _memory_limit() -> int:
+def memory_limit() -> int:
+    """Bytes for an engine."""
     available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     with suppress(OSError, ValueError):  # no control groups, or "max"
         # A container may have less than its machine.

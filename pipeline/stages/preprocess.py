@@ -28,7 +28,7 @@ import pandas as pd
 from pipeline.data import behaviour, counting, splitting
 from pipeline.data import items as catalogue
 from pipeline.data import tables as t
-from pipeline.data.engine import duckdb_connection, named, read_parquet, write_parquet
+from pipeline.data.engine import named, open_engine, read_parquet, write_parquet
 from pipeline.data.splitting import TEST, TRAIN, VALIDATION, WINDOWS
 from pipeline.documents.data import Manifest, Summary
 from pipeline.errors import ConfigError, DataError
@@ -164,7 +164,7 @@ def main(raw: Path, prepared: Path, params: Path = Path("params.yaml")) -> None:
     partial = temporary_beside(prepared)
     try:
         spill = partial / "spill"
-        with duckdb_connection(spill) as connection:
+        with open_engine(settings, spill) as connection:
             read_interactions(raw, connection)
             result = preprocess(connection, items, settings)
             write(result, manifest, partial)
