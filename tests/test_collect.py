@@ -165,7 +165,9 @@ def test_duplicates_are_counted_apart(tmp_path: Path, log: Path) -> None:
 
 def test_ids_that_look_like_numbers_stay_as_they_are(tmp_path: Path) -> None:
     ids = ["7", "07", "007", "7.0", "1e3", "٧", "-7", "+7", "0x7", "7 7"]
-    path = written(tmp_path / "log.csv", HEADER, *(f"{one},{one},{day},1," for day, one in enumerate(ids)))
+    path = written(
+        tmp_path / "log.csv", HEADER, *(f"{one},{one},{1580472000 + day},1," for day, one in enumerate(ids))
+    )
     raw = run(tmp_path, of_files(path))
     assert interactions(raw)["user_id"].tolist() == ids
     assert sorted(items(raw).index) == []  # no title: nothing says more of the items
@@ -177,8 +179,8 @@ def test_one_row_is_enough(tmp_path: Path) -> None:
 
 
 def test_one_user_one_item_and_one_moment(tmp_path: Path) -> None:
-    one_user = written(tmp_path / "1.csv", HEADER, *(f"u,{n},{n},1," for n in range(50)))
-    one_item = written(tmp_path / "2.csv", HEADER, *(f"{n},i,{n},1," for n in range(50)))
+    one_user = written(tmp_path / "1.csv", HEADER, *(f"u,{n},{1580472000 + n},1," for n in range(50)))
+    one_item = written(tmp_path / "2.csv", HEADER, *(f"{n},i,{1580472000 + n},1," for n in range(50)))
     one_time = written(tmp_path / "3.csv", HEADER, *(f"{n},{n % 5},2020-01-01,1," for n in range(50)))
     for path, users, things in ((one_user, 1, 50), (one_item, 50, 1), (one_time, 50, 5)):
         found = manifest(run(tmp_path, of_files(path)))
@@ -195,7 +197,8 @@ def test_titles_of_any_kind_come_through_unchanged(tmp_path: Path) -> None:
         "=1+1",
     ]
     rows = [
-        json.dumps({"user_id": 1, "item_id": n, "timestamp": n, "title": one}) for n, one in enumerate(titles)
+        json.dumps({"user_id": 1, "item_id": n, "timestamp": 1580472000, "title": one})
+        for n, one in enumerate(titles)
     ]
     raw = run(tmp_path, of_files(written(tmp_path / "log.jsonl", *rows)))
     assert items(raw)["title"].tolist() == titles

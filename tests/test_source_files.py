@@ -166,7 +166,7 @@ def test_items_and_users_have_files_of_their_own(tmp_path: Path) -> None:
     found = items(raw)
     assert found["title"].to_dict() == {"01": "A", "02": "B"}
     assert found["text"].fillna("").to_dict() == {"01": "long", "02": ""}
-    assert found["categories"].to_dict() == {"01": ["x", "y"], "02": []}
+    assert found["categories"].to_dict() == {"01": ["z"], "02": []}  # the newest row
     assert found["price"].tolist() == [2.5, 1.0]
     assert found["zip"].tolist() == ["001", "7"]
     assert pd.read_parquet(raw / "users.parquet").to_dict("list") == {
@@ -259,7 +259,7 @@ def test_reviews_and_products_of_a_shop_in_json_lines(tmp_path: Path) -> None:
 
 
 def test_a_column_named_like_ours_may_be_something_else(tmp_path: Path) -> None:
-    path = written(tmp_path / "x.csv", "0,1,timestamp,text", "u,i,1,about i")
+    path = written(tmp_path / "x.csv", "0,1,timestamp,text", "u,i,1580472000,about i")
     raw = run(tmp_path, of_files(path, columns={"user_id": 0, "item_id": 1, "text": "description"}))
     assert items(raw).loc["i", "text"] == "about i"
     assert interactions(raw)["text"].isna().all()
@@ -326,3 +326,31 @@ def test_no_file_named_at_all() -> None:
                 update={"files": of_files("x").files.model_copy(update={"interactions": None})}
             )
         )
+
+
+def test_params_say_how_a_column_writes_times(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.csv", "user_id,item_id,when", "1,a,31/01/2020 13:00", "1,b,2020-01-31")
+    when = {"column": "when", "format": "%d/%m/%Y %H:%M", "zone": "Europe/Berlin"}
+    raw = run(tmp_path, of_files(path, columns={"timestamp": when}, max_rejected_share=0.5))
+    assert interactions(raw)["timestamp"].tolist() == [pd.Timestamp("2020-01-31 12:00", tz="UTC")]
+    assert rejected(raw)["reason"].tolist() == ["unreadable_timestamp"]
+
+
+def test_a_later_row_of_an_item_wins_and_categories_of_one_row_each_are_united(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.csv", HEADER, ROW)
+    things = written(
+        tmp_path / "items.csv", "item_id,title,price,categories,updated_at",
+        "a,new,2,x,2020-02-01", "a,old,1,y,2020-01-01", "b,B,1,x,2020-01-01", "b,B,1,y,2020-01-01",
+    )  # fmt: skip
+    found = items(run(tmp_path, of_files(path, items=things)))
+    assert found["title"].to_dict() == {"a": "new", "b": "B"}
+    assert found["categories"].to_dict() == {"a": ["x"], "b": ["x", "y"]}
+
+
+def test_times_that_cannot_be_are_set_apart_and_do_not_move_as_of(tmp_path: Path) -> None:
+    times = ["1580472000", "1580472001", "0", "4070908800", "9999-12-31", "0001-01-01"]
+    path = written(tmp_path / "x.csv", HEADER, *(f"u,{n},{time}" for n, time in enumerate(times)))
+    raw = run(tmp_path, of_files(path, max_rejected_share=0.9))
+    manifest = json.loads((raw / "manifest.json").read_text())
+    assert manifest["as_of"] == "2020-01-31T12:00:01+00:00"
+    assert manifest["rejected"] == {"interactions": {"implausible_timestamp": 4}}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
 from pipeline.data import tables as t
+from pipeline.data.moments import TimeFormat, as_moments
 from pipeline.data.rejected import Rejected
-from pipeline.data.values import as_ids, as_lists, as_moments, as_prose, as_text, as_typed
+from pipeline.data.values import as_ids, as_lists, as_prose, as_text, as_typed, id_faults
 from pipeline.errors import DataError
 from pipeline.sources import OF_ITEM, PLACE, RAW, REASON
 
@@ -16,7 +18,10 @@ Counts = dict[str, int]
 
 
 def items_table(
-    frame: pd.DataFrame | None, described: dict[str, pd.DataFrame], rejected: Rejected
+    frame: pd.DataFrame | None,
+    described: dict[str, pd.DataFrame],
+    rejected: Rejected,
+    times: Mapping[str, TimeFormat],
 ) -> tuple[pd.DataFrame, Counts]:
     if frame is None:
         frame = pd.DataFrame({t.ITEM: pd.Series([], dtype="str")})
@@ -25,8 +30,8 @@ def items_table(
             frame = frame.merge(cells, on=t.ITEM, how="outer")
         for name in frame.columns.difference(t.ITEMS):
             frame[name] = as_typed(frame[name])
-        return check_items(frame)
-    return check_items(_filled(frame, "items", t.ITEM, rejected))
+        return check_items(frame, times)
+    return check_items(_filled(frame, "items", t.ITEM, rejected), times)
 
 
 def users_table(frame: pd.DataFrame | None, rejected: Rejected) -> tuple[pd.DataFrame, Counts]:
@@ -44,7 +49,7 @@ def _filled(frame: pd.DataFrame, table: str, key: str, rejected: Rejected) -> pd
     frame = frame.reset_index(drop=True)
     unread = frame[REASON] if REASON in frame else empty(frame, "str")
     reasons = unread.astype(object).where(unread.notna(), None)
-    reasons[unread.isna() & as_ids(frame[key]).isna()] = f"no_{key}"
+    reasons = reasons.where(unread.notna(), id_faults(frame[key], key))
     rejected.add(table, frame, reasons)
     return frame[reasons.isna()].reset_index(drop=True)
 
@@ -67,8 +72,8 @@ def describe_items(described: dict[str, pd.DataFrame], kept: pd.DataFrame) -> No
         described[name] = rows.sort_values([t.ITEM, "cell"]).drop_duplicates(t.ITEM)
 
 
-def check_items(frame: pd.DataFrame) -> tuple[pd.DataFrame, Counts]:
-    """(items in the contract's types, counts): rows of one item_id become one of their first filled cells."""
+def check_items(frame: pd.DataFrame, times: Mapping[str, TimeFormat]) -> tuple[pd.DataFrame, Counts]:
+    """(items in the contract's types, counts): rows of one item_id become one, see `_newest`."""
     items = pd.DataFrame({t.ITEM: as_ids(frame[t.ITEM])})
     for name in (t.TITLE, t.TEXT):
         text = optional(frame, name, as_prose)
@@ -77,22 +82,46 @@ def check_items(frame: pd.DataFrame) -> tuple[pd.DataFrame, Counts]:
     items[t.CATEGORIES] = empty(frame, object) if lists is None else lists.where(lists.str.len() > 0, None)
     unreadable = no(frame)
     for name in (t.AVAILABLE_FROM, t.AVAILABLE_UNTIL):
-        moments, bad = optional(frame, name, as_moments) or (empty(frame, t.MOMENT), no(frame))
+        moments, bad = empty(frame, t.MOMENT), no(frame)
+        if name in frame:
+            moments, bad = as_moments(frame[name], name, times.get(name))
         items[name], unreadable = moments, unreadable | bad
-    items = _one_a_key(_with_further(items, frame), t.ITEM)
+    items = _one_a_key(_newest_last(_with_further(items, frame), times), t.ITEM)
     filled = [cell if isinstance(cell, list) else [] for cell in items[t.CATEGORIES]]
     items[t.CATEGORIES] = pd.Series(filled, items.index, dtype=object)
     counts = {"kept": len(items), "duplicates": len(frame) - len(items)}
     return items, {**counts, "unreadable_dates": int(unreadable.sum())}
 
 
+def _newest_last(items: pd.DataFrame, times: Mapping[str, TimeFormat]) -> pd.DataFrame:
+    """In order of the column that says when a row was written, if any; else as read (files by name)."""
+    written = next((name for name in (t.TIME, "updated_at", "modified_at") if name in items), None)
+    if written is None:
+        return items
+    moments, _ = as_moments(items[written], written, times.get(written))
+    return items.iloc[moments.argsort(kind="stable")] if moments.notna().all() else items
+
+
 def _one_a_key(frame: pd.DataFrame, key: str) -> pd.DataFrame:
-    """Sorted by `key`, which becomes unique: of several rows the first filled cell of each column stays."""
+    """Sorted by `key`, which becomes unique: of several rows the last filled cell of each column stays.
+
+    Rows that differ in their category alone are one item in several categories.
+    """
     repeated = frame[key].duplicated(keep=False)
     if repeated.any():
-        merged = frame[repeated].groupby(key, sort=False).first().reset_index()
+        rows = frame[repeated]
+        merged = rows.groupby(key, sort=False).last().reset_index()
+        if t.CATEGORIES in rows:
+            other = rows.columns.difference([t.CATEGORIES], sort=False)
+            alike = rows[other].astype("str").groupby(key, sort=False).nunique(dropna=False).max(axis=1) == 1
+            united = rows.groupby(key, sort=False)[t.CATEGORIES].agg(_union)
+            merged[t.CATEGORIES] = merged[t.CATEGORIES].mask(merged[key].map(alike), merged[key].map(united))
         frame = pd.concat([frame[~repeated], merged.astype(frame.dtypes)])
     return frame.sort_values(key, ignore_index=True)
+
+
+def _union(lists: pd.Series) -> list[str]:
+    return list(dict.fromkeys(text for cell in lists if isinstance(cell, list) for text in cell))
 
 
 def optional(frame: pd.DataFrame, name: str, convert: Any) -> Any:

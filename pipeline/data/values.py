@@ -1,4 +1,4 @@
-"""Columns of foreign files in our types: ids, numbers, moments, texts, lists of texts.
+"""Columns of foreign files in our types: ids, numbers, texts, lists of texts.
 
 Each function takes a pandas column of any type and never raises: what cannot be read becomes missing, and
 the caller sees which cells those are. An empty cell is always missing.
@@ -16,10 +16,29 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.data.tables import MOMENT
+# How writers spell a missing value, in any case. A user of one of these names would be a crowd of strangers.
+_MISSING = (
+    "nan",
+    "null",
+    "none",
+    "nil",
+    "undefined",
+    "na",
+    "n/a",
+    "#n/a",
+    "<na>",
+    "nat",
+    "\\n",
+    "-",
+    "--",
+    "?",
+)
+NO_ID = ["", "NaN", "NaT", *_MISSING, *map(str.upper, _MISSING), *map(str.capitalize, _MISSING)]
+NO_NUMBER = NO_ID
+NO_CATEGORY = {*NO_ID, "(no genres listed)", "no genres listed"}
 
-NO_ID = ["", "nan", "NaN", "null", "NULL", "None", "<NA>", "\\N"]  # how writers spell a missing value
-NO_NUMBER = [*NO_ID, "NA", "N/A"]
+_NESTED = r"\[.*\]|\{.*\}"  # [54, 55], {"$oid": "5f"}
+_ROUNDED = r"\d(?:[.,]\d+)?E\+\d{2}"  # 9.78E+12, as Excel shows and saves a long number
 
 _TRUTH = {
     word: str(value)
@@ -27,17 +46,26 @@ _TRUTH = {
     for word in words.split()
 }
 
-# Epochs tell their unit by their size: 1973 to 5138 do not overlap (1e11 s is the year 5138, 1e11 ms 1973).
-_MILLISECONDS, _MICROSECONDS, _NANOSECONDS = 10**11, 10**14, 10**17
-_NEVER = np.iinfo(np.int64).min  # microseconds; numpy's NaT
-_INTEGER = r"[+-]?\d{1,18}|[+-]?[1-8]\d{18}"
-_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,2})?"
-
 
 def as_ids(column: pd.Series) -> pd.Series:
     """Text without surrounding blanks; leading zeros stay; 12345.0 of a float column is "12345"."""
     ids = as_text(column).str.strip()
-    return ids.mask(ids.isin(NO_ID))
+    ids = ids.mask(ids.isin(NO_ID))
+    return ids.mask(_matching(ids, rf"{_NESTED}|{_ROUNDED}"))
+
+
+def id_faults(column: pd.Series, name: str) -> pd.Series:
+    """Why a cell of as_ids is missing (no_user_id, user_id_is_a_list_or_object, ...), else None."""
+    text = as_text(column).str.strip()
+    reasons = pd.Series(None, column.index, dtype=object)
+    reasons[as_ids(column).isna()] = f"no_{name}"
+    reasons[_matching(text, _NESTED)] = f"{name}_is_a_list_or_object"
+    reasons[_matching(text, _ROUNDED)] = f"{name}_rounded_by_a_spreadsheet"
+    return reasons
+
+
+def _matching(text: pd.Series, pattern: str) -> pd.Series:
+    return text.str.fullmatch(pattern).fillna(False).astype(bool)
 
 
 def as_text(column: pd.Series) -> pd.Series:
@@ -76,36 +104,14 @@ def as_numbers(column: pd.Series) -> tuple[pd.Series, pd.Series]:
     return numbers, text.notna() & numbers.isna()
 
 
-def as_moments(column: pd.Series) -> tuple[pd.Series, pd.Series]:
-    """(UTC microseconds, which cells hold something that is no moment).
-
-    Epochs in s, ms, µs or ns, told by size, as numbers or digits; ISO 8601 with or without zone (without:
-    UTC), dates alone, also 2011/01/31 and a final "UTC"; datetimes. Digits like 20110131 are dates where most
-    numbers of that length in the column are days of the calendar, else epochs.
-    """
-    if pd.api.types.is_datetime64_any_dtype(column.dtype):
-        return pd.to_datetime(column, utc=True).astype(MOMENT), pd.Series(False, column.index)
-    if pd.api.types.is_integer_dtype(column.dtype) and not column.isna().any():
-        moments = _from_micros(_epochs(column.to_numpy(dtype=np.int64)), column.index)
-        return moments, moments.isna()
-    text = as_text(column).str.strip()
-    text = text.mask(text.isin(NO_NUMBER))
-    moments = pd.Series(pd.NaT, column.index, dtype=MOMENT)
-    integers, numbers = _is(text, _INTEGER), _is(text, _NUMBER)
-    kinds = [
-        (integers, _from_integers),
-        (numbers & ~integers, _from_floats),
-        (_is(text, r"\d{4}[-/\d].*") & ~numbers, _from_iso),
-    ]
-    for rows, convert in kinds:
-        if rows.any():
-            moments[rows] = convert(text[rows])
-    return moments, text.notna() & moments.isna()
-
-
 def as_lists(column: pd.Series) -> pd.Series:
-    """Lists of distinct texts: of a list, of text split at `|` or of text that spells a list; [] if empty."""
-    return pd.Series([_list(cell) for cell in column], index=column.index, dtype=object)
+    """Lists of distinct texts: of lists, of text that spells one, of text with separators; [] if empty.
+
+    A column has one separator: the first of `|`, `;` and `,` that it holds. Of objects the name counts.
+    """
+    texts = [cell for cell in column if isinstance(cell, str) and cell.strip()[:1] not in ("[", "{")]
+    separator = next((mark for mark in "|;," if any(mark in text for text in texts)), "|")
+    return pd.Series([_list(cell, separator) for cell in column], index=column.index, dtype=object)
 
 
 def as_typed(column: pd.Series) -> pd.Series:
@@ -137,7 +143,10 @@ def _cell_text(cell: Any) -> str | None:
     if isinstance(cell, str):
         return cell
     if isinstance(cell, bytes):
-        return cell.decode("utf-8", "replace")
+        try:
+            return cell.decode("utf-8")
+        except UnicodeDecodeError:  # no text, such as the 16 bytes of a UUID
+            return cell.hex()
     if isinstance(cell, list | tuple | dict | np.ndarray):
         return json.dumps(cell, ensure_ascii=False, default=_plain)
     if pd.isna(cell):
@@ -153,88 +162,39 @@ def _plain(part: Any) -> Any:
     return part.tolist() if hasattr(part, "tolist") else str(part)
 
 
-def _is(text: pd.Series, pattern: str) -> pd.Series:
-    return text.str.fullmatch(pattern).fillna(False).astype(bool)
-
-
-def _epochs(numbers: np.ndarray) -> np.ndarray:
-    """int64 epochs of any unit -> microseconds."""
-    days = (numbers >= 19000101) & (numbers <= 21001231)
-    result = np.select(
-        [np.abs(numbers) < _MILLISECONDS, np.abs(numbers) < _MICROSECONDS, np.abs(numbers) < _NANOSECONDS],
-        [numbers * 1_000_000, numbers * 1_000, numbers],
-        numbers // 1_000,
-    )
-    if days.any():
-        calendar = pd.to_datetime(pd.Series(numbers[days].astype(str)), format="%Y%m%d", errors="coerce")
-        if calendar.notna().mean() > 0.5:
-            micros = calendar.astype("datetime64[us]").astype("int64").to_numpy()
-            result[days] = np.where(calendar.isna(), _NEVER, micros)
-    return result
-
-
-def _from_integers(text: pd.Series) -> pd.Series:
-    return _from_micros(_epochs(text.astype("int64").to_numpy()), text.index)
-
-
-def _from_floats(text: pd.Series) -> pd.Series:
-    numbers = text.astype("float64").to_numpy()
-    size = np.abs(numbers)
-    scale = np.select(
-        [size < _MILLISECONDS, size < _MICROSECONDS, size < _NANOSECONDS], [1e6, 1e3, 1.0], 1e-3
-    )
-    valid = size < 9e18
-    micros = np.full(len(numbers), _NEVER)
-    micros[valid] = np.round(numbers[valid] * scale[valid]).astype(np.int64)
-    return _from_micros(micros, text.index)
-
-
-def _from_micros(micros: np.ndarray, index: pd.Index) -> pd.Series:
-    return pd.Series(micros.view("datetime64[us]"), index).dt.tz_localize("UTC")
-
-
-def _from_iso(text: pd.Series) -> pd.Series:
-    if text.str.contains(r"[,/A-SU-Y]|\.\d{7}|^\d{4}-(?:\d\D|\d\d-\d(?:\D|$))|[T ]\d:", regex=True).any():
-        text = (
-            text.str.replace(r"\s*(?:UTC|GMT)$", "Z", regex=True)
-            .str.replace(r"^(\d{4})/(\d{1,2})/(\d{1,2})", r"\1-\2-\3", regex=True)
-            .str.replace(r"^(\d{4})-(\d)-", r"\1-0\2-", regex=True)
-            .str.replace(r"^(\d{4}-\d\d)-(\d)(\D|$)", r"\1-0\2\3", regex=True)
-            .str.replace(r"([T ])(\d):", r"\g<1>0\2:", regex=True)
-            .str.replace(r"(:\d\d),(\d)", r"\1.\2", regex=True)
-            .str.replace(
-                r"(\.\d{6})\d+", r"\1", regex=True
-            )  # nanoseconds would narrow the range to 1677-2262
-        )
-    return pd.to_datetime(text, format="ISO8601", utc=True, errors="coerce").astype(MOMENT)
-
-
-def _list(cell: Any) -> list[str]:
+def _list(cell: Any, separator: str) -> list[str]:
     if isinstance(cell, str):
-        return _distinct(_spelled(cell))
-    if isinstance(cell, list | tuple | np.ndarray):
-        return _distinct(_flat(cell))
+        return _distinct(_spelled(cell.strip(), separator))
+    if isinstance(cell, list | tuple | set | dict | np.ndarray):
+        return _distinct(_flat([cell]))
     return [] if cell is None or cell is pd.NA or cell != cell else _distinct([str(cell)])
 
 
-def _spelled(text: str) -> Iterable[str]:
-    """`A|B`, `["A", "B"]` or `['A', 'B']`."""
-    if text.startswith("[") and text.endswith("]"):
+def _spelled(text: str, separator: str) -> Iterable[str]:
+    """`A|B`, `["A", "B"]`, `['A', 'B']` or `[{'id': 16, 'name': 'A'}]`."""
+    if text[:1] + text[-1:] in ("[]", "{}"):
         for read in (json.loads, ast.literal_eval):
             try:
-                return _flat(read(text))
+                return list(_flat([read(text)]))
             except (ValueError, SyntaxError, RecursionError, MemoryError):
                 continue
-    return text.split("|")
+    return text.split(separator)
 
 
 def _flat(cells: Iterable[Any]) -> Iterable[str]:
+    """The texts in nested lists; of an object its name, or else its only text."""
     for cell in cells:
-        if isinstance(cell, list | tuple | np.ndarray):
+        if isinstance(cell, list | tuple | set | np.ndarray):
             yield from _flat(cell)
+        elif isinstance(cell, dict):
+            names = {str(key).casefold(): value for key, value in cell.items()}
+            texts = [value for value in cell.values() if isinstance(value, str)]
+            named = [names[key] for key in ("name", "title", "label", "category", "genre") if key in names]
+            yield from _flat(named[:1] or texts[:1])
         elif cell is not None and cell == cell:
             yield str(cell)
 
 
 def _distinct(texts: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(stripped for text in texts if (stripped := text.strip())))
+    stripped = (text.strip() for text in texts)
+    return list(dict.fromkeys(text for text in stripped if text not in NO_CATEGORY))

@@ -18,6 +18,7 @@ import pandas as pd
 
 from pipeline.data import tables as t
 from pipeline.data import values as v
+from pipeline.data.moments import as_moments
 from pipeline.documents.drift import Drift
 from pipeline.drift.check import check
 from pipeline.errors import DataError
@@ -95,7 +96,7 @@ def _whole(table: pd.DataFrame, needed: Iterable[str], where: str) -> pd.DataFra
 def _interactions(table: pd.DataFrame, absent: dict[str, Any], where: str) -> pd.DataFrame:
     table = _whole(table, (name for name in t.INTERACTIONS if name not in absent), where).assign(**absent)
     numbers, no_number = v.as_numbers(table[t.VALUE])
-    moments, no_moment = v.as_moments(table[t.TIME])
+    moments, no_moment = as_moments(table[t.TIME])
     ids = {name: v.as_ids(table[name]) for name in (t.USER, t.ITEM)}
     bad = {
         t.VALUE: no_number,

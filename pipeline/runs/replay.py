@@ -107,10 +107,13 @@ def moments(settings: Collect, start: float, every: timedelta) -> list[datetime]
 
     from pipeline import sources
     from pipeline.data import tables as t
-    from pipeline.data.values import as_moments
+    from pipeline.data.moments import TimeColumn
 
     whole = settings.model_copy(update={"as_of": None})
-    read = [as_moments(chunk[t.TIME])[0].dropna() for chunk in sources.read(whole).interactions]
+    found = sources.read(whole)
+    column = TimeColumn(t.TIME, found.times.get(t.TIME))
+    every_row = (column.read(chunk[t.TIME])[0].dropna() for chunk in found.interactions)
+    read = [chunk[~column.outliers(chunk)] for chunk in every_row]
     times = np.sort(np.concatenate([np.empty(0, "M8[us]"), *(part.to_numpy("M8[us]") for part in read)]))
     if not len(times):
         raise DataError(f"{settings.source}: no interactions: there is no history to replay")

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import hashlib
 import pkgutil
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -24,6 +24,7 @@ from pipeline.errors import ConfigError, DataError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from pipeline.data.moments import TimeFormat
     from pipeline.params import Collect
 
 # Columns that a chunk may have beside the contract's, for the list of rejected rows.
@@ -45,6 +46,8 @@ class Tables:
     """Chunks small enough for memory; an interaction column `items.title` gives the item's title."""
     items: pd.DataFrame | None = None
     users: pd.DataFrame | None = None
+    times: Mapping[str, TimeFormat] = field(default_factory=dict)
+    """Our column -> how it writes times, where the source knows."""
 
 
 def known() -> list[str]:

@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline.data import tables as t
+from pipeline.data.moments import TimeFormat
 from pipeline.data.values import as_lists, as_text
 from pipeline.errors import ConfigError, DataError
 from pipeline.sources import OF_ITEM, PLACE, RAW, REASON
@@ -24,6 +25,7 @@ TABLES = ("interactions", "items", "users")
 DESCRIPTION = "description"  # what people call the items' text
 # Columns that describe an item wherever they stand.
 ITEM_COLUMNS = (t.TITLE, DESCRIPTION, t.CATEGORIES, t.YEAR, t.AVAILABLE_FROM, t.AVAILABLE_UNTIL)
+TIMES = (t.TIME, t.AVAILABLE_FROM, t.AVAILABLE_UNTIL)
 OWNERS = {
     t.USER: ("interactions", "users"),
     t.ITEM: ("interactions", "items"),
@@ -115,12 +117,26 @@ def plans(
     return result
 
 
+def time_formats(columns: Mapping[str, Any]) -> dict[str, TimeFormat]:
+    """Our column of times -> how it is written, for `{column: X, format: F, zone: Z}`."""
+    return {
+        _qualified(key)[1]: TimeFormat(value.get("format"), value.get("zone")).check(f"{KEY}.{key}")
+        for key, value in columns.items()
+        if isinstance(value, dict) and {"format", "zone"} & set(value)
+    }
+
+
 def _entry(key: str, value: Any, everything: set[str]) -> Entry:
     table, ours = _qualified(key)
     if isinstance(value, dict):
-        if set(value) != {"constant"}:
-            raise ConfigError(f"{KEY}.{key}: write the file's column or {{constant: value}}")
-        return Entry(key, table, ours, Constant(value["constant"]))
+        if set(value) == {"constant"}:
+            return Entry(key, table, ours, Constant(value["constant"]))
+        if not set(value) <= {"column", "format", "zone"} or ours not in TIMES:
+            raise ConfigError(
+                f"{KEY}.{key}: write the file's column or {{constant: value}}; "
+                f"of {', '.join(TIMES)} also {{column: X, format: F, zone: Z}}"
+            )
+        return Entry(key, table, ours, str(value.get("column", ours)))
     if value is None:
         return Entry(key, table, ours, None)
     if not isinstance(value, str):

@@ -19,7 +19,7 @@ from pipeline.data.values import as_text, as_typed
 from pipeline.errors import ConfigError
 from pipeline.params import Collect, Files
 from pipeline.sources import PLACE, RAW, REASON, Tables, digest_of
-from pipeline.sources._columns import Plan, plans
+from pipeline.sources._columns import Plan, plans, time_formats
 from pipeline.sources._formats import columns, frames, kind, matching
 
 
@@ -31,6 +31,7 @@ def read(settings: Collect) -> Tables:
         interactions=_interactions(paths["interactions"], chosen["interactions"]),
         items=_table(paths["items"], chosen["items"], t.ITEMS) if "items" in paths else None,
         users=_table(paths["users"], chosen["users"], t.USERS) if "users" in paths else None,
+        times=time_formats(settings.files.columns),
     )
 
 

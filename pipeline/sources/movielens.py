@@ -19,7 +19,8 @@ from typing import Any
 import pandas as pd
 
 from pipeline.data import tables as t
-from pipeline.data.values import as_ids, as_moments
+from pipeline.data.moments import TimeFormat, as_moments
+from pipeline.data.values import as_ids
 from pipeline.errors import DataError
 from pipeline.params import Collect
 from pipeline.sources import PLACE, RAW, REASON, Tables, _movies, digest_of, existing
@@ -28,6 +29,7 @@ from pipeline.sources._delimited import read as read_delimited
 from pipeline.sources._download import download
 
 # Layout: the files that tell it, and all that are read.
+SECONDS = TimeFormat("s")
 LAYOUTS = {
     "csv": (("ratings.csv", "movies.csv"), ("tags.csv", "links.csv")),
     "dat": (("ratings.dat", "movies.dat"), ("users.dat", "tags.dat")),
@@ -56,7 +58,8 @@ def read(settings: Collect) -> Tables:
     interactions = (chunk.assign(event="rating") for chunk in _frames(files, LAYOUTS[layout][0][0]))
     items = _items_100k(files) if layout == "100k" else _items(files, layout)
     users = {"100k": "u.user", "dat": "users.dat"}.get(layout)
-    return Tables(interactions, items, _users(_table(files, users)) if users in files else None)
+    people = _users(_table(files, users)) if users in files else None
+    return Tables(interactions, items, people, times={t.TIME: SECONDS})
 
 
 def fingerprint(settings: Collect) -> str:
@@ -185,7 +188,7 @@ def _described(table: pd.DataFrame) -> pd.DataFrame:
 
 def _tags(table: pd.DataFrame) -> pd.DataFrame:
     """item_id -> tags and tag_times, lists in order of time, then of text."""
-    times, _ = as_moments(table[t.TIME])
+    times, _ = as_moments(table[t.TIME], said=SECONDS)
     table = pd.DataFrame(
         {t.ITEM: as_ids(table[t.ITEM]), t.TAGS: table["tag"].str.strip(), t.TAG_TIMES: times}
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.data import tables as t
+from pipeline.data.moments import TimeFormat
 from pipeline.errors import ConfigError
 from pipeline.params import Collect
 from pipeline.sources import PLACE, RAW, REASON, Tables, _movies, digest_of
@@ -27,7 +28,8 @@ _TAB = Dialect("\t", quoting=False)
 def read(settings: Collect) -> Tables:
     ratings, items, users = (_frames(path) for path in _paths())
     interactions = (chunk.assign(event="rating") for chunk in ratings)
-    return Tables(interactions, _items(pd.concat(items)), _users(pd.concat(users)))
+    times = {t.TIME: TimeFormat("s")}
+    return Tables(interactions, _items(pd.concat(items)), _users(pd.concat(users)), times)
 
 
 def fingerprint(settings: Collect) -> str:

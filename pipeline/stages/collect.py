@@ -35,9 +35,10 @@ from tqdm import tqdm
 from pipeline import sources
 from pipeline.data import tables as t
 from pipeline.data.catalogue import describe_items, empty, items_table, no, optional, users_table
+from pipeline.data.moments import TimeColumn
 from pipeline.data.partitions import Partitions
 from pipeline.data.rejected import AFTER_AS_OF, Rejected, rejected_file
-from pipeline.data.values import as_ids, as_moments, as_numbers, as_prose
+from pipeline.data.values import as_ids, as_numbers, as_prose, id_faults
 from pipeline.documents.data import Manifest, Rows
 from pipeline.errors import DataError
 from pipeline.params import Collect, Params
@@ -59,10 +60,11 @@ def collect(found: sources.Tables, settings: Collect, folder: Path) -> Manifest:
     """
     partitions = Partitions(folder / "spill")
     described: dict[str, pd.DataFrame] = {}
+    times = TimeColumn(t.TIME, found.times.get(t.TIME))
     ids: dict[str, set[str]] = {t.USER: set(), t.ITEM: set()}
     with rejected_file(folder / "rejected.parquet") as rejected:
         for chunk in _progress(found.interactions):
-            rows, reasons = check_interactions(chunk, settings.as_of)
+            rows, reasons = check_interactions(chunk, times, settings.as_of)
             rejected.add("interactions", chunk, reasons)
             kept = rows[reasons.isna()]
             describe_items(described, kept)
@@ -70,7 +72,7 @@ def collect(found: sources.Tables, settings: Collect, folder: Path) -> Manifest:
             partitions.add(t.check(kept[own], "interactions", settings.source))
             for name, values in ids.items():
                 values.update(kept[name].unique())
-        items, item_rows = items_table(found.items, described, rejected)
+        items, item_rows = items_table(found.items, described, rejected, found.times)
         users, user_rows = users_table(found.users, rejected)
     for table in rejected.read:
         rejected.enforce(table, settings.max_rejected_share)
@@ -101,7 +103,9 @@ def collect(found: sources.Tables, settings: Collect, folder: Path) -> Manifest:
     )
 
 
-def check_interactions(chunk: pd.DataFrame, as_of: datetime | None) -> tuple[pd.DataFrame, pd.Series]:
+def check_interactions(
+    chunk: pd.DataFrame, times: TimeColumn, as_of: datetime | None
+) -> tuple[pd.DataFrame, pd.Series]:
     """(the chunk in the contract's types, the reason why a row is not kept or None).
 
     Raises DataError if the source forgot a column.
@@ -110,7 +114,7 @@ def check_interactions(chunk: pd.DataFrame, as_of: datetime | None) -> tuple[pd.
         if name not in chunk:
             raise DataError(f"the source gives no column {name}: see docs/sources.md")
     user, item = as_ids(chunk[t.USER]), as_ids(chunk[t.ITEM])
-    time, no_time = as_moments(chunk[t.TIME])
+    time, no_time = times.read(chunk[t.TIME])
     value, no_number = optional(chunk, t.VALUE, as_numbers) or (empty(chunk, "float64"), no(chunk))
     event = optional(chunk, t.EVENT, as_ids)
     event = pd.Series(DEFAULT_EVENT, chunk.index) if event is None else event.fillna(DEFAULT_EVENT)
@@ -122,8 +126,9 @@ def check_interactions(chunk: pd.DataFrame, as_of: datetime | None) -> tuple[pd.
         ("value_not_a_number", no_number),
         ("no_timestamp", time.isna()),
         ("unreadable_timestamp", no_time),
-        ("no_item_id", item.isna()),
-        ("no_user_id", user.isna()),
+        ("implausible_timestamp", times.outliers(time)),
+        (id_faults(chunk[t.ITEM], t.ITEM), item.isna()),
+        (id_faults(chunk[t.USER], t.USER), user.isna()),
         (AFTER_AS_OF, later),
         (unread, unread.notna()),
     ):

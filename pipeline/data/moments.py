@@ -1,0 +1,252 @@
+"""Moments in foreign columns: which unit its numbers have, what its texts say, which of them cannot be.
+
+Numbers are read in the unit in which most of the column lies between 1991 and LATEST; the units' ranges
+hardly meet there, so the column says what it is. What no unit explains is refused, never guessed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pandas as pd
+
+from pipeline.data.tables import MOMENT
+from pipeline.data.values import NO_NUMBER, as_text
+from pipeline.errors import ConfigError, DataError
+
+# Interactions lie between these. Fixed, for the same file gives the same tables on another day. From 2033 on
+# epochs in seconds would meet dates of ten digits (2034 is 2,019,686,400 s).
+EARLIEST, LATEST = pd.Timestamp("1970-01-02", tz="UTC"), pd.Timestamp("2032-01-01", tz="UTC")
+_LIKELY, _LATEST = (int(np.datetime64(day, "us").astype(np.int64)) for day in ("1991-01-01", "2032-01-01"))
+_NEVER = np.iinfo(np.int64).min  # microseconds; numpy's NaT
+_DAY = 86_400 * 10**6  # microseconds
+_INTEGER = r"[+-]?\d{1,18}|[+-]?[1-8]\d{18}"
+_ZONED = r".*(?:Z|UTC|GMT|[T ]\d.*[+-]\d\d:?(?:\d\d)?)"
+_SAMPLE = 10_000  # numbers of a chunk that tell the unit
+_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,2})?"
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What a number counts: `micros` microseconds each, since `origin`."""
+
+    micros: float
+    origin: str = "1970-01-01"
+    local: bool = False  # shows a clock, whose zone may be named
+
+    def read(self, numbers: np.ndarray) -> np.ndarray:
+        """int64 or float64 -> int64 microseconds since 1970; _NEVER where that cannot hold it."""
+        start = int(np.datetime64(self.origin, "us").astype(np.int64))
+        big = np.abs(numbers.astype(np.float64)) * self.micros > 9e18 - abs(start)
+        numbers = np.where(big, 0, numbers)
+        if self.micros < 1:
+            micros = numbers // round(1 / self.micros)
+        elif numbers.dtype.kind == "i":
+            micros = numbers * int(self.micros)
+        else:
+            micros = np.round(numbers * self.micros)
+        return np.where(big, _NEVER, micros.astype(np.int64) + start)
+
+
+@dataclass(frozen=True)
+class Digits:
+    """A date written as one number: 20230131."""
+
+    pattern: str
+    local: bool = True
+
+    def read(self, numbers: np.ndarray) -> np.ndarray:
+        whole = (numbers == np.floor(numbers)) & (np.abs(numbers) < 10**18)
+        text = pd.Series(np.where(whole, numbers, 0).astype(np.int64).astype(str))
+        moments = pd.to_datetime(text, format=self.pattern, errors="coerce").astype("datetime64[us]")
+        # strptime reads fewer digits, too ("%Y%m%d" takes 202311 for the 1st of January)
+        length = len(pd.Timestamp("2001-11-11 11:11:11.111").strftime(self.pattern)) - 3 * (
+            "%f" in self.pattern
+        )
+        readable = moments.notna() & (text.str.len() == length)
+        return np.where(readable, moments.astype("int64"), _NEVER)
+
+
+EPOCHS = {"s": Unit(1e6), "ms": Unit(1e3), "us": Unit(1), "ns": Unit(1e-3)}
+UNITS: dict[str, Unit | Digits] = {
+    **EPOCHS,
+    "days": Unit(_DAY, local=True),
+    "excel": Unit(_DAY, "1899-12-30", local=True),
+    "ticks": Unit(0.1, "0001-01-01"),  # of .NET
+    "filetime": Unit(0.1, "1601-01-01"),  # of Windows
+    "webkit": Unit(1, "1601-01-01"),  # of browsers
+    **{
+        pattern: Digits(pattern)
+        for pattern in ("%Y", "%Y%m", "%Y%m%d", "%Y%m%d%H", "%Y%m%d%H%M", "%Y%m%d%H%M%S", "%Y%m%d%H%M%S%f")
+    },
+}
+# What texts may mean, for advice: two of these may fit one file, so none is taken for granted.
+_DATES = (
+    *("%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%d/%m/%y", "%m/%d/%y", "%d.%m.%y"),
+    *("%d-%b-%Y", "%d-%b-%y", "%d/%b/%Y", "%Y.%m.%d", "%Y/%m/%d", "%Y-%m-%d"),
+    *("%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y"),
+)
+_CLOCKS = ["", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p", ":%H:%M:%S %z", ", %H:%M", ", %H:%M:%S"]
+PATTERNS = [date + clock for date in _DATES for clock in _CLOCKS]
+PATTERNS += ["%a %b %d %H:%M:%S %Y", "%a %b %d %H:%M:%S %z %Y", "%a, %d %b %Y %H:%M:%S %z"]
+
+
+@dataclass(frozen=True)
+class TimeFormat:
+    """What collect.files.columns says of a column of times."""
+
+    format: str | None = None
+    """A name of UNITS, or a pattern like "%d/%m/%Y %H:%M"; None: to be seen from the column."""
+    zone: str | None = None
+    """Of times that name none; None: UTC."""
+
+    def check(self, key: str) -> TimeFormat:
+        """Itself. Raises ConfigError naming `key`."""
+        if self.format is not None and self.format not in UNITS and "%" not in self.format:
+            names = ", ".join(name for name in UNITS if "%" not in name)
+            raise ConfigError(f'{key}.format: {self.format!r} is none of {names}, nor like "%d/%m/%Y %H:%M"')
+        try:
+            ZoneInfo(self.zone or "UTC")
+        except (KeyError, ValueError, OSError):
+            raise ConfigError(f"{key}.zone: no zone {self.zone!r}; write it like Europe/Berlin") from None
+        return self
+
+
+class TimeColumn:
+    """Reads one column chunk by chunk; the first chunk that shows a unit binds the others."""
+
+    def __init__(self, name: str, said: TimeFormat | None = None) -> None:
+        self.name, self.said = name, said or TimeFormat()
+        self.unit = self.said.format if self.said.format in UNITS else None
+        self._old: bool | None = None
+
+    def read(self, column: pd.Series) -> tuple[pd.Series, pd.Series]:
+        """(UTC microseconds, which cells hold something that is no moment).
+
+        Raises DataError if the numbers' unit cannot be told, or is another than that of rows before.
+        """
+        if pd.api.types.is_datetime64_any_dtype(column.dtype):
+            return self._zoned(column), pd.Series(False, column.index)
+        text = as_text(column).str.strip()
+        text = text.mask(text.isin(NO_NUMBER))
+        moments = pd.Series(pd.NaT, column.index, dtype=MOMENT)
+        integers, numbers = _is(text, _INTEGER), _is(text, _NUMBER)
+        if self.said.format and not self.unit:
+            moments = self._patterned(text)
+        elif numbers.any():
+            self._settle(text, numbers)
+            for rows, kind in ((integers, "int64"), (numbers & ~integers, "float64")):
+                if rows.any():
+                    moments[rows] = self._counted(text[rows].astype(kind))
+        written = _is(text, r"\d{4}[-/\d].*") & ~numbers
+        if written.any() and not self.said.format:
+            moments[written] = self._zoned(_from_iso(text[written]), _is(text[written], _ZONED))
+        return moments, text.notna() & moments.isna()
+
+    def outliers(self, moments: pd.Series) -> pd.Series:
+        """Which moments cannot be an interaction's: 0, year 1, 2099. Old ones may be where most are old."""
+        if self._old is None and moments.notna().any():
+            self._old = bool(moments.median() < EARLIEST)
+        late = moments >= LATEST
+        return late if self._old else late | (moments < EARLIEST)
+
+    def _settle(self, text: pd.Series, numbers: pd.Series) -> None:
+        """Find the unit, or see that the one known still holds."""
+        if self.said.format:
+            return
+        text = text[numbers & ~text.isin(["0", "-1"])]  # these are writers' words for 'no time'
+        asked = text.iloc[:: 1 + len(text) // _SAMPLE].astype("float64").to_numpy()
+        shares = _shares(asked)
+        epoch = max(EPOCHS, key=lambda name: shares[name])  # writers change from s to ms: one family
+        shares[epoch] = sum(shares.pop(name) for name in EPOCHS)
+        best = max(shares, key=lambda name: shares[name])
+        units = [name for name, share in shares.items() if share and share > 0.9 * shares[best]]
+        if shares[best] >= 0.5 and len(units) == 1:
+            if self.unit and self.unit != best and {self.unit, best} - set(EPOCHS):
+                raise DataError(
+                    f"{self.name}: numbers like {text.iloc[0]} are times in {best!r}, those before them in "
+                    f"{self.unit!r}: bring them to one, or {self._key(best)}"
+                )
+            self.unit = self.unit or best
+        elif not self.unit and numbers.mean() > 0.5 and len(text):
+            may_be = f"may be {' or '.join(map(repr, units))}" if units else "are likely times in no unit"
+            raise DataError(f"{self.name}: numbers like {text.iloc[0]} {may_be}: {self._key(*units, 's')}")
+
+    def _key(self, unit: str, *_: str) -> str:
+        names = ", ".join(UNITS)
+        return f"write collect.files.columns.{self.name}: {{column: X, format: {unit!r}}} (one of {names})"
+
+    def _counted(self, numbers: pd.Series) -> pd.Series:
+        values, name = numbers.to_numpy(), self.unit or "s"
+        unit = UNITS[name]
+        micros = unit.read(values)
+        if name in EPOCHS and not self.said.format:  # writers change from s to ms; the sizes do not overlap
+            for other in EPOCHS.values():
+                read = other.read(values)
+                micros = np.where(_likely(read), read, micros)
+        moments = pd.Series(micros.view("datetime64[us]"), numbers.index)
+        return self._zoned(moments) if unit.local else moments.dt.tz_localize("UTC")
+
+    def _patterned(self, text: pd.Series) -> pd.Series:
+        zoned = "%z" in str(self.said.format)
+        moments = pd.to_datetime(text, format=self.said.format, errors="coerce", utc=zoned)
+        return moments.astype(MOMENT) if zoned else self._zoned(moments.astype("datetime64[us]"))
+
+    def _zoned(self, moments: pd.Series, named: pd.Series | None = None) -> pd.Series:
+        """UTC; what has no zone is of the column's. An hour that a clock shows twice is the first."""
+        utc = pd.to_datetime(moments, utc=True).astype(MOMENT)
+        if not self.said.zone or (named is None and moments.dt.tz is not None):
+            return utc
+        there = utc.dt.tz_localize(None).dt.tz_localize(
+            self.said.zone, ambiguous=np.ones(len(utc), dtype=bool), nonexistent="shift_forward"
+        )
+        there = there.dt.tz_convert("UTC").astype(MOMENT)
+        return there if named is None else there.mask(named, utc)
+
+
+def as_moments(
+    column: pd.Series, name: str = "timestamp", said: TimeFormat | None = None
+) -> tuple[pd.Series, pd.Series]:
+    """TimeColumn.read for a column that is there as a whole."""
+    return TimeColumn(name, said).read(column)
+
+
+def suggestions(cells: list[str]) -> list[str]:
+    """The patterns that read all of these texts."""
+    text = pd.Series(cells, dtype="str")
+    reads = partial(pd.to_datetime, text, errors="coerce")
+    return [pattern for pattern in PATTERNS if len(cells) and reads(format=pattern, utc=True).notna().all()]
+
+
+def _shares(values: np.ndarray) -> dict[str, float]:
+    """unit -> the share of `values` that are likely times in it."""
+    if not len(values):
+        return dict.fromkeys(UNITS, 0.0)
+    return {name: float(_likely(unit.read(values)).mean()) for name, unit in UNITS.items()}
+
+
+def _likely(micros: np.ndarray) -> np.ndarray:
+    return (micros >= _LIKELY) & (micros < _LATEST)
+
+
+def _is(text: pd.Series, pattern: str) -> pd.Series:
+    return text.str.fullmatch(pattern).fillna(False).astype(bool)
+
+
+def _from_iso(text: pd.Series) -> pd.Series:
+    if text.str.contains(r"[,/A-SU-Y]|\.\d{7}|^\d{4}-(?:\d\D|\d\d-\d(?:\D|$))|[T ]\d:", regex=True).any():
+        text = (
+            text.str.replace(r"\s*(?:UTC|GMT)$", "Z", regex=True)
+            .str.replace(r"^(\d{4})/(\d{1,2})/(\d{1,2})", r"\1-\2-\3", regex=True)
+            .str.replace(r"^(\d{4})-(\d)-", r"\1-0\2-", regex=True)
+            .str.replace(r"^(\d{4}-\d\d)-(\d)(\D|$)", r"\1-0\2\3", regex=True)
+            .str.replace(r"([T ])(\d):", r"\g<1>0\2:", regex=True)
+            .str.replace(r"(:\d\d),(\d)", r"\1.\2", regex=True)
+            .str.replace(
+                r"(\.\d{6})\d+", r"\1", regex=True
+            )  # nanoseconds would narrow the range to 1677-2262
+        )
+    return pd.to_datetime(text, format="ISO8601", utc=True, errors="coerce").astype(MOMENT)

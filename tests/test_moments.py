@@ -1,0 +1,164 @@
+import datetime
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from pipeline.data.moments import TimeColumn, TimeFormat, as_moments, suggestions
+from pipeline.errors import ConfigError, DataError
+
+NOON = pd.Timestamp("2020-01-31 12:00", tz="UTC")  # 1,580,472,000 s
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        1_580_472_000,
+        1_580_472_000_000,
+        1_580_472_000_000_000,
+        1_580_472_000_000_000_000,
+        1580472000.0,
+        "1580472000",
+        "1580472000.0",
+        "1.580472e9",
+        " 1580472000000 ",
+        "2020-01-31T12:00:00Z",
+        "2020-01-31 12:00",
+        "2020-01-31T12:00:00.000",
+        "2020-01-31T12:00:00.000000999Z",
+        "2020-01-31T12:00:00,000",
+        "2020-01-31T14:00:00+02:00",
+        "2020-01-31T06:00:00 -0600",
+        "20200131T120000",
+        "2020-01-31 12:00:00 UTC",
+        "2020/01/31 12:00",
+        "2020/1/31 12:00",
+        datetime.datetime(2020, 1, 31, 12),
+    ],
+)
+def test_every_notation_of_one_moment(cell: Any) -> None:
+    for column in (pd.Series([cell]), pd.Series([cell, "2020-01-31T12:00:00Z"], dtype=object)):
+        moments, bad = as_moments(column)
+        assert moments.dtype == "datetime64[us, UTC]"
+        assert moments.tolist() == [NOON] * len(column)
+        assert not bad.any()
+
+
+def test_rows_may_differ_in_notation() -> None:
+    column = pd.Series(
+        ["2020-01-31", "1580472000", "2020-01-31T13:00:00+01:00", "2020/1/1 8:26", "1580472000.5"]
+    )
+    moments, bad = as_moments(column)
+    expected = ["2020-01-31", NOON, NOON, "2020-01-01 08:26", "2020-01-31 12:00:00.5"]
+    assert moments.tolist() == [pd.Timestamp(moment) if isinstance(moment, pd.Timestamp) else
+                                pd.Timestamp(moment, tz="UTC") for moment in expected]  # fmt: skip
+    assert not bad.any()
+
+
+def test_what_is_no_moment_is_told_from_what_is_missing() -> None:
+    column = pd.Series(["now", "today", "soon", "2020-13-01", "12/1/2010 8:26", "", None, "nan", "1e99", "-"])
+    moments, bad = as_moments(column)
+    assert moments.isna().all()
+    assert bad.tolist() == [True] * 5 + [False] * 3 + [True, False]
+
+
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        (["44927.5", "44928"], "2023-01-01 12:00"),  # Excel's days
+        ([44927.25, 44930.0], "2023-01-01 06:00"),
+        (["19358", "19360"], "2023-01-01"),  # days since 1970
+        (["20230102", "20230228"], "2023-01-02"),
+        ([20230102, 20230228], "2023-01-02"),
+        (["2023010209"], "2023-01-02 09:00"),
+        (["202301020930"], "2023-01-02 09:30"),
+        (["20230102093015"], "2023-01-02 09:30:15"),
+        (["20230102093015250"], "2023-01-02 09:30:15.25"),
+        (["2023", "2019"], "2023-01-01"),
+        ([2023, 2019], "2023-01-01"),
+        (["202302"], "2023-02-01"),
+        ([638081280000000000], "2023-01-01"),  # ticks of .NET
+        (["13317004800000000"], "2023-01-01"),  # WebKit
+        (["133170048000000000"], "2023-01-01"),  # FILETIME
+    ],
+)
+def test_numbers_are_read_in_the_unit_that_makes_them_likely(cells: list[Any], expected: str) -> None:
+    moments, bad = as_moments(pd.Series(cells))
+    assert moments[0] == pd.Timestamp(expected, tz="UTC")
+    assert not bad.any()
+
+
+def test_a_column_may_change_from_seconds_to_milliseconds() -> None:
+    moments, _ = as_moments(pd.Series(["1580472000", "1580472000000", "1580472000000000"]))
+    assert moments.tolist() == [NOON] * 3
+
+
+@pytest.mark.parametrize(
+    "cells", [["1", "2", "3"], [12, 400, 9000], ["1580472000", "44927"] * 3, ["99999999"], [1e25]]
+)
+def test_numbers_that_no_unit_explains_are_refused_with_the_key(cells: list[Any]) -> None:
+    with pytest.raises(DataError, match=r"collect\.files\.columns\.timestamp.*format"):
+        as_moments(pd.Series(cells))
+
+
+def test_a_later_chunk_in_another_unit_is_refused() -> None:
+    column = TimeColumn("timestamp")
+    column.read(pd.Series([1580472000, 1580472001]))
+    with pytest.raises(DataError, match=r"'excel'.*'s'"):
+        column.read(pd.Series([44927.5, 44928.5]))
+
+
+def test_outliers_are_told_where_most_moments_are_likely() -> None:
+    column = TimeColumn("timestamp")
+    moments, bad = column.read(
+        pd.Series(["1580472000", "0", "-1", "4070908800", "9999-12-31", "0001-01-01", "2020-01-31"])
+    )
+    assert not bad.any()
+    assert column.outliers(moments).tolist() == [False, True, True, True, True, True, False]
+    old = TimeColumn("timestamp")
+    moments, _ = old.read(pd.Series(["1850-05-01", "1851-05-01", "2099-01-01"]))
+    assert old.outliers(moments).tolist() == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("cell", "said", "expected"),
+    [
+        ("31/01/2020 13:00", TimeFormat("%d/%m/%Y %H:%M", "Europe/Berlin"), NOON),
+        ("1/31/2020 12:00 PM", TimeFormat("%m/%d/%Y %I:%M %p"), NOON),
+        ("31.01.2020 14:00 +0200", TimeFormat("%d.%m.%Y %H:%M %z", "Asia/Tokyo"), NOON),
+        ("2020-01-31 07:00", TimeFormat(zone="America/New_York"), NOON),
+        ("2020-01-31 12:00Z", TimeFormat(zone="America/New_York"), NOON),
+        ("2020-01-31T13:00+01:00", TimeFormat(zone="America/New_York"), NOON),
+        (1580472000, TimeFormat(zone="America/New_York"), NOON),
+        (202001312100, TimeFormat(zone="Asia/Tokyo"), NOON),
+        (12, TimeFormat("s"), pd.Timestamp("1970-01-01 00:00:12", tz="UTC")),
+        ("2020-01-31", TimeFormat("%d/%m/%Y"), pd.NaT),
+        ("1580472000", TimeFormat("%d/%m/%Y"), pd.NaT),
+        ("2020-01-31", TimeFormat("s"), pd.NaT),
+    ],
+)
+def test_what_params_say_of_a_column_counts(cell: Any, said: TimeFormat, expected: Any) -> None:
+    moments, bad = as_moments(pd.Series([cell]), said=said.check("x"))
+    assert moments.isna().all() if expected is pd.NaT else moments.tolist() == [expected]
+    assert bad.tolist() == [expected is pd.NaT]
+
+
+@pytest.mark.parametrize("said", [TimeFormat("seconds"), TimeFormat(zone="Europe/Berlln")])
+def test_what_params_cannot_mean_is_refused(said: TimeFormat) -> None:
+    with pytest.raises(ConfigError, match=r"timestamp\.(format|zone)"):
+        said.check("timestamp")
+
+
+def test_patterns_are_suggested_if_they_read_all() -> None:
+    assert suggestions(["12/1/2010 8:26", "12/13/2010 18:26"]) == ["%m/%d/%Y %H:%M"]
+    assert suggestions(["1/2/2010"])[:2] == ["%d/%m/%Y", "%m/%d/%Y"]
+    assert suggestions(["soon"]) == suggestions([]) == []
+
+
+def test_datetimes_of_parquet_of_any_unit_and_zone() -> None:
+    for column in (
+        pd.Series([NOON.tz_localize(None)]).astype("datetime64[ns]"),
+        pd.Series([NOON]).dt.tz_convert("Asia/Tokyo").astype("datetime64[ms, Asia/Tokyo]"),
+        pd.Series([datetime.date(2020, 1, 31)], dtype=object) ,
+    ):  # fmt: skip
+        assert as_moments(column)[0].dt.date.tolist() == [datetime.date(2020, 1, 31)]
