@@ -46,7 +46,7 @@ class Stage:
 class Graph:
     stages: dict[str, Stage]
     fingerprint: str
-    """sha256 of the file: a run refuses another dvc.yaml than the one that its DAG was compiled from."""
+    """sha256 of its lines: a run refuses another dvc.yaml than the one that its DAG was compiled from."""
 
 
 def read(path: Path) -> Graph:
@@ -68,7 +68,8 @@ def read(path: Path) -> Graph:
     for name, stage in stages.items():
         desc = " ".join(str(stage.get("desc", name)).split())
         graph[name] = Stage(name, desc, _upstream(name, stages), _hints(path, name, stage))
-    return Graph(graph, hashlib.sha256(content).hexdigest())
+    lines = "\n".join(content.decode().splitlines())  # git may have changed their ends
+    return Graph(graph, hashlib.sha256(lines.encode()).hexdigest())
 
 
 def _refuse(path: Path, where: str, unknown: Iterable[str]) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
@@ -83,7 +82,7 @@ class Step(BaseOperator):
         run = [context["dag"].dag_id, context["run_id"]]
         command = [PYTHON, "-m", "pipeline", "workspace", self.verb, *run, *self.arguments(context)]
         environment = os.environ | {"EVERGREEN_REPO": str(REPO), "PYTHONUNBUFFERED": "1"}
-        done = self.hook.run_command(command, environment, cwd=str(self.folder(*run)))
+        done = self.hook.run_command(command, environment, cwd=str(self.folder(context)))
         result = _result(done.output)
         text = str(result.get("text") or done.output)
         set_note(context, text)
@@ -96,11 +95,13 @@ class Step(BaseOperator):
         self.after(context, result)
         return result
 
-    def folder(self, dag_id: str, run_id: str) -> Path:
+    def folder(self, context: Context) -> Path:
         """The worktree's own code runs, so that nobody's editing of the checkout gets into a run."""
-        slug = re.sub(r"[^A-Za-z0-9_]+", "-", f"{dag_id.removeprefix('evergreen_')}-{run_id}").strip("-")
-        worktree = REPO / ".evergreen" / "runs" / slug
-        return worktree if self.verb not in ("open", "close") and (worktree / "dvc.yaml").is_file() else REPO
+        if self.verb in ("open", "close"):
+            return REPO
+        opened = context["ti"].xcom_pull(task_ids="open") or {}
+        worktree = REPO / str(opened.get("folder"))
+        return worktree if (worktree / "dvc.yaml").is_file() else REPO
 
     def after(self, context: Context, result: dict[str, Any]) -> None:
         """For subclasses: what is to be done with the result."""
@@ -177,18 +178,25 @@ class Publish(Step):
 
 
 class CloseRun(Step):
-    def __init__(self, **options: Any) -> None:
+    """Fails where the run has failed: its state is the run's, whatever was skipped (see `close_run`)."""
+
+    def __init__(self, *, ends: Sequence[str], **options: Any) -> None:
         super().__init__(verb="close", **options)
+        self.ends = list(ends)
 
     def arguments(self, context: Context) -> list[str]:
         dag_id, run_id = context["dag"].dag_id, context["run_id"]
         states = context["ti"].get_task_states(dag_id=dag_id, run_ids=[run_id]).get(run_id, {})
-        failed = [task for task, state in states.items() if state in ("failed", "upstream_failed")]
-        return ["failed" if failed else "success"]
+        failed = any(state in ("failed", "upstream_failed") for state in states.values())
+        # A run that was marked as failed between two tasks has skipped ones alone.
+        ended = any(states.get(task) == "success" for task in self.ends)
+        return ["success" if ended and not failed else "failed"]
 
     def after(self, context: Context, result: dict[str, Any]) -> None:
         """The run's own note says what became of it."""
         set_run_note(context, str(result.get("text")))
+        if result.get("state") != "success":
+            raise AirflowFailException(result.get("text"))
 
 
 def unknown_keys(context: Context) -> str:
@@ -249,15 +257,21 @@ def open_run(graph: Graph) -> OpenRun:
 
 
 def close_run(opened: OpenRun, ends: Sequence[Any]) -> None:
-    """Behind `ends`, whatever became of them; it does not count for the run's state."""
+    """Behind `ends`, one of which has to succeed; whatever became of them, the run's state is this task's.
+
+    Of a run that is marked as failed by hand, Airflow skips what is pending, but for teardowns, and takes a
+    run whose last tasks were skipped for a success.
+    """
     closed = CloseRun(
         task_id="close",
+        ends=[end.task_id for end in ends],
+        on_failure_callback=None,  # the task that failed has told
         doc_md="Closes the run's account in `data/history`, and removes its worktree. The worktrees of the"
         " last"
         " failed runs are kept for inspection.",
     )
     closed.set_upstream(list(ends))
-    closed.as_teardown(setups=opened)
+    closed.as_teardown(setups=opened, on_failure_fail_dagrun=True)
 
 
 def publish_run(**options: Any) -> Publish:

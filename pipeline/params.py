@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from pipeline.errors import ConfigError
 
@@ -33,6 +33,13 @@ def utc(value: object) -> datetime | None:
         raise ValueError(f"{value!r} is not within the years 1 to 9999 of UTC") from None
 
 
+def past(moment: datetime | None) -> datetime | None:
+    """The same. Raises ValueError for a time that is still to come: all would be old by then."""
+    if moment is not None and moment > datetime.now(UTC):
+        raise ValueError(f"{moment.isoformat()} is in the future: name a time until now")
+    return moment
+
+
 class Files(Section):
     interactions: str | None
     """File or glob: .csv, .tsv, .jsonl, .parquet, also with .gz."""
@@ -57,7 +64,7 @@ class Sql(Section):
 class Collect(Section):
     source: str
     """A module of pipeline/sources/, with - for _."""
-    as_of: Annotated[datetime | None, BeforeValidator(utc)]
+    as_of: Annotated[datetime | None, BeforeValidator(utc), AfterValidator(past)]
     """The data is read as if it were this moment; later rows are set apart. null: the last kept row."""
     path: str | None
     """movielens: folder or zip archive."""

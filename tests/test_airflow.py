@@ -363,6 +363,21 @@ def training_under_way(airflow: up.Airflow, run: up.Run) -> Path:
     return root
 
 
+def test_a_run_that_is_marked_as_failed_has_failed_for_everybody(airflow: up.Airflow) -> None:
+    (airflow.project / "slow.txt").write_text("2")
+    try:
+        add_rows(airflow, "1998-04-01")
+        run = airflow.trigger(TRAINING, mode="full")
+        training_under_way(airflow, run)
+        airflow.call("PATCH", run.path, {"state": "failed"})
+        up.until(lambda: airflow.tasks(run)["close"] == "failed", 120, lambda: str(airflow.tasks(run)))
+    finally:
+        (airflow.project / "slow.txt").write_text("0")
+    assert airflow.wait(run)["state"] == "failed"
+    assert airflow.history(run)["state"] == "failed"
+    assert airflow.tasks(run)["publish"] == "skipped"
+
+
 VICTIMS = {
     "stage": lambda root: pids(root, "finetune.py")[0],
     "dvc": lambda root: pids(root, "from dvc.cli")[0],

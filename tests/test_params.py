@@ -38,3 +38,10 @@ def test_missing_and_unknown_keys_are_told_together(tmp_path: Path) -> None:
     assert "evaluate.kk: unknown key" in str(error.value)
     assert "evaluate lacks 2 keys (k, bootstrap_samples)" in str(error.value)
     assert "preprocess lacks" in str(error.value)
+
+
+def test_a_time_that_is_still_to_come_is_refused(tmp_path: Path) -> None:
+    text = Path("params.yaml").read_text().replace("as_of: null", 'as_of: "2990-01-01"', 1)
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"collect.as_of: 2990-01-01.* is in the future"):
+        Params.load(tmp_path / "params.yaml")

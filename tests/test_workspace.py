@@ -1,7 +1,6 @@
 """A scheduler's runs, without a scheduler: the same commands in the same order."""
 
 import fcntl
-import hashlib
 import json
 import os
 import re
@@ -103,7 +102,13 @@ def locked(project: Path, branch: str) -> dict[str, str]:
 
 def test_names_are_safe_for_folders_and_branches() -> None:
     slug = Workspace(Path(), TRAINING, "manual__2026-11-22T07:00:00.5+00:00 ../x~1.lock").slug
-    assert slug == "training-manual__2026-11-22T07-00-00-5-00-00-x-1-lock"
+    assert re.fullmatch(r"training-manual__2026-11-22T07-00-00-5-00-00-x-1-lock-[0-9a-f]{8}", slug)
+
+
+def test_runs_whose_ids_differ_in_punctuation_alone_share_nothing() -> None:
+    ids = ["a+b", "a:b", "a-b", "a--b", "-a-b", "a" * 200 + "b", "a" * 200 + "c"]
+    assert len({Workspace(Path(), TRAINING, one).slug for one in ids}) == len(ids)
+    assert all(len(Workspace(Path(), TRAINING, one).slug) < 120 for one in ids)
 
 
 def test_what_is_not_committed_is_not_run(project: Path) -> None:
@@ -120,14 +125,30 @@ def test_another_graph_than_was_compiled_is_not_run(project: Path) -> None:
     done = step(project, "open", TRAINING, "one", "--graph", "0" * 64)
     assert done.returncode == 1
     assert "not the graph that this DAG was compiled from" in done.stderr
-    graph = hashlib.sha256((project / "dvc.yaml").read_bytes()).hexdigest()
-    result(step(project, "open", TRAINING, "one", "--graph", graph))
+    result(step(project, "open", TRAINING, "one", "--graph", fingerprint(project)))
+
+
+def fingerprint(project: Path) -> str:
+    """As the DAGs compute it."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "dags"))
+    import dvc_graph
+
+    return dvc_graph.read(project / "dvc.yaml").fingerprint
+
+
+def test_a_graph_with_other_line_ends_is_the_same_graph(project: Path) -> None:
+    before, content = fingerprint(project), (project / "dvc.yaml").read_bytes()
+    (project / "dvc.yaml").write_bytes(content.replace(b"\n", b"\r\n"))
+    assert fingerprint(project) == before
+    toy.git(project, "commit", "-q", "-a", "-m", "Edited on Windows")
+    result(step(project, "open", TRAINING, "one", "--graph", fingerprint(project)))
 
 
 def test_settings_that_make_no_sense_leave_a_record_that_says_so(project: Path) -> None:
     for setting, said in (
         ("--mode=half", "mode: half"),
         ("--as-of=2024-13-45", "error: as_of: '2024-13-45' is no ISO 8601 time"),
+        ("--as-of=2990-01-01", "error: as_of: 2990-01-01T00:00:00+00:00 is in the future"),
         ("--epochs=-1", "epochs"),
         ("--refused=epoch: unknown in this run's conf", "epoch: unknown in this run's conf"),
     ):
@@ -457,3 +478,83 @@ def test_two_machines_that_share_only_git_and_s3(
     by_hand = lock_of(hand)
     for path in ("data/raw/rows.txt", "data/prepared", "models/challenger", "reports/evaluation.json"):
         assert outputs[path] == by_hand[path]
+
+
+@pytest.mark.slow
+def test_an_ended_run_goes_on_with_its_own_outputs_and_account(cycled: Path) -> None:
+    add_rows(cycled, "1998-03-01", "1998-03-02")
+    assert train(cycled, "one", "--mode=full")["promoted"] == "v2.0.0"
+    add_rows(cycled, "1998-03-03", "1998-03-04")
+    assert train(cycled, "two", "--mode=full")["promoted"] == "v3.0.0"
+    before = history(cycled, TRAINING, "one")
+    data, latest = locked(cycled, "runs/training-one"), toy.git(cycled, "rev-parse", "refs/evergreen/latest")
+    opened = result(step(cycled, "open", TRAINING, "one", "--mode=full"))
+    assert opened["text"] == "runs/training-one: opened again, with what it had made itself"
+    root = cycled / opened["folder"]
+    assert "1998-03-02" in (root / "models" / "challenger" / "weights").read_text()
+    assert finish(cycled, "one")["promoted"] is None  # its own challenger, which was replaced
+    after = history(cycled, TRAINING, "one")
+    assert [after[key] for key in ("promoted", "champion", "mode", "started")] == [
+        before[key] for key in ("promoted", "champion", "mode", "started")
+    ]
+    del data["recommendations/top_k.parquet"]  # of the champion of now
+    assert data.items() <= locked(cycled, "runs/training-one").items()
+    assert toy.git(cycled, "rev-parse", "refs/evergreen/latest") == latest
+    assert toy.git(cycled, "tag", "--list", "recommender#champion#*").split()[-1] == "recommender#champion#3"
+
+
+@pytest.mark.slow
+def test_a_rejected_challenger_is_not_promoted_through_another_run(cycled: Path) -> None:
+    add_rows(cycled, "1998-03-01", "1998-03-02")
+    result(step(cycled, "open", TRAINING, "rejected", "--mode=full"))
+    for name in TRAINING_STAGES:
+        result(step(cycled, "stage", TRAINING, "rejected", name))
+    result(step(cycled, "publish", TRAINING, "rejected"))  # allowed by the checks, refused by a person
+    result(step(cycled, "close", TRAINING, "rejected", "success"))
+    result(step(cycled, "open", TRAINING, "lists", "--mode=none"))
+    assert finish(cycled, "lists")["promoted"] is None
+    # Even where another run's model lies in its worktree.
+    result(step(cycled, "open", TRAINING, "rejected"))
+    root = Workspace(cycled, TRAINING, "rejected").root
+    (root / "models" / "challenger" / "weights").chmod(0o644)
+    (root / "models" / "challenger" / "weights").unlink()
+    (root / "models" / "challenger" / "weights").write_text("another")
+    done = result(step(cycled, "promote", TRAINING, "rejected"))
+    assert done["promoted"] is None
+    assert "is not what this run has judged" in done["text"]
+
+
+@pytest.mark.slow
+def test_a_failed_run_whose_worktree_is_gone_goes_on_or_says_why_not(cycled: Path) -> None:
+    add_rows(cycled, "1998-03-01", "1998-03-02")
+    result(step(cycled, "open", TRAINING, "one", "--mode=full"))
+    for name in TRAINING_STAGES[:3]:
+        result(step(cycled, "stage", TRAINING, "one", name))
+    assert result(step(cycled, "close", TRAINING, "one", "failed"))["state"] == "failed"
+    shutil.rmtree(Workspace(cycled, TRAINING, "one").tree)
+    result(step(cycled, "open", TRAINING, "one"))
+    said = result(step(cycled, "stage", TRAINING, "one", "finetune"))["text"]
+    assert said == "finetune: nothing that it reads has changed"
+    result(step(cycled, "close", TRAINING, "one", "failed"))
+    shutil.rmtree(Workspace(cycled, TRAINING, "one").tree)
+    toy.git(cycled, "branch", "-D", "runs/training-one")
+    done = step(cycled, "open", TRAINING, "one")
+    assert done.returncode == 1
+    assert "runs/training-one: no such branch" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_a_project_in_a_sub_folder_of_its_repository(tmp_path: Path) -> None:
+    made = toy.new_cycle_project(tmp_path / "made")
+    project = tmp_path / "repository" / "shop"
+    shutil.copytree(made, project, ignore=shutil.ignore_patterns(".git", "cache", "tmp"))
+    shutil.rmtree(project / ".dvc", ignore_errors=True)
+    toy.git(project.parent, "init", "-q")
+    toy.dvc(project, "init", "--subdir")
+    toy.git(project.parent, "add", "-A")
+    toy.git(project.parent, "commit", "-q", "-m", "Start")
+    result(step(project, "open", TRAINING, "one", "--mode=full"))
+    for name in TRAINING_STAGES:
+        result(step(project, "stage", TRAINING, "one", name))
+    assert finish(project, "one")["promoted"] == "v1.0.0"
+    assert worktrees(project) == []

@@ -21,6 +21,7 @@ from __future__ import annotations
 import fcntl
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import count
 from pathlib import Path
 
 from pipeline.documents.retraining import Retraining
@@ -130,14 +131,15 @@ def _account(root: Path) -> Account:
 
 
 def _keep(root: Path, account: Account, *judged: str) -> None:
-    """Into a folder by date and champion, to be compared and drawn."""
+    """Into a folder of this cycle by date and champion, to be compared and drawn."""
     decision = Retraining.find(root / DECISION)
     if decision is None or decision.as_of is None:
         return
     if account.folder is None:
         account.note(as_of=decision.as_of)
         name = f"{decision.as_of:%Y%m%dT%H%M%SZ}-{decision.champion or 'none'}"
-        account.open(root / HISTORY / name)
+        folders = (root / HISTORY / (name if n == 1 else f"{name}-{n}") for n in count(1))
+        account.open(next(folder for folder in folders if not folder.exists()))
     account.keep(root, *LOOKED, *judged)
 
 

@@ -151,23 +151,29 @@ def note_pending(root: Path, planned: Plan) -> None:
     Pending(mode=planned.mode, reasons=list(planned.reasons)).write(root / PENDING)
 
 
-def record(root: Path) -> None:
-    """Note the training of models/challenger in the registry, with its cost."""
+def record(root: Path) -> bool:
+    """Note the training of models/challenger in the registry, with its cost; whether it is a new one."""
     training, new = record_training(root)
     if new:
         seconds = training.record.cost.seconds
         cost = "" if seconds is None else f", {seconds:,.0f} s"
         say("record", f"training {training.number}: {training.record.mode}{cost}")
+    return new
 
 
-def promote(root: Path, approved_by: str | None = None) -> tuple[Version | None, str]:
-    """Make the challenger the champion, if that is allowed; the new champion, if there is one, and why."""
+def promote(
+    root: Path, approved_by: str | None = None, judged: str | None = None
+) -> tuple[Version | None, str]:
+    """Make the challenger the champion, if that is allowed; the new champion, if there is one, and why.
+
+    `judged`: hash of the model that it has to be.
+    """
     version, why = None, "nothing to promote: no challenger was trained here"
     warnings: list[str] = []
     if has_model(root / MODEL) and (root / VERDICT).is_file():
         before = read_state(Git(root)).champion
         try:
-            found = act(root, approved_by=approved_by)
+            found = act(root, approved_by=approved_by, judged=judged)
         except Refused as refused:
             verdict = Promotion.find(root / VERDICT)
             why, warnings = str(refused), verdict.warnings if verdict else []

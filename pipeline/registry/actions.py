@@ -40,12 +40,14 @@ class Refused(ArtifactError):
     """A rule forbids the action; the registry is as it was."""
 
 
-def promote(root: Path, *, reason: str | None = None, approved_by: str | None = None) -> Version:
+def promote(
+    root: Path, *, reason: str | None = None, approved_by: str | None = None, judged: str | None = None
+) -> Version:
     """Make models/challenger the champion, as reports/promotion.json allows; returns its version.
 
-    `approved_by`: the person who said yes, which the record names. Promoting the champion's own model again
-    does nothing. Raises Refused with the reason where the verdict,
-    the approval or the state of the registry forbids it.
+    `approved_by`: the person who said yes, which the record names. `judged`: hash of the only model that may
+    be promoted. Promoting the champion's own model again does nothing. Raises Refused where the verdict, the
+    approval or the state of the registry forbids it.
     """
     git, objects = Git(root), Objects(root)
     before = read_state(git).champion
@@ -53,6 +55,8 @@ def promote(root: Path, *, reason: str | None = None, approved_by: str | None = 
         state = read_state(git)
         _refuse_if_overtaken(state, before)
         verdict, artifact_hash = Promotion.read(root / VERDICT), folder_hash(root / MODEL)
+        if judged not in (None, artifact_hash):
+            raise Refused(f"not promoted: {MODEL} is not what this run has judged: trigger a new run")
         _refuse_by_verdict(verdict, artifact_hash)
         if state.champion and state.champion.artifact_hash == artifact_hash:
             return state.champion

@@ -54,7 +54,7 @@ def told(as_of: datetime, folders: list[Path], champion: str | None) -> Period:
         _drift(drift),
         _decision(decision),
         _training(judged),
-        _promotion(judged, champion),
+        _promotion(judged),
         champion,
     )
 
@@ -84,13 +84,13 @@ def _training(judged: _Left | None) -> str:
     return f"{mode}{took}" if mode and mode != "none" else "–"
 
 
-def _promotion(judged: _Left | None, champion: str | None) -> str:
+def _promotion(judged: _Left | None) -> str:
     if judged is None or judged.promotion is None:
         return "–"
     if judged.run and judged.run.promoted:
         return f"{judged.run.promoted} promoted"
     if judged.promotion.promote:
-        return f"{champion} promoted" if champion else "allowed"
+        return "allowed, not promoted"
     failed = [check.name.replace("_", " ") for check in judged.promotion.failed]
     return f"refused: {', '.join(failed[:3])}"
 

@@ -57,12 +57,19 @@ def fetch(git: Git, remote: str) -> None:
         git.run("fetch", "--quiet", remote, f"+{ref}:{ref}")
 
 
+def find(run: Workspace, remote: str) -> None:
+    """What the run was at when it ended, if it was open once: its branch and its account."""
+    git = Git(run.home)
+    if git.run("ls-remote", remote, f"refs/heads/{run.branch}"):
+        git.run("update-ref", f"refs/heads/{run.branch}", gather(run, remote))
+
+
 def enter(run: Workspace, remote: str, stage: str | None) -> None:
     """The worktree as the last step left it, wherever that was, with the inputs of `stage`."""
     git, commit = Git(run.home), gather(run, remote)
     if not (run.root / OPENED).is_file():
-        remove(git, run.root)
-        git.run("worktree", "add", "--quiet", "--detach", str(run.root), commit)
+        remove(git, run.tree)
+        git.run("worktree", "add", "--quiet", "--detach", str(run.tree), commit)
         share_cache(run)
         link_sources(run.home, run.root)
         mark_open(run)
@@ -83,7 +90,8 @@ def gather(run: Workspace, remote: str) -> str:
     folder = run.home / HISTORY / run.slug
     folder.mkdir(parents=True, exist_ok=True)
     files = {
-        name: f"{ACCOUNT}/{name}" for name in git.run("ls-tree", "--name-only", f"{commit}:{ACCOUNT}").split()
+        name: f"{ACCOUNT}/{name}"
+        for name in git.run("ls-tree", "--name-only", f"{commit}:./{ACCOUNT}").split()
     }
     for name, path in (files | {"dvc.lock": "dvc.lock"}).items():
         if (text := git.show(commit, path)) is not None:

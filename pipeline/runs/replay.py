@@ -201,6 +201,8 @@ class DagRuns:
         for path in (self.root / HISTORY).glob("*/run.json"):
             run = RunRecord.find(path)
             if run and (run.run_id, run.dag) == (run_id, dag):
+                if run.state == "failed":  # for Airflow a success, e.g. since it was marked so by hand
+                    raise PipelineError(f"{dag}, {run_id} failed: clear its tasks, then run the same command")
                 return path.parent
         raise PipelineError(
             f"{HISTORY}: nothing of the run {run_id}: {self.airflow.url} works on another checkout "

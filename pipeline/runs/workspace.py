@@ -24,7 +24,7 @@ from pipeline.errors import ConfigError, PipelineError
 from pipeline.loop import repro, steps
 from pipeline.loop.history import DRIFT, HISTORY, JUDGED, LOOKED, Account, one_line
 from pipeline.loop.plans import JUDGE, LOOK, TRAIN
-from pipeline.params import Params, utc
+from pipeline.params import Params, past, utc
 from pipeline.registry.actions import LOCK
 from pipeline.registry.git import Git
 from pipeline.registry.objects import Objects
@@ -39,10 +39,12 @@ from pipeline.runs.worktrees import (
     Workspace,
     at,
     check_graph,
+    has_begun,
     is_open,
     make,
     pinned,
     remove,
+    reopen,
     sweep,
 )
 from pipeline.runs.worktrees import LOCK as RUNS_LOCK
@@ -80,24 +82,35 @@ def _begin(run: Workspace, graph: str | None, settings: Settings) -> Result:
     _check_moment(settings.as_of)
     if is_open(run):
         run.account.note(state="running", finished=None)
-        return {"text": f"{run.slug}: goes on where it was"}
+        return _opened(run, f"{run.slug}: goes on where it was")
     if settings.as_of is None and (run.home / REPLAYING).is_file():
         raise Skipped(
             "a replay is under way, whose next days this run would learn from: play it to its end with "
             f"`evergreen replay` as before, or give it up: `rm {run.home / REPLAYING}`"
         )
-    commit = remote.newest(run.home, far) if far else pinned(run.home)
-    check_graph(run.home, commit, graph)
-    text = make(run, commit, settings)
+    if far:
+        remote.find(run, far)
+    if has_begun(run):
+        text = reopen(run)
+        run.account.note(state="running", finished=None, error=None)
+    else:
+        commit = remote.newest(run.home, far) if far else pinned(run.home)
+        check_graph(run.home, commit, graph)
+        text = make(run, commit, settings)
     if far:
         remote.leave(run, far, None, anew=True)
-    return {"text": text}
+    return _opened(run, text)
+
+
+def _opened(run: Workspace, text: str) -> Result:
+    """`folder`: of the project in the run's worktree, relative to the checkout."""
+    return {"text": text, "folder": str(run.root.relative_to(run.home)), "mode": run.mode}
 
 
 def _check_moment(as_of: str | None) -> None:
-    """The form's pattern lets through days that no calendar has. Raises ConfigError."""
+    """The form's pattern lets through days that no calendar has, and the future. Raises ConfigError."""
     try:
-        utc(as_of)
+        past(utc(as_of))
     except ValueError as error:
         raise ConfigError(f"as_of: {error}") from None
 
@@ -117,9 +130,12 @@ def stage(run: Workspace, name: str) -> Result:
         before, begin = _lock(run), time.monotonic()
         steps.run(run.root, "--single-item", name)
         if name == JUDGE[-1]:
-            steps.record(run.root)
+            new = steps.record(run.root)
+            verdict = Promotion.read(run.root / VERDICT)
+            run.account.note(challenger=verdict.challenger.artifact_hash)
             _keep(run, *JUDGED)
-            if run.mode != "judge" and not run.account.run.trial:
+            own = run.mode != "judge" and not run.account.run.trial
+            if own and (new or not run.account.run.published):  # an old run has no newer challenger
                 _point(CHALLENGER, _snapshot(run, "judged"), run)
             return _verdict(run.root) | {"question": question(read_one(run.home / HISTORY / run.slug))}
         ran = _lock(run) != before
@@ -184,7 +200,10 @@ def promote(run: Workspace, approved_by: str | None) -> Result:
     """As the verdict allows; then models/champion is the new one's."""
     with at_work(run):
         run.account.note(step="promote", approved_by=approved_by)
-        version, why = steps.promote(run.root, approved_by)
+        judged = run.account.run.challenger
+        if judged is None:
+            return {"text": "no promotion: this run has judged no challenger", "promoted": None}
+        version, why = steps.promote(run.root, approved_by, judged)
         if version is None:
             return {"text": f"no promotion: {why}", "promoted": None}
         run.account.note(promoted=version.name)
@@ -237,6 +256,7 @@ def publish(run: Workspace) -> Result:
             repro.transfer(root, "push")
         if _is_latest(run, git):
             _point(LATEST, commit, run)
+        run.account.note(published=commit)
     champion = steps.champion_name(run.root)
     as_of = run.account.run.as_of
     facts = {"branch": run.branch, "as_of": as_of and as_of.isoformat(), "champion": champion}
@@ -262,10 +282,13 @@ def _point(ref: str, commit: str, run: Workspace) -> None:
 def _is_latest(run: Workspace, git: Git) -> bool:
     """Whether the next run may start from this one.
 
-    Not from a trial, nor from one that asks for a training, which is not carried out yet; nor from one that
-    trained nothing and began before another's outputs came: it still has those of before.
+    Not from one that was published before and opened again, unless it still is the last; not from a trial,
+    nor from one that asks for a training, which is not carried out yet; nor from one that trained nothing and
+    began before another's outputs came: it still has those of before.
     """
     known, looks = run.account.run, run.dag == "evergreen_monitoring"
+    if published := known.published:
+        return at(git, LATEST) == published
     if known.trial or (looks and run.mode != "none"):
         return False
     if not looks and run.mode not in ("none", "judge"):
@@ -281,13 +304,18 @@ def close(run: Workspace, state: str) -> Result:
         remote.gather(run, far)
     account, git = Account.found(run.home / HISTORY / run.slug), Git(run.home)
     if account is None:
-        return {"text": "it was never opened: nothing to close"}
+        return {"text": "it was never opened: nothing to close", "state": "failed"}
     if run.root.is_dir():
         account.keep(run.root)
+        if (
+            not far and state == "failed" and is_open(run)
+        ):  # so that a run that failed can go on, also when its worktree is gone
+            git.run("update-ref", f"refs/heads/{run.branch}", _snapshot(run, state))
     account.close(state)
     with git.lock(RUNS_LOCK):
         if state == "success":
-            remove(git, run.root)
+            remove(git, run.tree)
         sweep(run.home, git)
     said = sentence(read_one(run.home / HISTORY / run.slug))
-    return {"text": said if state == "success" else f"{said} ({run.root} is kept for inspection)"}
+    text = said if state == "success" else f"{said} ({run.root} is kept for inspection)"
+    return {"text": text, "state": state}

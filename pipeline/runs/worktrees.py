@@ -3,7 +3,8 @@
 `.evergreen/runs/SLUG` holds the committed revision from which the scheduler compiled its graph; DVC's cache
 is the checkout's. It starts from the dvc.lock of the last run (refs/evergreen/latest, else the checkout's):
 the same is news to it as to `evergreen cycle` in one folder. A run that is to judge the last challenger again
-starts from refs/evergreen/challenger.
+starts from refs/evergreen/challenger. A run that has ended and is opened again (a task of it was cleared)
+starts from its own branch, and goes on with its own account.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ REPLAYING = Path(".evergreen/replaying")
 """In the checkout, from a replay's first period to its last."""
 LOCK = "evergreen-runs"
 MODES = ("none", "judge", "refresh", "full")
+LONGEST = 100  # characters of a run's id in a folder's name
 KEEP_FAILED, LEFTOVER_DAYS = 3, 14
 
 
@@ -56,16 +58,23 @@ class Workspace:
     dag: str
     run_id: str
 
-    @property
+    @cached_property
     def slug(self) -> str:
-        """Safe as a folder's and a branch's name."""
-        return re.sub(r"[^A-Za-z0-9_]+", "-", f"{self.dag.removeprefix('evergreen_')}-{self.run_id}").strip(
-            "-"
-        )
+        """Safe as a folder's and a branch's name. Where that changes the id, with a hash of it: runs whose
+        ids differ in punctuation alone share nothing."""
+        whole = f"{self.dag.removeprefix('evergreen_')}-{self.run_id}"
+        safe = re.sub(r"[^A-Za-z0-9_]+", "-", whole).strip("-")[:LONGEST]
+        return safe if safe == whole else f"{safe}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
 
     @property
-    def root(self) -> Path:
+    def tree(self) -> Path:
+        """The git worktree."""
         return self.home / RUNS / self.slug
+
+    @cached_property
+    def root(self) -> Path:
+        """The project in it, which may be a sub-folder of the repository."""
+        return self.tree / Git(self.home).run("rev-parse", "--show-prefix")
 
     @property
     def branch(self) -> str:
@@ -98,12 +107,12 @@ def make(run: Workspace, commit: str, settings: Settings) -> str:
     git = Git(run.home)
     with git.lock(LOCK):
         sweep(run.home, git)
-        remove(git, run.root)
-        git.run("worktree", "add", "--quiet", "--detach", str(run.root), commit)
+        remove(git, run.tree)
+        git.run("worktree", "add", "--quiet", "--detach", str(run.tree), commit)
         try:
             facts = _fill(run, git, settings) | {"commit": commit}
         except BaseException:
-            remove(git, run.root)
+            remove(git, run.tree)
             raise
         Account.begin(run.run_id, run.dag, run.home / HISTORY / run.slug, **facts)
         mark_open(run)
@@ -111,6 +120,33 @@ def make(run: Workspace, commit: str, settings: Settings) -> str:
     as_of = f" as of {settings.as_of}" if settings.as_of else ""
     why = f": {settings.reason}" if settings.reason else ""
     return f"{commit[:10]}{as_of}, champion {champion}, {mode}{why}"
+
+
+def has_begun(run: Workspace) -> bool:
+    """Whether a step was taken in it: then it has outputs of its own."""
+    account = Account.found(run.home / HISTORY / run.slug)
+    return account is not None and account.run.step not in (None, "open")
+
+
+def reopen(run: Workspace) -> str:
+    """The worktree as the run left it, and its account as it was; what was done, for people.
+
+    Raises ConfigError where its branch is gone: the outputs of another run are none of its own.
+    """
+    git = Git(run.home)
+    commit = at(git, f"refs/heads/{run.branch}")
+    if not commit:
+        raise ConfigError(f"{run.branch}: no such branch: what this run had made is gone: trigger a new run")
+    with git.lock(LOCK):
+        sweep(run.home, git)
+        remove(git, run.tree)
+        git.run("worktree", "add", "--quiet", "--detach", str(run.tree), commit)
+        share_cache(run)
+        repro.check_out(run.root)
+        link_sources(run.home, run.root)
+        steps.make_champion_right(run.root)
+        mark_open(run)
+    return f"{run.branch}: opened again, with what it had made itself"
 
 
 def _fill(run: Workspace, git: Git, settings: Settings) -> dict[str, Any]:
@@ -147,8 +183,9 @@ def pinned(home: Path) -> str:
 
 def check_graph(home: Path, commit: str, graph: str | None) -> None:
     """Raises ConfigError where dvc.yaml is not the one, given by its sha256, that was compiled."""
-    text = Git(home).run("show", f"{commit}:./dvc.yaml") + "\n"
-    if graph and hashlib.sha256(text.encode()).hexdigest() != graph:
+    text = Git(home).run("show", f"{commit}:./dvc.yaml")
+    # As dags/dvc_graph.py: line ends may differ between a checkout and what is committed.
+    if graph and hashlib.sha256("\n".join(text.splitlines()).encode()).hexdigest() != graph:
         raise ConfigError(
             f"{home / 'dvc.yaml'}: not the graph that this DAG was compiled from: wait until Airflow has read"
             " it again, and trigger a new run"
