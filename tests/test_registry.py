@@ -136,7 +136,7 @@ def test_refusals_leave_no_tag(trained):
     assert toy.tags(trained) == []
     assert promote(trained, approved_by="Vera <vera@example.org>").name == "v1.0.0"
     [appointment] = read_state(Git(trained)).appointments
-    assert appointment.record["approved_by"] == "Vera <vera@example.org>"
+    assert appointment.record.approved_by == "Vera <vera@example.org>"
 
 
 def test_verdict_about_another_champion_is_refused(trained):
