@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from pipeline.data.histories import Points
 from pipeline.errors import ConfigError
+from pipeline.models import training
+from pipeline.models.cost import Meter
 from pipeline.models.training import Batches, Run, Task, check, fit, is_out_of_memory
 from pipeline.params import Params
 
@@ -49,6 +51,31 @@ def test_every_precision_makes_steps(tmp_path: Path, precision: str) -> None:
     task = Parabola(run)
     fit(run, task, Batches(run, task.phase, 4, 1), 1, validate=False, processes=True)
     assert task.place.item() < 1
+
+
+def test_without_a_terminal_progress_is_told_in_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(training, "LINE_SECONDS", 0)
+    tiny.params(tmp_path / "params.yaml", Path("encoder"))
+    run = Run(Params.load(tmp_path / "params.yaml").finetune, 1, tmp_path)
+    task = Parabola(run)
+    with caplog.at_level("INFO"):
+        fit(run, task, Batches(run, task.phase, 3, 1), 2, validate=False)
+    lines = [line for line in caplog.messages if line.startswith("parabola: epoch") and "step" in line]
+    assert [line.partition("step ")[2].partition(",")[0] for line in lines][-1] == "6 of 6"
+    assert "epoch 2 of 2" in lines[-1]
+
+
+def test_the_tries_before_a_kill_are_part_of_the_cost(tmp_path: Path) -> None:
+    (tmp_path / "tries").mkdir()
+    (tmp_path / "tries" / "0.json").write_text('{"seconds": 1000, "peak_gib": 99}')
+    seconds, memory = Meter(tmp_path).stop()
+    assert 1000 <= seconds < 1100
+    assert memory == 99
+    third, _ = Meter(tmp_path).stop()  # counts what the second noted, too
+    assert third >= seconds - 1
+    assert len(list((tmp_path / "tries").glob("*.json"))) == 3
 
 
 def test_accumulation_and_precision_are_the_encoder_s_alone(tmp_path: Path) -> None:

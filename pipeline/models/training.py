@@ -30,6 +30,7 @@ from pipeline.params import Finetune
 log = logging.getLogger(__name__)
 NDCG = "validation_ndcg@10"
 CHECKPOINT_SECONDS = 60.0
+LINE_SECONDS = 20.0  # between lines of progress
 
 
 @dataclass(frozen=True)
@@ -222,6 +223,34 @@ class Bar(TQDMProgressBar):
         return told
 
 
+class Lines(Callback):
+    """Where nobody watches a bar, as in a scheduler's log: a line of progress every few seconds."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.begin = self.last = time.monotonic()
+        self.first = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        now, steps = time.monotonic(), trainer.global_step - self.first
+        if now - self.last < LINE_SECONDS or not steps or not isinstance(pl_module, Task):
+            return
+        self.last = now
+        total = pl_module.total_steps - 1
+        left = max(0, total - trainer.global_step) * (now - self.begin) / steps
+        if trainer.is_global_zero:
+            place = f"epoch {trainer.current_epoch + 1} of {trainer.max_epochs}"
+            log.info(
+                "%s: %s, step %d of %d, about %.0f s left",
+                pl_module.phase,
+                place,
+                trainer.global_step,
+                total,
+                left,
+            )
+
+
 class Saved(Callback):
     """Saves everything every few seconds, between two steps of the optimiser."""
 
@@ -313,7 +342,7 @@ def _trainer(s: Finetune, epochs: int, callbacks: list[Callback], validations: i
         accumulate_grad_batches=s.accumulate,
         max_epochs=epochs,
         gradient_clip_val=1.0,
-        callbacks=[*callbacks, Bar()] if sys.stderr.isatty() else callbacks,
+        callbacks=[*callbacks, Bar() if sys.stderr.isatty() else Lines()],
         logger=False,
         limit_val_batches=validations,
         num_sanity_val_steps=0,

@@ -18,9 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import resource
 import shutil
-import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -40,6 +38,7 @@ from pipeline.files import replace_folder, temporary_beside
 from pipeline.models import recommender
 from pipeline.models.artifacts import has_model
 from pipeline.models.challenger import Trained, train
+from pipeline.models.cost import Meter
 from pipeline.models.recommender import Recommender
 from pipeline.models.training import Run, check, is_out_of_memory
 from pipeline.params import DetectDrift, Params
@@ -106,12 +105,12 @@ def main(
     champion: Path = Path("models/champion"),
 ) -> None:
     _quiet()
-    started, settings = time.monotonic(), Params.load(params)
+    settings = Params.load(params)
     check(settings.finetune)
     prepared = load_prepared(data)
     summary = Summary.read(data / "summary.json")
     folder = CHECKPOINTS / checkpoint_key(data, settings)
-    context = Run(settings.finetune, settings.seed, folder)
+    meter, context = Meter(folder), Run(settings.finetune, settings.seed, folder)
     trained = finetune(prepared, context, refreshed(settings.finetune.refresh_of, champion, prepared))
     card = Card(
         as_of=summary.as_of,
@@ -125,11 +124,11 @@ def main(
         training=trained.summary,
     )
     _write_models(trained, card, prepared, challenger, ablations, data, settings.detect_drift)
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    seconds, memory = meter.stop()
     cost = Cost.of(
         {
             **trained.summary,
-            "seconds": round(time.monotonic() - started, 1),
+            "seconds": round(seconds, 1),
             "peak_gib": round(memory, 2),
             "seconds_by_phase": context.seconds,
         }
