@@ -170,9 +170,9 @@ class DecideRetraining(Section):
 
 
 class Preprocess(Section):
-    engine: Literal["duckdb", "spark"]
+    engine: Literal["duckdb", "spark"] = "duckdb"
     """Who computes; the tables are the same. spark wants the extra `spark` and Java 17 or later."""
-    spark_master: str | None
+    spark_master: str | None = None
     """Of engine spark: a cluster (spark://HOST:7077), whose workers have this folder at the same path; null:
     this machine (local[*])."""
     min_user_interactions: Annotated[int, Field(ge=0)]
