@@ -110,6 +110,54 @@ def test_event_names_a_column_if_there_is_one(tmp_path: Path) -> None:
     assert first(path, columns={"event": "type"})["event"].tolist() == ["click"]
 
 
+@pytest.mark.parametrize(
+    ("word", "near"),
+    [
+        ("event_typ", "event_type"),
+        ("EventType", "event_type"),
+        ("event_types", "event_type"),
+        ("user", "user_id"),
+        ("activity_kind", None),
+        ("action", None),
+        ("add to cart", None),
+    ],
+)
+def test_a_misspelt_column_is_not_taken_for_the_event_of_every_row(
+    tmp_path: Path, word: str, near: str | None
+) -> None:
+    path = written(tmp_path / "x.csv", f"{HEADER},event_type", f"{ROW},click")
+    with pytest.raises(ConfigError, match=rf"columns\.event: .*{word}.*{near or ''}.*constant: {word}"):
+        first(path, columns={"event": word})
+    assert first(path, columns={"event": {"constant": word}})["event"].tolist() == [word]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "other", "columns"),
+    [
+        ("value", "stars", {}),
+        ("event", "type", {}),
+        ("stars", "rating", {"value": "stars"}),
+        ("stars", "Stars", {"stars": "value"}),
+        ("review", "review_text", {"text": "review"}),
+        ("name", "title_long", {"title": "name"}),
+    ],
+)
+def test_a_column_that_one_of_several_files_calls_otherwise_is_refused(
+    tmp_path: Path, theirs: str, other: str, columns: dict[str, Any]
+) -> None:
+    written(tmp_path / "a.csv", f"{HEADER},{theirs}", f"{ROW},5")
+    written(tmp_path / "b.csv", f"{HEADER},{other}", f"{ROW},4")
+    with pytest.raises(DataError, match=rf"[ab]\.csv: no column '{theirs}' for .*columns there: .*{other}"):
+        first(tmp_path / "*.csv", columns=columns)
+
+
+def test_files_may_call_a_column_differently_if_both_names_are_told(tmp_path: Path) -> None:
+    written(tmp_path / "a.csv", f"{HEADER},stars", f"{ROW},5")
+    written(tmp_path / "b.csv", f"{HEADER},rating", f"{ROW},4")
+    section = of_files(tmp_path / "*.csv", columns={"stars": "value", "rating": "value"})
+    assert [chunk["value"].tolist() for chunk in read(section).interactions] == [["5"], ["4"]]
+
+
 def test_a_column_may_be_left_out(tmp_path: Path) -> None:
     path = written(tmp_path / "x.csv", f"{HEADER},text", f"{ROW},secret")
     assert "text" in first(path)

@@ -1,15 +1,17 @@
 """collect.files.columns: which column of which file is ours, and which of ours are constants.
 
 `ours: theirs` names a column of the file; `theirs: ours` is understood where it can mean nothing else.
-A constant is {constant: X}, "=X", a number, and for `event` any text that names no column. A qualified key
-(`items.text`) concerns one table; others concern the tables that own the column. An entry set to null leaves
-the file's column of that name out.
+A constant is {constant: X}, "=X", a number, and for `event` one plain word that is like no column. A
+qualified key (`items.text`) concerns one table; others concern the tables that own the column. An entry set to
+null leaves the file's column of that name out.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any
 
 import pandas as pd
@@ -36,6 +38,8 @@ OWNERS = {
 REQUIRED = {"interactions": (t.USER, t.ITEM, t.TIME), "items": (t.ITEM,), "users": (t.USER,)}
 # A further column must not look like one of these to the readers of a folder of partitions.
 _TAKEN = {name.lower() for name in (*t.INTERACTIONS, *t.ITEMS, "month", PLACE, RAW, REASON)}
+# Words for a column of events, in no file's rows the event itself.
+_NO_EVENTS = {"event", "events", "type", "kind", "action", "activity", "behavior", "behaviour", "interaction"}
 
 
 @dataclass(frozen=True)
@@ -113,6 +117,7 @@ def plans(
         result[table] = {}
         for file, names in found.items():
             result[table][file] = _plan(entries, table, file, names, items_inside, used)
+        _refuse_gaps(entries, result[table], found)
     _refuse_unused(entries, used, files)
     return result
 
@@ -148,7 +153,20 @@ def _entry(key: str, value: Any, everything: set[str]) -> Entry:
         return Entry(key, table, ours, value)
     if value.startswith("="):
         return Entry(key, table, ours, Constant(value[1:]))
-    return Entry(key, table, ours, Constant(value) if ours == t.EVENT else value)
+    return Entry(key, table, ours, _plain_event(key, value, everything) if ours == t.EVENT else value)
+
+
+def _plain_event(key: str, word: str, everything: set[str]) -> Constant:
+    """A misspelt column would make every row the same event, so all but plain words must say `constant`."""
+    lower = {name.lower(): name for name in everything}
+    near = get_close_matches(word.lower(), lower, 1)
+    if re.fullmatch(r"[A-Za-z]+", word) and not near and word.lower() not in _NO_EVENTS:
+        return Constant(word)
+    meant = f" (did you mean {lower[near[0]]}?)" if near else ""
+    raise ConfigError(
+        f"{KEY}.{key}: no file has a column {word!r}{meant}; columns there: {_listed(sorted(everything))}; "
+        f"name the column, or write {{constant: {word}}} if every row is that event"
+    )
 
 
 def _qualified(key: str) -> tuple[str | None, str]:
@@ -206,6 +224,26 @@ def _our_name(name: str, is_items: bool, of_item: bool) -> str:
     if is_items and name == DESCRIPTION:
         name = t.TEXT
     return OF_ITEM + name if of_item else name
+
+
+def _refuse_gaps(entries: list[Entry], chosen: dict[str, Plan], files: Mapping[str, list[str]]) -> None:
+    """A column that tells successes, or that is mapped, is in all files of a table or in none.
+
+    In a file that calls it otherwise it would be empty, and rows without a value always count.
+    """
+    mapped = {entry.theirs for entry in entries if isinstance(entry.theirs, str)}
+    for file, plan in chosen.items():
+        for ours, theirs in plan.chosen.items():
+            if ours not in (t.EVENT, t.VALUE) and theirs not in mapped:
+                continue
+            for other, names in files.items():
+                if ours not in chosen[other].chosen:
+                    near = get_close_matches(str(theirs), names, 1, cutoff=0.5)
+                    name = (near or [name for name in names if name not in plan.chosen.values()] or ["X"])[0]
+                    raise DataError(
+                        f"{other}: no column {theirs!r} for {ours}, which {file} has; columns there: "
+                        f"{_listed(names)}; rename it there, or name it, too, in {KEY}, like {name}: {ours}"
+                    )
 
 
 def _refuse_unused(
