@@ -2,8 +2,8 @@
 
 `ours: theirs` names a column of the file; `theirs: ours` is understood where it can mean nothing else.
 A constant is {constant: X}, "=X", a number, and for `event` one plain word that is like no column. A
-qualified key (`items.text`) concerns one table; others concern the tables that own the column. An entry set to
-null leaves the file's column of that name out.
+qualified key (`items.text`) concerns one table; others concern the tables that own the column. An entry set
+to null leaves the file's column of that name out.
 """
 
 from __future__ import annotations
