@@ -76,6 +76,8 @@ class Collect(Section):
     sql: Sql
     max_rejected_share: Share
     """More bad rows than this fail the stage before anything is replaced."""
+    min_joined_share: Share
+    """A smaller share of interactions whose item the table of items has fails it, too."""
 
 
 class Positive(Section):

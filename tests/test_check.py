@@ -232,7 +232,10 @@ def test_texts_of_another_language(look: Look) -> None:
 def test_collect_says_the_gravest_findings(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     rows = orders()
     rows.loc[rows.index % 10 == 0, "value"] *= -1
-    params = params_of(tmp_path, rows, products().assign(item_id=lambda table: "x" + table["item_id"]))
+    things = products()
+    third = things.index % 3 == 0  # enough for collect.min_joined_share
+    things["item_id"] = things["item_id"].where(third, "x" + things["item_id"])
+    params = params_of(tmp_path, rows, things)
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params.model_dump(mode="json")))
     with caplog.at_level("INFO"):
         main(tmp_path / "raw", tmp_path / "params.yaml")
@@ -241,6 +244,13 @@ def test_collect_says_the_gravest_findings(tmp_path: Path, caplog: pytest.LogCap
     assert "collect.files.columns.items.item_id" in said[1]
     assert "preprocess.positive.min_value" in said[2]
     assert "evergreen check" in said[3]
+
+
+def test_items_that_stop_collect_are_a_finding_among_others(tmp_path: Path) -> None:
+    things = products().assign(item_id=lambda table: "x" + table["item_id"])
+    found = check(params_of(tmp_path, orders(), things))
+    assert found.joined_share == 0
+    assert "items_not_joined" in [finding.kind for finding in found.findings]
 
 
 def test_what_cannot_be_read_is_a_finding_with_its_key(tmp_path: Path) -> None:

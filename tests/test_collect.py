@@ -1,5 +1,6 @@
 import errno
 import json
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,7 @@ def test_the_outputs(tmp_path: Path, log: Path, caplog: pytest.LogCaptureFixture
         "users": 2,
         "items": 3,
         "item_rows": {"kept": 3, "duplicates": 0, "unreadable_dates": 0},
+        "joined_share": None,
         "user_rows": {"kept": 0, "duplicates": 0},
         "content_hash": found["content_hash"],
     }
@@ -415,3 +417,32 @@ def test_a_week_more_pushes_only_what_is_new(tmp_path: Path, monkeypatch: pytest
         # The new month, the listing, the manifest.
         assert push_collected([*rows, "1,1,2020-04-02,1,t"]) == 3
         assert push_collected([*rows, "1,1,2020-04-02,1,t"]) == 0
+
+
+def test_the_joined_share_is_always_told(tmp_path: Path, log: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    raw = run(tmp_path, of_files(log, items=written(tmp_path / "items.csv", "item_id,x", "a,1", "b,2")))
+    found = json.loads((raw / "manifest.json").read_text())["joined_share"]
+    assert found == pytest.approx(2 / 3)
+    assert f"{found:.1%} are of items in the table of items" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "cause"),
+    [
+        ("6.0", "6", "without a final .0 it would be 100.0%"),
+        ("6", "00006", "without leading zeros it would be 100.0%"),
+        ("sku-6", "SKU-6", "in one case it would be 100.0%"),
+        ("SKU 6", "sku6", "without blanks, signs and case it would be 100.0%"),
+        ("lamp", "chair", "collect.files.columns.items.item_id"),
+    ],
+)
+def test_items_that_join_nothing_stop_the_stage(tmp_path: Path, ours: str, theirs: str, cause: str) -> None:
+    path = written(tmp_path / "log.csv", "user_id,item_id,timestamp", f"1,{ours},2020-01-31")
+    things = written(tmp_path / "items.csv", "item_id,title", f"{theirs},X")
+    with pytest.raises(
+        DataError, match=rf"0\.0% of the interactions .*{re.escape(ours)}.*{re.escape(cause)}"
+    ):
+        run(tmp_path, of_files(path, items=things))
+    assert not snapshot(tmp_path / "raw")
+    assert len(interactions(run(tmp_path, of_files(path, items=things, min_joined_share=0)))) == 1

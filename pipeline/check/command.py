@@ -17,6 +17,7 @@ from pipeline import sources
 from pipeline.check import facts as gathered
 from pipeline.check import rules, texts
 from pipeline.data.engine import duckdb_connection
+from pipeline.data.joining import joined_share
 from pipeline.documents.check import Check, Finding, TextFigures
 from pipeline.documents.data import Manifest
 from pipeline.errors import ConfigError, DataError, PipelineError
@@ -30,7 +31,7 @@ REPORT, PAGE = "check.json", "check.html"
 
 def check(params: Params) -> Check:
     """Raises ConfigError where params.yaml itself is wrong; what is wrong with the data is a finding."""
-    lenient = params.collect.model_copy(update={"max_rejected_share": 1.0})
+    lenient = params.collect.model_copy(update={"max_rejected_share": 1.0, "min_joined_share": 0.0})
     with tempfile.TemporaryDirectory(prefix="evergreen-check-") as temporary:
         raw = Path(temporary) / "raw"
         raw.mkdir()
@@ -46,7 +47,6 @@ def check(params: Params) -> Check:
 
 def of(facts: gathered.Facts, manifest: Manifest) -> Check:
     figures, missing = _texts(facts)
-    known = facts.items.index.isin(facts.table["item_id"])
     summary = facts.windows.summary if facts.windows else {}
     return Check.of(
         {
@@ -60,7 +60,7 @@ def of(facts: gathered.Facts, manifest: Manifest) -> Check:
             "events": facts.events[:20],
             "users": gathered.activity(facts.users),
             "items": gathered.activity(facts.items),
-            "joined_share": float(facts.items[known].sum()) / facts.rows,
+            "joined_share": joined_share(facts.items, facts.table["item_id"]),
             "repeat_share": facts.repeats / facts.successes if facts.successes else None,
             "empty": facts.empty,
             "periods": gathered.periods(facts.by_time),

@@ -5,12 +5,11 @@ Each gives a finding or none.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
-import pandas as pd
+from collections.abc import Iterator
 
 from pipeline.check.facts import COLUMNS, Facts, percent
 from pipeline.data import tables as t
+from pipeline.data.joining import joined_share, likely_cause
 from pipeline.documents.check import Finding
 
 
@@ -25,12 +24,12 @@ def not_joined(facts: Facts) -> Iterator[Finding]:
         )
         return
     known = facts.items.index.isin(facts.table[t.ITEM])
-    share = float(facts.items[known].sum()) / facts.rows
+    share = joined_share(facts.items, facts.table[t.ITEM])
     if share > 0.98:
         return
     strangers = facts.items[~known].index[:3].tolist()
     unused = facts.table.loc[~facts.table[t.ITEM].isin(facts.items.index), t.ITEM].head(3).tolist()
-    cause, joined = likely_cause(facts)
+    cause, joined = likely_cause(facts.items, facts.table[t.ITEM])
     yield Finding(
         kind="items_not_joined",
         severity="error" if share < 0.5 else "warning",
@@ -43,26 +42,6 @@ def not_joined(facts: Facts) -> Iterator[Finding]:
         key=f"{COLUMNS}.items.item_id",
         remedy="bring both to one notation" if cause else "name the column that holds the same ids in both",
     )
-
-
-NOTATIONS: dict[str, Callable[[pd.Series], pd.Series]] = {
-    "without leading zeros": lambda ids: ids.str.lstrip("0"),
-    "without a final .0": lambda ids: ids.str.replace(r"\.0+$", "", regex=True),
-    "in one case": lambda ids: ids.str.casefold(),
-    "without blanks, signs and case": lambda ids: ids.str.casefold().str.replace(r"\W", "", regex=True),
-}
-
-
-def likely_cause(facts: Facts) -> tuple[str | None, float]:
-    """(the notation in which most rows would find their item, their share) if it helps much, else None."""
-    ours, theirs = facts.items.index.to_series().astype("str"), facts.table[t.ITEM].astype("str")
-    plain = float(facts.items[ours.isin(theirs).to_numpy()].sum()) / facts.rows
-    best: tuple[str | None, float] = (None, plain)
-    for name, notation in NOTATIONS.items():
-        joined = float(facts.items[notation(ours).isin(notation(theirs)).to_numpy()].sum()) / facts.rows
-        if joined > best[1] + 0.1:
-            best = (name, joined)
-    return best
 
 
 def one_for_many(facts: Facts) -> Iterator[Finding]:

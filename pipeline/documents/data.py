@@ -34,6 +34,7 @@ class Manifest(Document):
     users: Count | None = None
     items: Count | None = None
     item_rows: dict[str, Count] | None = None
+    joined_share: Number = None  # of the rows kept, whose item the table of items has; None without a table
     user_rows: dict[str, Count] | None = None
     content_hash: str | None = None
 

@@ -5,7 +5,7 @@ In: params.yaml (section collect) and the source it names. Out, under data/raw/:
   source has none), value, text and further columns; in order of time, ties in fixed-salt hash order;
 - items.parquet (by item_id: the contract's columns and further ones), users.parquet (at least user_id);
 - rejected.parquet: table, reason, place (file:row) and the cells as they came, of every row not kept;
-- manifest.json: source, fingerprint, as_of, counts, first and last timestamp, content hash.
+- manifest.json: source, fingerprint, as_of, counts, joined share, first and last timestamp, content hash.
 
 Bad rows: no id, no readable timestamp, a value that is no number, a row that cannot be parsed. More than
 max_rejected_share of them fail the stage before anything is replaced. Rows later than as_of, whatever else
@@ -33,6 +33,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from pipeline import sources
+from pipeline.data import joining
 from pipeline.data import tables as t
 from pipeline.data.catalogue import describe_items, empty, items_table, no, optional, users_table
 from pipeline.data.moments import TimeColumn
@@ -80,6 +81,11 @@ def collect(found: sources.Tables, settings: Collect, folder: Path) -> Manifest:
         raise DataError(_nothing_kept(rejected, settings))
     written = partitions.write(folder / "interactions")
     shutil.rmtree(folder / "spill", ignore_errors=True)
+    joined = None
+    if found.items is not None:
+        joined = joining.enforce(
+            joining.rows_of_items(folder / "interactions"), items[t.ITEM], settings.min_joined_share
+        )
     t.write_parquet(t.check(items, "items", settings.source), folder / "items.parquet")
     t.write_parquet(t.check(users, "users", settings.source), folder / "users.parquet")
     return Manifest(
@@ -98,6 +104,7 @@ def collect(found: sources.Tables, settings: Collect, folder: Path) -> Manifest:
         users=len(ids[t.USER]),
         items=len(ids[t.ITEM]),
         item_rows=item_rows,
+        joined_share=joined,
         user_rows=user_rows,
         content_hash=_content_hash(folder),
     )
@@ -145,7 +152,9 @@ def sentence(manifest: Manifest) -> str:
     span = f"{first:%Y-%m-%d} to {last:%Y-%m-%d}"
     people = f"{manifest.users:,} users and {manifest.items:,} items"
     left_out = f"{rows.rejected:,} rejected, {rows.duplicates:,} duplicates{later}"
-    return f"collected {rows.kept:,} interactions of {people}, {span}; {left_out}"
+    share = manifest.joined_share
+    joined = "" if share is None else f"; {share:.1%} are of items in the table of items"
+    return f"collected {rows.kept:,} interactions of {people}, {span}; {left_out}{joined}"
 
 
 def _nothing_kept(rejected: Rejected, settings: Collect) -> str:
