@@ -446,3 +446,25 @@ def test_items_that_join_nothing_stop_the_stage(tmp_path: Path, ours: str, their
         run(tmp_path, of_files(path, items=things))
     assert not snapshot(tmp_path / "raw")
     assert len(interactions(run(tmp_path, of_files(path, items=things, min_joined_share=0)))) == 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "advice"),
+    [
+        (
+            ["1,a,31/01/2020,1", "2,a,15/02/2020,1"],
+            r'\{column: X, format: F\}, where F is "%d/%m/%Y"$',
+        ),
+        (["1,a,1/31/2020 1:05 PM,1"], 'F is "%m/%d/%Y %I:%M %p"$'),
+        (["1,a,1/2/2020,1"], 'F is "%d/%m/%Y" or "%m/%d/%Y"$'),
+        (['1,a,2020-01-31,"1,5"', '1,a,2020-01-31,"1.000,5"'], "decimal point, not a comma$"),
+        (["1,a", "2,b"], "not as many fields as its header: correct the file$"),
+        ([",a,2020-01-31,1"], r"correct the file or collect\.files\.columns$"),
+    ],
+)
+def test_where_most_rows_are_bad_the_advice_is_no_higher_limit(
+    tmp_path: Path, rows: list[str], advice: str
+) -> None:
+    path = written(tmp_path / "log.csv", "user_id,item_id,timestamp,value", *rows)
+    with pytest.raises(DataError, match=advice):
+        run(tmp_path, of_files(path))

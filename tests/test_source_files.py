@@ -351,7 +351,10 @@ def test_a_mapping_that_fits_nothing_is_named(tmp_path: Path, columns: dict[str,
         ("none.csv", None, r"none\.csv: no such file: correct collect\.files\.interactions"),
         ("none*.csv", None, r"none\*\.csv: no file matches: correct collect\.files\.interactions"),
         ("", None, r"a folder: name its files, like .*/\*\.csv"),
-        ("x.xlsx", b"", r"x\.xlsx: unknown kind of file: rename it to end in \.csv"),
+        ("x.xlsx", b"", r"x\.xlsx: a spreadsheet: save its sheet as CSV"),
+        ("x.log", b"", r"x\.log: unknown kind of file: rename it to end in \.csv"),
+        ("x.csv", "é,item_id\n1,2\n".encode("cp1252"), r"header is not UTF-8 text: .*iconv -f CP1252"),
+        ("x.csv", b"user_id,item_id,timestamp\r1,a,2020-01-31\r", r"lines end in CR alone: .*tr "),
         ("x.csv", b"", r"x\.csv: empty"),
         ("x.jsonl", b"\n", r"x\.jsonl: empty"),
         ("x.json", b'[{"user_id": 1}]', r"x\.json: a JSON array: write one object a line"),
@@ -365,6 +368,12 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, name: str, content:
         (tmp_path / name).write_bytes(content)
     with pytest.raises((DataError, ConfigError), match=message):
         list(read(of_files(tmp_path / name)).interactions)
+
+
+@pytest.mark.parametrize("told", ["sep=;", '"sep=;"', "\ufeffsep=;\r"])
+def test_a_line_that_tells_spreadsheets_the_delimiter_is_followed(tmp_path: Path, told: str) -> None:
+    frame = first(written(tmp_path / "x.csv", told, HEADER.replace(",", ";"), "7;a,b;1580472000"))
+    assert frame.iloc[0].tolist() == ["7", "a,b", "1580472000", "x.csv:3"]
 
 
 def test_no_file_named_at_all() -> None:

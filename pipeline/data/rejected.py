@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.data import tables as t
+from pipeline.data.moments import suggestions
 from pipeline.data.values import as_text
 from pipeline.errors import DataError
 from pipeline.sources import PLACE, RAW
@@ -20,6 +21,8 @@ AFTER_AS_OF = "after_as_of"
 COLUMNS = ["table", "reason", "place", *t.INTERACTIONS, "raw"]
 _SCHEMA = pa.schema([(name, pa.large_string()) for name in COLUMNS])
 _CELL = 60  # characters of a cell in an example
+_CELLS = 100  # looked at for advice
+_BLAMED = {"unreadable_timestamp": t.TIME, "value_not_a_number": t.VALUE}
 
 
 @dataclass
@@ -30,6 +33,7 @@ class Rejected:
     read: dict[str, int] = field(default_factory=dict)  # table -> rows seen
     counts: dict[str, dict[str, int]] = field(default_factory=dict)  # table -> reason -> rows
     examples: dict[tuple[str, str], str] = field(default_factory=dict)  # (table, reason) -> the first one
+    cells: dict[str, list[str]] = field(default_factory=dict)  # reason -> the first cells that it blames
 
     def add(self, table: str, frame: pd.DataFrame, reasons: pd.Series) -> None:
         """`reasons` (one a row of the source's `frame`): why it is not kept, missing if it is."""
@@ -42,7 +46,10 @@ class Rejected:
         for reason, number in rows["reason"].value_counts().items():
             counts[reason] = counts.get(reason, 0) + int(number)
             if (table, reason) not in self.examples:
-                self.examples[table, reason] = _example(rows[rows["reason"] == reason].iloc[0])
+                found = rows[rows["reason"] == reason]
+                self.examples[table, reason] = _example(found.iloc[0])
+                if reason in _BLAMED:
+                    self.cells[reason] = found[_BLAMED[reason]].head(_CELLS).tolist()
         self.writer.write_table(pa.Table.from_pandas(rows[COLUMNS], _SCHEMA, preserve_index=False))
 
     def bad(self, table: str) -> int:
@@ -62,8 +69,9 @@ class Rejected:
         listed = ", ".join(f"{name.replace('_', ' ')} {reasons[name]:,}" for name in top)
         raise DataError(
             f"{table}: {bad:,} of {asked:,} rows are bad ({bad / asked:.1%}; collect.max_rejected_share is "
-            f"{share:g}): {listed}; for example {self.examples[table, top[0]]}; correct the file or "
-            "collect.files.columns, or raise the limit"
+            f"{share:g}): {listed}; for example {self.examples[table, top[0]]}; "
+            + (_advice(top[0], self.cells.get(top[0], [])) or "correct the file or collect.files.columns")
+            + (", or raise the limit" if bad <= asked / 2 else "")
         )
 
     @staticmethod
@@ -79,6 +87,21 @@ def rejected_file(path: Path) -> Iterator[Rejected]:
     """Open for writing; complete when the block ends."""
     with pq.ParquetWriter(path, _SCHEMA, compression="zstd", version="2.6") as writer:
         yield Rejected(writer)
+
+
+def _advice(reason: str, cells: list[str]) -> str | None:
+    """What mends most rows, as far as the cells tell."""
+    if reason == "unreadable_timestamp":
+        patterns = [f'"{pattern}"' for pattern in suggestions(cells)]
+        which = " or ".join(patterns[:2]) or '"%d/%m/%Y %H:%M" or the like'
+        return f"write collect.files.columns.timestamp: {{column: X, format: F}}, where F is {which}"
+    if reason == "value_not_a_number" and pd.Series(cells).str.fullmatch(r"[+-]?[\d.]+,\d+").all():
+        return "write its numbers with a decimal point, not a comma"
+    if reason == "not_utf8":
+        return "convert the file: iconv -f CP1252 -t UTF-8 FILE > NEW"
+    if reason == "wrong_number_of_fields":
+        return "its rows have not as many fields as its header: correct the file"
+    return None
 
 
 def _example(row: pd.Series) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import IO
 
 import numpy as np
@@ -111,8 +111,14 @@ def _header(block: bytes, file: str, dialect: Dialect) -> tuple[bytes, int, Dial
         text = "\0"
     if "\0" in text:
         raise DataError(
-            f"{file}: the header is not {dialect.encoding.upper()} text: convert the file to UTF-8"
+            f"{file}: the header is not {dialect.encoding.upper()} text: convert the file to UTF-8, "
+            f"like iconv -f CP1252 -t UTF-8 {file} > NEW"
         )
+    if "\r" in text and '"' not in text:
+        raise DataError(f"{file}: lines end in CR alone: convert them, like tr '\\r' '\\n' < {file} > NEW")
+    if told := re.fullmatch(r'"?sep=(.)"?', text):  # for spreadsheets; the header follows
+        rest, line, dialect = _header(rest, file, replace(dialect, delimiter=told[1]))
+        return rest, skipped + 1 + line, dialect
     delimiter = dialect.delimiter
     if delimiter == "," and "," not in text:  # what spreadsheets of other countries write
         delimiter = next((other for other in (";", "\t", "|") if other in text), ",")

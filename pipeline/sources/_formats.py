@@ -64,6 +64,8 @@ def kind(path: Path) -> str:
     if suffixes and suffixes[-1] == ".gz":
         suffixes.pop()
     found = KINDS.get(suffixes[-1]) if suffixes else None
+    if suffixes and suffixes[-1] in (".xlsx", ".xls", ".ods"):
+        raise ConfigError(f"{path}: a spreadsheet: save its sheet as CSV in UTF-8 and name that file")
     if found is None:
         raise ConfigError(f"{path}: unknown kind of file: rename it to end in {', '.join(KINDS)} (also .gz)")
     return found
