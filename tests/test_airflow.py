@@ -161,7 +161,7 @@ def test_planted_drift_refreshes_and_equals_the_hand_made_run(airflow: up.Airflo
     succeeded(airflow, training)
     run = airflow.history(training)
     assert (run["mode"], run["champion"], run["promoted"]) == ("refresh", "v1.0.0", "v2.0.0")
-    assert run["as_of"] == "1998-03-02"
+    assert run["as_of"].startswith("1998-03-02")
     assert by_hand(airflow.project, run["commit"], tmp_path / "clone") == hashes(airflow.project, training)
     assert toy.git(airflow.project, "status", "--porcelain").strip() == ""
 
@@ -269,7 +269,7 @@ def test_a_backfilled_date_makes_its_reports_and_never_demotes(airflow: up.Airfl
         stood_back(airflow, first(airflow, "scheduled"))
         stood_back(airflow, airflow.trigger(TRAINING))
     assert airflow.state(run)["logical_date"].startswith("1998-01-15T00:00:00")
-    assert airflow.history(run, "drift.json")["as_of"] == "1998-01-01"
+    assert airflow.history(run, "drift.json")["as_of"].startswith("1998-01-01")
     late = airflow.trigger(TRAINING, as_of="1998-01-15", mode="full")
     succeeded(airflow, late)
     assert airflow.history(late)["promoted"] is None
@@ -306,7 +306,7 @@ def test_a_promotion_waits_for_a_person_and_no_answer_means_no(airflow: up.Airfl
         person = airflow.history(run)["approved_by"]
         assert person
         [appointment] = read_state(Git(project)).appointments[-1:]
-        assert appointment.record["approved_by"] == person
+        assert appointment.record.approved_by == person
     finally:
         (project / "dvc.yaml").write_text(text)
         toy.set_param(project, "approval: human", "approval: auto")
