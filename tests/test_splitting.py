@@ -212,3 +212,13 @@ def test_the_drift_check_counts_the_same_rows_as_success(
     ours = splitting.is_success(ibis.memtable(rows), positive).name("success").execute()
     there = successes(rows, positive)
     assert np.broadcast_to(np.asarray(ours, dtype=bool), len(rows)).tolist() == there.tolist()
+
+
+@pytest.mark.parametrize(("counts", "named"), [([97, 1, 1, 1], True), ([1, 60, 39], True), ([50, 50], False)])
+def test_a_moment_with_most_rows_is_named(counts: list[int], named: bool) -> None:
+    times = pd.Series([START + day * DAY for day in range(len(counts))], dtype=t.MOMENT)
+    found = splitting.one_moment(pd.DataFrame({"timestamp": times, "rows": counts}))
+    assert (found is not None) == named
+    if found:
+        assert f"{max(counts)}.0% of the rows" in found
+        assert "collect.files.columns.timestamp" in found

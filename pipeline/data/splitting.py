@@ -67,6 +67,18 @@ def rows_by_time(rows: ibis.Table) -> ibis.Table:
     return rows.group_by(t.TIME).agg(rows=lambda group: group.count())
 
 
+def one_moment(rows_by_time: pd.DataFrame) -> str | None:
+    """A warning where one time holds most rows: no cut can divide them, so a window may be a few rows."""
+    most = rows_by_time.loc[rows_by_time["rows"].idxmax()]
+    share = most["rows"] / rows_by_time["rows"].sum()
+    if share <= 0.5:
+        return None
+    return (
+        f"interactions, column timestamp: {share:.1%} of the rows are of {most[t.TIME].isoformat()} and "
+        "cannot be split by time: name the column of when each happened in collect.files.columns.timestamp"
+    )
+
+
 def find_cuts(rows_by_time: pd.DataFrame, validation_share: float, test_share: float) -> Cuts:
     """Columns timestamp, rows. Raises DataError if three windows are impossible."""
     table = rows_by_time.sort_values(t.TIME)

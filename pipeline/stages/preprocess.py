@@ -68,6 +68,8 @@ def preprocess(connection: ibis.BaseBackend, items: pd.DataFrame, settings: Prep
     if warning := counting.mostly_excluded(events, settings.positive):
         log.warning(warning)
     by_time = splitting.rows_by_time(rows).to_pandas()
+    if warning := splitting.one_moment(by_time):
+        log.warning(warning)
     cuts = splitting.find_cuts(by_time, settings.validation_share, settings.test_share)
     rows = splitting.with_windows(rows, cuts, settings.positive)
     users = named(connection, "users_seen", splitting.seen(rows, t.USER))
