@@ -14,7 +14,6 @@ def log_of(rows: list[tuple[int, int, int]], items: int, positive: list[bool] | 
         item=item.astype(np.int32),
         time=time.astype(np.int64),
         value=np.full(len(rows), np.nan, np.float32),
-        event=np.full(len(rows), "click", dtype=object),
         positive=np.ones(len(rows), bool) if positive is None else np.array(positive),
         fit=np.ones(len(rows), bool),
         window=np.zeros(len(rows), np.int8),

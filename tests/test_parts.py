@@ -101,7 +101,7 @@ def test_nothing_of_a_points_moment_or_later_is_in_candidates_or_columns(
     log, moment = prepared.log, int(point.time[0])
     earlier = log.time < moment
     counts = np.bincount(log.user[earlier], minlength=len(log.indptr) - 1)
-    rows = ("user", "item", "time", "value", "event", "positive", "fit", "window")
+    rows = ("user", "item", "time", "value", "positive", "fit", "window")
     cut = replace(log, **{name: getattr(log, name)[earlier] for name in rows})
     cut = replace(cut, indptr=np.r_[0, np.cumsum(counts)])
     living = type(model.parts.living).of(

@@ -75,7 +75,7 @@ def test_state_of_an_empty_log_is_empty() -> None:
     assert live.newest(np.full(3, NOT_YET), np.array([DAY]), 1).tolist() == [[-1]]
 
 
-FIELDS = ("user", "item", "time", "value", "event", "positive", "fit", "window")
+FIELDS = ("user", "item", "time", "value", "positive", "fit", "window")
 
 
 def test_decayed_counts_survive_a_span_of_thousands_of_half_lives() -> None:

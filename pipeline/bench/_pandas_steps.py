@@ -1,7 +1,7 @@
 """The steps of preprocess in pandas, as one would write them, for `evergreen bench preprocess`.
 
 In: a folder like data/raw. Out: the tables of data/prepared but items and summary. Same windows, points and
-orders (tests/test_bench_preprocess.py compares); features of floats agree but for rounding.
+orders (tests/test_bench_preprocess.py compares).
 Run: python -m pipeline.bench._pandas_steps data/raw FOLDER
 """
 
@@ -12,15 +12,13 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from pipeline.data import tables as t
-from pipeline.data.behaviour import LAST_PERCENT, TOP_EVENTS
 from pipeline.data.splitting import TEST, TRAIN, VALIDATION, find_cuts
 from pipeline.params import Params, Preprocess
 
-SALT, BETWEEN, DAY = "evergreen", "\x1f", 86_400_000_000
+SALT, BETWEEN = "evergreen", "\x1f"
 FILES = {TRAIN: "train", VALIDATION: "validation", TEST: "test_interactions"}
 
 
@@ -38,12 +36,9 @@ def steps(raw: Path, settings: Preprocess) -> dict[str, pd.DataFrame]:
     rows = rows.assign(ties=ties).sort_values([t.TIME, "ties"], ignore_index=True).drop(columns="ties")
     tables = {name: rows[rows["window"] == window].drop(columns="window") for window, name in FILES.items()}
     points = _points(rows, settings.max_points_per_user)
-    train = rows[rows["window"] == TRAIN]
     return tables | {
         "validation_points": points[points["window"] == VALIDATION][t.POINTS],
         "test": points[points["window"] == TEST][t.POINTS],
-        "item_features": _features(train, t.ITEM),
-        "user_features": _features(train, t.USER),
     }
 
 
@@ -70,40 +65,6 @@ def _points(rows: pd.DataFrame, most: int) -> pd.DataFrame:
     taken = taken.assign(point_id=digest.str[:16], draw=digest.str[16:]).sort_values(["draw", "point_id"])
     taken = taken[taken.groupby([t.USER, "window"]).cumcount() < most]
     return taken.sort_values([t.TIME, "point_id"], ignore_index=True)
-
-
-def _features(train: pd.DataFrame, key: str) -> pd.DataFrame:
-    """The columns of pipeline/data/behaviour.py."""
-    end, start = train[t.TIME].max(), train[t.TIME].min()
-    squeezed = np.sign(train[t.VALUE]) * np.log1p(train[t.VALUE].abs())
-    by_event = squeezed.groupby(train[t.EVENT])
-    mean, std = by_event.transform("mean"), by_event.transform("std", ddof=0)
-    z = ((squeezed - mean) / std).where(std > 0, 0.0).where(train[t.VALUE].notna())
-    groups = train.assign(z=z).groupby(key)
-    table = groups.agg(
-        interactions=(t.TIME, "size"),
-        value_mean=(t.VALUE, "mean"),
-        value_z=("z", "mean"),
-        positive_share=("positive", "mean"),
-        newest=(t.TIME, "max"),
-        oldest=(t.TIME, "min"),
-    )
-    table["log_interactions"] = np.log1p(table["interactions"])
-    for event in train[t.EVENT].value_counts().index[:TOP_EVENTS]:
-        mine = train[t.EVENT] == event
-        table[f"event_{event}"] = mine.groupby(train[key]).sum()
-        table[f"value_z_{event}"] = z.where(mine).groupby(train[key]).mean()
-    table["recency_days"] = (end - table.pop("newest")).dt.total_seconds() / 86_400
-    table["age_days"] = (end - table.pop("oldest")).dt.total_seconds() / 86_400
-    if key == t.ITEM:
-        table["users"] = groups[t.USER].nunique()
-        for percent in LAST_PERCENT:
-            recent = train[t.TIME] > end - (end - start) * percent / 100
-            table[f"interactions_last_{percent}_percent"] = recent.groupby(train[key]).sum()
-    else:
-        table["active_days"] = train[t.TIME].dt.floor("D").groupby(train[key]).nunique()
-        table["value_std"] = groups[t.VALUE].std()
-    return table.astype("float64").sort_index().reset_index()
 
 
 if __name__ == "__main__":

@@ -106,7 +106,7 @@ def held_out(prepared: Prepared, seed: int) -> np.ndarray:
 def without_train_rows(log: Log, items: np.ndarray) -> Log:
     """The log without what train tells of the items of a mask."""
     kept = ~(items[log.item] & (log.window == TRAIN))
-    names = ("user", "item", "time", "value", "event", "positive", "fit", "window")
+    names = ("user", "item", "time", "value", "positive", "fit", "window")
     fields = {name: getattr(log, name)[kept] for name in names}
     counts = np.bincount(fields["user"], minlength=len(log.indptr) - 1)
     return Log(**fields, indptr=np.r_[0, np.cumsum(counts)].astype(np.int64), repeats=log.repeats)

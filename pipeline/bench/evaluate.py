@@ -75,7 +75,6 @@ def synthetic(items: int) -> tuple[Catalogue, Points]:
         item=np.minimum(item, items - 1),
         time=np.arange(ROWS, dtype=np.int64),
         value=np.ones(ROWS, np.float32),
-        event=np.full(ROWS, "view", dtype=object),
         positive=np.ones(ROWS, bool),
         fit=np.ones(ROWS, bool),
         window=np.full(ROWS, TRAIN, np.int8),

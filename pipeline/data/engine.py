@@ -1,6 +1,6 @@
 """The one place that opens an engine for Ibis, names intermediate tables and writes Parquet in stable bytes.
 
-The expressions themselves (pipeline/data/splitting.py, pipeline/data/behaviour.py) know no engine: any Ibis
+The expressions themselves (pipeline/data/splitting.py) know no engine: any Ibis
 connection that has the tables by name will do. Spark itself: pipeline/data/spark.py.
 """
 

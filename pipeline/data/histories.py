@@ -60,7 +60,6 @@ class Log:
     item: np.ndarray  # (rows,) int32
     time: np.ndarray  # (rows,) int64 microseconds
     value: np.ndarray  # (rows,) float32, NaN where the row has none
-    event: np.ndarray  # (rows,) object
     positive: np.ndarray  # (rows,) bool: counts as success (preprocess.positive)
     fit: np.ndarray  # (rows,) bool: may be fitted on (its user has enough rows)
     window: np.ndarray  # (rows,) int8: TRAIN, VALIDATION or TEST
@@ -224,7 +223,6 @@ def make_log(
         item=catalogue.index(table[t.ITEM]),
         time=_microseconds(table[t.TIME], 0, len(table)),
         value=table[t.VALUE].to_numpy(dtype=np.float32, na_value=np.nan),
-        event=table[t.EVENT].to_numpy(dtype=object),
         positive=table["positive"].to_numpy(dtype=bool),
         fit=table["fit"].to_numpy(dtype=bool),
         window=table["window"].to_numpy(dtype=np.int8),

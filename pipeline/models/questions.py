@@ -65,7 +65,6 @@ def _history_in_place(prepared: Prepared, items: list[str], now: int) -> Log:
         item=index,
         time=now - 1 - np.arange(count)[::-1].astype(np.int64) * 1_000_000,
         value=np.full(count, np.nan, np.float32),
-        event=np.full(count, "given", dtype=object),
         positive=np.ones(count, bool),
         fit=np.ones(count, bool),
         window=np.full(count, 2, np.int8),

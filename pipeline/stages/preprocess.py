@@ -1,4 +1,4 @@
-"""Raw tables -> windows, points, catalogue with texts, and behaviour features.
+"""Raw tables -> windows, points, and the catalogue with texts.
 
 In: data/raw: interactions/month=*/*.parquet, items.parquet, users.parquet (may be absent), manifest.json.
 Out: data/prepared:
@@ -7,7 +7,6 @@ Out: data/prepared:
   test, validation_points.parquet                point_id, user_id, item_id, timestamp
   items.parquet                                  pipeline/data/items.py
   users.parquet                                  as it came, if it came: the evaluation's user groups
-  item_features, user_features.parquet           pipeline/data/behaviour.py
   summary.json                                   counts of all of it
 The rules of split and points are in pipeline/data/splitting.py. A raw column named like one of ours (`fit`,
 `positive`, `window`; of items `item_text`, `first_seen`) is kept with `_raw` behind its name.
@@ -25,11 +24,11 @@ from pathlib import Path
 import ibis
 import pandas as pd
 
-from pipeline.data import behaviour, counting, splitting
+from pipeline.data import counting, splitting
 from pipeline.data import items as catalogue
 from pipeline.data import tables as t
 from pipeline.data.engine import named, open_engine, read_parquet, write_parquet
-from pipeline.data.splitting import TEST, TRAIN, VALIDATION, WINDOWS
+from pipeline.data.splitting import TEST, VALIDATION, WINDOWS
 from pipeline.documents.data import Manifest, Summary
 from pipeline.errors import ConfigError, DataError
 from pipeline.files import replace_folder, temporary_beside
@@ -119,8 +118,6 @@ def _raw_names(columns: Iterable[str], ours: tuple[str, ...]) -> dict[str, str]:
 
 
 def _tables(rows: ibis.Table, moments: ibis.Table) -> dict[str, ibis.Table]:
-    train = rows.filter(rows.window == TRAIN)
-    ranges = behaviour.find_ranges(train)
     windows = {
         FILES[name]: splitting.in_order(rows.filter(rows.window == number).drop("window"))
         for number, name in enumerate(WINDOWS)
@@ -128,8 +125,6 @@ def _tables(rows: ibis.Table, moments: ibis.Table) -> dict[str, ibis.Table]:
     return windows | {
         "validation_points": splitting.points(moments, VALIDATION),
         "test": splitting.points(moments, TEST),
-        "item_features": behaviour.item_features(train, ranges),
-        "user_features": behaviour.user_features(train, ranges),
     }
 
 
