@@ -1,6 +1,6 @@
 # The project's verbs. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup run airflow test lint constraints clean
+.PHONY: help setup run airflow test lint constraints gpu-wheels gpu-check clean
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # No telemetry.
@@ -22,7 +22,7 @@ exit 1
 endef
 
 help: ## list the verbs
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: ## make the environment in .venv, or complete it
 	$(call environment)
@@ -51,6 +51,25 @@ constraints: ## pin every version anew, those already pinned stay; all anew: UPG
 	uv pip compile $(UPGRADE) --quiet --universal --python-version 3.11 --all-extras --no-annotate \
 		--no-emit-index-url --custom-compile-command "make constraints" \
 		--output-file constraints.txt pyproject.toml
+
+# What training needs beside PyTorch and NumPy, on a machine without a package index (docs/gpu.md).
+GPU_WHEELS := annotated-types anyio click h11 httpcore2 httpx2 huggingface-hub idna iniconfig lightning-utilities \
+	packaging pluggy pydantic pydantic-core pygments pytest pytest-timeout pytorch-lightning pyyaml regex \
+	safetensors scipy shellingham tokenizers torchmetrics tqdm transformers truststore typer \
+	typing-extensions typing-inspection
+GPU_PLATFORMS := manylinux_2_28 manylinux_2_27 manylinux_2_17 manylinux2014
+
+gpu-wheels: ## collect in .whl/ what a bare machine needs for gpu-check: PyTorch 2.11, NumPy 2, Python 3.12
+	@rm -rf .whl && mkdir .whl
+	@for name in $(GPU_WHEELS); do \
+		grep -i "^$$name==" constraints.txt | grep -v "< '3.12'" | sed 's/ *;.*//' || exit 1; \
+	done >.whl/versions.txt
+	python3 -m pip download --quiet --no-deps --only-binary=:all: --python-version 3.12 --implementation cp \
+		$(GPU_PLATFORMS:%=--platform %_x86_64) --dest .whl --requirement .whl/versions.txt
+	@du -sh .whl
+
+gpu-check: ## train and measure on this machine's CUDA device, with any python3 that has what is needed
+	@python3 -m pytest -m gpu tests/test_gpu.py
 
 clean: ## remove the environment and the tools' caches; data, models and the registry stay
 	rm -rf .venv .mypy_cache .ruff_cache .hypothesis build *.egg-info

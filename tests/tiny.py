@@ -10,7 +10,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import yaml
 
 from pipeline.data import tables as t
@@ -18,8 +17,11 @@ from pipeline.data import tables as t
 ITEMS, USERS = 24, 30
 
 
-def encoder(folder: Path) -> Path:
-    """A BERT of two layers with its own word-level tokenizer, saved; weights from a fixed seed."""
+def encoder(folder: Path, **shape: int) -> Path:
+    """A BERT of two layers with its own word-level tokenizer, saved; weights from a fixed seed.
+
+    `shape`: of its configuration, where it shall be larger.
+    """
     import torch
     from transformers import BertConfig, BertModel, BertTokenizerFast
 
@@ -28,14 +30,14 @@ def encoder(folder: Path) -> Path:
     (folder / "vocab.txt").write_text("\n".join(words + [str(n) for n in range(100)]) + "\n")
     tokenizer = BertTokenizerFast(str(folder / "vocab.txt"))
     torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=32,
-        max_position_embeddings=32,
-    )
+    sizes = {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "max_position_embeddings": 32,
+    }
+    config = BertConfig(vocab_size=len(tokenizer), **(sizes | shape))
     BertModel(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
@@ -43,6 +45,8 @@ def encoder(folder: Path) -> Path:
 
 def raw(folder: Path, rows_a_user: int = 12, texts: bool = True) -> Path:
     """data/raw: every user takes items of its own taste in a random order; the last item is new to all."""
+    import pandas as pd
+
     generator = np.random.default_rng(5)
     rows = []
     for user in range(USERS):

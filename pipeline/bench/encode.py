@@ -9,7 +9,6 @@ over the operations that the tokens need without any padding. sentence-transform
 from __future__ import annotations
 
 import importlib.util
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from pipeline.bench.gate import load
+from pipeline.bench._device import now
 from pipeline.errors import ConfigError, DataError
 from pipeline.models.encoder import TextEncoder, tokenize
 from pipeline.models.networks import one_thread
@@ -44,6 +43,8 @@ def run(data: Path | None = None) -> dict[str, Any]:
 
 def some_texts(folder: Path, seed: int) -> list[str]:
     """At most TEXTS, in random order. Raises DataError if there is none, or the folder holds no data."""
+    from pipeline.bench.gate import load  # not at the top: tests/test_gpu.py has no Parquet
+
     items = load(folder)[0].catalogue.items
     texts = [text for text in items["item_text"].dropna() if text]
     if not texts:
@@ -85,31 +86,33 @@ def ways(encoder: TextEncoder, texts: list[str]) -> dict[str, Callable[[], np.nd
 
     def plain() -> np.ndarray:
         with torch.inference_mode():
-            return encoder.encode(tokenize(encoder, texts)).numpy()
+            return encoder.encode(tokenize(encoder, texts)).cpu().numpy()
 
     def half() -> np.ndarray:
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(next(encoder.parameters()).device.type, torch.bfloat16):
             return plain()
 
     return {"float32": plain} | ({"bfloat16": half} if precision("auto") == "bf16-mixed" else {})
 
 
-def peer(settings: Finetune, encoder: TextEncoder, texts: list[str]) -> Callable[[], np.ndarray]:
+def peer(
+    settings: Finetune, encoder: TextEncoder, texts: list[str], device: str = "cpu"
+) -> Callable[[], np.ndarray]:
     """sentence-transformers with its defaults, cut at the same length."""
     from sentence_transformers import SentenceTransformer
 
-    model = SentenceTransformer(locate(settings.encoder), device="cpu")
+    model = SentenceTransformer(locate(settings.encoder), device=device)
     model.max_seq_length = encoder.max_length
     return lambda: model.encode(texts, normalize_embeddings=True, show_progress_bar=False)
 
 
-def best(way: Callable[[], np.ndarray]) -> tuple[np.ndarray, float]:
-    """(vectors, least CPU seconds of several rounds); a first one is not counted."""
+def best(way: Callable[[], np.ndarray], device: str = "cpu") -> tuple[np.ndarray, float]:
+    """(vectors, least seconds of several rounds); a first one is not counted."""
     vectors, seconds = way(), []
     for _ in range(ROUNDS):
-        begin = time.process_time()
+        begin = now(device)
         vectors = way()
-        seconds.append(time.process_time() - begin)
+        seconds.append(now(device) - begin)
     return vectors, min(seconds)
 
 

@@ -7,16 +7,15 @@ Rule: a sample is up to 20 history items and the item taken next. Ways, all with
 - exact: the same gradients (tests/test_text_task.py), each distinct item once, in buckets of like length;
 - cached, all layers: the batches, items with gradients, expiry and precision of params.yaml, no layer frozen;
 - default: as params.yaml says. Precision `auto` is bfloat16 for both where the processor computes in it.
-Seconds are CPU seconds of one thread, validation left out. To equal quality: the exact way's best value, the
-naive way's seconds computed from its measured step and the steps that the exact way took; loading, tokenising
-and encoding all items once count. Quality is the validation nDCG@10 of what is trained, popularity included.
+Seconds are CPU seconds of one thread (of an accelerator those of the clock), validation left out. To equal
+quality: the exact way's best value, the naive way's seconds computed from its measured step and the steps
+that the exact way took; loading, tokenising and encoding all items once count. Quality is the validation
+nDCG@10 of what is trained, popularity included.
 The catalogue ten times as large has nine copies of every item; each row of the log takes one copy at random.
 """
 
 from __future__ import annotations
 
-import resource
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,10 +27,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pipeline.bench import _naive
-from pipeline.bench.gate import load
+from pipeline.bench._device import now, peak_gib
 from pipeline.data.histories import Points
 from pipeline.errors import DataError
-from pipeline.models.challenger import TEXT_HALF_LIFE, split
 from pipeline.models.encoder import TextEncoder, tokenize
 from pipeline.models.networks import one_thread
 from pipeline.models.text_task import Texts, TextTask, frozen_layers
@@ -56,22 +54,27 @@ class World:
     tokens: Tokens
     train: Points
     validation: Points
+    half_life: float  # of the text means, in rows
     seconds: float
 
     @classmethod
     def load(cls, folder: Path, settings: Finetune, seed: int) -> World:
+        # Not at the top: a world that is made by hand (tests/test_gpu.py) needs no Parquet and no drift.
+        from pipeline.bench.gate import load
+        from pipeline.models.challenger import TEXT_HALF_LIFE, split
+
         prepared = load(folder)[0]
         parts = split(prepared, seed)
         texts = prepared.catalogue.items["item_text"].fillna("").tolist()
-        begin = time.process_time()
+        begin = now("cpu")
         tokens = tokenize(TextEncoder.load(settings.encoder, settings.max_length), texts)
-        spent = time.process_time() - begin
+        spent = now("cpu") - begin
         empty = np.array([not text for text in texts], bool)
         points = prepared.log.successes(parts.inner & ~empty[prepared.log.item])
         points = points[np.flatnonzero(points.lengths > 0)]
         if not len(points) or not len(parts.validation):
             raise DataError(f"{folder}: nothing to fine-tune on: no successes after a history, or no texts")
-        return cls(settings, tokens, points, parts.validation, spent)
+        return cls(settings, tokens, points, parts.validation, TEXT_HALF_LIFE, spent)
 
     def larger(self, copies: int, generator: np.random.Generator) -> World:
         """Every item `copies` times, end to end; each row of the log takes one of them."""
@@ -140,44 +143,46 @@ def run(data: Path | None = None) -> Json:
     }
 
 
-def make(world: World, way: Way, seed: int) -> tuple[TextTask, float]:
-    """(a task that has not trained yet, CPU seconds of encoding all items with it)."""
+def make(world: World, way: Way, seed: int, device: str = "cpu") -> tuple[TextTask, float]:
+    """(a task on the device that has not trained yet, seconds of encoding all items with it)."""
     settings = way.settings
-    encoder = TextEncoder.load(settings.encoder, settings.max_length)
-    begin = time.process_time()
+    encoder = TextEncoder.load(settings.encoder, settings.max_length).to(device)
+    begin = now(device)
     below = frozen_layers(encoder, settings)
     hidden = encoder.lower_activations(world.tokens, below) if below else None
     with torch.no_grad():
-        vectors = encoder.encode(world.tokens, None, hidden, below).numpy()
-    spent = time.process_time() - begin
+        vectors = encoder.encode(world.tokens, None, hidden, below).cpu().numpy()
+    spent = now(device) - begin
     texts = Texts(world.tokens, hidden, vectors)
     run_ = Run(settings, seed, Path(".evergreen/bench/training"))
-    return TextTask(run_, encoder, texts, world.train, world.validation, TEXT_HALF_LIFE), spent
+    task = TextTask(run_, encoder, texts, world.train, world.validation, world.half_life)
+    return task.to(device), spent
 
 
 def train(task: TextTask, way: Way, steps: int, seed: int, after: Callable[[int, float], bool]) -> None:
-    """`steps` steps, or fewer if `after` (given the steps and CPU seconds so far) says so."""
+    """`steps` steps where the task is, or fewer if `after` (given the steps and seconds so far) says so."""
+    device = task.device.type
     trained = [p for p in task.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(trained, LEARNING_RATE, weight_decay=task.weight_decay, fused=True)
     spent = 0.0
     for step in range(steps):
         generator = np.random.default_rng([seed, step])
         batch = generator.choice(len(task.train_points), way.settings.batch_size, replace=False)
-        begin = time.process_time()
-        with torch.autocast("cpu", torch.bfloat16, enabled=way.precision.startswith("bf16")):
+        begin = now(device)
+        with torch.autocast(device, torch.bfloat16, enabled=way.precision.startswith("bf16")):
             loss = way.loss(task, batch, generator)
         optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimiser.step()
-        spent += time.process_time() - begin
+        spent += now(device) - begin
         if after(step + 1, spent):
             return
 
 
-def speed(world: World, way: Way) -> Json:
+def speed(world: World, way: Way, device: str = "cpu") -> Json:
     """Figures of a step, the first left out."""
-    task, encoding = make(world, way, 0)
+    task, encoding = make(world, way, 0, device)
     moments: list[float] = []
 
     def after(_: int, spent: float) -> bool:
@@ -195,7 +200,7 @@ def speed(world: World, way: Way) -> Json:
         "encoded_per_step": encoded / steps,
         "item_reuse": texts / max(1, encoded),
         "seconds_before": world.seconds + (0.0 if way.naive or way.settings.cache_steps == 0 else encoding),
-        "peak_gib_so_far": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "peak_gib_so_far": peak_gib(device),
     }
 
 
@@ -239,7 +244,7 @@ def ndcg(task: TextTask) -> float:
     assert task.points is not None
     for points in task.points.chunks(64):
         history = torch.from_numpy(points.weights(len(vectors), task.half_life).toarray())
-        scores = task.space(history, vectors, task.centre) + task.log_popularity
+        scores = task.space(history.to(task.device), vectors, task.centre).cpu() + task.log_popularity
         gains.append(target_ndcg(scores.numpy(), points, 10))
     return float(np.concatenate(gains).mean())
 

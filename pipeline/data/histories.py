@@ -2,6 +2,7 @@
 
 A *point* is a user at a moment. Its history is every interaction of that user strictly before the moment,
 whichever window it falls in; everything else a model knows is frozen at the end of train.
+pandas is loaded by the functions that read tables, so that training itself runs without (docs/gpu.md).
 """
 
 from __future__ import annotations
@@ -9,14 +10,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import scipy.sparse as sp
 
 from pipeline.data import tables as t
 from pipeline.documents.data import Summary
 from pipeline.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 MICROSECONDS_A_DAY = 86_400_000_000
@@ -49,6 +53,8 @@ class Catalogue:
 
     def index(self, item_ids: pd.Series | np.ndarray) -> np.ndarray:
         """Item ids -> int32 indices; -1 for an unknown id."""
+        import pandas as pd
+
         return pd.Index(self.items[t.ITEM]).get_indexer(pd.Index(item_ids)).astype(np.int32)
 
 
@@ -214,6 +220,8 @@ def make_log(
     frames: list[pd.DataFrame], catalogue: Catalogue, user_ids: np.ndarray, repeats: bool = False
 ) -> Log:
     """Interactions of the windows train, validation, test (in this order; later ones may be absent)."""
+    import pandas as pd
+
     table = pd.concat([frame.assign(window=window) for window, frame in enumerate(frames)], ignore_index=True)
     table["user"] = pd.Index(user_ids).get_indexer(table[t.USER]).astype(np.int32)
     table = table.sort_values("user", kind="stable", ignore_index=True)  # files are in time order
@@ -233,6 +241,8 @@ def make_log(
 
 def load_prepared(folder: Path) -> Prepared:
     """Read data/prepared. Raises DataError if a table is missing."""
+    import pandas as pd
+
     names = ["train", "validation", "test_interactions", "items", "validation_points", "test"]
     missing = [name for name in names if not (folder / f"{name}.parquet").exists()]
     if missing:
@@ -256,6 +266,8 @@ def load_prepared(folder: Path) -> Prepared:
 
 
 def _points(log: Log, frame: pd.DataFrame, catalogue: Catalogue, user_ids: np.ndarray) -> Points:
+    import pandas as pd
+
     user = pd.Index(user_ids).get_indexer(frame[t.USER]).astype(np.int32)
     return log.points(user, catalogue.index(frame[t.ITEM]), _microseconds(frame[t.TIME], 0, len(frame)))
 
@@ -263,5 +275,7 @@ def _points(log: Log, frame: pd.DataFrame, catalogue: Catalogue, user_ids: np.nd
 def _microseconds(column: pd.Series | None, missing: int, length: int) -> np.ndarray:
     if column is None:
         return np.full(length, missing, dtype=np.int64)
+    import pandas as pd
+
     stamps = pd.to_datetime(column, utc=True).astype("datetime64[us, UTC]")
     return np.where(stamps.isna(), missing, stamps.astype("int64")).astype(np.int64)
