@@ -54,7 +54,6 @@ def _log(item: np.ndarray, users: int, rows: int) -> Log:
         item=item,
         time=np.tile(np.arange(rows, dtype=np.int64), users),
         value=np.full(len(item), np.nan, np.float32),
-        event=np.full(len(item), "click", dtype=object),
         positive=every,
         fit=every,
         window=np.zeros(len(item), np.int8),
