@@ -98,9 +98,10 @@ def test_a_bad_table_is_an_outcome(folder: Path, name: str, content: str, said: 
 def test_a_file_that_is_not_there_or_of_no_kind_is_an_error(folder: Path) -> None:
     with pytest.raises(DataError, match=r"--current .*none.csv: no such file"):
         judged(folder, "old.parquet", "none.csv")
-    (folder / "old.xls").write_text("")
-    with pytest.raises(ConfigError, match="unknown kind of file"):
-        judged(folder, "old.xls", "old.parquet")
+    for name, answer in {"old.doc": "unknown kind of file", "old.xls": "a spreadsheet: save"}.items():
+        (folder / name).write_text("")
+        with pytest.raises(ConfigError, match=answer):
+            judged(folder, name, "old.parquet")
 
 
 def evergreen(*arguments: str) -> subprocess.CompletedProcess[str]:
