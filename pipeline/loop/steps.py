@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 from pipeline.documents.data import Manifest
-from pipeline.documents.drift import Drift
+from pipeline.documents.drift import Drift, Span
 from pipeline.documents.promotion import Promotion
 from pipeline.documents.retraining import Pending, Retraining
 from pipeline.loop import repro
@@ -128,8 +128,15 @@ def drift_sentence(drift: Drift | None) -> str:
     texts = "; ".join(signal.text or name for name, signal in drift.signals.items() if signal.flag)
     if drift.drift:
         return texts or drift.text or "drift"
-    none = drift.text or f"none in {len(drift.signals)} signals"
+    none = drift.text or f"none in {len(drift.signals)} signals{_window(drift.current)}"
     return f"{none}; not confirmed: {texts}" if texts else none
+
+
+def _window(current: Span | None) -> str:
+    if current is None or current.start is None or current.end is None:
+        return ""
+    span = f"{current.start:%Y-%m-%d} to {current.end:%Y-%m-%d}"
+    return f" ({span}, {current.rows} rows of {current.users} users)"
 
 
 def decision_sentence(decision: Retraining | None) -> str:
