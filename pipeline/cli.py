@@ -297,7 +297,7 @@ def promote(
 
     root = project()
     before = read_state(Git(root)).champion
-    version = act(root, reason=reason, approved_by=Git(root).identity() if approve else None)
+    version = act(root, reason=reason, approved_by=Git(root).person() if approve else None)
     if version == before:
         print(f"{version.name} is this model and already the champion: nothing to do")
         return

@@ -6,6 +6,7 @@ Every call is a `git` process: about 5 ms each, and nothing to import.
 from __future__ import annotations
 
 import fcntl
+import getpass
 import logging
 import os
 import subprocess
@@ -91,6 +92,11 @@ class Git:
     def identity(self) -> str:
         """`Name <address>` of whoever acts."""
         return self.run("var", "GIT_COMMITTER_IDENT").rsplit(" ", 2)[0]
+
+    def person(self) -> str:
+        """Who sits here: `Name <address>`, or the login's name where git does not know whose it is."""
+        self.use_fallback_identity()
+        return self.identity() if not self._environment else getpass.getuser()
 
     def tags(self, prefix: str) -> list[Tag]:
         """Annotated tags whose names start with `prefix`."""
