@@ -1,4 +1,4 @@
-"""Items that nobody has met: what texts let expect of them, how scorers see some, and what they may cost."""
+"""Cold items: what texts let expect of them, how scorers see some, and what they may cost."""
 
 from dataclasses import replace
 from pathlib import Path

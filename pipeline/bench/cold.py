@@ -1,4 +1,4 @@
-"""Do items that nobody has met reach the lists at the rate at which people take them, and at which price?
+"""Do cold items reach the lists at the rate at which people take them, and at which price?
 
 In: data/prepared, or a folder like data/raw. Out: hit rates of cold targets in the full ranking, and what
 they cost. Rule: of the items with at least LEAST interactions a fifth is taken out of train altogether, in

@@ -1,4 +1,4 @@
-"""What texts tell of items that nobody has met yet, and how the scorer comes to see such items.
+"""What texts let expect of cold items, and how the scorer comes to see such items.
 
 `Imputed.of(inputs)`: collaborative opinions that an item's text lets expect. `hide(inputs, items)`: the same
 inputs as if train had never held these items (pseudo-cold). Fitted on points at which some items are hidden,

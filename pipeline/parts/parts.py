@@ -64,10 +64,10 @@ class Parts:
 def _of_history(asked: Asked, items: np.ndarray) -> Columns:
     """How long the history is; where repeats count, how often and how long ago the item was in it."""
     points = asked.points
-    told = {"history_length": np.log1p(points.lengths), "history_empty": points.lengths == 0}
+    of_history = {"history_length": np.log1p(points.lengths), "history_empty": points.lengths == 0}
     columns = {
         name: np.broadcast_to(values.astype(np.float32)[:, None], items.shape)
-        for name, values in told.items()
+        for name, values in of_history.items()
     }
     if points.log.repeats:
         times = lookup(history_matrix(points, asked.items), items)

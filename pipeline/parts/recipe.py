@@ -57,10 +57,10 @@ def train(
     """
     rows = split(prepared, run.seed)
     summary: dict[str, object] = {"scorer_points": len(rows.later), "train_rows": int(rows.full.sum())}
-    encoder, frozen, spaces, told = _spaces(prepared, run, rows, champion, ablations)
+    encoder, frozen, spaces, of_texts = _spaces(prepared, run, rows, champion, ablations)
     matrix = choose_matrix(prepared.log, rows, prepared.catalogue)
     settings = Settings(matrix.positives_only, matrix.regularisation)
-    summary |= told | {
+    summary |= of_texts | {
         "ease_regularisation": settings.regularisation,
         "positives_only": settings.positives_only,
     }
@@ -86,13 +86,13 @@ def _spaces(
             if champion.text is None or champion.centre is None
             else Space(champion.text, champion.centre)
         )
-        told = {"refresh_of": champion.version, "encoder": champion.card["training"].get("encoder")}
-        return champion.encoder(), None, {"challenger": own}, told
-    encoder, frozen, tuned, told = _text_vectors(prepared, run, rows)
+        figures = {"refresh_of": champion.version, "encoder": champion.card["training"].get("encoder")}
+        return champion.encoder(), None, {"challenger": own}, figures
+    encoder, frozen, tuned, figures = _text_vectors(prepared, run, rows)
     spaces = {"challenger": Space.of(tuned)}
     if ablations:
         spaces |= {"frozen_text": Space.of(frozen), "without_text": None}
-    return encoder, frozen, spaces, told
+    return encoder, frozen, spaces, figures
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from safetensors.numpy import load_file, save_file
 
 from pipeline.data import tables as t
 from pipeline.data.histories import Catalogue, Log, Points
+from pipeline.documents.model import Claim
 from pipeline.errors import ArtifactError
 from pipeline.models.artifacts import CARD, VERSION, read_card
 from pipeline.models.encoder import TextEncoder, texts_to_vectors
@@ -183,10 +184,10 @@ class Recommender:
         scorer.load_state_dict(
             {key: torch.from_numpy(value) for key, value in of_prefix("scorer", arrays).items()}
         )
-        version = None
-        if (folder / VERSION).exists():
-            version = json.loads((folder / VERSION).read_text(encoding="utf-8")).get("version")
-        return cls(name, card, parts, scorer.eval(), arrays.get("centre"), folder, version)
+        claim = Claim.find(folder / VERSION)
+        return cls(
+            name, card, parts, scorer.eval(), arrays.get("centre"), folder, claim.version if claim else None
+        )
 
 
 def save(folder: Path, card: dict[str, Any], model: Recommender, encoder: TextEncoder | None) -> None:
