@@ -30,7 +30,8 @@ REQUEST = Asset(name="retraining_requested", uri="evergreen://retraining-request
 CHAMPION = Asset(name="champion", uri="evergreen://champion")
 LISTS = Asset(name="recommendations", uri="evergreen://recommendations")
 """What others may schedule on; what an event says: docs/airflow.md."""
-SKIPPED = 99
+SKIPPED, PERMANENT = 99, 98
+"""Exit codes of a step (pipeline/runs/scheduling.py); after the latter no other try is made."""
 AGAIN = {"retries": 2, "retry_delay": timedelta(seconds=10)}
 """Of tasks that dvc.yaml says nothing of: each can be taken twice."""
 AS_OF = Param(
@@ -88,8 +89,8 @@ class Step(BaseOperator):
         set_note(context, text)
         if done.exit_code == SKIPPED:
             raise AirflowSkipException(text)
-        if done.exit_code != 0 and self.verb == "open":
-            raise AirflowFailException(text)  # nothing that another try would mend
+        if done.exit_code == PERMANENT:
+            raise AirflowFailException(text)
         if done.exit_code != 0:
             raise AirflowException(text or f"exit code {done.exit_code}: the log says more")
         self.after(context, result)

@@ -57,14 +57,17 @@ def main() -> None:
 
 
 def command(
-    group: typer.Typer, name: str, summary: str
+    group: typer.Typer, name: str, summary: str, permanent: int = 1
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Register a command that runs in the project's folder, whose errors and interruption become one line."""
+    """Register a command that runs in the project's folder, whose errors and interruption become one line.
+
+    `permanent`: see `guarded`.
+    """
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(function)
         def guard(*arguments: Any, **options: Any) -> None:
-            guarded(lambda: function(*arguments, **options))
+            guarded(lambda: function(*arguments, **options), permanent)
 
         group.command(name, short_help=summary)(guard)
         return function
@@ -391,7 +394,7 @@ def _add_bench(name: str, summary: str) -> None:
 
 _add_benches()
 for _name, _step in scheduling.COMMANDS.items():
-    command(workspace, _name, (_step.__doc__ or "").splitlines()[0])(_step)
+    command(workspace, _name, (_step.__doc__ or "").splitlines()[0], scheduling.PERMANENT)(_step)
 
 
 def _next_steps(root: Path) -> None:

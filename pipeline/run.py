@@ -14,6 +14,8 @@ from pipeline.errors import PipelineError
 
 ERROR_FILE = "EVERGREEN_ERROR_FILE"
 """Environment variable: a file that gets a stage's error line, for whoever runs the stage through dvc."""
+PERMANENT = "permanent "
+"""Begins that line where another try would end the same."""
 
 # Before any heavy import: no telemetry, no hub look-ups behind the user's back.
 ENVIRONMENT = {"DO_NOT_TRACK": "1", "DVC_NO_ANALYTICS": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -47,20 +49,23 @@ def explain(error: BaseException) -> str | None:
     return None
 
 
-def guarded(function: Callable[[], Any]) -> Any:
-    """Call `function`; end with exit code 1 (130 if interrupted) and one line for a user's error."""
+def guarded(function: Callable[[], Any], permanent: int = 1) -> Any:
+    """Call `function`; end with exit code 1 (130 if interrupted) and one line for a user's error.
+
+    `permanent`: the exit code where another try would end the same.
+    """
     try:
         return function()
     except BaseException as error:
         line = explain(error)
         if line is None:
             raise
-        line = " ".join(line.split())
+        line, hopeless = " ".join(line.split()), isinstance(error, PipelineError) and error.permanent
         if path := os.environ.get(ERROR_FILE):  # whoever runs the stage says it, once and last
-            Path(path).write_text(line, encoding="utf-8")
+            Path(path).write_text((PERMANENT if hopeless else "") + line, encoding="utf-8")
         else:
             print(line, file=sys.stderr, flush=True)
-        raise SystemExit(130 if _is_interruption(error) else 1) from None
+        raise SystemExit(130 if _is_interruption(error) else permanent if hopeless else 1) from None
 
 
 def _is_interruption(error: BaseException) -> bool:

@@ -236,6 +236,20 @@ def test_changes_that_are_not_committed_stop_the_first_task(airflow: up.Airflow)
         (airflow.project / "gain.txt").write_text(text)
 
 
+def test_what_another_try_would_not_mend_is_tried_once(airflow: up.Airflow) -> None:
+    source = airflow.project.parent / "source.csv"
+    text = source.read_text()
+    source.write_text("bad")
+    try:
+        run = airflow.trigger(MONITORING)
+        assert airflow.wait(run)["state"] == "failed"
+    finally:
+        source.write_text(text)
+    collect = airflow.instances(run)["collect"]
+    assert (collect["state"], collect["try_number"]) == ("failed", 1)
+    assert collect["note"] == "error: source.csv: row 3: bad; remove it"
+
+
 @contextmanager
 def replaying(airflow: up.Airflow) -> Iterator[None]:
     """As in the middle of `evergreen replay`."""

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.errors import DataError
-from pipeline.run import ERROR_FILE, guarded
+from pipeline.errors import DataError, PipelineError, Unavailable
+from pipeline.run import ERROR_FILE, PERMANENT, guarded
 
 STAGE = """
 import sys, time
@@ -92,7 +92,20 @@ def test_error_line_goes_to_the_file_that_is_asked_for_and_nowhere_else(tmp_path
         guarded(fail)
     assert ended.value.code == 1
     assert capsys.readouterr().err == ""
-    assert (tmp_path / "error").read_text() == "error: ratings.csv: row 3: no user_id"
+    assert (tmp_path / "error").read_text() == f"{PERMANENT}error: ratings.csv: row 3: no user_id"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(DataError("no such file"), 98), (Unavailable("no answer"), 1), (PipelineError("busy"), 1)],
+)
+def test_a_scheduler_learns_whether_another_try_would_end_the_same(error, code):
+    def fail() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as ended:
+        guarded(fail, permanent=98)
+    assert ended.value.code == code
 
 
 def test_bug_keeps_its_traceback():

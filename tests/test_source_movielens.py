@@ -9,7 +9,7 @@ import pytest
 from collecting import DATA, interactions, items, rejected, run, settings, written
 
 from pipeline.data.tables import read_parquet
-from pipeline.errors import ConfigError, DataError
+from pipeline.errors import ConfigError, DataError, Unavailable
 from pipeline.sources import _download, movielens
 from pipeline.sources._movies import age_groups, natural, split_year
 
@@ -251,7 +251,7 @@ def test_no_network_is_said_plainly(in_folder: Path) -> None:
 def test_a_refusal_and_a_lost_connection_are_said_plainly(in_folder: Path) -> None:
     class Server(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(404 if self.path == "/none.zip" else 200)
+            self.send_response({"/none.zip": 404, "/busy.zip": 503}.get(self.path, 200))
             self.send_header("Content-Length", "100")
             self.end_headers()
             self.wfile.write(b"half")
@@ -263,11 +263,13 @@ def test_a_refusal_and_a_lost_connection_are_said_plainly(in_folder: Path) -> No
     Thread(target=server.serve_forever, daemon=True).start()
     address = f"http://127.0.0.1:{server.server_port}"
     try:
-        with pytest.raises(
-            DataError, match=r"none\.zip: the server says 404 Not Found: correct collect\.url"
-        ):
+        said = r"none\.zip: the server says 404 Not Found: correct collect\.url"
+        with pytest.raises(DataError, match=said) as refused:
             _download.download(f"{address}/none.zip", None)
-        with pytest.raises(DataError, match="connection lost after 4 of 100 bytes"):
+        assert refused.value.permanent
+        with pytest.raises(Unavailable, match=r"the server says 503 Service Unavailable: try again later"):
+            _download.download(f"{address}/busy.zip", None)
+        with pytest.raises(Unavailable, match="connection lost after 4 of 100 bytes"):
             _download.download(f"{address}/half.zip", None)
     finally:
         server.shutdown()

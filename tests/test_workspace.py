@@ -18,6 +18,7 @@ import toy
 
 from pipeline.loop.history import Account
 from pipeline.registry.git import Git
+from pipeline.runs.scheduling import PERMANENT
 from pipeline.runs.workspace import begin
 from pipeline.runs.worktrees import KEEP_FAILED, REPLAYING, Settings, Workspace, sweep
 
@@ -114,7 +115,7 @@ def test_runs_whose_ids_differ_in_punctuation_alone_share_nothing() -> None:
 def test_what_is_not_committed_is_not_run(project: Path) -> None:
     toy.set_param(project, "epochs: 2", "epochs: 3")
     done = step(project, "open", TRAINING, "one")
-    assert done.returncode == 1
+    assert done.returncode == PERMANENT
     assert done.stderr.splitlines()[-1].startswith(
         f"error: {project}: params.yaml: changed and not committed"
     )
@@ -123,7 +124,7 @@ def test_what_is_not_committed_is_not_run(project: Path) -> None:
 
 def test_another_graph_than_was_compiled_is_not_run(project: Path) -> None:
     done = step(project, "open", TRAINING, "one", "--graph", "0" * 64)
-    assert done.returncode == 1
+    assert done.returncode == PERMANENT
     assert "not the graph that this DAG was compiled from" in done.stderr
     result(step(project, "open", TRAINING, "one", "--graph", fingerprint(project)))
 
@@ -153,7 +154,7 @@ def test_settings_that_make_no_sense_leave_a_record_that_says_so(project: Path) 
         ("--refused=epoch: unknown in this run's conf", "epoch: unknown in this run's conf"),
     ):
         done = step(project, "open", TRAINING, "one", setting)
-        assert done.returncode == 1
+        assert done.returncode == PERMANENT
         assert said in done.stderr.splitlines()[-1]
         assert worktrees(project) == []
         run = history(project, TRAINING, "one")
@@ -179,8 +180,21 @@ def test_in_the_middle_of_a_replay_only_runs_with_a_date_are_opened(project: Pat
 
 def test_a_step_of_a_run_that_is_not_open_says_so(project: Path) -> None:
     done = step(project, "stage", TRAINING, "one", "collect")
-    assert done.returncode == 1
+    assert done.returncode == PERMANENT
     assert "not open: clear the run's first task" in done.stderr
+
+
+def test_a_stage_says_whether_another_try_would_end_the_same(project: Path) -> None:
+    result(step(project, "open", TRAINING, "one"))
+    root = Workspace(project, TRAINING, "one").root
+    (project / "source.csv").write_text("bad")
+    (root / "source.csv").write_text("bad")
+    done = step(project, "stage", TRAINING, "one", "collect")
+    assert done.returncode == PERMANENT
+    assert done.stderr.splitlines()[-1] == "error: source.csv: row 3: bad; remove it"
+    assert history(project, TRAINING, "one")["error"] == "source.csv: row 3: bad; remove it"
+    (root / "collect.py").write_text("raise SystemExit('killed for memory')")  # or whatever it was
+    assert step(project, "stage", TRAINING, "one", "collect").returncode == 1
 
 
 @pytest.mark.slow
@@ -335,7 +349,7 @@ def test_the_last_challenger_is_judged_again_whatever_was_published_since(cycled
 
 def test_without_a_challenger_there_is_nothing_to_judge(project: Path) -> None:
     done = step(project, "open", TRAINING, "one", "--mode=judge")
-    assert done.returncode == 1
+    assert done.returncode == PERMANENT
     assert done.stderr.splitlines()[-1] == "error: mode: judge: no challenger was trained yet: use full"
     assert worktrees(project) == []
 
@@ -539,7 +553,7 @@ def test_a_failed_run_whose_worktree_is_gone_goes_on_or_says_why_not(cycled: Pat
     shutil.rmtree(Workspace(cycled, TRAINING, "one").tree)
     toy.git(cycled, "branch", "-D", "runs/training-one")
     done = step(cycled, "open", TRAINING, "one")
-    assert done.returncode == 1
+    assert done.returncode == PERMANENT
     assert "runs/training-one: no such branch" in done.stderr.splitlines()[-1]
 
 

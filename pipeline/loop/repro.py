@@ -22,7 +22,7 @@ from typing import Any, Literal, TypeVar
 
 from pipeline.errors import PipelineError
 from pipeline.registry.objects import locked
-from pipeline.run import ENVIRONMENT, ERROR_FILE
+from pipeline.run import ENVIRONMENT, ERROR_FILE, PERMANENT
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -80,8 +80,10 @@ def repro(root: Path, *arguments: str) -> None:
                 lock.write_bytes(before)
         if code:
             said = error_file.read_text(encoding="utf-8") if error_file.is_file() else ""
-            line = said.strip().removeprefix("error: ")
-            raise StageFailed(line or f"`dvc repro {' '.join(arguments)}` failed: what it says is above")
+            line = said.strip().removeprefix(PERMANENT).removeprefix("error: ")
+            failed = StageFailed(line or f"`dvc repro {' '.join(arguments)}` failed: what it says is above")
+            failed.permanent = said.startswith(PERMANENT)
+            raise failed
 
 
 def status(root: Path) -> dict[str, list[str]]:

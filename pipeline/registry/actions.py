@@ -14,7 +14,7 @@ from pathlib import Path
 from pipeline.documents.model import Card, Claim
 from pipeline.documents.promotion import Promotion
 from pipeline.documents.registry import AppointmentRecord
-from pipeline.errors import ArtifactError, ConfigError
+from pipeline.errors import ArtifactError, ConfigError, Unavailable
 from pipeline.files import replace_folder, temporary_beside
 from pipeline.models.artifacts import CARD, README, VERSION, folder_hash, has_model
 from pipeline.params import Params
@@ -176,7 +176,7 @@ def _put(objects: Objects, champion: Version, claim: Claim, folder: Path) -> Non
     try:
         objects.restore(champion.md5, champion.artifact_hash, temporary)
         if folder_hash(temporary) != champion.artifact_hash:
-            raise ArtifactError(f"{temporary}: damaged while it was copied: run `evergreen champion` again")
+            raise Unavailable(f"{temporary}: damaged while it was copied: run `evergreen champion` again")
         claim.write(temporary / VERSION)
         replace_folder(temporary, folder)
     finally:

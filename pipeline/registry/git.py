@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.errors import ArtifactError
+from pipeline.errors import ArtifactError, Unavailable
 
 log = logging.getLogger(__name__)
 FALLBACK_IDENTITY = {
@@ -63,7 +63,7 @@ class Git:
         environment: Mapping[str, str] | None = None,
         keep_open: Iterable[int] = (),
     ) -> str:
-        """Output of `git ARGUMENTS` without the last newline. Raises ArtifactError with git's own line."""
+        """Output of `git ARGUMENTS` without the last newline. Raises Unavailable with git's own line."""
         done = subprocess.run(
             ["git", "-C", str(self.root), *arguments],
             input=text,
@@ -78,7 +78,7 @@ class Git:
             said = (done.stderr.strip() or done.stdout.strip()).splitlines()
             fatal = [line for line in said if line.startswith(("fatal: ", "error: "))]
             reason = (fatal[:1] or said or [str(done.returncode)])[-1]
-            raise ArtifactError(f"git {arguments[0]}: {reason}")
+            raise Unavailable(f"git {arguments[0]}: {reason}")
         return done.stdout.removesuffix("\n")
 
     def use_fallback_identity(self) -> None:

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import yaml
 
-from pipeline.errors import ArtifactError
+from pipeline.errors import ArtifactError, Unavailable
 from pipeline.models.artifacts import files_hash
 
 MODEL = "models/challenger"
@@ -165,8 +165,8 @@ class Objects:
         except Exception as error:  # whatever the remote's library raises
             raise self._unreachable(verb, error) from error
 
-    def _unreachable(self, verb: str, reason: object) -> ArtifactError:
-        return ArtifactError(
+    def _unreachable(self, verb: str, reason: object) -> Unavailable:
+        return Unavailable(
             f"dvc {verb}: remote '{self.remote}': {str(reason) or type(reason).__name__}: check it with "
             "`dvc remote list` and `dvc status --cloud`, then run again"
         )

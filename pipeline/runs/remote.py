@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from pipeline.errors import ArtifactError, ConfigError
+from pipeline.errors import ArtifactError, ConfigError, Unavailable
 from pipeline.loop import repro, steps
 from pipeline.loop.history import HISTORY, JUDGED, LOOKED
 from pipeline.registry.actions import LOCK
@@ -85,7 +85,7 @@ def gather(run: Workspace, remote: str) -> str:
     try:
         git.run("fetch", "--quiet", "--force", remote, run.branch, "+refs/tags/*:refs/tags/*")
     except ArtifactError as error:
-        raise ConfigError(f"{run.branch}: cannot be fetched from {remote}: {error}") from None
+        raise Unavailable(f"{run.branch}: cannot be fetched from {remote}: {error}") from None
     commit = git.run("rev-parse", "FETCH_HEAD")
     folder = run.home / HISTORY / run.slug
     folder.mkdir(parents=True, exist_ok=True)
@@ -136,7 +136,7 @@ def leave(run: Workspace, remote: str, stage: str | None, anew: bool = False) ->
         git.run("push", "--quiet", "--atomic", remote, branch, "refs/tags/*:refs/tags/*")
     except ArtifactError:
         if taken := _taken(git, remote):
-            raise ArtifactError(
+            raise Unavailable(
                 f"{', '.join(taken)}: put there by another machine meanwhile: nothing of this step counts; "
                 "its next try starts from what is there now"
             ) from None

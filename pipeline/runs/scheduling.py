@@ -1,7 +1,8 @@
 """`evergreen workspace ...`: the loop's steps for a scheduler, each with DAG and run as its first arguments.
 
 Not in `--help`: people say `evergreen cycle`. The last line on standard output is one JSON object; its `text`
-is for people. Exit code 99: skipped. A step dies with the scheduler's processes that started it.
+is for people. Exit code 99: skipped; 98: failed, and another try would end the same. A step dies with the
+scheduler's processes that started it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import typer
 if TYPE_CHECKING:
     from pipeline.runs.worktrees import Workspace
 
-SKIPPED = 99
+SKIPPED, PERMANENT = 99, 98
 SCHEDULERS = ("airflow", "celery")
 
 Dag = Annotated[str, typer.Argument(help="e.g. evergreen_training.")]

@@ -7,18 +7,20 @@ import logging
 import sys
 import urllib.error
 import urllib.request
+from http import HTTPStatus
 from http.client import HTTPException
 from pathlib import Path
 from typing import IO
 
 from tqdm import tqdm
 
-from pipeline.errors import ConfigError, DataError
+from pipeline.errors import ConfigError, DataError, Unavailable
 from pipeline.files import renamed
 
 log = logging.getLogger(__name__)
 CACHE = Path(".evergreen/downloads")
 SECONDS = 30  # without an answer
+BUSY = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS)
 _PIECE = 1 << 20
 
 
@@ -51,10 +53,15 @@ def _fetch(url: str, target: Path) -> None:
         with urllib.request.urlopen(url, timeout=SECONDS) as answer, target.open("wb") as file:
             _copy(answer, file, int(answer.headers.get("Content-Length") or 0))
     except urllib.error.HTTPError as error:
-        raise DataError(f"{url}: the server says {error.code} {error.reason}: correct collect.url") from None
+        said = f"{url}: the server says {error.code} {error.reason}"
+        if error.code in BUSY or error.code >= 500:
+            raise Unavailable(f"{said}: try again later") from None
+        raise DataError(f"{said}: correct collect.url") from None
     except (urllib.error.URLError, TimeoutError, ConnectionError, HTTPException) as error:
         reason = getattr(error, "reason", None) or error
-        raise DataError(
+        if isinstance(reason, FileNotFoundError):
+            raise DataError(f"{url}: no such file: correct collect.url") from None
+        raise Unavailable(
             f"{url}: not reachable ({reason}): is there a network? Or fetch it elsewhere and set collect.path"
         ) from None
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from pipeline.data import tables as t
-from pipeline.errors import ConfigError, DataError
+from pipeline.errors import ConfigError, DataError, Unavailable
 from pipeline.params import Collect
 from pipeline.sources import PLACE, Tables
 
@@ -100,6 +100,8 @@ def _execute(connection: Connection, query: str, table: str, settings: Collect) 
     try:
         return connection.execute(statement)
     except SQLAlchemyError as error:
+        if getattr(error, "connection_invalidated", False):  # the server went away in the midst
+            raise _unreachable(error) from None
         raise DataError(f"collect.sql.{table}: {_reason(error)}: correct the query") from None
 
 
@@ -130,9 +132,7 @@ def _connection(settings: Collect) -> Iterator[Connection]:
         with engine.connect().execution_options(stream_results=True, yield_per=ROWS) as connection:
             yield connection
     except SQLAlchemyError as error:
-        raise DataError(
-            f"collect.sql.url: {_reason(error)}: check that the database can be reached"
-        ) from None
+        raise _unreachable(error) from None
     finally:
         engine.dispose()
 
@@ -144,6 +144,10 @@ def _url(settings: Collect) -> str:
     if missing := re.search(r"\$\{?(\w+)\}?", url):
         raise ConfigError(f"collect.sql.url: the environment has no {missing[1]}: export it")
     return url
+
+
+def _unreachable(error: Exception) -> Unavailable:
+    return Unavailable(f"collect.sql.url: {_reason(error)}: check that the database can be reached")
 
 
 def _reason(error: Exception) -> str:

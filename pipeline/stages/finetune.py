@@ -33,7 +33,7 @@ from pipeline.data.histories import Prepared, load_prepared
 from pipeline.documents.data import Summary
 from pipeline.documents.model import Card, Cost
 from pipeline.drift import reference
-from pipeline.errors import ConfigError, DataError
+from pipeline.errors import ConfigError, Unavailable
 from pipeline.files import replace_folder, temporary_beside
 from pipeline.models import recommender
 from pipeline.models.artifacts import has_model
@@ -59,7 +59,7 @@ def finetune(
         if not is_out_of_memory(error):
             raise
         told = str(error).partition("\n")[0][:200]
-        raise DataError(
+        raise Unavailable(
             f"not enough memory to train on {len(prepared.log):,} interactions of "
             f"{len(prepared.catalogue):,} items ({told}): free some, or collect a shorter span"
         ) from None
