@@ -57,6 +57,18 @@ def waits_for_person() -> bool:
         return True
 
 
+FIRST = {"none": "recommend", "judge": "evaluate"}
+"""The first stage behind preprocess that a run of this mode needs; any other trains."""
+
+
+@task.branch(
+    doc_md="Goes on with what the run's mode asks for: without a training it waits for no slot of the pool"
+    " `training`."
+)
+def choose(ti: Any) -> str:
+    return FIRST.get(ti.xcom_pull(task_ids="open")["mode"], "finetune")
+
+
 @task.short_circuit(
     ignore_downstream_trigger_rules=False,
     doc_md="Nobody is asked about a challenger that the checks refuse. The lists are made either way.",
@@ -107,7 +119,9 @@ with DAG(
 ) as dag:
     human = waits_for_person()
     opened = run_tasks.open_run(GRAPH)
-    stages = stage_tasks(GRAPH, STAGES, recommend={"trigger_rule": TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS})
+    passed_over = {"trigger_rule": TriggerRule.NONE_FAILED_MIN_ONE_SUCCESS}
+    options = dict.fromkeys(("evaluate", "decide_promotion", "recommend"), passed_over)
+    stages = stage_tasks(GRAPH, STAGES, **options)
     promote = Promote(
         task_id="promote",
         ask=human,
@@ -116,6 +130,7 @@ with DAG(
         " that knows newer data.",
     )
     opened >> stages["collect"]
+    opened >> choose() >> [stages[name] for name in ("finetune", "evaluate", "recommend")]
     if human:
         stages["decide_promotion"] >> may_be_promoted() >> approve() >> promote
     else:

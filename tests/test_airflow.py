@@ -204,6 +204,20 @@ def test_two_manual_runs_at_once_both_end(airflow: up.Airflow) -> None:
     assert not list((airflow.project / ".evergreen" / "runs").glob("*"))
 
 
+def test_without_a_training_a_run_waits_for_no_slot_of_its_pool(airflow: up.Airflow) -> None:
+    pool = {"name": "training", "include_deferred": False}
+    airflow.call("PATCH", "/pools/training", pool | {"slots": 0})
+    try:
+        runs = {mode: airflow.trigger(TRAINING, mode=mode) for mode in ("none", "judge")}
+        states = {mode: succeeded(airflow, run) for mode, run in runs.items()}
+    finally:
+        airflow.call("PATCH", "/pools/training", pool | {"slots": 1})
+    assert [states["none"][name] for name in ("finetune", "evaluate", "promote")] == ["skipped"] * 3
+    assert (states["judge"]["finetune"], states["judge"]["decide_promotion"]) == ("skipped", "success")
+    assert {found["recommend"] for found in states.values()} == {"success"}
+    assert {airflow.history(run)["promoted"] for run in runs.values()} == {None}
+
+
 @pytest.mark.parametrize("path", ["/auth/token", "/", "/api/v2/dags", "/execution/health", "/evergreen/"])
 def test_a_stranger_s_name_for_this_machine_gets_nothing(airflow: up.Airflow, path: str) -> None:
     request = urllib.request.Request(airflow.address + path, headers={"Host": "evil.example"})

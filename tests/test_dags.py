@@ -62,7 +62,8 @@ MONITORING = {
     "close": [],
 }
 TRAINING = {
-    "open": ["close", "collect"],
+    "open": ["choose", "close", "collect"],
+    "choose": ["evaluate", "finetune", "recommend"],
     "collect": ["preprocess"],
     "preprocess": ["evaluate", "finetune", "recommend"],
     "finetune": ["decide_promotion", "evaluate"],
