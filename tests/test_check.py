@@ -96,7 +96,7 @@ def healthy(tmp_path_factory: pytest.TempPathFactory) -> Facts:
     """Of the healthy shop, for rules that need no more than a changed figure."""
     raw = tmp_path_factory.mktemp("raw")
     params = params_of(raw, orders(), products())
-    collect(sources.read(params.collect), params.collect, raw)
+    collect(lambda: sources.read(params.collect), params.collect, raw)
     with duckdb_connection(raw / "spill") as connection:
         return gather(connection, raw, params)
 

@@ -158,6 +158,29 @@ def test_the_past_of_an_as_of_does_not_depend_on_the_future(tmp_path: Path, log:
     assert snapshot(one)[name] == snapshot(three)[name]
 
 
+def test_a_stray_row_in_the_future_is_set_apart_and_moves_no_as_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [f"{day % 7},a{day},2024-01-{day:02d},," for day in range(1, 31)]
+    log = written(tmp_path / "log.csv", HEADER, "8,b,2031-05-01,,", *rows)
+    raw = run(tmp_path, of_files(log, max_rejected_share=0.05))
+    assert manifest(raw)["as_of"] == manifest(raw)["last_timestamp"] == "2024-01-30T00:00:00+00:00"
+    assert manifest(raw)["rejected"] == {"interactions": {"implausible_timestamp": 1}}
+    assert rejected(raw)["place"].tolist() == ["log.csv:2"]
+    assert "which end before 2024-01-31: set apart as implausible_timestamp" in caplog.text
+    clean = run(tmp_path / "clean", of_files(written(tmp_path / "clean.csv", HEADER, *rows)))
+    assert manifest(clean)["content_hash"] == manifest(raw)["content_hash"]
+
+
+def test_an_as_of_long_after_the_data_is_refused_and_replaces_nothing(tmp_path: Path, log: Path) -> None:
+    raw = run(tmp_path, of_files(log, as_of="2021-01-31"))  # within a year of the last row
+    before = snapshot(raw)
+    said = r"collect\.as_of: 2026-11-01 is 2,464 days after the last row, of 2020-02-02, .*or null for"
+    with pytest.raises(ConfigError, match=said):
+        run(tmp_path, of_files(log, as_of="2026-11-01"))
+    assert snapshot(raw) == before
+
+
 def test_duplicates_are_counted_apart(tmp_path: Path, log: Path) -> None:
     written(log, HEADER, *GOOD, "007,a,1580472000,1,other", "007,a,2020-01-31 12:00,2,")
     raw = run(tmp_path, of_files(log, max_rejected_share=0))
@@ -360,7 +383,7 @@ def test_params_that_are_no_yaml_are_one_line(tmp_path: Path) -> None:
 def test_a_source_that_forgets_a_column_is_told(tmp_path: Path, log: Path) -> None:
     found = sources.Tables([pd.DataFrame({"user_id": ["1"]})])
     with pytest.raises(DataError, match=r"the source gives no column item_id: see docs/sources\.md"):
-        collect.collect(found, of_files(log), tmp_path)
+        collect.collect(lambda: found, of_files(log), tmp_path)
 
 
 @pytest.mark.skipif(not (DATA / "uci-online-retail").is_dir(), reason="no uci-online-retail")

@@ -4,7 +4,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from pipeline.data.moments import TimeColumn, TimeFormat, as_moments, suggestions
+from pipeline.data.moments import Days, TimeColumn, TimeFormat, as_moments, suggestions
+from pipeline.data.tables import MOMENT
 from pipeline.errors import ConfigError, DataError
 
 NOON = pd.Timestamp("2020-01-31 12:00", tz="UTC")  # 1,580,472,000 s
@@ -118,6 +119,34 @@ def test_outliers_are_told_where_most_moments_are_likely() -> None:
     old = TimeColumn("timestamp")
     moments, _ = old.read(pd.Series(["1850-05-01", "1851-05-01", "2099-01-01"]))
     assert old.outliers(moments).tolist() == [False, False, True]
+
+
+DAILY = pd.Series(pd.date_range("2016-01-01", "2026-03-01", tz="UTC")).astype(MOMENT)
+
+
+@pytest.mark.parametrize(
+    ("more", "end"),
+    [
+        ([], None),
+        (["2031-12-31"], "2026-03-02"),
+        (["2029-01-01", "2031-12-31"], "2026-03-02"),  # two of 3,713
+        (["2024-03-03", "1971-05-01", "2031-12-31"], "2026-03-02"),
+        (["2027-01-01"], None),  # less than a year
+        (["2029-01-01"] * 9, None),  # too many: the shop was closed
+    ],
+)
+def test_a_few_moments_long_after_all_others_are_stray(more: list[str], end: str | None) -> None:
+    days = Days()
+    for chunk in (pd.Series(pd.to_datetime(more, utc=True)), DAILY[2000:], DAILY[:2000]):
+        days.add(chunk.astype(MOMENT))
+    assert days.end() == (end and pd.Timestamp(end, tz="UTC"))
+
+
+def test_where_gaps_are_long_anyhow_no_moment_is_stray() -> None:
+    years, days = [f"{year}-07-01" for year in (*range(1960, 2000), 2002)], Days()
+    days.add(pd.Series(pd.to_datetime(years, utc=True)).astype(MOMENT))
+    assert days.end() is None
+    assert Days().end() is None
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def check(params: Params) -> Check:
         raw = Path(temporary) / "raw"
         raw.mkdir()
         try:
-            manifest = collect(sources.read(lenient), lenient, raw)
+            manifest = collect(lambda: sources.read(lenient), lenient, raw)
         except DataError as error:
             return Check(source=lenient.source, findings=[_unreadable(error)])
         with duckdb_connection(raw / "spill") as connection:

@@ -17,7 +17,8 @@ from pipeline.data.tables import MOMENT
 from pipeline.data.values import NO_NUMBER, as_text
 from pipeline.errors import ConfigError, DataError
 
-# Interactions lie between these. Fixed, for the same file gives the same tables on another day. From 2033 on
+# Interactions lie between these. Fixed, since the same file gives the same tables on another day; what is
+# to come today, and is not yet 2032, the column itself tells (Days). From 2033 on
 # epochs in seconds would meet dates of ten digits (2034 is 2,019,686,400 s).
 EARLIEST, LATEST = pd.Timestamp("1970-01-02", tz="UTC"), pd.Timestamp("2032-01-01", tz="UTC")
 _LIKELY, _LATEST = (int(np.datetime64(day, "us").astype(np.int64)) for day in ("1991-01-01", "2032-01-01"))
@@ -26,6 +27,7 @@ _DAY = 86_400 * 10**6  # microseconds
 _INTEGER = r"[+-]?\d{1,18}|[+-]?[1-8]\d{18}"
 _ZONED = r".*(?:Z|UTC|GMT|[T ]\d.*[+-]\d\d:?(?:\d\d)?)"
 _SAMPLE = 10_000  # numbers of a chunk that tell the unit
+_LEAST, _FEW, _YEAR = 20, 0.001, 365  # rows that tell what is stray, the share that may be, and days
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,2})?"
 
 
@@ -118,8 +120,8 @@ class TimeFormat:
 class TimeColumn:
     """Reads one column chunk by chunk; the first chunk that shows a unit binds the others."""
 
-    def __init__(self, name: str, said: TimeFormat | None = None) -> None:
-        self.name, self.said = name, said or TimeFormat()
+    def __init__(self, name: str, said: TimeFormat | None = None, latest: pd.Timestamp = LATEST) -> None:
+        self.name, self.said, self.latest = name, said or TimeFormat(), latest
         self.unit = self.said.format if self.said.format in UNITS else None
         self._old: bool | None = None
 
@@ -150,7 +152,7 @@ class TimeColumn:
         """Which moments cannot be an interaction's: 0, year 1, 2099. Old ones may be where most are old."""
         if self._old is None and moments.notna().any():
             self._old = bool(moments.median() < EARLIEST)
-        late = moments >= LATEST
+        late = moments >= self.latest
         return late if self._old else late | (moments < EARLIEST)
 
     def _settle(self, text: pd.Series, numbers: pd.Series) -> None:
@@ -205,6 +207,32 @@ class TimeColumn:
         )
         there = there.dt.tz_convert("UTC").astype(MOMENT)
         return there if named is None else there.mask(named, utc)
+
+
+class Days:
+    """How many rows each day has, chunk by chunk: which few at the end lie far from all others."""
+
+    def __init__(self) -> None:
+        self._rows = pd.Series(dtype="float64", index=pd.DatetimeIndex([], dtype=MOMENT))
+
+    def add(self, moments: pd.Series) -> None:
+        self._rows = self._rows.add(moments.dt.floor("D").value_counts(), fill_value=0)
+
+    def end(self) -> pd.Timestamp | None:
+        """From when on rows are stray; None where none is.
+
+        Stray: at most one row in a thousand, or a single one, more than a year after all others, and after
+        three times the longest gap between those (the first few left out, which may be stray as well).
+        """
+        rows = self._rows.sort_index()
+        until, few = rows.cumsum(), max(1.0, rows.sum() * _FEW)
+        gap = pd.Series(rows.index.diff().days, rows.index).shift(-1)  # days until the next day with rows
+        longest = gap.where(until > few, 0).shift(fill_value=0).cummax()
+        far = (rows.sum() - until <= few) & (gap > _YEAR) & (gap > 3 * longest)
+        if rows.sum() < _LEAST or not far.any():
+            return None
+        end: pd.Timestamp = far.idxmax() + pd.Timedelta(days=1)
+        return end
 
 
 def as_moments(

@@ -24,8 +24,9 @@ import hashlib
 import logging
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -36,12 +37,12 @@ from pipeline import sources
 from pipeline.data import joining
 from pipeline.data import tables as t
 from pipeline.data.catalogue import describe_items, empty, items_table, no, optional, users_table
-from pipeline.data.moments import TimeColumn
+from pipeline.data.moments import LATEST, Days, TimeColumn
 from pipeline.data.partitions import Partitions
 from pipeline.data.rejected import AFTER_AS_OF, Rejected, rejected_file
 from pipeline.data.values import as_ids, as_numbers, as_prose, id_faults
 from pipeline.documents.data import Manifest, Rows
-from pipeline.errors import DataError
+from pipeline.errors import ConfigError, DataError
 from pipeline.params import Collect, Params
 from pipeline.run import run
 from pipeline.sources import OF_ITEM, PLACE, RAW, REASON
@@ -54,33 +55,39 @@ DEFAULT_EVENT = "interaction"
 SHOW_PROGRESS_FROM = 1_000_000  # rows, where stderr is no terminal
 
 
-def collect(found: sources.Tables, settings: Collect, folder: Path) -> Manifest:
+def collect(
+    read: Callable[[], sources.Tables], settings: Collect, folder: Path, latest: pd.Timestamp = LATEST
+) -> Manifest:
     """Write the tables into the empty `folder`; return the manifest without its fingerprint.
 
-    Raises DataError if too many rows are bad or none is left.
+    `latest`: from when on a row's time is implausible. Where a few rows lie far after all others, the source
+    is read once more without them. Raises DataError if too many rows are bad or none is left, ConfigError
+    where as_of is long after the data.
     """
-    partitions = Partitions(folder / "spill")
-    described: dict[str, pd.DataFrame] = {}
-    times = TimeColumn(t.TIME, found.times.get(t.TIME))
-    ids: dict[str, set[str]] = {t.USER: set(), t.ITEM: set()}
+    found, kept = read(), _Kept(Partitions(folder / "spill"))
+    times = TimeColumn(t.TIME, found.times.get(t.TIME), latest)
     with rejected_file(folder / "rejected.parquet") as rejected:
         for chunk in _progress(found.interactions):
             rows, reasons = check_interactions(chunk, times, settings.as_of)
             rejected.add("interactions", chunk, reasons)
-            kept = rows[reasons.isna()]
-            describe_items(described, kept)
-            own = [name for name in kept if not name.startswith(OF_ITEM)]
-            partitions.add(t.check(kept[own], "interactions", settings.source))
-            for name, values in ids.items():
-                values.update(kept[name].unique())
-        items, item_rows = items_table(found.items, described, rejected, found.times)
+            kept.add(rows[reasons.isna()], settings.source)
+        items, item_rows = items_table(found.items, kept.described, rejected, found.times)
         users, user_rows = users_table(found.users, rejected)
+    if latest == LATEST and (end := kept.days.end()) is not None:
+        log.warning(
+            f"a few rows lie more than a year after all others, which end before {end:%Y-%m-%d}: set apart "
+            "as implausible_timestamp: correct their times"
+        )
+        shutil.rmtree(folder / "spill", ignore_errors=True)
+        return collect(read, settings, folder, end)
     for table in rejected.read:
         rejected.enforce(table, settings.max_rejected_share)
-    if not ids[t.USER]:
+    if not kept.users:
         raise DataError(_nothing_kept(rejected, settings))
-    written = partitions.write(folder / "interactions")
+    written = kept.partitions.write(folder / "interactions")
     shutil.rmtree(folder / "spill", ignore_errors=True)
+    first, last = (pd.Timestamp(edge, tz="UTC") for edge in (written.first, written.last))
+    _check_as_of(settings.as_of, first, last)
     joined = None
     if found.items is not None:
         joined = joining.enforce(
@@ -90,9 +97,9 @@ def collect(found: sources.Tables, settings: Collect, folder: Path) -> Manifest:
     t.write_parquet(t.check(users, "users", settings.source), folder / "users.parquet")
     return Manifest(
         source=settings.source,
-        as_of=settings.as_of or pd.Timestamp(written.last, tz="UTC"),
-        first_timestamp=pd.Timestamp(written.first, tz="UTC"),
-        last_timestamp=pd.Timestamp(written.last, tz="UTC"),
+        as_of=settings.as_of or last,
+        first_timestamp=first,
+        last_timestamp=last,
         rows=Rows(
             read=rejected.read["interactions"],
             kept=written.rows,
@@ -101,13 +108,32 @@ def collect(found: sources.Tables, settings: Collect, folder: Path) -> Manifest:
             after_as_of=rejected.later("interactions"),
         ),
         rejected={table: dict(sorted(counts.items())) for table, counts in sorted(rejected.counts.items())},
-        users=len(ids[t.USER]),
-        items=len(ids[t.ITEM]),
+        users=len(kept.users),
+        items=len(kept.items),
         item_rows=item_rows,
         joined_share=joined,
         user_rows=user_rows,
         content_hash=_content_hash(folder),
     )
+
+
+@dataclass
+class _Kept:
+    """What the kept interactions add up to, chunk by chunk."""
+
+    partitions: Partitions
+    days: Days = field(default_factory=Days)
+    described: dict[str, pd.DataFrame] = field(default_factory=dict)
+    users: set[str] = field(default_factory=set)
+    items: set[str] = field(default_factory=set)
+
+    def add(self, rows: pd.DataFrame, source: str) -> None:
+        describe_items(self.described, rows)
+        own = [name for name in rows if not name.startswith(OF_ITEM)]
+        self.partitions.add(t.check(rows[own], "interactions", source))
+        self.days.add(rows[t.TIME])
+        self.users.update(rows[t.USER].unique())
+        self.items.update(rows[t.ITEM].unique())
 
 
 def check_interactions(
@@ -155,6 +181,17 @@ def sentence(manifest: Manifest) -> str:
     share = manifest.joined_share
     joined = "" if share is None else f"; {share:.1%} are of items in the table of items"
     return f"collected {rows.kept:,} interactions of {people}, {span}; {left_out}{joined}"
+
+
+def _check_as_of(as_of: datetime | None, first: pd.Timestamp, last: pd.Timestamp) -> None:
+    """Raises ConfigError where all data would be old by then: a champion's age is counted from it."""
+    longest = max(last - first, pd.Timedelta(days=365))
+    if as_of is not None and as_of - last > longest:
+        raise ConfigError(
+            f"collect.as_of: {as_of:%Y-%m-%d} is {(as_of - last).days:,} days after the last row, of "
+            f"{last:%Y-%m-%d}, and all rows lie within {(last - first).days:,} days: name a time of these "
+            "data, or null for that of the last row"
+        )
 
 
 def _nothing_kept(rejected: Rejected, settings: Collect) -> str:
@@ -236,7 +273,7 @@ def main(raw: Path, params: Path = Path("params.yaml")) -> None:
     settings = everything.collect
     with replacing(raw) as folder:
         fingerprint = sources.fingerprint(settings)
-        manifest = collect(sources.read(settings), settings, folder).but(fingerprint=fingerprint)
+        manifest = collect(lambda: sources.read(settings), settings, folder).but(fingerprint=fingerprint)
         manifest.write(folder / "manifest.json")
     log.info(sentence(manifest))
     say_findings(raw, everything)
