@@ -1,6 +1,6 @@
 # The project's verbs. `make` alone lists them.
 .DEFAULT_GOAL := help
-.PHONY: help setup run airflow test lint constraints gpu-wheels gpu-check clean
+.PHONY: help setup run airflow serve test lint constraints gpu-wheels gpu-check clean
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 # No telemetry.
@@ -34,6 +34,10 @@ run: ## from a fresh clone to a promoted recommender and its report
 airflow: ## Airflow with the DAGs on this machine, http://127.0.0.1:8080 (AIRFLOW_PORT); Ctrl-C stops it
 	$(call environment,airflow)
 	@exec .venv/bin/python start_airflow.py
+
+serve: ## the champion's lists over HTTP on this machine, http://127.0.0.1:8000 (PORT); Ctrl-C stops it
+	$(call environment,serve)
+	@exec evergreen serve --port $(or $(PORT),8000)
 
 test: ## run the default tests
 	$(call environment,dev)

@@ -255,6 +255,29 @@ def replay(
     print(where)
 
 
+@command(app, "serve", "Lists, feedback and a page over HTTP.")
+def serve(
+    host: Annotated[
+        str, typer.Option(help="Beyond this machine EVERGREEN_API_KEYS is needed.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option()] = 8000,
+    workers: Annotated[int, typer.Option(help="Processes; each holds the champion.")] = 1,
+    new_key: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Add a key to the file of keys, print it, and end.")
+    ] = None,
+) -> None:
+    """The champion's lists over HTTP, fresh after every event: docs/serving.md. The page is at /."""
+    from pipeline.serve import command as serving
+
+    root = project()
+    if new_key is not None:
+        key, path = serving.add_key(root, new_key)
+        print(key)
+        print(f"its hash is in {path}: EVERGREEN_API_KEYS={path}", file=sys.stderr)
+        return
+    serving.serve(root, host, port, workers)
+
+
 @command(app, "champion", "Put the champion's folder in place.")
 def champion(
     to: Annotated[Path | None, typer.Option(help="Another folder than models/champion.")] = None,

@@ -12,7 +12,7 @@ import numpy as np
 
 from pipeline.data.histories import MICROSECONDS_A_DAY
 from pipeline.models.decay import largest
-from pipeline.models.state import NEVER, NOT_YET, ItemState
+from pipeline.models.state import NEVER, NOT_YET, ItemState, Live
 
 EMPTY = {"count": 0, "successes": 0, "first": NEVER, "last": NOT_YET, "mark": NOT_YET}
 
@@ -96,6 +96,23 @@ class LiveState:
         self._waiting: list[tuple[int, int, bool]] = []  # heap of (time, item, positive)
         self._cancelled: Counter[tuple[int, int, bool]] = Counter()  # of these, removed with their user
         self._ids: OrderedDict[Hashable, None] = OrderedDict()
+
+    @classmethod
+    def after(cls, live: Live) -> LiveState:
+        """That of all rows of a log. Their users' histories and ids are not kept: the log has them."""
+        state = cls(live.half_lives, live.delay / 1_000_000)
+        first, last = live.indptr[:-1], live.indptr[1:] - 1
+        taken = np.flatnonzero(last >= first)
+        liked = np.flatnonzero(np.diff(live.before[live.indptr]) > 0)
+        newest = live.before[last[liked] + 1] - 1  # an item's last success
+        for sums in (state._sums, state._old):
+            sums.grow(live.items)
+            sums.count[:] = np.diff(live.indptr)
+            sums.successes[:] = np.diff(live.before[live.indptr])
+            sums.first[taken], sums.last[taken] = live.time[first[taken]], live.time[last[taken]]
+            sums.decayed[liked] = live.sums[newest]
+            sums.mark[liked] = live.time[live.success[newest]]
+        return state
 
     def append(self, event_id: Hashable | None, user: Hashable, item: int, time: int, positive: bool) -> bool:
         """Take in an event; False if its id is known already, in which case nothing changes."""

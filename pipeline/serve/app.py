@@ -1,0 +1,321 @@
+"""The HTTP interface: routes, problems as RFC 9457 says, metrics. `create` is the factory that uvicorn calls.
+
+Settings come from the environment: EVERGREEN_EVENTS (the store's address), EVERGREEN_API_KEYS (a file),
+EVERGREEN_RATE (calls a second of each caller; 0 or unset: no limit), EVERGREEN_CORS (origins, by commas).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import Body, FastAPI, Request
+from fastapi import Path as InPath
+from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import JSONResponse, Response
+from pydantic import BeforeValidator, Field
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+
+from pipeline.errors import ConfigError, PipelineError
+from pipeline.serve.access import MOST_BYTES, Keys, Rate, problem_with
+from pipeline.serve.engine import Engine, NotReady
+from pipeline.serve.events import Row, Store, StoreError, default_url
+from pipeline.serve.listing import Unknown
+from pipeline.serve.measured import Measured
+from pipeline.serve.messages import (
+    MOST_EVENTS,
+    MOST_LISTED,
+    Answer,
+    Event,
+    Health,
+    Id,
+    Item,
+    Question,
+    Received,
+    as_list,
+)
+from pipeline.serve.writing import Writer
+
+log = logging.getLogger(__name__)
+RETRY_SECONDS = 2.0  # between looks for a champion that is not there yet
+Events = Annotated[list[Event], BeforeValidator(as_list), Field(min_length=1, max_length=MOST_EVENTS)]
+
+
+class Service:
+    """What one worker holds."""
+
+    def __init__(
+        self, root: Path, url: str | None = None, keys: Keys | None = None, rate: float = 0.0
+    ) -> None:
+        self.store = Store(url or default_url(root), create=False)
+        self.engine = Engine(root, self.store)
+        self.writer = Writer(self.store)
+        self.keys, self.rate = keys, Rate(rate)
+        self.measured = Measured(self.engine, self.writer)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._start, name="start", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def _start(self) -> None:
+        """Until a champion is there. Answers say `starting` meanwhile, and why."""
+        while not self._stop.is_set():
+            try:
+                self.store.create()
+            except StoreError as error:
+                self.engine.store_problem = str(error)
+            try:
+                self.engine.start()
+                log.info("serving %s", self.engine.version)
+                return
+            except PipelineError as error:
+                self.engine.problem = str(error)
+            except Exception as error:
+                log.exception("the champion could not be loaded")
+                self.engine.problem = f"{type(error).__name__}: {error}"
+            self._stop.wait(RETRY_SECONDS)
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join(timeout=30)
+        self.engine.close()
+        self.writer.close()
+        self.store.close()
+
+    def health(self) -> tuple[int, Health]:
+        engine = self.engine
+        problem = engine.problem or engine.store_problem
+        if engine.version is None:
+            return 503, Health(
+                status="starting", version=None, fit_end=None, state_lag_seconds=None, problem=problem
+            )
+        return 200, Health(
+            status="degraded" if problem else "ok",
+            version=engine.version,
+            fit_end=engine.world.fit_end,
+            state_lag_seconds=engine.lag_seconds,
+            problem=problem,
+        )
+
+    def kept(self, events: list[Event], now: int) -> list[Row]:
+        """As the store keeps them; events without a time happen now, one microsecond after another."""
+        return [
+            Row(
+                event.event_id,
+                event.user_id,
+                event.item_id,
+                event.event,
+                event.value,
+                event.text,
+                now + place if event.timestamp is None else round(event.timestamp.timestamp() * 1_000_000),
+                event.impression_id,
+            )
+            for place, event in enumerate(events)
+        ]
+
+
+def create(root: Path | None = None, url: str | None = None) -> FastAPI:
+    """The application over the project in `root` (default: the working directory)."""
+    try:
+        rate = float(os.environ.get("EVERGREEN_RATE") or 0)
+    except ValueError:
+        raise ConfigError(
+            f"EVERGREEN_RATE: {os.environ['EVERGREEN_RATE']!r} is no number of calls a second"
+        ) from None
+    service = Service(root or Path.cwd(), url, Keys.from_environment(), rate)
+
+    @asynccontextmanager
+    async def life(_: FastAPI) -> AsyncIterator[None]:
+        service.start()
+        yield
+        await run_in_threadpool(service.close)
+
+    app = FastAPI(
+        title="Evergreen",
+        description="Lists that know what happened a moment ago, and why each item is on them.",
+        version="1",
+        lifespan=life,
+    )
+    app.state.service = service
+    _problems(app)
+    _guard(app, service)
+    if origins := os.environ.get("EVERGREEN_CORS"):
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=[origin.strip() for origin in origins.split(",")],
+            allow_methods=["GET", "POST"],
+            allow_headers=["authorization", "content-type"],
+        )
+    _lists(app, service)
+    _writes(app, service)
+    _service_pages(app, service)
+    return app
+
+
+# Routes ----------------------------------------------------------------------------------------------------
+
+
+def _lists(app: FastAPI, service: Service) -> None:
+    engine = service.engine
+
+    @app.post("/recommend", tags=["lists"])
+    def recommend(question: Question) -> Answer:
+        """Items for a known user, for a history given in place, for a text, or for any of these together."""
+        answer, impression = engine.recommend(question)
+        if question.as_of is None:  # a list of the past is shown to nobody
+            service.writer.show(impression)
+        service.measured.listed(answer.fallback)
+        return answer
+
+    @app.get("/items/{item_id}/similar", tags=["lists"])
+    def similar(item_id: Annotated[Id, InPath()], k: Annotated[int, Field(ge=1, le=MOST_LISTED)] = 10) -> Any:
+        """Items that the same people take, or that are described alike."""
+        if not engine.knows_item(item_id):
+            raise HTTPException(404, f"no item {item_id!r}")
+        return {"version": engine.version, "items": engine.similar(item_id, k)}
+
+    @app.get("/items", tags=["lists"])
+    def items(words: str = "", k: Annotated[int, Field(ge=1, le=MOST_LISTED)] = 10) -> Any:
+        """Items whose title holds the words, the most popular first."""
+        return {"version": engine.version, "items": engine.catalogue_rows(words[:200], k)}
+
+
+def _writes(app: FastAPI, service: Service) -> None:
+    engine = service.engine
+
+    @app.post("/feedback", tags=["feedback"])
+    async def feedback(
+        events: Annotated[Events, Body()],
+    ) -> Received:
+        """One event or a list of them, durable before the answer; sent again, an event counts once."""
+        if engine.version is None:
+            raise NotReady
+        done = service.writer.append(service.kept(events, engine.moment()))
+        accepted, duplicates = await asyncio.wrap_future(done)
+        service.measured.received(accepted, duplicates)
+        return Received(accepted=accepted, duplicates=duplicates, version=str(engine.version))
+
+    @app.put("/items/{item_id}", tags=["items"])
+    def put_item(item_id: Annotated[Id, InPath()], item: Item) -> Any:
+        """Put an item, new or changed; lists hold it within a moment."""
+        service.store.put_item(item_id, item.model_dump(mode="json", exclude_none=True))
+        return {"version": engine.version, "item_id": item_id}
+
+    @app.delete("/items/{item_id}", tags=["items"])
+    def withdraw(item_id: Annotated[Id, InPath()]) -> Any:
+        """Take an item from all lists at once. Put again, it comes back."""
+        if not engine.knows_item(item_id):
+            raise HTTPException(404, f"no item {item_id!r}")
+        service.store.put_item(item_id, None)
+        return {"version": engine.version, "item_id": item_id}
+
+    @app.delete("/users/{user_id}", tags=["feedback"])
+    def forget(user_id: Annotated[Id, InPath()]) -> Any:
+        """Erase a person's events and impressions here, and what the lists know of them."""
+        return {"version": engine.version, "events": service.store.forget(user_id)}
+
+
+def _service_pages(app: FastAPI, service: Service) -> None:
+    @app.get("/health", tags=["service"])
+    async def health() -> Response:
+        """200 when lists are made (`ok`, or `degraded` with the problem), 503 while starting."""
+        status, told = service.health()
+        return JSONResponse(told.model_dump(), status)
+
+    @app.get("/metrics", tags=["service"])
+    def metrics() -> Response:
+        """For Prometheus."""
+        return Response(service.measured.text(), media_type=service.measured.CONTENT_TYPE)
+
+
+# Around them -----------------------------------------------------------------------------------------------
+
+
+def problem(status: int, detail: str, request: Request | None = None, **further: Any) -> JSONResponse:
+    """RFC 9457."""
+    content = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
+    if request is not None and (number := getattr(request.state, "request_id", None)):
+        further["request_id"] = number
+    headers = {"Retry-After": "1"} if status in (429, 503) else {}
+    if status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return JSONResponse(content | further, status, headers, media_type="application/problem+json")
+
+
+def _problems(app: FastAPI) -> None:
+    @app.exception_handler(RequestValidationError)
+    async def malformed(request: Request, error: RequestValidationError) -> Response:
+        errors = [
+            {
+                "field": ".".join(str(part) for part in each["loc"] if part != "body") or "body",
+                "message": str(each["msg"]).removeprefix("Value error, "),
+            }
+            for each in error.errors()[:20]
+        ]
+        first = errors[0]
+        return problem(422, f"{first['field']}: {first['message']}", request, errors=errors)
+
+    @app.exception_handler(Unknown)
+    async def unknown(request: Request, error: Unknown) -> Response:
+        return problem(422, str(error), request)
+
+    @app.exception_handler(NotReady)
+    async def starting(request: Request, _: NotReady) -> Response:
+        why = app.state.service.engine.problem or "the champion is being loaded"
+        return problem(503, f"starting: {why}", request)
+
+    @app.exception_handler(StoreError)
+    async def no_store(request: Request, error: StoreError) -> Response:
+        return problem(503, f"{error}: nothing was kept", request)
+
+    @app.exception_handler(HTTPException)
+    async def refused(request: Request, error: HTTPException) -> Response:
+        return problem(error.status_code, str(error.detail), request)
+
+
+def _guard(app: FastAPI, service: Service) -> None:
+    @app.middleware("http")
+    async def guard(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
+        begin = time.perf_counter()
+        request.state.request_id = number = request.headers.get("x-request-id", "")[:64] or uuid.uuid4().hex
+        response = _refusal(service, request)
+        if response is None:
+            try:
+                response = await call(request)
+            except Exception:
+                log.exception("request %s failed", number)
+                response = problem(500, "a fault of the service: its log has more", request)
+        response.headers["X-Request-Id"] = number
+        route = getattr(request.scope.get("route"), "path", "other")
+        seconds = time.perf_counter() - begin
+        service.measured.answered(route, response.status_code, seconds)
+        # The route, not the path: that may hold a user's id.
+        log.info("%s %s %s %d %.1f ms", number, request.method, route, response.status_code, 1000 * seconds)
+        return response
+
+
+def _refusal(service: Service, request: Request) -> Response | None:
+    client = request.client.host if request.client else None
+    found = problem_with(service.keys, request.headers.get("host"), request.headers, request.url.path, client)
+    if not isinstance(found, str):
+        return problem(*found, request)
+    if not service.rate.allows(found):
+        return problem(429, "too many calls: EVERGREEN_RATE is the limit a second", request)
+    length = request.headers.get("content-length")
+    if length is None and request.method in ("POST", "PUT"):
+        return problem(411, "a body needs its Content-Length", request)
+    if length is not None and (not length.isdigit() or int(length) > MOST_BYTES):
+        return problem(413, f"a body has at most {MOST_BYTES:,} bytes: send less at a time", request)
+    return None

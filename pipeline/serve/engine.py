@@ -1,0 +1,288 @@
+"""The service's mind: one champion with its live state, following the event store and the champion's folder.
+
+Every question first takes in what the store has that the state lacks, so feedback that any worker has
+acknowledged is in the next list of every worker. A champion that is put in place is loaded beside the one in
+service, its hash and a smoke list are checked, and then it takes over; a broken one is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.data.text import clean
+from pipeline.errors import ArtifactError, PipelineError
+from pipeline.models.encoder import TextEncoder, texts_to_vectors
+from pipeline.serve.events import Change, Happened, Impression, Store, StoreError
+from pipeline.serve.listing import Lister, Unknown
+from pipeline.serve.messages import Answer, Listed, Question
+from pipeline.serve.world import World, claim_in, load
+
+log = logging.getLogger(__name__)
+OLD_DATA = 30 * 86_400_000_000  # microseconds: data that ended longer ago are asked on a clock of their own
+FOLLOW_SECONDS, CHAMPION_SECONDS = 0.1, 1.0
+SMOKE_USERS = 3
+
+
+class NotReady(Exception):
+    """No champion is loaded yet."""
+
+
+class Engine:
+    """Safe for several threads: one question at a time."""
+
+    def __init__(self, root: Path, store: Store) -> None:
+        self.root, self.store = root, store
+        self.problem: str | None = None  # why it is not all it should be
+        self.store_problem: str | None = None
+        self.swaps = self.refused = self.unknown_items = 0
+        self._lock, self._loading = threading.RLock(), threading.Lock()
+        self._world: World | None = None
+        self._lister: Lister | None = None
+        self._encoder: TextEncoder | None = None
+        self._stale = False  # the catalogue has changed: to be bound anew
+        self._refused_claim: str | None = None
+        self._last_now = self._offset = self._seq = self._changed = 0
+        self._followed = time.monotonic()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    # Life -------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Load the champion, then follow in the background."""
+        self.load()
+        self._thread = threading.Thread(target=self._run, name="follow", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(timeout=10)
+
+    def load(self) -> None:
+        """Bind the champion anew. Raises PipelineError if it cannot be served; the old one stays then."""
+        with self._loading:
+            world = load(self.root, self.store)
+            lister = Lister(world)
+            self._smoke(world, lister)
+            with self._lock:
+                other = self._world is not None and self._world.version != world.version
+                if other or self._world is None:
+                    self._encoder = None
+                self._world, self._lister = world, lister
+                self._seq, self._changed, self._stale = world.seq, world.changed, False
+                if not self._last_now:
+                    wall = time.time_ns() // 1000
+                    self._offset = wall - world.end if wall - world.end > OLD_DATA else 0
+                self.problem = None
+                self.swaps += other
+                self.follow()
+
+    def _smoke(self, world: World, lister: Lister) -> None:
+        """A few lists, which have to have items and finite scores. Raises ArtifactError."""
+        now = max(world.end, self._last_now)
+        users = [*world.user_ids[: SMOKE_USERS - 1], "nobody, who has no row"]
+        try:
+            for user in users:
+                question = Question(user_id=str(user), k=10)
+                listed = lister.answer(question, *lister.rows(question, now), now, None, world.model)
+                scores = [row.score for row in listed if row.score is not None]
+                if not listed or not np.isfinite(scores).all():
+                    raise ValueError("an empty list or a score that is no number")
+        except (ValueError, KeyError, IndexError, RuntimeError) as error:
+            raise ArtifactError(f"{world.version}: its smoke list failed ({error}): not served") from error
+
+    def _run(self) -> None:
+        looked = 0.0
+        while not self._stop.wait(FOLLOW_SECONDS):
+            try:
+                with self._lock:
+                    self.follow()
+                if self._stale or time.monotonic() - looked > CHAMPION_SECONDS:
+                    looked = time.monotonic()
+                    self.renew()
+            except Exception:  # the thread must outlive whatever happens once
+                log.exception("following failed")
+
+    def renew(self) -> None:
+        """Take over what lies in the champion's folder, or a changed catalogue, if it can be served."""
+        claim = claim_in(self.root)
+        world = self._world
+        changed = world is None or claim != world.claimed
+        if not self._stale and (not changed or claim == self._refused_claim):
+            return
+        try:
+            self.load()
+            self._refused_claim = None
+            if changed:
+                log.info("champion %s serves", self.version)
+        except (PipelineError, OSError) as error:
+            self._stale = False
+            self._refused_claim = claim
+            self.refused += 1
+            self.problem = f"the champion in place is refused: {error}"
+            log.error("%s", self.problem)
+
+    # What is known ----------------------------------------------------------------------------------------
+
+    @property
+    def world(self) -> World:
+        if self._world is None:
+            raise NotReady
+        return self._world
+
+    @property
+    def version(self) -> str | None:
+        return None if self._world is None else self._world.version
+
+    @property
+    def lag_seconds(self) -> float | None:
+        """Since the state last held all that the store has."""
+        return None if self._world is None else round(time.monotonic() - self._followed, 3)
+
+    def moment(self) -> int:
+        """Now, in microseconds: later than all that is known, and never earlier than before.
+
+        Where the data ended long ago (an example, a replay) the clock goes on from their end.
+        """
+        with self._lock:
+            wall = time.time_ns() // 1000 - self._offset
+            newest = self.world.present.newest_time + 1
+            self._last_now = max(self._last_now, wall, newest)
+            return self._last_now
+
+    def follow(self) -> None:
+        """Take in what the store has beyond the state. A store that is gone is noted, no more."""
+        if self._world is None:
+            return
+        with self._lock:
+            try:
+                happened, changes = self.store.after(self._seq), self.store.changes_after(self._changed)
+            except StoreError as error:
+                self.store_problem = str(error)
+                return
+            self.store_problem = None
+            for event in happened:
+                self._take(event)
+                self._seq = event.seq
+            for change in changes:
+                self._change(change)
+                self._changed = change.seq
+            self._followed = time.monotonic()
+
+    def _take(self, event: Happened) -> None:
+        world, item = self.world, self._listing.place.get(event.item_id)
+        if item is None:
+            self.unknown_items += 1
+            return
+        present = world.present
+        world.folded.add(item, present.rows(present.user(event.user_id)).before(event.timestamp))
+        success = world.shape.is_success(event.event, event.value)
+        value = np.nan if event.value is None else event.value
+        present.append(event.user_id, item, event.timestamp, success, value)
+
+    def _change(self, change: Change) -> None:
+        if change.kind == "user":
+            self.world.present.forget(change.key)
+        elif change.content is None:
+            item = self._listing.place.get(change.key)
+            if item is not None:  # at once; when it is bound anew the table says so, too
+                self.world.model.catalogue.available_until[item] = 0
+        else:
+            self._stale = True
+
+    @property
+    def _listing(self) -> Lister:
+        if self._lister is None:
+            raise NotReady
+        return self._lister
+
+    # Answers ----------------------------------------------------------------------------------------------
+
+    def recommend(self, question: Question) -> tuple[Answer, Impression]:
+        """Raises Unknown for what the question names and nobody has, NotReady at the start."""
+        with self._lock:
+            self.follow()
+            now = self.moment()
+            listed, fallback = self._listed(question, now)
+            version = self.world.version
+        answer = Answer(impression_id=uuid.uuid4().hex, version=version, fallback=fallback, items=listed)
+        shown = json.dumps([[row.item_id, row.rank, row.score, row.propensity] for row in listed])
+        impression = Impression(
+            answer.impression_id, now, question.user_id, version, "champion", fallback, shown
+        )
+        return answer, impression
+
+    def _listed(self, question: Question, now: int) -> tuple[list[Listed], str | None]:
+        lister, model = self._listing, self.world.model
+        if question.as_of is not None:
+            now = round(question.as_of.timestamp() * 1_000_000)
+            if now > self.world.end:
+                raise Unknown(
+                    "as_of: later than the data that the champion was bound to: leave it out for now's list"
+                )
+            model = self.world.then
+        user, rows = lister.rows(question, now)
+        text, fallback = None, None
+        if question.text is not None:
+            text = self._vector(question.text)
+            fallback = "text_not_read" if text is None else None
+        elif not len(rows):
+            fallback = "unknown_user"
+        try:
+            return lister.answer(question, user, rows, now, text, model), fallback
+        except (ValueError, IndexError, KeyError, RuntimeError):
+            log.exception("the model failed: listed by live popularity")
+            return lister.popular(question, now, model), "live_popularity"
+
+    def similar(self, item_id: str, k: int) -> list[Listed]:
+        with self._lock:
+            self.follow()
+            return self._listing.similar(item_id, k, self.moment())
+
+    def knows_item(self, item_id: str) -> bool:
+        with self._lock:
+            self.follow()
+            return item_id in self._listing.place
+
+    def _vector(self, text: str) -> np.ndarray | None:
+        """(width,) float32 in the space of the items' texts; None where there is no encoder, or no word."""
+        model = self.world.then
+        if model.centre is None:
+            return None
+        if self._encoder is None:
+            try:
+                self._encoder = model.encoder()
+            except (OSError, ValueError, PipelineError) as error:
+                self.problem = f"no text can be read: {error}"
+                return None
+        if self._encoder is None:
+            return None
+        vector = texts_to_vectors(self._encoder, [clean(text, 10_000)])[0][0]
+        if not vector.any():
+            return None
+        vector = vector - model.centre
+        unit: np.ndarray = (vector / max(float(np.linalg.norm(vector)), 1e-9)).astype(np.float32)
+        return unit
+
+    def catalogue_rows(self, words: str, most: int) -> list[dict[str, Any]]:
+        """Items whose title holds the words, the most popular first: for the page."""
+        with self._lock:
+            lister = self._listing
+            wanted = words.casefold().split()
+            found = []
+            for item in lister.by_order:
+                title = lister.titles[item]
+                if title and all(word in title.casefold() for word in wanted):
+                    found.append({"item_id": str(lister.ids[item]), "title": title})
+                    if len(found) == most:
+                        break
+            return found

@@ -1,0 +1,323 @@
+"""The event store: what users did, what was shown to them, and items put or withdrawn, in any SQL database.
+
+Every worker writes here and follows what others wrote. What is written has a number `seq`; numbers become
+visible in ascending order, since writers take turns, so `seq > last` misses nothing. SQLite runs in WAL mode
+and syncs at every commit: what was acknowledged survives a crash. Times are int microseconds UTC.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pipeline.data import tables as t
+from pipeline.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from sqlalchemy import Connection, Engine, Table
+
+log = logging.getLogger(__name__)
+ENVIRONMENT = "EVERGREEN_EVENTS"
+DEFAULT = Path(".evergreen/events.db")
+IDS_AT_ONCE = 500  # in one IN (...)
+ROWS_AT_ONCE = 50_000  # read into memory
+
+
+class Row(NamedTuple):
+    """An event as it is kept."""
+
+    event_id: str
+    user_id: str
+    item_id: str
+    event: str
+    value: float | None
+    text: str | None
+    timestamp: int
+    impression_id: str | None
+
+
+class Happened(NamedTuple):
+    """What the live state takes in of an event."""
+
+    seq: int
+    user_id: str
+    item_id: str
+    event: str
+    value: float | None
+    timestamp: int
+
+
+class Change(NamedTuple):
+    """Of the catalogue or of people: an item put (content) or withdrawn (None), a user forgotten."""
+
+    seq: int
+    kind: str  # item | user
+    key: str
+    content: dict[str, Any] | None
+
+
+class Impression(NamedTuple):
+    impression_id: str
+    timestamp: int
+    user_id: str | None
+    version: str
+    model: str
+    fallback: str | None
+    items: str  # JSON: [[item_id, position, score, propensity], ...]
+
+
+class StoreError(Exception):
+    """The database cannot be reached, or refuses."""
+
+
+def default_url(root: Path) -> str:
+    """EVERGREEN_EVENTS, or SQLite in the project's own folder."""
+    return os.environ.get(ENVIRONMENT) or f"sqlite:///{(root / DEFAULT).absolute()}"
+
+
+class Store:
+    """Raises ConfigError for an address that cannot be, StoreError whenever the database does not answer."""
+
+    def __init__(self, url: str, create: bool = True) -> None:
+        try:
+            import sqlalchemy as sa
+        except ImportError:
+            raise ConfigError(
+                "the event store needs SQLAlchemy: run `.venv/bin/python setup_environment.py serve`"
+            ) from None
+        try:
+            address = sa.make_url(os.path.expandvars(url))
+            options: dict[str, Any] = (
+                {} if address.drivername.startswith("sqlite") else {"pool_pre_ping": True}
+            )
+            self.engine: Engine = sa.create_engine(address, **options)
+            # Without transactions, which would pin an old state.
+            self._reader: Engine = sa.create_engine(address, isolation_level="AUTOCOMMIT", **options)
+        except (sa.exc.ArgumentError, sa.exc.NoSuchModuleError, ImportError) as error:
+            raise ConfigError(
+                f"event store: {error}: write it like sqlite:///events.db or "
+                "postgresql+psycopg://evergreen:${PASSWORD}@host/events, and install that database's driver"
+            ) from None
+        self.sqlite = self.engine.dialect.name == "sqlite"
+        if self.sqlite:
+            _settle_sqlite(self.engine, self._reader)
+        self.metadata = sa.MetaData()
+        self.events, self.changes, self.impressions = _tables(self.metadata)
+        columns = [self.events.c[name] for name in Happened._fields]
+        self._after = sa.select(*columns).where(self.events.c.seq > sa.bindparam("last")).order_by("seq")
+        self._changed = (
+            sa.select(self.changes).where(self.changes.c.seq > sa.bindparam("last")).order_by("seq")
+        )
+        if create:
+            self.create()
+
+    def create(self) -> None:
+        """The tables, where they are missing."""
+        with _told():
+            if self.sqlite and self.engine.url.database:
+                Path(self.engine.url.database).parent.mkdir(parents=True, exist_ok=True)
+            self.metadata.create_all(self.engine)
+
+    def close(self) -> None:
+        self.engine.dispose()
+        self._reader.dispose()
+
+    # Writing ----------------------------------------------------------------------------------------------
+
+    def append(self, batches: Sequence[Sequence[Row]]) -> list[tuple[int, int]]:
+        """(accepted, duplicates) of each batch; all are durable when this returns, none if it raises."""
+        import sqlalchemy as sa
+
+        with self._writing() as connection:
+            ids = [row.event_id for rows in batches for row in rows]
+            known: set[str] = set()
+            for begin in range(0, len(ids), IDS_AT_ONCE):
+                wanted = self.events.c.event_id.in_(ids[begin : begin + IDS_AT_ONCE])
+                known.update(connection.scalars(sa.select(self.events.c.event_id).where(wanted)))
+            new: list[dict[str, Any]] = []
+            counts = []
+            for rows in batches:
+                before = len(new)
+                for row in rows:
+                    if row.event_id not in known:
+                        known.add(row.event_id)
+                        new.append(row._asdict())
+                counts.append((len(new) - before, len(rows) - len(new) + before))
+            if new:
+                connection.execute(sa.insert(self.events), new)
+        return counts
+
+    def show(self, impressions: Sequence[Impression]) -> None:
+        import sqlalchemy as sa
+
+        with self._writing() as connection:
+            connection.execute(sa.insert(self.impressions), [each._asdict() for each in impressions])
+
+    def put_item(self, item_id: str, content: dict[str, Any] | None) -> None:
+        """`content`: further columns of `items`; None withdraws it."""
+        self._change("item", item_id, content)
+
+    def forget(self, user_id: str) -> int:
+        """Delete a person's events and impressions, and let every worker know; the number of events."""
+        import sqlalchemy as sa
+
+        with self._writing() as connection:
+            gone = connection.execute(sa.delete(self.events).where(self.events.c.user_id == user_id)).rowcount
+            connection.execute(sa.delete(self.impressions).where(self.impressions.c.user_id == user_id))
+            connection.execute(sa.insert(self.changes), {"kind": "user", "key": user_id, "content": None})
+        return int(gone)
+
+    def _change(self, kind: str, key: str, content: dict[str, Any] | None) -> None:
+        import sqlalchemy as sa
+
+        text = None if content is None else json.dumps(content, ensure_ascii=False, allow_nan=False)
+        with self._writing() as connection:
+            connection.execute(sa.insert(self.changes), {"kind": kind, "key": key, "content": text})
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        """One transaction, alone among writers."""
+        import sqlalchemy as sa
+
+        with _told(), self.engine.begin() as connection:
+            if not self.sqlite:  # SQLite's transactions begin immediate, see _settle_sqlite
+                connection.execute(sa.text("LOCK TABLE evergreen_events IN SHARE ROW EXCLUSIVE MODE"))
+            yield connection
+
+    # Reading ----------------------------------------------------------------------------------------------
+
+    def after(self, last: int) -> list[Happened]:
+        """Events with greater numbers, ascending."""
+        with _told(), self._reader.connect() as connection:
+            return [Happened(*row) for row in connection.execute(self._after, {"last": last})]
+
+    def changes_after(self, last: int) -> list[Change]:
+        with _told(), self._reader.connect() as connection:
+            rows = connection.execute(self._changed, {"last": last}).all()
+        return [
+            Change(row.seq, row.kind, row.key, json.loads(row.content) if row.content else None)
+            for row in rows
+        ]
+
+    def newest(self) -> int:
+        """The greatest number of an event; 0 if there is none."""
+        import sqlalchemy as sa
+
+        with _told(), self._reader.connect() as connection:
+            return int(connection.scalar(sa.select(sa.func.max(self.events.c.seq))) or 0)
+
+    def frames(self, until: int | None = None) -> Iterator[pd.DataFrame]:
+        """Events as rows of `interactions`, with `seq`; none where there are none."""
+        import pandas as pd
+        import sqlalchemy as sa
+
+        names = [t.USER, t.ITEM, t.TIME, t.EVENT, t.VALUE, t.TEXT]
+        columns = [self.events.c[name] for name in ("seq", *names)]
+        query = sa.select(*columns).order_by(self.events.c.seq)
+        if until is not None:
+            query = query.where(self.events.c.seq <= until)
+        with _told(), self._reader.connect().execution_options(yield_per=ROWS_AT_ONCE) as connection:
+            for rows in connection.execute(query).partitions():
+                frame = pd.DataFrame(rows, columns=["seq", *names])
+                frame[t.TIME] = pd.to_datetime(frame[t.TIME], unit="us", utc=True).astype(t.MOMENT)
+                frame[t.VALUE] = frame[t.VALUE].astype("float64")
+                yield frame.astype({name: "str" for name in (t.USER, t.ITEM, t.EVENT, t.TEXT)})
+
+    def tables_exist(self) -> bool:
+        import sqlalchemy as sa
+
+        with _told():
+            return bool(sa.inspect(self.engine).has_table("evergreen_events"))
+
+
+def reason(error: Exception) -> str:
+    """The driver's own first line, without any password."""
+    text = str(getattr(error, "orig", None) or error).strip()
+    line = text.splitlines()[0] if text else type(error).__name__
+    return re.sub(r"//[^/\s]*@", "//", line).rstrip(".:")
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (SQLAlchemyError, OSError) as error:
+        raise StoreError(f"event store: {reason(error)}") from error
+
+
+def _tables(metadata: Any) -> tuple[Table, Table, Table]:
+    import sqlalchemy as sa
+
+    number = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+
+    def numbered(name: str, *columns: Any) -> Table:
+        key = sa.Column("seq", number, primary_key=True, autoincrement=True)
+        return sa.Table(name, metadata, key, *columns, sqlite_autoincrement=True)
+
+    def text(name: str, null: bool = False, **options: Any) -> Any:
+        return sa.Column(name, sa.Text, nullable=null, **options)
+
+    events = numbered(
+        "evergreen_events",
+        text("event_id", unique=True),
+        text(t.USER, index=True),
+        text(t.ITEM),
+        text(t.EVENT),
+        sa.Column(t.VALUE, sa.Double),
+        text(t.TEXT, null=True),
+        sa.Column(t.TIME, sa.BigInteger, nullable=False),
+        text("impression_id", null=True),
+    )
+    changes = numbered("evergreen_changes", text("kind"), text("key"), text("content", null=True))
+    impressions = sa.Table(
+        "evergreen_impressions",
+        metadata,
+        text("impression_id", primary_key=True),
+        sa.Column(t.TIME, sa.BigInteger, nullable=False),
+        text(t.USER, null=True, index=True),
+        *(text(name) for name in ("version", "model")),
+        text("fallback", null=True),
+        text("items"),
+    )
+    return events, changes, impressions
+
+
+def _settle_sqlite(writer: Engine, reader: Engine) -> None:
+    from sqlalchemy import event
+
+    def connected(connection: Any, _: object) -> None:
+        connection.isolation_level = None  # transactions begin where `begun` says, not where Python guesses
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA busy_timeout = 10000")
+        cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.execute("PRAGMA synchronous = FULL")  # durable at every commit, in WAL mode too
+        cursor.close()
+
+    def begun(connection: Any) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    event.listen(writer, "connect", connected)
+    event.listen(reader, "connect", connected)
+    event.listen(writer, "begin", begun)
+
+
+def feedback_frames(url: str) -> Iterator[pd.DataFrame]:
+    """Events of a store that somebody else writes. Raises DataError if it cannot be read."""
+    try:
+        store = Store(url, create=False)
+        if not store.tables_exist():
+            raise DataError(
+                f"collect.feedback: {reason(Exception(url))}: no events there: start `evergreen serve` once"
+            )
+        yield from store.frames()
+    except StoreError as error:
+        raise DataError(f"collect.feedback: {error}: check that it can be reached") from None

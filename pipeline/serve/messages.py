@@ -1,0 +1,171 @@
+"""What callers send and get, as types: the HTTP interface's fields, their limits, what a bad one is told."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
+
+MOST_EVENTS = 5_000  # of one call
+MOST_HISTORY = 1_000  # rows given in place
+MOST_LISTED = 200
+AHEAD = timedelta(minutes=5)  # by which a caller's clock may be fast
+EARLIEST = datetime(1970, 1, 2, tzinfo=UTC)
+
+# Ids are text and stay as they are: a number would lose leading zeros before it arrives.
+Id = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=r"^[^\x00]*\S[^\x00]*$")]
+Text = Annotated[str, StringConstraints(max_length=10_000, pattern=r"^[^\x00]*$")]
+
+
+def _zoned(value: object) -> object:
+    """ISO 8601 alone: a bare number could be seconds or milliseconds. Without a zone it means UTC."""
+    if isinstance(value, datetime):
+        moment = value
+    elif isinstance(value, str):
+        moment = datetime.fromisoformat(value)
+    else:
+        raise ValueError('write it as ISO 8601, like "2026-03-01T12:00:00Z"')
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def _plausible(moment: datetime) -> datetime:
+    if moment < EARLIEST:
+        raise ValueError("before 1970-01-02: an interaction has a time")
+    if moment > datetime.now(UTC) + AHEAD:
+        raise ValueError("in the future: leave it out where it is now")
+    return moment
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_zoned), AfterValidator(_plausible)]
+
+
+class Message(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Event(Message):
+    """A row of `interactions`, with an id that makes sending it twice harmless."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"event_id": "a1", "user_id": "196", "item_id": "50", "event": "rating", "value": 5}]
+        }
+    )
+
+    event_id: Id
+    user_id: Id
+    item_id: Id
+    event: Id
+    value: float | None = None
+    text: Text | None = None
+    timestamp: Moment | None = None
+    """When it happened; now if left out."""
+    impression_id: Id | None = None
+    """Of the list on which the user did it."""
+
+
+def as_list(content: Any) -> Any:
+    return [content] if isinstance(content, dict) else content
+
+
+class Taken(Message):
+    item_id: Id
+    timestamp: Moment | None = None
+    event: Id | None = None
+    value: float | None = None
+
+
+class Question(Message):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"user_id": "196", "k": 5},
+                {"history": [{"item_id": "50"}, {"item_id": "181"}], "diversity": 0.3},
+                {"text": "a heist that goes wrong", "categories": ["Thriller"]},
+            ]
+        }
+    )
+
+    user_id: Id | None = None
+    history: list[Taken] | None = Field(default=None, max_length=MOST_HISTORY)
+    """Further rows of the user's, oldest first, for this list alone."""
+    text: Annotated[Text, StringConstraints(min_length=1)] | None = None
+    k: int = Field(default=10, ge=1, le=MOST_LISTED)
+    exclude: list[Id] = Field(default=[], max_length=10_000)
+    categories: list[Id] | None = Field(default=None, min_length=1, max_length=100)
+    """Only items that have one of them."""
+    diversity: float = Field(default=0.0, ge=0, le=1)
+    """0: by score; towards 1 an item counts the less, the more it is like those above it."""
+    as_of: Moment | None = None
+    """The list of that moment, from what was known then."""
+    explain: bool = True
+
+    @model_validator(mode="after")
+    def _asks_something(self) -> Question:
+        if self.user_id is None and self.history is None and self.text is None:
+            raise ValueError("give at least one of user_id, history, text")
+        return self
+
+
+class Reason(BaseModel):
+    kind: str
+    text: str
+    weight: float
+    """By how much it raises the score above the mean candidate's."""
+    item_id: str | None = None
+    """The item of the history that it names."""
+
+
+class Listed(BaseModel):
+    item_id: str
+    rank: int
+    score: float | None
+    """None: listed behind the scored ones, by popularity."""
+    propensity: float
+    """With which probability this item stood at this rank."""
+    title: str | None
+    categories: list[str] = []
+    reasons: list[Reason]
+
+
+class Answer(BaseModel):
+    impression_id: str
+    version: str
+    fallback: str | None
+    items: list[Listed]
+
+
+class Received(BaseModel):
+    accepted: int
+    duplicates: int
+    version: str
+
+
+class Item(Message):
+    """A row of `items`; further columns may stand beside."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
+
+    title: Text | None = None
+    text: Text | None = None
+    categories: list[Id] = Field(default=[], max_length=100)
+    available_from: Annotated[AwareDatetime, BeforeValidator(_zoned)] | None = None
+    available_until: Annotated[AwareDatetime, BeforeValidator(_zoned)] | None = None
+
+
+class Health(BaseModel):
+    status: str
+    version: str | None
+    fit_end: str | None
+    state_lag_seconds: float | None
+    problem: str | None = None

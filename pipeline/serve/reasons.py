@@ -1,0 +1,164 @@
+"""Why an item is listed: parts of its score, in words filled with facts.
+
+The scorer's linear part is a sum over features; a kind's weight is what its features add to the item's score
+above the mean candidate's, exactly. What the MLP adds on top is no kind's. A reason is given only for a kind
+that raises the item.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from pipeline.data.histories import MICROSECONDS_A_DAY, Points
+from pipeline.models.state import NOT_YET
+from pipeline.parts.asked import Asked
+from pipeline.parts.living import Living
+from pipeline.parts.recommender import Recommender
+from pipeline.serve.messages import Reason
+from pipeline.serve.state import Present
+
+Told = tuple[str, int | None] | None
+
+KINDS = {
+    "history": ("ease", "knn", "ials", "folded", "neighbours", "imputed", "sequence", "repeat"),
+    "text": ("text",),
+    "category": ("categories", "year", "release"),
+    "popular": ("live", "train_count", "item_value", "item_liked", "item_"),
+    "new": ("cold", "live_new", "live_age"),
+}
+MOST = 3  # reasons of an item
+SPANS = ((1, "the last day"), (7, "the last week"), (30, "the last month"))
+
+
+def kind_of(feature: str) -> str:
+    """The one with the longest beginning of the feature's name; `model` for what says nothing to a reader."""
+    found = [
+        (len(start), kind) for kind, starts in KINDS.items() for start in starts if feature.startswith(start)
+    ]
+    return max(found)[1] if found else "model"
+
+
+def weights(model: Recommender, features: np.ndarray, listed: np.ndarray) -> dict[str, np.ndarray]:
+    """Kind -> (listed,) what it adds. `features`: (candidates, features); `listed`: rows of it."""
+    names = model.card["features"]
+    with torch.no_grad():
+        inputs = model.scorer.inputs(torch.from_numpy(features)).numpy()
+    linear = model.scorer.linear.weight.detach().numpy()[0]
+    parts = linear * (inputs[listed] - inputs.mean(axis=0))
+    of_kind = np.array([kind_of(name) for name in names])
+    return {kind: parts[:, of_kind == kind].sum(axis=1) for kind in np.unique(of_kind)}
+
+
+@dataclass(frozen=True)
+class Place:
+    """A listed item and whom it is listed for."""
+
+    item: int
+    points: Points  # one
+    index: np.ndarray  # (history,) items of the history
+    strength: np.ndarray  # (history,) their recency weights
+    count: int  # rows of the item before the moment
+    first: int  # microseconds of the first of them
+
+    @property
+    def now(self) -> int:
+        return int(self.points.time[0])
+
+    def newest(self, rows: int) -> np.ndarray:
+        """Different items among the newest rows of the history."""
+        items = np.unique(self.points.log.item[self.points.newest(rows).rows()[1]])
+        return items[items >= 0]
+
+
+class Explainer:
+    """Facts of one catalogue, gathered once."""
+
+    def __init__(self, model: Recommender, present: Present) -> None:
+        self.model, self.present = model, present
+        self.titles, self.categories = model._titles, model._categories
+        self._say = {
+            "history": self._history,
+            "text": self._text,
+            "category": self._category,
+            "popular": self._popular,
+            "new": self._new,
+        }
+
+    def reasons(
+        self, asked: Asked, features: np.ndarray, items: np.ndarray, listed: np.ndarray, living: Living
+    ) -> list[list[Reason]]:
+        """Of the rows `listed` among the one point's candidates `items`, whose features these are.
+
+        `living`: the state of the point's moment, which is now or earlier.
+        """
+        added = weights(self.model, features, listed)
+        state = living.live.at(items[listed], asked.points.time)
+        history = asked.weights[5]
+        found = []
+        for row, item in enumerate(items[listed]):
+            place = Place(
+                int(item),
+                asked.points,
+                history.indices,
+                history.data,
+                int(state.count[row]),
+                int(state.first[row]),
+            )
+            found.append(self._of_item(place, {kind: float(each[row]) for kind, each in added.items()}))
+        return found
+
+    def _of_item(self, place: Place, added: dict[str, float]) -> list[Reason]:
+        found = []
+        for kind in sorted(added, key=lambda kind: -added[kind]):
+            told = self._say[kind](place) if added[kind] > 0 and kind in self._say else None
+            if told is not None:
+                text, near = told
+                item_id = None if near is None else str(self.model.catalogue.ids[near])
+                found.append(Reason(kind=kind, text=text, weight=round(added[kind], 4), item_id=item_id))
+        if not found:
+            best = max(added.values(), default=0.0)
+            found = [Reason(kind="model", text="fits what the model knows", weight=round(best, 4))]
+        return found[:MOST]
+
+    # Of each kind: a text, and the item of the history that it names; None where there is no fact to tell.
+
+    def _history(self, place: Place) -> Told:
+        """The history item that adds most to the item's EASE score, which is a sum over the history."""
+        if not len(place.index):
+            return None
+        added = self.model.parts.collaborative.ease.to(place.item)[place.index] * place.strength
+        if added.max() <= 0:
+            return None
+        near = int(place.index[added.argmax()])
+        return f"goes with {self.titles[near]}", near
+
+    def _text(self, place: Place) -> Told:
+        vectors, history = self.model.text, place.newest(50)
+        if vectors is None or not len(history):
+            return None
+        close = vectors[history] @ vectors[place.item]
+        near = int(history[close.argmax()])
+        return (f"described like {self.titles[near]}", near) if close.max() > 0 else None
+
+    def _category(self, place: Place) -> Told:
+        mine = set().union(*(self.categories[item] for item in place.newest(10)))
+        shared = sorted(self.categories[place.item] & mine)
+        return (f"also {', '.join(shared[:3])}", None) if shared else None
+
+    def _popular(self, place: Place) -> Told:
+        """By how many lately; the state keeps the last takers, so from their number on it is 'or more'."""
+        times = self.present.takers.time[place.item]
+        times = times[(times > NOT_YET) & (times < place.now)]
+        for days, words in SPANS:
+            count = int((times > place.now - days * MICROSECONDS_A_DAY).sum())
+            if count >= 2:
+                more = " or more" if count == self.present.takers.width else ""
+                return f"taken by {count}{more} in {words}", None
+        return (f"taken {place.count} times", None) if place.count > 1 else None
+
+    def _new(self, place: Place) -> Told:
+        new = place.count == 0 or place.first > place.now - 30 * MICROSECONDS_A_DAY
+        return ("new here", None) if new else None

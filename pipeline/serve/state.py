@@ -1,0 +1,269 @@
+"""The live state of the present moment, for a running service: `state.Live` and `Folded`, kept up to date.
+
+A service is asked about now alone, and every row that it knows is earlier than now. So instead of a log that
+is searched by time it keeps what each item and user has at the end of it: sums (`LiveState`), an item's last
+takers, a user's last items. An event changes a few cells. Parts ask it as they ask `Live`
+(pipeline/parts/living.py); on the same rows both give the same (tests/test_serve_state.py).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right, insort
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+
+from pipeline.data.histories import Log, Points
+from pipeline.models.baselines import Factors
+from pipeline.models.neighbours import SHARED_HALF_LIFE, TAKER_HALF_LIFE
+from pipeline.models.state import FOLDING_HALF_LIFE, NEVER, NOT_YET, Folded, ItemState, Live
+from pipeline.models.streaming import LiveState
+
+SHARED, TAKERS, OWN = 10, 30, 10  # rows of `Live.neighbours`: of the history, of an item, of a taker
+FOLDED_ROWS = 100  # of a taker's history; beyond them an item weighs less than a millionth
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A user's rows, oldest first."""
+
+    item: np.ndarray  # int32
+    time: np.ndarray  # int64 microseconds
+    positive: np.ndarray  # bool
+    value: np.ndarray  # float32
+
+    def __len__(self) -> int:
+        return len(self.item)
+
+    def points(self, user: int, now: int, repeats: bool) -> Points:
+        """One point over them: the user (its number in the state) at a moment.
+
+        Behind them the log has a row of nobody's: parts read some row for places without one.
+        """
+        earlier, nobody = self.before(now), Rows(*(np.zeros(1, each.dtype) for each in self.columns))
+        n = len(earlier)
+        item, time, positive, value = (
+            np.concatenate(pair) for pair in zip(earlier.columns, nobody.columns, strict=True)
+        )
+        numbers, ones = np.full(n + 1, user, np.int32), np.ones(n + 1, bool)
+        windows = np.full(n + 1, 2, np.int8)
+        log = Log(numbers, item, time, value, positive, ones, windows, np.array([0, n], np.int64), repeats)
+        return Points(
+            log,
+            np.array([user], np.int32),
+            np.full(1, -1, np.int32),
+            np.array([now], np.int64),
+            np.zeros(1, np.int64),
+            np.array([n], np.int64),
+        )
+
+    @property
+    def columns(self) -> tuple[np.ndarray, ...]:
+        return self.item, self.time, self.positive, self.value
+
+    def before(self, moment: int) -> Rows:
+        earlier = self.time < moment
+        return Rows(*(each[earlier] for each in self.columns))
+
+    def joined(self, other: Rows) -> Rows:
+        time = np.r_[self.time, other.time]
+        order = np.argsort(time, kind="stable")
+        return Rows(
+            np.r_[self.item, other.item][order].astype(np.int32),
+            time[order],
+            np.r_[self.positive, other.positive][order],
+            np.r_[self.value, other.value][order].astype(np.float32),
+        )
+
+
+class Last:
+    """Of every owner the newest few (time, number), newest first; -1 where there are fewer."""
+
+    def __init__(self, owners: int, width: int) -> None:
+        self.width = width
+        self.number = np.full((owners, width), -1, np.int32)
+        self.time = np.full((owners, width), NOT_YET, np.int64)
+
+    def fill(self, start: np.ndarray, stop: np.ndarray, number: np.ndarray, time: np.ndarray) -> Last:
+        """From rows that lie owner by owner in order of time: [start, stop) of each."""
+        place = stop[:, None] - 1 - np.arange(self.width)
+        there = place >= start[:, None]
+        if len(number):
+            self.number[: len(start)] = np.where(there, number[np.where(there, place, 0)], -1)
+            self.time[: len(start)] = np.where(there, time[np.where(there, place, 0)], NOT_YET)
+        return self
+
+    def add(self, owner: int, number: int, time: int) -> None:
+        """Of equal times the one that comes later counts as newer."""
+        if owner >= len(self.number):
+            more = max(1_024, owner + 1 - len(self.number), len(self.number) // 4)
+            self.number = np.pad(self.number, ((0, more), (0, 0)), constant_values=-1)
+            self.time = np.pad(self.time, ((0, more), (0, 0)), constant_values=NOT_YET)
+        times, numbers = self.time[owner], self.number[owner]
+        place = int(np.searchsorted(-times[numbers >= 0], -time, side="left"))
+        if place < self.width:
+            times[place + 1 :], numbers[place + 1 :] = times[place:-1].copy(), numbers[place:-1].copy()
+            times[place], numbers[place] = time, number
+
+    def forget(self, number: int) -> None:
+        """Nobody in particular stands in its places."""
+        self.number[self.number == number] = -1
+
+
+class Present:
+    """What `Live` knows at the end of its log, event by event from there on. Not for several threads."""
+
+    def __init__(self, live: Live, user_ids: np.ndarray) -> None:
+        log = live.log
+        self.half_lives, self.items, self.log = live.half_lives, live.items, log
+        self.state = LiveState.after(live)
+        self.newest_time = int(log.time.max(initial=NOT_YET))
+        self.number = {str(user): number for number, user in enumerate(user_ids)}
+        self.takers = Last(live.items, TAKERS).fill(
+            live.indptr[:-1], live.indptr[1:], log.user[live.row], live.time
+        )
+        self.own = Last(len(user_ids), OWN).fill(log.indptr[:-1], log.indptr[1:], log.item, log.time)
+        self._further: defaultdict[int, list[tuple[int, int, bool, float]]] = defaultdict(list)
+        self._forgotten: set[int] = set()
+        self._lists: dict[object, object] = {}  # what stands still until the next event
+
+    def grow(self, items: int) -> None:
+        self.items = items
+        self._lists.clear()
+
+    def user(self, user_id: str) -> int:
+        """Its number; -1 for a user without rows."""
+        return self.number.get(user_id, -1)
+
+    def rows(self, user: int) -> Rows:
+        base = slice(0, 0)
+        if 0 <= user < len(self.log.indptr) - 1 and user not in self._forgotten:
+            base = slice(int(self.log.indptr[user]), int(self.log.indptr[user + 1]))
+        log = self.log
+        rows = Rows(log.item[base], log.time[base], log.positive[base], log.value[base])
+        if further := self._further.get(user):
+            time, item, positive, value = zip(*further, strict=True)
+            rows = rows.joined(
+                Rows(
+                    np.array(item, np.int32),
+                    np.array(time, np.int64),
+                    np.array(positive, bool),
+                    np.array(value, np.float32),
+                )
+            )
+        return rows
+
+    def append(self, user_id: str, item: int, time: int, positive: bool, value: float) -> int:
+        """Take in an event; the user's number."""
+        user = self.number.setdefault(user_id, len(self.number))
+        self.state.append(None, user_id, item, time, positive)
+        insort(self._further[user], (time, item, positive, value), key=lambda row: row[0])
+        self.takers.add(item, user, time)
+        self.own.add(user, item, time)
+        self.newest_time = max(self.newest_time, time)
+        self._lists.clear()
+        return user
+
+    def forget(self, user_id: str) -> None:
+        """A person's rows are no longer anybody's; sums keep those of the log until it is read anew."""
+        user = self.number.pop(user_id, -1)
+        self.state.remove_user(user_id)
+        if user >= 0:
+            self._further.pop(user, None)
+            self._forgotten.add(user)
+            self.takers.forget(user)
+            self.own.number[user] = -1
+            self._lists.clear()
+
+    # What parts ask of `Live`; moments are now, `time` an array of one value.
+
+    def at(self, item: np.ndarray, time: np.ndarray) -> ItemState:
+        return self.state.item(np.asarray(item), int(np.max(time)))
+
+    def top(self, time: np.ndarray, half_life: int, n: int) -> np.ndarray:
+        """Between events the order stands still."""
+        key = ("top", half_life, n)
+        if key not in self._lists:
+            self._lists[key] = self.state.top(int(np.max(time)), half_life, n)
+        return np.repeat(np.asarray(self._lists[key])[None], len(time), axis=0)
+
+    def newest(self, available_from: np.ndarray, time: np.ndarray, n: int) -> np.ndarray:
+        if "newest" not in self._lists:
+            first = self.state.item(np.arange(self.items), int(np.max(time))).first
+            known = np.where(first < NEVER, first + 1, NEVER)
+            known = np.where(available_from > NOT_YET, available_from, known)
+            order = np.lexsort((-np.arange(self.items), known))
+            self._lists["newest"] = (order, known[order])
+        order, known = self._lists["newest"]  # type: ignore[misc]
+        stop = bisect_right(known, int(np.max(time)), hi=int(np.searchsorted(known, NEVER)))
+        found = np.full(n, -1, np.int32)
+        best = order[max(0, stop - n) : stop][::-1]
+        found[: len(best)] = best
+        return np.repeat(found[None], len(time), axis=0)
+
+    def neighbours(self, points: Points, items: int) -> sp.csr_matrix:
+        """As pipeline.models.neighbours."""
+        rows = [self._neighbours(points[place : place + 1], items) for place in range(len(points))]
+        return sp.vstack(rows, format="csr") if rows else sp.csr_matrix((0, items), dtype=np.float32)
+
+    def _neighbours(self, point: Points, items: int) -> sp.csr_matrix:
+        start, stop = int(point.start[0]), int(point.stop[0])
+        shared = point.log.item[max(start, stop - SHARED) : stop][::-1]
+        place = np.flatnonzero(shared >= 0)
+        item = shared[place]
+        takers = self.takers.number[item]  # (shared, TAKERS)
+        way, taker = np.nonzero((takers >= 0) & (takers != point.user[0]))
+        taken = self.own.number[takers[way, taker]]  # (ways, OWN)
+        counted = (taken >= 0) & (taken != item[way][:, None])
+        rows = counted.sum(axis=1)
+        weight = np.exp2(-place[way] / SHARED_HALF_LIFE - taker / TAKER_HALF_LIFE) / np.sqrt(
+            np.maximum(rows, 1)
+        )
+        column, inverse = np.unique(taken[counted], return_inverse=True)
+        score = np.bincount(inverse, np.repeat(weight, rows), minlength=len(column)).astype(np.float32)
+        score /= score.max(initial=np.float32(1e-30))
+        return sp.csr_matrix((score, column, np.array([0, len(column)])), shape=(1, items))
+
+
+class PresentFolded:
+    """`Folded` at the end of its log. A row that comes late counts with the history that is known by then."""
+
+    def __init__(self, folded: Folded, factors: Factors) -> None:
+        self.factors = factors
+        end = folded.indptr[1:]
+        count = np.diff(folded.indptr)
+        there = np.flatnonzero(count)
+        self._sums = {
+            int(item): (count[item] * folded.means[end[item] - 1].astype(np.float64)) for item in there
+        }
+        self._count = {int(item): int(count[item]) for item in there}
+
+    def add(self, item: int, before: Rows) -> None:
+        """`before`: the taker's rows strictly before this one."""
+        known = self.factors.known
+        if known[item]:
+            return
+        point = before.points(0, int(np.iinfo(np.int64).max), True).newest(FOLDED_ROWS)
+        weights = point.weights(len(known), FOLDING_HALF_LIFE)
+        index, weight = weights.indices, weights.data.astype(np.float64)
+        of_known = known[index]
+        total = weight[of_known].sum()
+        if total > 0:
+            own = weight[of_known] @ self.factors.vectors[index[of_known]].astype(np.float64) / total
+            self._sums[item] = self._sums.get(item, 0) + own
+            self._count[item] = self._count.get(item, 0) + 1
+
+    def at(self, item: np.ndarray, time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        item = np.asarray(item)
+        vectors = np.zeros((*item.shape, self.factors.vectors.shape[1]), np.float32)
+        count = np.zeros(item.shape, np.int64)
+        if self._count:
+            cold = np.argwhere((item >= 0) & ~self.factors.known[np.maximum(item, 0)])
+            for cell in map(tuple, cold):
+                number = int(item[cell])
+                if number in self._count:
+                    count[cell] = self._count[number]
+                    vectors[cell] = self._sums[number] / count[cell]
+        return vectors, count

@@ -1,0 +1,215 @@
+"""The champion bound to everything that is known: the tables of data/raw, and the event store on top of them.
+
+Rows are prepared as the champion's card says (preprocess.positive, item_text). An event that `collect` has
+joined to data/raw already counts once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline.data import items as catalogue
+from pipeline.data import tables as t
+from pipeline.data.histories import Log, make_log
+from pipeline.documents.model import Card, Claim
+from pipeline.drift.champion import successes
+from pipeline.errors import ArtifactError, DataError
+from pipeline.models.artifacts import CARD, VERSION, folder_hash, has_model, pinned
+from pipeline.models.ranking import popularity_order
+from pipeline.params import Positive
+from pipeline.parts.living import Living
+from pipeline.parts.recommender import Recommender
+from pipeline.serve.events import Store, StoreError
+from pipeline.serve.state import Present, PresentFolded
+
+CHAMPION, RAW = Path("models/champion"), Path("data/raw")
+DISLIKE = "dislike"  # an event that is no success, whatever preprocess.positive says
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How the champion's card wants rows to be read."""
+
+    positive: Positive
+    template: str
+    max_text_characters: int
+    train_end: pd.Timestamp
+    repeats: bool
+
+    @classmethod
+    def of(cls, card: Card) -> Shape:
+        settings = card.preprocess
+        if not settings or card.train_end is None:
+            raise ArtifactError(
+                f"{CHAMPION / CARD}: does not say how its data were prepared: train and promote anew"
+            )
+        return cls(
+            Positive.model_validate(settings["positive"]),
+            settings["item_text"],
+            settings["max_text_characters"],
+            pd.Timestamp(card.train_end),
+            settings.get("repeats") == "include",
+        )
+
+    def is_success(self, event: str, value: float | None) -> bool:
+        events, least = self.positive.events, self.positive.min_value
+        if event == DISLIKE or (events is not None and event not in events):
+            return False
+        return value is None or least is None or not value < least
+
+    def items(self, table: pd.DataFrame) -> pd.DataFrame:
+        """`table` as `complete` gives it, with item_text."""
+        template = catalogue.parse_template(self.template, table.columns)
+        return catalogue.with_text(table, template, self.max_text_characters, self.train_end)
+
+
+@dataclass(frozen=True)
+class World:
+    """One champion and the state it answers from."""
+
+    model: Recommender  # its live state is that of the present
+    then: Recommender  # the same with the state of any moment up to `end`
+    present: Present
+    folded: PresentFolded
+    shape: Shape
+    order: np.ndarray  # (items,) place of each by popularity
+    user_ids: np.ndarray  # (users,) object, of the log
+    end: int  # microseconds just after the newest row of the log
+    version: str
+    fit_end: str | None
+    seq: int  # of the newest event in it
+    changed: int  # of the newest change in it
+    claimed: str | None  # the version file it was read with
+
+    @property
+    def log(self) -> Log:
+        return self.present.log
+
+
+def claim_in(root: Path) -> str | None:
+    """What the champion's folder says of itself, to see when another was put there."""
+    try:
+        return (root / CHAMPION / VERSION).read_text(encoding="utf-8")
+    except OSError:
+        return None
+
+
+def load(root: Path, store: Store) -> World:
+    """Raises ArtifactError without a sound champion, DataError without its data.
+
+    A store that does not answer leaves the world to data/raw alone.
+    """
+    if not has_model(root / CHAMPION):
+        raise ArtifactError(
+            f"{CHAMPION}: no champion here: `evergreen champion` gets it, `evergreen cycle` trains the first"
+        )
+    with pinned(root / CHAMPION) as folder:
+        claimed = claim_in(root)
+        claim = Claim.find(folder / VERSION)
+        digest = folder_hash(folder)
+        if claim and claim.artifact_hash and claim.artifact_hash != digest:
+            raise ArtifactError(f"{CHAMPION}: not what version.json says it is: run `evergreen champion`")
+        card = Card.read(folder / CARD)
+        shape = Shape.of(card)
+        rows, items, seq, changed = tables(root / RAW, store)
+        table, log, users = prepared(rows, items, shape)
+        then = Recommender.load(folder, table, log, "champion")
+        version = claim.version if claim else f"sha256:{digest[:12]}"
+        fit_end = None if card.fit_end is None else card.fit_end.isoformat()
+        then = replace(then, folder=root / CHAMPION)  # of the encoder, which is read when it is needed
+    return bind(then, users, shape, version, fit_end, seq, changed, claimed)
+
+
+def bind(
+    then: Recommender,
+    users: np.ndarray,
+    shape: Shape,
+    version: str,
+    fit_end: str | None,
+    seq: int,
+    changed: int,
+    claimed: str | None,
+) -> World:
+    living, factors = then.parts.living, then.parts.collaborative.ials
+    present = Present(living.live, users)
+    folded = PresentFolded(living.folded, factors)
+    model = with_living(then, present, folded)
+    return World(
+        model=model,
+        then=then,
+        present=present,
+        folded=folded,
+        shape=shape,
+        order=popularity_order(then.parts.collaborative.count, then.catalogue.ids),
+        user_ids=users,
+        end=int(living.live.log.time.max(initial=0)) + 1,
+        version=version,
+        fit_end=fit_end,
+        seq=seq,
+        changed=changed,
+        claimed=claimed,
+    )
+
+
+def with_living(model: Recommender, present: Any, folded: Any) -> Recommender:
+    """The same parts asking the present state instead of a log."""
+    living = Living(present, folded, model.catalogue.available_from)
+    return replace(model, parts=replace(model.parts, living=living))
+
+
+def tables(raw: Path, store: Store) -> tuple[pd.DataFrame, pd.DataFrame, int, int]:
+    """(interactions, items, newest event in them, newest change in them)."""
+    columns = [t.USER, t.ITEM, t.TIME, t.EVENT, t.VALUE]
+    if not (raw / "interactions").is_dir():
+        raise DataError(f"{raw / 'interactions'}: no such table: run `dvc repro collect`, or `dvc pull`")
+    rows = t.read_parquet(raw / "interactions", columns=columns)
+    items = t.read_parquet(raw / "items.parquet", "items")
+    try:
+        seq, changes = store.newest(), store.changes_after(0)
+        frames = [frame[columns] for frame in store.frames(seq)] if seq else []
+    except StoreError:
+        return rows, items, 0, 0
+    if frames:
+        rows = pd.concat([rows, *frames], ignore_index=True)
+        first = ~rows.duplicated([t.USER, t.ITEM, t.TIME, t.EVENT])
+        rows = rows[first]
+    forgotten = {change.key for change in changes if change.kind == "user"}
+    if forgotten:
+        rows = rows[~rows[t.USER].isin(forgotten)]
+    latest = {change.key: change.content for change in changes if change.kind == "item"}
+    return rows, with_changes(items, latest), seq, max((change.seq for change in changes), default=0)
+
+
+def with_changes(items: pd.DataFrame, latest: dict[str, dict[str, Any] | None]) -> pd.DataFrame:
+    """`items` with those put in the place of theirs, and those withdrawn (None) no longer on offer."""
+    put = {key: content for key, content in latest.items() if content is not None}
+    if put:
+        new = pd.DataFrame([{t.ITEM: key, **content} for key, content in put.items()])
+        for name in (t.AVAILABLE_FROM, t.AVAILABLE_UNTIL):
+            cells = new[name] if name in new else pd.Series(None, new.index, dtype=object)
+            new[name] = pd.to_datetime(cells, utc=True, format="ISO8601").astype(t.MOMENT)
+        kept = items[~items[t.ITEM].isin(put)]
+        items = pd.concat([kept, new], ignore_index=True).astype({t.ITEM: "str"})
+    gone = items[t.ITEM].isin([key for key, content in latest.items() if content is None])
+    if gone.any():
+        items = items.copy()
+        items.loc[gone, t.AVAILABLE_UNTIL] = pd.Timestamp(0, tz="UTC")
+    return items
+
+
+def prepared(rows: pd.DataFrame, items: pd.DataFrame, shape: Shape) -> tuple[pd.DataFrame, Log, np.ndarray]:
+    """(items with item_text, log over them, user ids): as preprocess makes them."""
+    rows = rows.sort_values(t.TIME, kind="stable", ignore_index=True)
+    positive = successes(rows, shape.positive) & (rows[t.EVENT] != DISLIKE).to_numpy(dtype=bool)
+    rows = rows.assign(positive=positive, fit=True)
+    first = rows.drop_duplicates(t.ITEM)[[t.ITEM, t.TIME]].rename(columns={t.TIME: catalogue.FIRST_SEEN})
+    table = shape.items(catalogue.complete(items, first))
+    from pipeline.data.histories import Catalogue
+
+    users = np.sort(rows[t.USER].unique().astype(object))
+    return table, make_log([rows], Catalogue.of(table), users, shape.repeats), users

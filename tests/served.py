@@ -1,0 +1,69 @@
+"""A project with a really trained tiny champion in place, to be served: see tests/tiny.py for its world."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.data.histories import load_prepared
+from pipeline.models.artifacts import folder_hash
+from pipeline.models.training import Run
+from pipeline.params import Params
+
+_ONCE: list[Path] = []
+
+
+def once(factory: pytest.TempPathFactory) -> Path:
+    """The project, trained once for all files of tests; take a copy to change anything in it."""
+    if not _ONCE:
+        _ONCE.append(project(factory.mktemp("served") / "project"))
+    return _ONCE[0]
+
+
+def project(root: Path) -> Path:
+    """data/raw, and models/champion as v1.0.0."""
+    import tiny
+
+    from pipeline.parts import recipe
+    from pipeline.stages import preprocess
+
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    root.mkdir(parents=True)
+    params = tiny.params(root / "params.yaml", tiny.encoder(root / "encoder"), epochs=0)
+    (root / "dvc.yaml").write_text("stages: {}\n")
+    (root / "data").mkdir()
+    preprocess.main(tiny.raw(root / "data" / "raw"), root / "data" / "prepared", params)
+    prepared, told = load_prepared(root / "data" / "prepared"), Params.load(params)
+    trained = recipe.train(prepared, Run(told.finetune, told.seed, root / "checkpoints"), ablations=False)
+    put(root, trained, "v1.0.0")
+    return root
+
+
+def put(root: Path, trained: object, version: str) -> None:
+    """The trained challenger as the champion of this version."""
+    from pipeline.parts import recipe
+    from pipeline.parts.recommender import save
+
+    assert isinstance(trained, recipe.Trained)
+    folder = root / "models" / "champion"
+    model = trained.models["challenger"]
+    save(folder, card(root) | {"features": model.card["features"]}, model, trained.encoder)
+    claim = {"version": version, "artifact_hash": folder_hash(folder)}
+    (folder / "version.json").write_text(json.dumps(claim))
+
+
+def card(root: Path) -> dict[str, object]:
+    summary = json.loads((root / "data" / "prepared" / "summary.json").read_text())
+    windows = summary["windows"]
+    return {
+        "name": "challenger",
+        "max_length": 16,
+        "as_of": summary["as_of"],
+        "train_end": windows["train"]["last"],
+        "fit_end": windows["validation"]["last"],
+        "preprocess": yaml.safe_load((root / "params.yaml").read_text())["preprocess"],
+    }

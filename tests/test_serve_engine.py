@@ -1,0 +1,231 @@
+"""Lists of a running service over a champion that was really trained, on the tiny world of two tastes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import served
+
+pytest.importorskip("sqlalchemy")
+
+from pipeline.parts.asked import Asked
+from pipeline.parts.parts import stacked
+from pipeline.serve.engine import Engine
+from pipeline.serve.events import Row, Store
+from pipeline.serve.listing import Unknown
+from pipeline.serve.messages import Question
+
+
+@pytest.fixture(scope="module")
+def project_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return served.once(tmp_path_factory)
+
+
+@pytest.fixture
+def project(project_once: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(project_once, tmp_path / "project"))
+
+
+@pytest.fixture
+def engine(project: Path) -> Iterator[Engine]:
+    found = Engine(project, Store(f"sqlite:///{project}/events.db"))
+    found.load()
+    yield found
+    found.close()
+    found.store.close()
+
+
+def row(
+    number: int, user: str, item: str, time_: int, event: str = "click", value: float | None = None
+) -> Row:
+    return Row(f"e{number}", user, item, event, value, None, time_, None)
+
+
+def ids(engine: Engine, **question: object) -> list[str]:
+    answer, _ = engine.recommend(Question.model_validate(question))
+    return [listed.item_id for listed in answer.items]
+
+
+def test_a_known_user_gets_items_it_has_not_had(engine: Engine) -> None:
+    answer, shown = engine.recommend(Question(user_id="u20", k=5))
+    assert answer.version == "v1.0.0"
+    assert answer.fallback is None
+    history = {engine.world.model.catalogue.ids[item] for item in engine.world.present.rows(20).item}
+    listed = [item.item_id for item in answer.items]
+    assert len(listed) == 5
+    assert not history & set(listed)
+    assert [item.rank for item in answer.items] == [1, 2, 3, 4, 5]
+    kept = json.loads(shown.items)
+    assert [each[0] for each in kept] == listed
+    assert shown.user_id == "u20"
+
+
+def test_feedback_is_in_the_next_list(engine: Engine) -> None:
+    first = ids(engine, user_id="u20", k=24)
+    now = engine.moment()
+    engine.store.append([[row(1, "u20", first[0], now)]])
+    second = ids(engine, user_id="u20", k=24)
+    assert first[0] not in second
+    assert len(second) == len(first) - 1
+
+
+def test_what_others_take_moves_everybody(engine: Engine) -> None:
+    before = engine.recommend(Question(user_id="nobody", k=24))[0]
+    assert before.fallback == "unknown_user"
+    least = before.items[-1].item_id
+    now = engine.moment()
+    engine.store.append([[row(n, f"new{n}", least, now + n) for n in range(40)]])
+    after = ids(engine, user_id="nobody", k=24)
+    assert after.index(least) < 12
+
+
+def test_two_workers_know_the_same(engine: Engine, project: Path) -> None:
+    other = Engine(project, Store(f"sqlite:///{project}/events.db"))
+    other.load()
+    engine.store.append(
+        [[row(1, "someone", "i03", engine.moment()), row(2, "someone", "i05", engine.moment())]]
+    )
+    assert ids(engine, user_id="someone") == ids(other, user_id="someone")
+    assert other.world.present.user("someone") >= 0
+
+
+def test_it_lists_what_the_evaluation_would_list(engine: Engine) -> None:
+    """The present state scores as the log's own state does at that moment."""
+    world, now = engine.world, engine.world.end
+    for user in range(0, 30, 5):
+        points = world.log.points(np.array([user], np.int32), np.full(1, -1, np.int32), np.array([now]))
+        asked = Asked(points, len(world.then.catalogue))
+        items = world.then.parts.candidates(asked)
+        names = world.then.card["features"]
+        expected = world.then.scorer.score(stacked(world.then.parts.columns(asked, items), names))[0]
+        present = world.present.rows(user).points(user, now, False)
+        mine = Asked(present, len(world.then.catalogue))
+        found = world.model.parts.candidates(mine)
+        np.testing.assert_array_equal(found, items)
+        scores = world.model.scorer.score(stacked(world.model.parts.columns(mine, found), names))[0]
+        np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_history_given_in_place_and_two_clicks_agree(engine: Engine) -> None:
+    given = ids(engine, history=[{"item_id": "i01"}, {"item_id": "i03"}], k=6)
+    assert not {"i01", "i03"} & set(given)
+    assert sum(int(item[1:]) % 2 for item in given) >= 4  # the taste of odd items
+
+
+def test_a_text_lists_what_is_described_so(engine: Engine) -> None:
+    answer, _ = engine.recommend(Question(text="red thing", k=6))
+    assert answer.fallback is None
+    assert all(item.categories == ["red"] for item in answer.items)
+    both, _ = engine.recommend(Question(text="red thing", user_id="u20", k=6))
+    assert all(item.categories == ["red"] for item in both.items)
+
+
+def test_filters_hold(engine: Engine) -> None:
+    blue = ids(engine, user_id="u21", categories=["blue"], k=24)
+    assert blue
+    assert all(int(item[1:]) % 2 == 0 for item in blue)
+    assert blue[0] not in ids(engine, user_id="u21", exclude=[blue[0]], k=24)
+    assert ids(engine, user_id="u21", categories=["green"]) == []
+
+
+def test_a_diverse_list_mixes(engine: Engine) -> None:
+    asked = {"history": [{"item_id": "i01"}], "k": 4}
+    plain = engine.recommend(Question.model_validate(asked))[0].items
+    mixed = engine.recommend(Question.model_validate(asked | {"diversity": 0.95}))[0].items
+    assert len({tuple(item.categories) for item in mixed}) == 2
+    assert len({item.item_id for item in mixed}) == 4
+    assert plain[0].item_id == mixed[0].item_id
+
+
+def test_reasons_name_facts(engine: Engine) -> None:
+    answer, _ = engine.recommend(Question(user_id="u20", k=5))
+    history = {str(engine.world.model.catalogue.ids[item]) for item in engine.world.present.rows(20).item}
+    named = {reason.item_id for item in answer.items for reason in item.reasons if reason.item_id}
+    assert all(item.reasons for item in answer.items)
+    assert named <= history
+    assert not any(item.reasons for item in engine.recommend(Question(user_id="u20", explain=False))[0].items)
+
+
+def test_the_list_of_a_moment(engine: Engine) -> None:
+    world = engine.world
+    rows = world.present.rows(20)
+    early = np.datetime64(int(rows.time[2]) + 1, "us").astype(object).isoformat() + "Z"
+    listed = ids(engine, user_id="u20", as_of=early, k=24)
+    later = {str(world.model.catalogue.ids[item]) for item in rows.item[3:]}
+    assert later & set(listed)
+    with pytest.raises(Unknown, match="as_of"):
+        ids(engine, user_id="u20", as_of="2026-01-01T00:00:00Z")
+
+
+def test_what_nobody_has_is_named(engine: Engine) -> None:
+    with pytest.raises(Unknown, match=r"history\.1\.item_id: no item 'x'"):
+        ids(engine, history=[{"item_id": "i01"}, {"item_id": "x"}])
+
+
+def test_an_item_withdrawn_and_put(engine: Engine) -> None:
+    first = ids(engine, user_id="u20", k=3)[0]
+    engine.store.put_item(first, None)
+    assert first not in ids(engine, user_id="u20", k=24)
+    engine.store.put_item(first, {"title": "red thing number 1", "categories": ["red"]})
+    engine.store.put_item("new", {"title": "red thing number 99", "categories": ["red"]})
+    engine.follow()
+    engine.renew()
+    assert "new" in ids(engine, text="red thing", k=24)
+    assert first in ids(engine, user_id="u20", k=24)
+
+
+def test_a_store_that_is_gone_leaves_the_lists(engine: Engine) -> None:
+    engine.store.close()
+    engine.store = Store("sqlite:////nowhere/at/all/events.db", create=False)
+    assert ids(engine, user_id="u20")
+    assert engine.store_problem is not None
+
+
+def test_a_new_champion_takes_over_and_a_broken_one_is_refused(engine: Engine, project: Path) -> None:
+    folder = project / "models" / "champion"
+    engine.store.append([[row(1, "someone", "i03", engine.moment())]])
+    claim = json.loads((folder / "version.json").read_text())
+    (folder / "version.json").write_text(json.dumps(claim | {"version": "v2.0.0"}))
+    engine.renew()
+    assert engine.version == "v2.0.0"
+    assert engine.swaps == 1
+    assert engine.world.present.user("someone") >= 0
+    (folder / "version.json").write_text(json.dumps(claim | {"version": "v3.0.0", "artifact_hash": "0" * 64}))
+    engine.renew()
+    assert engine.version == "v2.0.0"
+    assert engine.refused == 1
+    assert "refused" in str(engine.problem)
+    assert ids(engine, user_id="u20")
+    (folder / "version.json").write_text(json.dumps(claim | {"version": "v4.0.0"}))
+    engine.renew()
+    assert (engine.version, engine.problem) == ("v4.0.0", None)
+
+
+def test_similar_items_share_the_taste(engine: Engine) -> None:
+    listed = engine.similar("i01", 5)
+    assert len(listed) == 5
+    assert "i01" not in {item.item_id for item in listed}
+    assert sum(int(item.item_id[1:]) % 2 for item in listed) >= 4
+
+
+def test_the_clock_goes_on_from_the_end_of_old_data(engine: Engine) -> None:
+    first = engine.moment()
+    assert 0 <= first - engine.world.end < 60_000_000  # data of 2020
+    engine.store.append([[row(1, "u20", "i03", first + 10**12)]])
+    engine.follow()
+    assert engine.moment() > first + 10**12
+
+
+def test_the_thread_follows(engine: Engine) -> None:
+    engine.start()
+    engine.store.append([[row(1, "followed", "i03", engine.moment())]])
+    limit = time.monotonic() + 30
+    while engine.world.present.user("followed") < 0:
+        assert time.monotonic() < limit
+        time.sleep(0.01)
