@@ -189,7 +189,7 @@ def drift(
     one, other = reference.absolute(), current.absolute()
     catalogue = items and items.absolute()
     params = Params.load(project() / "params.yaml")
-    result = compare(one, other, catalogue, params.detect_drift, params.seed, params.collect.files.columns)
+    result = compare(one, other, catalogue, params.detect_drift, params.seed, params.collect.files)
     if as_json:
         _print_json(result.to_dict())
     else:

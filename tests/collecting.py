@@ -8,7 +8,7 @@ import pandas as pd
 import yaml
 
 from pipeline.data.tables import read_parquet
-from pipeline.params import Collect
+from pipeline.params import Collect, Files
 from pipeline.stages import collect
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,8 +23,8 @@ def settings(**changes: Any) -> Collect:
 
 
 def of_files(interactions: Path | str, **changes: Any) -> Collect:
-    """Settings of the source `files`; `items`, `users` and `columns` go where they belong."""
-    inner = {key: changes.pop(key) for key in ("items", "users", "columns") if key in changes}
+    """Settings of the source `files`; those of its own section go where they belong."""
+    inner = {key: changes.pop(key) for key in Files.model_fields if key in changes}
     inner = {key: str(value) if isinstance(value, Path) else value for key, value in inner.items()}
     return settings(source="files", files={"interactions": str(interactions), **inner}, **changes)
 

@@ -286,7 +286,9 @@ def test_a_file_in_another_encoding_is_refused_with_an_example(tmp_path: Path, l
     log.write_bytes(
         "".join(f"{line}é\n" for line in [HEADER.replace("title", "title,x"), *GOOD]).encode("latin-1")
     )
-    with pytest.raises(DataError, match="the header is not UTF-8 text: convert the file to UTF-8"):
+    with pytest.raises(
+        DataError, match=r"the header is not UTF-8 text: name the encoding in collect\.files\.encoding"
+    ):
         run(tmp_path, of_files(log))
     log.write_bytes(f"{HEADER}\n{GOOD[0]}é\n".encode("latin-1"))
     with pytest.raises(DataError, match=r"not utf8 1; for example log\.csv:2 \('007,a,.*\\\\xe9'\)"):
@@ -480,8 +482,8 @@ def test_items_that_join_nothing_stop_the_stage(tmp_path: Path, ours: str, their
         ),
         (["1,a,1/31/2020 1:05 PM,1"], 'F is "%m/%d/%Y %I:%M %p"$'),
         (["1,a,1/2/2020,1"], 'F is "%d/%m/%Y" or "%m/%d/%Y"$'),
-        (['1,a,2020-01-31,"1,5"', '1,a,2020-01-31,"1.000,5"'], "decimal point, not a comma$"),
-        (["1,a", "2,b"], "not as many fields as its header: correct the file$"),
+        (['1,a,2020-01-31,"1,5"', '1,a,2020-01-31,"1.000,5"'], r'set collect\.files\.decimal to ","$'),
+        (["1,a", "2,b"], r"not as many fields as its header: .*collect\.files\.delimiter$"),
         ([",a,2020-01-31,1"], r"correct the file or collect\.files\.columns$"),
     ],
 )

@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 from typing import Any
 
 import pandas as pd
@@ -7,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import DataError
-from pipeline.sources import PLACE, RAW, REASON, _delimited
+from pipeline.sources import PLACE, RAW, REASON, _delimited, _text
 from pipeline.sources._delimited import Dialect, read
 
 
@@ -105,10 +106,98 @@ def test_an_empty_file_is_named(data: bytes) -> None:
         frame(data)
 
 
-@pytest.mark.parametrize("data", ["a,b\n1,2\n".encode("utf-16"), b"a,\xff\n1,2\n", b"\x00\x01\x02"])
+@pytest.mark.parametrize("data", [b"a,\xff\n1,2\n", b"\x00\x01\x02"])
 def test_a_header_that_is_no_text_is_named(data: bytes) -> None:
-    with pytest.raises(DataError, match=r"x\.csv: the header is not UTF-8 text: convert the file to UTF-8"):
+    with pytest.raises(DataError, match=r"x\.csv: the header is not UTF-8 text: .*collect\.files\.encoding"):
         frame(data)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("cp1252", "Café,naïve\n“Zoë”,1 €\n"),
+        ("iso-8859-2", "Łódź,ż\nDvořák,ę\n"),
+        ("cp1251", "Имя,б\nЖ,я\n"),
+        ("shift_jis", "表,b\n能\u3000ソ,ポ|\n"),
+        ("gb18030", "名,b\n中文,𠀀\n"),
+        ("utf-16-le", "ü,b\nĊ,\u0a0d\n"),  # their bytes hold those of line breaks
+        ("utf-16", "ü,b\n😀,\u0d0a\n"),
+        ("utf-32", "ü,b\n😀,x\n"),
+    ],
+)
+@pytest.mark.parametrize("ends", ["\n", "\r\n", "\r"])
+def test_encodings_and_line_ends_give_the_same(encoding: str, text: str, ends: str) -> None:
+    expected = [line.split(",") for line in text.splitlines()]
+    table = frame(text.replace("\n", ends).encode(encoding), Dialect(encoding=encoding))
+    assert [table.columns.tolist()[:2], *good(table)] == expected
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+def test_utf_16_is_seen_by_its_mark(encoding: str) -> None:
+    assert good(frame("a,b\n1,é\n".encode(encoding))) == [["1", "é"]]
+
+
+def test_half_a_sign_of_utf_16_is_named() -> None:
+    with pytest.raises(DataError, match=r"x\.csv: no utf-16 text .*collect\.files\.encoding"):
+        frame("a,b\n1,2\n".encode("utf-16")[:-1])
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "cp1251", "shift_jis"])
+def test_utf8_is_not_read_as_something_else(encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = b"a,b\n" + b"1,x\n" * 100 + "2,Café\n".encode()
+    monkeypatch.setattr(_text, "_HEAD", 16)
+    with pytest.raises(DataError, match=rf"x\.csv: its characters are UTF-8, not {encoding}: .*encoding"):
+        frame(data, Dialect(encoding=encoding))
+    assert len(frame(b"a,b\n1,x\n", Dialect(encoding=encoding))) == 1
+
+
+def test_bytes_outside_an_encoding_cost_their_row() -> None:
+    table = frame(b"a,b\n1,\xe9\n2,\x81\n", Dialect(encoding="cp1252"))
+    assert good(table) == [["1", "é"]]
+    assert bad(table) == [("x.csv:3", "not_cp1252", "2,\\x81")]
+
+
+@pytest.mark.parametrize("ends", ["\r", "\n", "\r\n"])
+def test_breaks_in_quotes_end_no_line(ends: str) -> None:
+    inner = "\n" if ends == "\r" else "\r"
+    table = frame(f'"a","b"{ends}1,"two{inner}lines"{ends}2,x{ends}')
+    assert good(table) == [["1", f"two{inner}lines"], ["2", "x"]]
+
+
+@pytest.mark.parametrize(
+    ("text", "dialect", "expected"),
+    [
+        ("1,2\n3,4\n", Dialect(), [["1", "2"], ["3", "4"]]),
+        ("1;2,5\n3;4\n", Dialect(";"), [["1", "2,5"], ["3", "4"]]),
+        ("1\t2\n", Dialect(), [["1", "2"]]),
+        ('"1"|"a|b"\n', Dialect("|"), [["1", "a|b"]]),
+        ('1::a "b"\n2::c:d\n', Dialect("::"), [["1", 'a "b"'], ["2", "c:d"]]),
+        ("sep=;\n1;2\n", Dialect(), [["1", "2"]]),
+        ("1^2\n", Dialect("^"), [["1", "2"]]),
+        ("1 2\n", Dialect(" "), [["1", "2"]]),
+    ],
+)
+def test_a_file_without_a_header(text: str, dialect: Dialect, expected: list[list[str]]) -> None:
+    table = frame(text, replace(dialect, names=("u", "i")))
+    assert table.columns.tolist()[:2] == ["u", "i"]
+    assert good(table) == expected
+
+
+def test_a_header_of_another_width_than_the_rows_is_named() -> None:
+    message = r"x\.csv: its first line has 3 fields .*collect\.files\.header names 2"
+    with pytest.raises(DataError, match=message):
+        frame("1,2,3\n", Dialect(names=("a", "b")))
+
+
+def test_a_delimiter_that_may_be_one_of_two_is_asked_for() -> None:
+    with pytest.raises(DataError, match=r"x\.csv: ',' or ';' may part its fields: .*files\.delimiter"):
+        frame("1;2,5\n", Dialect(names=("a", "b")))
+
+
+def test_the_delimiter_is_what_parts_the_header_into_most() -> None:
+    table = frame('user;item;"price, net";when\n1;2;3;4\n')
+    assert table.columns.tolist() == ["user", "item", "price, net", "when", PLACE]
+    assert good(frame("a;b,c\n1;2,3\n", Dialect(","))) == [["1;2", "3"]]
 
 
 def test_a_line_without_end_is_no_text(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from pipeline.drift.compare import compare
 from pipeline.errors import ConfigError, DataError
+from pipeline.params import Files
 
 
 @pytest.fixture
@@ -59,11 +60,12 @@ def test_foreign_names_are_read_as_collect_would(folder: Path) -> None:
     columns = names | {"title": "name", "event": {"constant": "rating"}, "items.item_id": "sku"}
     for name in ("old", "same"):
         frame = pd.read_parquet(folder / f"{name}.parquet").drop(columns=["event", "text"])
-        frame.rename(columns=names).to_csv(folder / f"{name}.csv", index=False)
+        frame.rename(columns=names).to_csv(folder / f"{name}.csv", index=False, sep=";", decimal=",")
+    files = Files(interactions=None, items=None, users=None, columns=columns, decimal=",")
     items = pd.read_csv(folder / "items.csv").rename(columns={"item_id": "sku", "title": "name"})
     items.to_csv(folder / "products.csv", index=False)
     found = compare(
-        folder / "old.csv", folder / "same.csv", folder / "products.csv", d.settings(), 7, columns
+        folder / "old.csv", folder / "same.csv", folder / "products.csv", d.settings(), 7, files
     ).to_dict()
     assert (found["outcome"], found["drift"]) == ("ok", False), found["text"]
     assert found["signals"]["values"]["value"] is not None
@@ -98,7 +100,7 @@ def test_a_bad_table_is_an_outcome(folder: Path, name: str, content: str, said: 
 def test_a_file_that_is_not_there_or_of_no_kind_is_an_error(folder: Path) -> None:
     with pytest.raises(DataError, match=r"--current .*none.csv: no such file"):
         judged(folder, "old.parquet", "none.csv")
-    for name, answer in {"old.doc": "unknown kind of file", "old.xls": "a spreadsheet: save"}.items():
+    for name, answer in {"old.doc": "unknown kind of file", "old.xls": "workbook: save it as"}.items():
         (folder / name).write_text("")
         with pytest.raises(ConfigError, match=answer):
             judged(folder, name, "old.parquet")

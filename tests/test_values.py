@@ -124,3 +124,10 @@ def test_typed_columns_are_numbers_only_if_every_cell_is_one() -> None:
     assert as_typed(pd.Series(["0114709", "1"])).tolist() == ["0114709", "1"]
     assert as_typed(pd.Series(["1", "x"])).dtype == "str"
     assert as_typed(pd.Series(["", ""])).isna().all()
+
+
+def test_columns_of_decimal_commas_have_numbers_only_if_all_are_such() -> None:
+    assert as_typed(pd.Series(["1.299,50", ",5", ""]), ",").tolist()[:2] == [1299.5, 0.5]
+    assert as_typed(pd.Series(["007,5", "1,5"]), ",").tolist() == ["007,5", "1,5"]
+    assert as_typed(pd.Series(["1,5", "1.5"]), ",").tolist() == ["1,5", "1.5"]
+    assert as_typed(pd.Series(["1,299.50", "3"]), ".").tolist() == [1299.5, 3.0]

@@ -18,6 +18,7 @@ from pipeline.check import facts as gathered
 from pipeline.check import rules, texts
 from pipeline.data.engine import duckdb_connection
 from pipeline.data.joining import joined_share
+from pipeline.data.rejected import advice
 from pipeline.documents.check import Check, Finding, TextFigures
 from pipeline.documents.data import Manifest
 from pipeline.errors import ConfigError, DataError, PipelineError
@@ -41,7 +42,8 @@ def check(params: Params) -> Check:
             return Check(source=lenient.source, findings=[_unreadable(error)])
         with duckdb_connection(raw / "spill") as connection:
             facts = gathered.gather(connection, raw, params)
-            facts = replace(facts, windows=_windows(connection, facts.table, params))
+            windows, mending = _windows(connection, facts.table, params), advice(raw / "rejected.parquet")
+            facts = replace(facts, windows=windows, advice=mending)
         return of(facts, manifest)
 
 

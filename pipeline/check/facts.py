@@ -52,6 +52,7 @@ class Facts:
     successes: int  # user, item and moment; rows that differ in the event alone are one
     repeats: int  # of these, the user had the item before
     windows: Windows | None = None  # None: not asked for
+    advice: dict[str, str] = field(default_factory=dict)  # table -> what mends most of its bad rows
 
     @property
     def rows(self) -> int:

@@ -32,6 +32,8 @@ def _rejected(facts: Facts, manifest: Manifest) -> Iterator[Finding]:
         if count and read:
             share = count / read
             listed = [f"{reason.replace('_', ' ')}: {rows:,} rows" for reason, rows in bad.items()]
+            mending = facts.advice.get(table, "")
+            keys = [word.rstrip(":,") for word in mending.split() if word.startswith("collect.")]
             yield Finding(
                 kind="bad_rows",
                 severity="error" if share > limit else "warning" if share > limit / 5 else "note",
@@ -39,9 +41,9 @@ def _rejected(facts: Facts, manifest: Manifest) -> Iterator[Finding]:
                 figure=share,
                 unit="share",
                 examples=listed,
-                key=COLUMNS,
-                remedy="correct the source, or name the right columns; up to collect.max_rejected_share "
-                f"({limit:g}) they are left out",
+                key=(keys or [COLUMNS])[0],
+                remedy=(mending or "correct the source, or name the right columns")
+                + f"; up to collect.max_rejected_share ({limit:g}) of them are left out",
             )
     duplicates, kept = manifest.rows.duplicates or 0, manifest.rows.kept or 1
     if duplicates > 0.01 * (duplicates + kept):

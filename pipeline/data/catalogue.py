@@ -22,6 +22,7 @@ def items_table(
     described: dict[str, pd.DataFrame],
     rejected: Rejected,
     times: Mapping[str, TimeFormat],
+    decimal: str | None = None,
 ) -> tuple[pd.DataFrame, Counts]:
     if frame is None:
         frame = pd.DataFrame({t.ITEM: pd.Series([], dtype="str")})
@@ -29,7 +30,7 @@ def items_table(
             cells = rows.set_index(t.ITEM)["cell"].rename(name.removeprefix(OF_ITEM)).reset_index()
             frame = frame.merge(cells, on=t.ITEM, how="outer")
         for name in frame.columns.difference(t.ITEMS):
-            frame[name] = as_typed(frame[name])
+            frame[name] = as_typed(frame[name], decimal)
         return check_items(frame, times)
     return check_items(_filled(frame, "items", t.ITEM, rejected), times)
 

@@ -120,8 +120,14 @@ class TimeFormat:
 class TimeColumn:
     """Reads one column chunk by chunk; the first chunk that shows a unit binds the others."""
 
-    def __init__(self, name: str, said: TimeFormat | None = None, latest: pd.Timestamp = LATEST) -> None:
-        self.name, self.said, self.latest = name, said or TimeFormat(), latest
+    def __init__(
+        self,
+        name: str,
+        said: TimeFormat | None = None,
+        latest: pd.Timestamp = LATEST,
+        decimal: str | None = None,
+    ) -> None:
+        self.name, self.said, self.latest, self.decimal = name, said or TimeFormat(), latest, decimal
         self.unit = self.said.format if self.said.format in UNITS else None
         self._old: bool | None = None
 
@@ -134,6 +140,8 @@ class TimeColumn:
             return self._zoned(column), pd.Series(False, column.index)
         text = as_text(column).str.strip()
         text = text.mask(text.isin(NO_NUMBER))
+        if self.decimal == ",":  # 44927,04
+            text = text.mask(_is(text, r"\d+,\d+"), text.str.replace(",", "."))
         moments = pd.Series(pd.NaT, column.index, dtype=MOMENT)
         integers, numbers = _is(text, _INTEGER), _is(text, _NUMBER)
         if self.said.format and not self.unit:

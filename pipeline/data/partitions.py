@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.data import tables as t
+from pipeline.data.values import as_text
 
 SALT = "evergreen"
 BUDGET = 256 << 20  # bytes of rows kept in memory before they go to disk
@@ -118,7 +119,8 @@ def _fitted(table: pa.Table, schema: pa.Schema) -> pa.Table:
         try:
             columns.append(column.cast(wanted.type))
         except (pa.ArrowNotImplementedError, pa.ArrowInvalid):  # a list as text
-            columns.append(pa.array([cell and str(cell) for cell in column.to_pylist()], wanted.type))
+            cells = as_text(pd.Series(column.to_pylist(), dtype=object))
+            columns.append(pa.array(cells, wanted.type, from_pandas=True))
     return pa.table(columns, schema=schema)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,7 +23,12 @@ COLUMNS = ["table", "reason", "place", *t.INTERACTIONS, "raw"]
 _SCHEMA = pa.schema([(name, pa.large_string()) for name in COLUMNS])
 _CELL = 60  # characters of a cell in an example
 _CELLS = 100  # looked at for advice
-_BLAMED = {"unreadable_timestamp": t.TIME, "value_not_a_number": t.VALUE}
+_BLAMED = {
+    "unreadable_timestamp": t.TIME,
+    "value_not_a_number": t.VALUE,
+    "user_id_is_a_list_or_object": t.USER,
+    "item_id_is_a_list_or_object": t.ITEM,
+}
 
 
 @dataclass
@@ -89,18 +95,37 @@ def rejected_file(path: Path) -> Iterator[Rejected]:
         yield Rejected(writer)
 
 
+def advice(path: Path) -> dict[str, str]:
+    """table -> what mends most of its bad rows, of a rejected.parquet; tables without advice are absent."""
+    rows = t.read_parquet(path)
+    rows = rows[rows["reason"] != AFTER_AS_OF]
+    result = {}
+    for table, bad in rows.groupby("table"):
+        top = sorted(bad["reason"].value_counts().items(), key=lambda pair: (-pair[1], pair[0]))[0][0]
+        cells = bad.loc[bad["reason"] == top, _BLAMED.get(top, "raw")].head(_CELLS).tolist()
+        if text := _advice(top, cells):
+            result[str(table)] = text
+    return result
+
+
 def _advice(reason: str, cells: list[str]) -> str | None:
     """What mends most rows, as far as the cells tell."""
     if reason == "unreadable_timestamp":
         patterns = [f'"{pattern}"' for pattern in suggestions(cells)]
         which = " or ".join(patterns[:2]) or '"%d/%m/%Y %H:%M" or the like'
         return f"write collect.files.columns.timestamp: {{column: X, format: F}}, where F is {which}"
-    if reason == "value_not_a_number" and pd.Series(cells).str.fullmatch(r"[+-]?[\d.]+,\d+").all():
-        return "write its numbers with a decimal point, not a comma"
-    if reason == "not_utf8":
-        return "convert the file: iconv -f CP1252 -t UTF-8 FILE > NEW"
+    if reason == "value_not_a_number":
+        for sign, pattern in (",", r"[+-]?[\d.' ]*\d,\d+"), (".", r"[+-]?[\d,' ]*\d(?:\.\d+)?"):
+            if cells and pd.Series(cells).str.fullmatch(pattern).all():
+                return f'set collect.files.decimal to "{sign}"'
+    if reason.startswith("not_") and reason not in ("not_json", "not_read"):
+        return "name the encoding of its text in collect.files.encoding, like cp1252"
     if reason == "wrong_number_of_fields":
-        return "its rows have not as many fields as its header: correct the file"
+        return "its rows have not as many fields as its header: correct the file or collect.files.delimiter"
+    if reason.endswith("_is_a_list_or_object"):
+        keys = [key for cell in cells[:1] for key in re.findall(r'"([^"]+)": ', cell)]
+        name = _BLAMED[reason]
+        return f"name the field inside in collect.files.columns, like {name}: COLUMN.{(keys or ['id'])[0]}"
     return None
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import json
 import math
+import re
 from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any
@@ -91,17 +92,33 @@ def as_prose(column: pd.Series) -> pd.Series:
     return as_text(column)
 
 
-def as_numbers(column: pd.Series) -> tuple[pd.Series, pd.Series]:
-    """(float64, which cells hold something that is no finite number)."""
+def as_numbers(column: pd.Series, decimal: str | None = None) -> tuple[pd.Series, pd.Series]:
+    """(float64, which cells hold something that is no finite number). `decimal` as in `pointed`."""
     if pd.api.types.is_numeric_dtype(column.dtype):
         numbers = column.astype("float64")
         bad = np.isinf(numbers)
         return numbers.mask(bad), bad
     text = as_text(column).str.strip()
     text = text.mask(text.isin(NO_NUMBER)).replace(_TRUTH)
-    numbers = pd.to_numeric(text, errors="coerce").astype("float64")
+    numbers = pd.to_numeric(pointed(text, decimal), errors="coerce").astype("float64")
     numbers = numbers.mask(np.isinf(numbers))
     return numbers, text.notna() & numbers.isna()
+
+
+def pointed(text: pd.Series, decimal: str | None) -> pd.Series:
+    """Numbers whose decimals follow the sign `decimal`, with a point; what is no such number is missing.
+
+    Thousands may be parted by the other sign, a blank or an apostrophe ("1.234,5", "1 234,5"). None: a point
+    and no thousands, and the text comes as it is: without being told, nobody knows what "1,234" is.
+    """
+    if decimal is None:
+        return text
+    other, sign = (re.escape(mark) for mark in ({".": ",", ",": "."}[decimal], decimal))
+    between = f"[{other}'’ \u00a0\u202f]"  # the last two are blanks that do not break a line
+    whole = rf"(?:\d{{1,3}}(?:{between}\d{{3}})+|\d+)"
+    fits = text.str.fullmatch(rf"[+-]?(?:{whole}(?:{sign}\d*)?|{sign}\d+)(?:[eE][+-]?\d+)?")
+    bare = text.where(fits.fillna(False).astype(bool)).str.replace(between, "", regex=True)
+    return bare.str.replace(decimal, ".", regex=False).str.replace(r"^([+-]?)\.", r"\g<1>0.", regex=True)
 
 
 def as_lists(column: pd.Series) -> pd.Series:
@@ -114,17 +131,20 @@ def as_lists(column: pd.Series) -> pd.Series:
     return pd.Series([_list(cell, separator) for cell in column], index=column.index, dtype=object)
 
 
-def as_typed(column: pd.Series) -> pd.Series:
+def as_typed(column: pd.Series, decimal: str | None = None) -> pd.Series:
     """A further column of a text file: Int64 or float64 if every filled cell is such a number, else text.
 
-    Leading zeros make text of a column ("0114709" is an id).
+    Leading zeros make text of a column ("0114709" is an id). `decimal` as in `pointed`.
     """
     text = as_text(column)
-    filled = text.dropna().str.strip()
-    if len(filled) and filled.str.fullmatch(r"-?(?:0|[1-9]\d{0,14})").all():
-        return pd.to_numeric(text).astype("Int64")
-    if len(filled) and filled.str.fullmatch(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?").all():
-        return pd.to_numeric(text).astype("float64")
+    numbers = pointed(text.str.strip(), decimal)
+    filled = numbers.dropna()
+    if len(filled) == 0 or len(filled) < text.notna().sum():
+        return text
+    if filled.str.fullmatch(r"-?(?:0|[1-9]\d{0,14})").all():
+        return pd.to_numeric(numbers).astype("Int64")
+    if filled.str.fullmatch(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?").all():
+        return pd.to_numeric(numbers).astype("float64")
     return text
 
 

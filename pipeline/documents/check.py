@@ -25,7 +25,8 @@ class Finding(Part):
     @property
     def line(self) -> str:
         """For terminals and logs."""
-        todo = ": ".join(part for part in (self.key, self.remedy) if part and part not in self.text)
+        key = None if self.key and self.remedy and self.key in self.remedy else self.key
+        todo = ": ".join(part for part in (key, self.remedy) if part and part not in self.text)
         return f"{self.text}: {todo}" if todo else self.text
 
 

@@ -1,7 +1,7 @@
 """`evergreen drift`: the drift check on any two interaction tables, without a model.
 
-In: files of one table each (Parquet, CSV, TSV, JSON lines, also .gz) with the contract's column names, or
-those that collect.files.columns maps to them. Out: the dictionary of `pipeline.drift.check`, each table being
+In: files of one table each (Parquet, text, JSON lines, workbooks) with the contract's column names, or those
+that collect.files maps to them, written as it says. Out: what `pipeline.drift.check` says, each table being
 one window. Of `event`, `value` and `text` those that both tables lack are taken for empty. A cell that cannot
 be read makes the table a bad one.
 """
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -22,10 +21,10 @@ from pipeline.data.moments import as_moments
 from pipeline.documents.drift import Drift
 from pipeline.drift.check import check
 from pipeline.errors import DataError
-from pipeline.params import DetectDrift
+from pipeline.params import TABLES, DetectDrift, Files, Table
 from pipeline.sources import PLACE, RAW, REASON
-from pipeline.sources._columns import OWNERS, REQUIRED, TABLES, plans
-from pipeline.sources._formats import frames
+from pipeline.sources._columns import OWNERS, REQUIRED, inner_names, plans
+from pipeline.sources._formats import Reading, frames, reading
 
 OPTIONAL = {t.EVENT: "interaction", t.VALUE: np.nan, t.TEXT: None}
 
@@ -36,28 +35,34 @@ def compare(
     items: Path | None,
     settings: DetectDrift,
     seed: int,
-    columns: Mapping[str, Any] = MappingProxyType({}),
+    files: Files | None = None,
 ) -> Drift:
     """Raises DataError if a file is not there; a table that is no such table is the outcome bad_input."""
     tables = {}
     for name, path in (("reference", reference), ("current", current), ("items", items)):
         if path is not None:
-            tables[name] = _read(path, f"--{name}")
+            tables[name] = _read(path, f"--{name}", "items" if name == "items" else "interactions", files)
     try:
+        columns = files.columns if files else {}
         old = _named(tables["reference"], "interactions", columns, str(reference))
         new = _named(tables["current"], "interactions", columns, str(current))
         absent = {name: filling for name, filling in OPTIONAL.items() if name not in old and name not in new}
-        both = _interactions(old, absent, str(reference)), _interactions(new, absent, str(current))
+        decimal = files.decimal if files else None
+        both = [
+            _interactions(table, absent, str(path), decimal)
+            for table, path in ((old, reference), (new, current))
+        ]
         catalogue = items and _items(_named(tables["items"], "items", columns, str(items)), str(items))
     except DataError as error:
         return Drift(outcome="bad_input", drift=False, text=str(error))
-    return check(*both, catalogue, settings, seed, confirm=False)
+    return check(both[0], both[1], catalogue, settings, seed, confirm=False)
 
 
-def _read(path: Path, option: str) -> pd.DataFrame:
+def _read(path: Path, option: str, table: Table, files: Files | None) -> pd.DataFrame:
     if not path.is_file():
         raise DataError(f"{option} {path}: no such file")
-    return pd.concat(frames(path), ignore_index=True)
+    how = reading(files, table, inner_names(files.columns)) if files else Reading()
+    return pd.concat(frames(path, how), ignore_index=True)
 
 
 def _named(table: pd.DataFrame, kind: str, columns: Mapping[str, Any], where: str) -> pd.DataFrame:
@@ -93,9 +98,11 @@ def _whole(table: pd.DataFrame, needed: Iterable[str], where: str) -> pd.DataFra
     return table
 
 
-def _interactions(table: pd.DataFrame, absent: dict[str, Any], where: str) -> pd.DataFrame:
+def _interactions(
+    table: pd.DataFrame, absent: dict[str, Any], where: str, decimal: str | None
+) -> pd.DataFrame:
     table = _whole(table, (name for name in t.INTERACTIONS if name not in absent), where).assign(**absent)
-    numbers, no_number = v.as_numbers(table[t.VALUE])
+    numbers, no_number = v.as_numbers(table[t.VALUE], decimal)
     moments, no_moment = as_moments(table[t.TIME])
     ids = {name: v.as_ids(table[name]) for name in (t.USER, t.ITEM)}
     bad = {

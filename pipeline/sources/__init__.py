@@ -48,6 +48,8 @@ class Tables:
     users: pd.DataFrame | None = None
     times: Mapping[str, TimeFormat] = field(default_factory=dict)
     """Our column -> how it writes times, where the source knows."""
+    decimal: str | None = None
+    """Sign before the decimals of numbers in text; None: a point, and no thousands."""
 
 
 def known() -> list[str]:

@@ -20,10 +20,10 @@ from pipeline.data import tables as t
 from pipeline.data.moments import TimeFormat
 from pipeline.data.values import as_lists, as_text
 from pipeline.errors import ConfigError, DataError
+from pipeline.params import TABLES
 from pipeline.sources import OF_ITEM, PLACE, RAW, REASON
 
 KEY = "collect.files.columns"
-TABLES = ("interactions", "items", "users")
 DESCRIPTION = "description"  # what people call the items' text
 # Columns that describe an item wherever they stand.
 ITEM_COLUMNS = (t.TITLE, DESCRIPTION, t.CATEGORIES, t.YEAR, t.AVAILABLE_FROM, t.AVAILABLE_UNTIL)
@@ -131,6 +131,13 @@ def time_formats(columns: Mapping[str, Any]) -> dict[str, TimeFormat]:
     }
 
 
+def inner_names(columns: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names in the mapping that may be those of a field in an object, like `user.id`."""
+    theirs = [value.get("column") if isinstance(value, dict) else value for value in columns.values()]
+    theirs += [key for key, value in columns.items() if str(value) in OWNERS and _qualified(key)[0] is None]
+    return tuple(dict.fromkeys(name for name in theirs if isinstance(name, str) and "." in name[1:-1]))
+
+
 def _entry(key: str, value: Any, everything: set[str]) -> Entry:
     table, ours = _qualified(key)
     if isinstance(value, dict):
@@ -199,9 +206,15 @@ def _plan(
             wanted = next((e.theirs for e in entries if e.ours == ours and e.concerns(table)), ours)
             raise DataError(
                 f"{file}: no column {wanted!r} for {ours}; columns there: {_listed(names)}; "
-                f"name it in {KEY}, like {ours}: {names[0] if names else 'X'}"
+                f"name it in {KEY}, like {ours}: {names[0] if names else 'X'}{_no_header(names)}"
             )
     return plan
+
+
+def _no_header(names: list[str]) -> str:
+    """Advice where a row seems to have been taken for the header."""
+    like_cells = any(re.fullmatch(r"[\d.,:/T Z+-]*\d[\d.,:/T Z+-]*", name) for name in names)
+    return "; if the file has no header, name its columns in collect.files.header" if like_cells else ""
 
 
 def _add_natural(plan: Plan, table: str, names: list[str], inside: bool) -> None:

@@ -21,6 +21,7 @@ import pyarrow.csv
 
 from pipeline.errors import DataError
 from pipeline.sources import PLACE, RAW, REASON
+from pipeline.sources._text import KEY, UTF_8, readable
 
 BLOCK = 16 << 20  # bytes parsed at a time
 LONGEST_LINE = 64 << 20  # bytes
@@ -34,13 +35,15 @@ csv.field_size_limit(LONGEST_LINE)
 
 @dataclass(frozen=True)
 class Dialect:
-    delimiter: str = ","
+    delimiter: str = ""
+    """Empty: as the first line shows."""
     names: tuple[str, ...] | None = None
     """The columns of a file without a header."""
     quoting: bool = True
     literal_quotes: bool = False
     """A row whose quotes make no sense is split as it stands (tab-separated files often do not quote)."""
-    encoding: str = "utf-8"
+    encoding: str = UTF_8
+    """UTF-16 is seen by its mark."""
 
 
 @dataclass
@@ -58,14 +61,9 @@ def read(stream: IO[bytes], file: str, dialect: Dialect) -> Iterator[pd.DataFram
 
     `_place` is `file:line`. Raises DataError if the file is empty or its header is no text.
     """
+    stream, encoding = readable(stream, file, dialect.encoding)
     blocks = _blocks(stream, file)
-    first = next(blocks, b"")
-    if dialect.names is None:
-        first, line, dialect = _header(first, file, dialect)
-    else:
-        line = 1
-        if not first.strip():
-            raise DataError(f"{file}: empty: bring a file with rows")
+    first, line, dialect = _header(next(blocks, b""), file, replace(dialect, encoding=encoding))
     pending, data = b"", first or next(blocks, b"")
     seen = False
     while data or pending:
@@ -98,39 +96,61 @@ def _blocks(stream: IO[bytes], file: str) -> Iterator[bytes]:
 
 
 def _header(block: bytes, file: str, dialect: Dialect) -> tuple[bytes, int, Dialect]:
-    """(what follows the header, its line number, the dialect with names and the delimiter seen)."""
+    """(the block from its first row on, that row's line number, the dialect with names and delimiter)."""
     block = block.removeprefix(b"\xef\xbb\xbf")
     body = block.lstrip(b"\r\n")
     if not body.strip():
-        raise DataError(f"{file}: empty: bring a file with a header and rows")
-    skipped = block[: len(block) - len(body)].count(b"\n")
+        raise DataError(
+            f"{file}: empty: bring a file with {'rows' if dialect.names else 'a header and rows'}"
+        )
+    line = 1 + block[: len(block) - len(body)].count(b"\n")
     raw, _, rest = body.partition(b"\n")
+    text = _first_line(raw, file, dialect)
+    if (sign := re.fullmatch(r'"?sep=(.)"?', text)) and dialect.delimiter in ("", sign[1]):
+        rest, more, dialect = _header(rest, file, replace(dialect, delimiter=sign[1]))  # for spreadsheets
+        return rest, line + more, dialect
+    dialect = replace(dialect, delimiter=dialect.delimiter or _delimiter(text, file, dialect.names))
+    if len(dialect.delimiter) > 1:  # csv knows quotes around one sign alone
+        dialect = replace(dialect, quoting=False)
+    fields, _ = _row(raw.rstrip(b"\r"), None, dialect)
+    fields = fields or text.split(dialect.delimiter)
+    if dialect.names is None:
+        return rest, line + 1, replace(dialect, names=distinct(fields))
+    if len(fields) != len(dialect.names):
+        raise DataError(
+            f"{file}: its first line has {len(fields)} fields ({text[: RAW_CHARACTERS // 5]!r}), and "
+            f"collect.files.header names {len(dialect.names)}: correct that or collect.files.delimiter"
+        )
+    return body, line, dialect
+
+
+def _first_line(raw: bytes, file: str, dialect: Dialect) -> str:
+    """Raises DataError where it is no text of the encoding."""
     try:
         text = raw.decode(dialect.encoding).rstrip("\r")
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text:
+        what = "first line" if dialect.names else "header"
         raise DataError(
-            f"{file}: the header is not {dialect.encoding.upper()} text: convert the file to UTF-8, "
-            f"like iconv -f CP1252 -t UTF-8 {file} > NEW"
+            f"{file}: the {what} is not {dialect.encoding.upper()} text: "
+            f"name the encoding in {KEY}, like cp1252"
         )
-    if "\r" in text and '"' not in text:
-        raise DataError(f"{file}: lines end in CR alone: convert them, like tr '\\r' '\\n' < {file} > NEW")
-    if told := re.fullmatch(r'"?sep=(.)"?', text):  # for spreadsheets; the header follows
-        rest, line, dialect = _header(rest, file, replace(dialect, delimiter=told[1]))
-        return rest, skipped + 1 + line, dialect
-    delimiter = dialect.delimiter
-    if delimiter == "," and "," not in text:  # what spreadsheets of other countries write
-        delimiter = next((other for other in (";", "\t", "|") if other in text), ",")
-    try:
-        names = next(csv.reader([text], delimiter=delimiter, strict=True))
-    except csv.Error:
-        names = text.split(delimiter)
-    changes = {"names": _distinct(names), "delimiter": delimiter}
-    return rest, skipped + 2, Dialect(**{**dialect.__dict__, **changes})
+    return text
 
 
-def _distinct(names: list[str]) -> tuple[str, ...]:
+def _delimiter(text: str, file: str, names: tuple[str, ...] | None) -> str:
+    """What parts the first line, outside quotes: into as many fields as there are names, else into most."""
+    bare = re.sub(r'"[^"]*"', "", text)
+    counts = {sign: bare.count(sign) for sign in (",", ";", "\t", "|")}
+    fits = [sign for sign, count in counts.items() if names and count + 1 == len(names)]
+    if len(fits) > 1:
+        signs = " or ".join(map(repr, fits))
+        raise DataError(f"{file}: {signs} may part its fields: say which in collect.files.delimiter")
+    return (fits or [max(counts, key=lambda sign: counts[sign])])[0]
+
+
+def distinct(names: list[str]) -> tuple[str, ...]:
     """Every column has a name of its own: an empty one becomes `column_3`, a repeated one `name_2`."""
     result: list[str] = []
     for number, name in enumerate(names, 1):
@@ -233,12 +253,12 @@ def _slow(lines: list[bytes], start: int, dialect: Dialect, final: bool) -> _Row
     return rows
 
 
-def _row(raw: bytes, width: int, dialect: Dialect) -> tuple[list[str], str]:
-    """(fields, reason): fields are empty if the line alone is no row."""
+def _row(raw: bytes, width: int | None, dialect: Dialect) -> tuple[list[str], str]:
+    """(fields, reason): fields are empty if the line alone is no row. `width` None: any number of fields."""
     try:
         text = raw.decode(dialect.encoding)
     except UnicodeDecodeError:
-        return [], f"not_{dialect.encoding.replace('-', '')}"
+        return [], not_of(dialect.encoding)
     if not dialect.quoting or '"' not in text:
         fields = text.split(dialect.delimiter)
     else:
@@ -246,7 +266,12 @@ def _row(raw: bytes, width: int, dialect: Dialect) -> tuple[list[str], str]:
             fields = next(csv.reader([text], delimiter=dialect.delimiter, strict=True))
         except csv.Error as error:
             return [], UNCLOSED if "unexpected end of data" in str(error) else BAD_QUOTES
-    return (fields, "") if len(fields) == width else ([], WRONG_FIELDS)
+    return (fields, "") if width in (None, len(fields)) else ([], WRONG_FIELDS)
+
+
+def not_of(encoding: str) -> str:
+    """The reason of a row whose bytes are not of the encoding: not_utf8."""
+    return f"not_{encoding.lower().replace('-', '')}"
 
 
 def _joined(lines: list[bytes], at: int, width: int, dialect: Dialect) -> tuple[list[str], int]:

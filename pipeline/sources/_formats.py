@@ -1,4 +1,8 @@
-"""Files of one table, opened by their extension, in chunks: CSV, TSV, JSON lines, Parquet; also .gz."""
+"""Files of one table, opened by their extension, in chunks: text, JSON lines, Parquet, workbooks; also .gz.
+
+A frame gets two kinds of further columns: fields of objects that the mapping names (`user.id`), and the
+partition of a file in a folder like `year=2020`, as Hive and Spark write them.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +13,20 @@ import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from glob import glob, has_magic
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import unquote
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import ConfigError, DataError
-from pipeline.sources import PLACE, RAW, REASON, _delimited
+from pipeline.params import Files, Table
+from pipeline.sources import PLACE, RAW, REASON, _delimited, _spreadsheet
+from pipeline.sources._text import UTF_8, readable
 
 ROWS = 250_000  # a chunk of Parquet
 JSON_LINES = 50_000  # a chunk of JSON lines
@@ -30,8 +38,10 @@ KINDS = {
     ".json": "jsonl",
     ".parquet": "parquet",
     ".pq": "parquet",
+    ".xlsx": "workbook",
+    ".xlsm": "workbook",
 }
-DIALECTS = {"csv": _delimited.Dialect(), "tsv": _delimited.Dialect("\t", literal_quotes=True)}
+TEXTS = ("csv", "tsv")  # whose cells are text, whatever they say
 # int64 of Arrow with empty cells would become float64 and lose digits of long ids.
 _NULLABLE = {
     pa.int8(): pd.Int8Dtype(),
@@ -41,6 +51,36 @@ _NULLABLE = {
     pa.uint32(): pd.UInt32Dtype(),
     pa.uint64(): pd.UInt64Dtype(),
 }
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What collect.files says of one table's files; None: as the files themselves show."""
+
+    encoding: str | None = None
+    delimiter: str | None = None
+    header: tuple[str, ...] | None = None
+    sheet: str | None = None
+    fields: tuple[str, ...] = ()
+    """Names that may be those of a field in an object: `user.id`."""
+
+    def dialect(self, kind: str) -> _delimited.Dialect:
+        return _delimited.Dialect(
+            self.delimiter or ("\t" if kind == "tsv" else ""),
+            self.header,
+            literal_quotes=kind == "tsv",
+            encoding=self.encoding or UTF_8,
+        )
+
+
+def reading(files: Files, table: Table, fields: tuple[str, ...] = ()) -> Reading:
+    return Reading(
+        files.encoding.get(table),
+        files.delimiter.get(table),
+        files.header.get(table),
+        files.sheet.get(table),
+        fields,
+    )
 
 
 def matching(pattern: str, key: str) -> list[Path]:
@@ -59,37 +99,67 @@ def matching(pattern: str, key: str) -> list[Path]:
 
 
 def kind(path: Path) -> str:
-    """csv, tsv, jsonl or parquet. Raises ConfigError for another extension."""
+    """csv, tsv, jsonl, parquet or workbook. Raises ConfigError for another extension."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] == ".gz":
         suffixes.pop()
-    found = KINDS.get(suffixes[-1]) if suffixes else None
-    if suffixes and suffixes[-1] in (".xlsx", ".xls", ".ods"):
-        raise ConfigError(f"{path}: a spreadsheet: save its sheet as CSV in UTF-8 and name that file")
-    if found is None:
+    what = KINDS.get(suffixes[-1]) if suffixes else None
+    if suffixes and suffixes[-1] in (".xls", ".xlsb", ".ods"):
+        raise ConfigError(f"{path}: an unknown kind of workbook: save it as .xlsx and name that file")
+    if what is None:
         raise ConfigError(f"{path}: unknown kind of file: rename it to end in {', '.join(KINDS)} (also .gz)")
-    return found
+    return what
 
 
-def frames(path: Path) -> Iterator[pd.DataFrame]:
+def frames(path: Path, how: Reading = Reading()) -> Iterator[pd.DataFrame]:
     """Chunks with the file's own column names and `_place`; at least one, perhaps without rows."""
+    partition = partition_of(path)
     with _opened(path) as stream:
-        what = kind(path)
-        if what == "parquet":
-            yield from _parquet(stream, path)
-        elif what == "jsonl":
-            yield from _json_lines(stream, path)
-        else:
-            yield from _delimited.read(stream, path.name, DIALECTS[what])
+        for frame in _plain_frames(stream, path, how):
+            for name in how.fields:
+                if name not in frame and (cells := _field(frame, name)) is not None:
+                    frame[name] = cells
+            yield frame.assign(**{name: cell for name, cell in partition.items() if name not in frame})
 
 
-def columns(path: Path) -> list[str]:
+def columns(path: Path, how: Reading = Reading()) -> list[str]:
     """The file's column names; of JSON lines those of the first chunk."""
-    if kind(path) == "parquet":
+    if kind(path) == "parquet" and not how.fields:
         with _opened(path) as stream:
-            return list(_parquet_file(stream, path).schema_arrow.names)
-    first = next(frames(path))
+            names = list(_parquet_file(stream, path).schema_arrow.names)
+        return list(dict.fromkeys([*names, *partition_of(path)]))
+    first = next(frames(path, how))
     return [name for name in first.columns if name not in (PLACE, REASON, RAW)]
+
+
+def partition_of(path: Path) -> dict[str, str | None]:
+    """{"year": "2020", "month": "01"} of a file in folders year=2020/month=01."""
+    pairs = [part.partition("=") for part in path.parts[:-1] if re.fullmatch(r"\w[^=]*=.*", part)]
+    return {name: None if cell == "__HIVE_DEFAULT_PARTITION__" else unquote(cell) for name, _, cell in pairs}
+
+
+def _field(frame: pd.DataFrame, path: str) -> pd.Series | None:
+    """The cells of `user.id` in the objects of column user; None if no row has it."""
+    name, *keys = path.split(".")
+    if name not in frame or not keys:
+        return None
+    cells = frame[name]
+    for key in keys:
+        cells = cells.map(lambda cell, key=key: cell.get(key) if isinstance(cell, dict) else None)
+    return cells.astype(object) if cells.notna().any() else None
+
+
+def _plain_frames(stream: IO[bytes], path: Path, how: Reading) -> Iterator[pd.DataFrame]:
+    what = kind(path)
+    if what == "parquet":
+        yield from _parquet(stream, path)
+    elif what == "jsonl":
+        lines, encoding = readable(stream, path.name, how.encoding or UTF_8)
+        yield from _json_lines(lines, path, encoding)
+    elif what == "workbook":
+        yield from _spreadsheet.read(stream, path, how.sheet, how.header)
+    else:
+        yield from _delimited.read(stream, path.name, how.dialect(what))
 
 
 @contextmanager
@@ -100,8 +170,9 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
                 yield raw
                 return
             with gzip.open(raw) as stream:
-                # Parquet is read from its end; the others stream.
-                yield io.BytesIO(stream.read()) if kind(path) == "parquet" else stream  # type: ignore[misc]
+                # Parquet and workbooks are read from their end; the others stream.
+                whole = kind(path) in ("parquet", "workbook")
+                yield io.BytesIO(stream.read()) if whole else stream  # type: ignore[misc]
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{path}: damaged gzip ({error}): bring the file again") from None
     except PermissionError:
@@ -142,7 +213,7 @@ def _with_place(frame: pd.DataFrame, file: str, start: int) -> pd.DataFrame:
     return frame
 
 
-def _json_lines(stream: IO[bytes], path: Path) -> Iterator[pd.DataFrame]:
+def _json_lines(stream: IO[bytes], path: Path, encoding: str) -> Iterator[pd.DataFrame]:
     lines: list[tuple[int, bytes]] = []
     seen = False
     for number, line in enumerate(stream, 1):
@@ -150,36 +221,36 @@ def _json_lines(stream: IO[bytes], path: Path) -> Iterator[pd.DataFrame]:
             lines.append((number, line))
         if len(lines) == JSON_LINES:
             seen = True
-            yield _json_frame(lines, path)
+            yield _json_frame(lines, path, encoding)
             lines = []
     if lines:
-        yield _json_frame(lines, path)
+        yield _json_frame(lines, path, encoding)
     elif not seen:
         raise DataError(f"{path}: empty: bring a file with rows")
 
 
-def _json_frame(lines: list[tuple[int, bytes]], path: Path) -> pd.DataFrame:
+def _json_frame(lines: list[tuple[int, bytes]], path: Path, encoding: str) -> pd.DataFrame:
     if lines[0][0] == 1 and lines[0][1].lstrip(b"\xef\xbb\xbf \t").startswith(b"["):
         raise DataError(f"{path}: a JSON array: write one object a line (JSON lines)")
     rows: list[dict[str, Any]] = []
     for number, line in lines:
         place = f"{path.name}:{number}"
         try:
-            row = _object(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line)
+            row = _object(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line, encoding)
         except UnicodeDecodeError:
-            row = {REASON: "not_utf8"}
+            row = {REASON: _delimited.not_of(encoding)}
         except (ValueError, RecursionError):
             row = {REASON: "not_json"}
         if REASON in row:
-            row[RAW] = line.decode("utf-8", "backslashreplace").strip()[: _delimited.RAW_CHARACTERS]
+            row[RAW] = line.decode(encoding, "backslashreplace").strip()[: _delimited.RAW_CHARACTERS]
         rows.append({**row, PLACE: place})
     names = dict.fromkeys(name for row in rows for name in row)
     # Objects, not what pandas infers: 123 and "0123" may meet in one column, and long integers stay exact.
     return pd.DataFrame({name: pd.Series([row.get(name) for row in rows], dtype=object) for name in names})
 
 
-def _object(line: bytes) -> dict[str, Any]:
-    text = line.decode("utf-8")
+def _object(line: bytes, encoding: str) -> dict[str, Any]:
+    text = line.decode(encoding)
     row = json.loads(text)
     if re.search(r"\\u[dD][89abAB]", text):  # half a character of UTF-16 cannot be stored
         row = json.loads(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace"))

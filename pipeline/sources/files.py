@@ -1,4 +1,4 @@
-"""The source `files`: CSV, TSV, JSON lines or Parquet, also .gz, one file or a glob for each table.
+"""The source `files`: CSV, TSV, JSON lines, Parquet or workbooks, also .gz, a file or a glob for each table.
 
 In: collect.files. Without an items file (null, or the interactions file itself) title, description,
 categories, year, available_from and available_until of the interactions describe the items; `text` of an
@@ -7,6 +7,7 @@ interaction is a review or query and stays with it. Columns that nothing maps ar
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,36 +18,45 @@ import pandas as pd
 from pipeline.data import tables as t
 from pipeline.data.values import as_text, as_typed
 from pipeline.errors import ConfigError
-from pipeline.params import Collect, Files
+from pipeline.params import Collect, Files, Table
 from pipeline.sources import PLACE, RAW, REASON, Tables, digest_of
-from pipeline.sources._columns import Plan, plans, time_formats
-from pipeline.sources._formats import columns, frames, kind, matching
+from pipeline.sources._columns import Plan, inner_names, plans, time_formats
+from pipeline.sources._formats import TEXTS, Reading, columns, frames, kind, matching, partition_of, reading
 
 
 def read(settings: Collect) -> Tables:
-    paths = _paths(settings.files)
-    found = {table: {str(path): columns(path) for path in files} for table, files in paths.items()}
-    chosen = plans(settings.files.columns, found, items_inside="items" not in paths)
-    return Tables(
-        interactions=_interactions(paths["interactions"], chosen["interactions"]),
-        items=_table(paths["items"], chosen["items"], t.ITEMS) if "items" in paths else None,
-        users=_table(paths["users"], chosen["users"], t.USERS) if "users" in paths else None,
-        times=time_formats(settings.files.columns),
-    )
+    files, paths = settings.files, _paths(settings.files)
+    how = {table: reading(files, table, inner_names(files.columns)) for table in paths}
+    named: dict[str, dict[str, list[str]]] = {
+        table: {str(path): columns(path, how[table]) for path in paths[table]} for table in paths
+    }
+    chosen = plans(files.columns, named, items_inside="items" not in paths)
+    further = {
+        table: _table(paths[table], chosen[table], how[table], contract, files.decimal)
+        for table, contract in (("items", t.ITEMS), ("users", t.USERS))
+        if table in paths
+    }
+    rows = _interactions(paths["interactions"], chosen["interactions"], how["interactions"])
+    return Tables(rows, **further, times=time_formats(files.columns), decimal=files.decimal)
 
 
 def fingerprint(settings: Collect) -> str:
-    return digest_of(path for files in _paths(settings.files).values() for path in files)
+    paths = [path for files in _paths(settings.files).values() for path in files]
+    names = [f"{name}={cell}" for path in paths for name, cell in partition_of(path).items()]
+    digest = digest_of(paths)
+    return hashlib.sha256("\0".join([digest, *names]).encode()).hexdigest() if names else digest
 
 
-def _paths(files: Files) -> dict[str, list[Path]]:
+def _paths(files: Files) -> dict[Table, list[Path]]:
     """table -> its files; without items where the interactions hold them. Every file's kind is known."""
     if not files.interactions:
         raise ConfigError("collect.files.interactions: null; name a file or glob of interactions")
-    result = {"interactions": matching(files.interactions, "collect.files.interactions")}
+    result: dict[Table, list[Path]] = {
+        "interactions": matching(files.interactions, "collect.files.interactions")
+    }
     if files.items:
-        items = matching(files.items, "collect.files.items")
-        if items != result["interactions"]:
+        items, sheets = matching(files.items, "collect.files.items"), files.sheet
+        if items != result["interactions"] or sheets.get("items") != sheets.get("interactions"):
             result["items"] = items
     if files.users:
         result["users"] = matching(files.users, "collect.files.users")
@@ -55,24 +65,47 @@ def _paths(files: Files) -> dict[str, list[Path]]:
     return result
 
 
-def _interactions(paths: list[Path], chosen: dict[str, Plan]) -> Iterator[pd.DataFrame]:
+def _interactions(paths: list[Path], chosen: dict[str, Plan], how: Reading) -> Iterator[pd.DataFrame]:
     for path in paths:
-        for chunk in frames(path):
+        for chunk in frames(path, how):
             frame = chosen[str(path)].apply(chunk)
-            yield _texts(frame, t.INTERACTIONS) if kind(path) in ("csv", "tsv", "jsonl") else frame
+            # A type guessed from a chunk could change with the next one.
+            if kind(path) != "parquet":
+                further = _further(frame, t.INTERACTIONS)
+            else:
+                further = [name for name in _further(frame, t.INTERACTIONS) if _holds_nested(frame[name])]
+            yield frame.assign(**{name: as_text(frame[name]) for name in further})
 
 
-def _table(paths: list[Path], chosen: dict[str, Plan], contract: list[str]) -> pd.DataFrame:
+def _table(
+    paths: list[Path], chosen: dict[str, Plan], how: Reading, contract: list[str], decimal: str | None
+) -> pd.DataFrame:
     parts = []
     for path in paths:
-        part = pd.concat([chosen[str(path)].apply(chunk) for chunk in frames(path)], ignore_index=True)
-        for name in part.columns.difference([*contract, PLACE, REASON, RAW], sort=False):
-            if kind(path) in ("csv", "tsv"):
-                part[name] = as_typed(part[name])
-            elif part[name].dtype == object and part[name].map(_is_nested).any():
+        part = pd.concat([chosen[str(path)].apply(chunk) for chunk in frames(path, how)], ignore_index=True)
+        for name in _further(part, contract):
+            if kind(path) in TEXTS or name in partition_of(path):
+                part[name] = as_typed(part[name], decimal)
+            elif _holds_nested(part[name]):
                 part[name] = as_text(part[name])
         parts.append(part)
-    return pd.concat(parts, ignore_index=True)
+    whole = pd.concat(parts, ignore_index=True)
+    mixed = [name for name in _further(whole, contract) if _holds_lists_and_more(whole[name])]
+    return whole.assign(**{name: as_text(whole[name]) for name in mixed})
+
+
+def _further(frame: pd.DataFrame, contract: list[str]) -> pd.Index:
+    return frame.columns.difference([*contract, PLACE, REASON, RAW], sort=False)
+
+
+def _holds_lists_and_more(column: pd.Series) -> bool:
+    """As files of one table may differ."""
+    filled = column.dropna() if column.dtype == object else column[:0]
+    return filled.map(lambda cell: isinstance(cell, list | np.ndarray)).nunique() > 1
+
+
+def _holds_nested(column: pd.Series) -> bool:
+    return bool(column.dtype == object and column.map(_is_nested).any())
 
 
 def _is_nested(cell: Any) -> bool:
@@ -80,10 +113,3 @@ def _is_nested(cell: Any) -> bool:
     if isinstance(cell, list | np.ndarray):
         return any(isinstance(part, dict | list | np.ndarray) for part in cell)
     return isinstance(cell, dict)
-
-
-def _texts(frame: pd.DataFrame, contract: list[str]) -> pd.DataFrame:
-    """Further columns of interactions as text: a type guessed from a chunk could change with the next one."""
-    for name in frame.columns.difference([*contract, PLACE, REASON, RAW], sort=False):
-        frame[name] = as_text(frame[name])
-    return frame

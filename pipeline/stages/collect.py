@@ -28,6 +28,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -65,13 +66,13 @@ def collect(
     where as_of is long after the data.
     """
     found, kept = read(), _Kept(Partitions(folder / "spill"))
-    times = TimeColumn(t.TIME, found.times.get(t.TIME), latest)
+    times = TimeColumn(t.TIME, found.times.get(t.TIME), latest, found.decimal)
     with rejected_file(folder / "rejected.parquet") as rejected:
         for chunk in _progress(found.interactions):
-            rows, reasons = check_interactions(chunk, times, settings.as_of)
+            rows, reasons = check_interactions(chunk, times, settings.as_of, found.decimal)
             rejected.add("interactions", chunk, reasons)
             kept.add(rows[reasons.isna()], settings.source)
-        items, item_rows = items_table(found.items, kept.described, rejected, found.times)
+        items, item_rows = items_table(found.items, kept.described, rejected, found.times, found.decimal)
         users, user_rows = users_table(found.users, rejected)
     if latest == LATEST and (end := kept.days.end()) is not None:
         log.warning(
@@ -137,7 +138,7 @@ class _Kept:
 
 
 def check_interactions(
-    chunk: pd.DataFrame, times: TimeColumn, as_of: datetime | None
+    chunk: pd.DataFrame, times: TimeColumn, as_of: datetime | None, decimal: str | None = None
 ) -> tuple[pd.DataFrame, pd.Series]:
     """(the chunk in the contract's types, the reason why a row is not kept or None).
 
@@ -148,7 +149,10 @@ def check_interactions(
             raise DataError(f"the source gives no column {name}: see docs/sources.md")
     user, item = as_ids(chunk[t.USER]), as_ids(chunk[t.ITEM])
     time, no_time = times.read(chunk[t.TIME])
-    value, no_number = optional(chunk, t.VALUE, as_numbers) or (empty(chunk, "float64"), no(chunk))
+    value, no_number = optional(chunk, t.VALUE, partial(as_numbers, decimal=decimal)) or (
+        empty(chunk, "float64"),
+        no(chunk),
+    )
     event = optional(chunk, t.EVENT, as_ids)
     event = pd.Series(DEFAULT_EVENT, chunk.index) if event is None else event.fillna(DEFAULT_EVENT)
     text = optional(chunk, t.TEXT, as_prose)
