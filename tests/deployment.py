@@ -36,12 +36,13 @@ PATIENCE_SECONDS = 300
 
 
 class Deployment:
-    def __init__(self, project: Path, home: Path, executor: str) -> None:
-        self.project, self.home = project, home
+    def __init__(self, project: Path, home: Path, executor: str, center: str | None = None) -> None:
+        self.project, self.home, self.center = project, home, center
         self.port, self.postgres, self.redis = free_port(), 0, free_port()
         self.address = f"http://127.0.0.1:{self.port}"
         values = composed.EXAMPLE | PASSWORDS | {"AIRFLOW_EXECUTOR": executor}
         values |= {"AIRFLOW_BASE_URL": self.address, "WORKER_SLOTS": "2"}
+        values["EVERGREEN_GIT_REMOTE"] = "origin" if center else ""
         self.services = composed.interpolated(values)["services"]
         self._tokens: dict[str, str] = {}
 
@@ -75,8 +76,26 @@ class Deployment:
         """`airflow X` by this interpreter, at our port."""
         words = shlex.split(self.services[service]["command"])
         assert words.pop(0) == "airflow"
-        words = [{"0.0.0.0": "127.0.0.1", "8080": str(self.port)}.get(word, word) for word in words]
+        places = {"8080": str(self.port)} | ({} if self.center else {"0.0.0.0": "127.0.0.1"})
+        words = [places.get(word, word) for word in words]
         return [sys.executable, "-m", "airflow", *words]
+
+    def elsewhere(self, checkout: Path) -> dict[str, str]:
+        """A worker's environment on another machine, where hosts have compose.yaml's names."""
+        local = {
+            f"@127.0.0.1:{self.postgres}/": f"@postgres:{self.postgres}/",
+            f"@127.0.0.1:{self.redis}": f"@redis:{self.redis}",
+            self.address: f"http://api-server:{self.port}",
+            str(self.project): str(checkout),
+        }
+        found = self.environment("worker")
+        for name, value in found.items():
+            for old, new in local.items():
+                value = value.replace(old, new)
+            found[name] = value
+        home = checkout.with_name("airflow-elsewhere")
+        home.mkdir()
+        return found | {"AIRFLOW_HOME": str(home)}
 
     def set_up(self) -> None:
         """What the service `init` does, line by line."""
@@ -153,20 +172,21 @@ def until(look: Any, explain: Any = lambda: "", seconds: float = PATIENCE_SECOND
 
 @contextmanager
 def running(
-    project: Path, folder: Path, executor: str = "LocalExecutor", workers: int = 0
+    project: Path, folder: Path, executor: str = "LocalExecutor", workers: int = 0, center: str | None = None
 ) -> Iterator[Deployment]:
-    """All services, healthy; every process is gone afterwards."""
+    """All services, healthy; every process is gone afterwards. `center`: see postgres_up's `also_at`."""
     home = folder / "airflow"
     home.mkdir()
-    found = Deployment(project, home, executor)
+    found = Deployment(project, home, executor, center)
     with ExitStack() as stack:
-        found.postgres = stack.enter_context(postgres(folder, "airflow"))
+        found.postgres = stack.enter_context(postgres(folder, "airflow", center))
         created = ["createdb", "-h", "127.0.0.1", "-p", str(found.postgres), "-U", "airflow", "airflow"]
         subprocess.run(created, check=True, capture_output=True)
         found.set_up()
         if workers:
-            server = ["redis-server", "--port", str(found.redis), "--bind", "127.0.0.1", "--save", ""]
-            stack.enter_context(process(found, "redis", [*server, "--requirepass", "s3cret"]))
+            server = ["redis-server", "--port", str(found.redis), "--save", "", "--requirepass", "s3cret"]
+            server += ["--bind", "127.0.0.1", *filter(None, [center])]
+            stack.enter_context(process(found, "redis", server))
         for name in PARTS:
             stack.enter_context(process(found, name, found.command(name)))
         for place in range(workers):
@@ -181,10 +201,16 @@ def running(
 
 
 @contextmanager
-def process(found: Deployment, service: str, command: list[str], name: str = "") -> Iterator[None]:
+def process(
+    found: Deployment,
+    service: str,
+    command: list[str],
+    name: str = "",
+    environment: dict[str, str] | None = None,
+) -> Iterator[None]:
     """In a group of its own, which is ended as a whole."""
     with (found.home / f"{name or service}.log").open("wb") as log:
-        environment = found.environment(service if service != "redis" else "worker")
+        environment = environment or found.environment(service if service != "redis" else "worker")
         started = subprocess.Popen(
             command, env=environment, cwd=found.home, stdout=log, stderr=log, start_new_session=True
         )

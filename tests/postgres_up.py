@@ -18,8 +18,11 @@ def free_port() -> int:
 
 
 @contextmanager
-def postgres(folder: Path, user: str) -> Iterator[int]:
-    """Its port on 127.0.0.1; any password is right, and the database `postgres` is there."""
+def postgres(folder: Path, user: str, also_at: str | None = None) -> Iterator[int]:
+    """Its port on 127.0.0.1; any password is right, and the database `postgres` is there.
+
+    `also_at`: a further address of this machine, at which anybody is let in.
+    """
     binaries = shutil.which("postgres")
     found = binaries or next(map(str, Path("/usr/lib/postgresql").glob("*/bin/postgres")), None)
     if found is None:
@@ -35,7 +38,11 @@ def postgres(folder: Path, user: str) -> Iterator[int]:
         run = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
     made = [*run, programs / "initdb", "-D", data, "-U", user, "--auth=trust"]
     subprocess.run(made, check=True, capture_output=True, cwd=data)
-    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={data} -c fsync=off"
+    if also_at:
+        with (data / "pg_hba.conf").open("a") as file:
+            file.write("host all all samenet trust\n")
+    listen = ",".join(filter(None, ["127.0.0.1", also_at]))
+    options = f"-p {port} -c listen_addresses={listen} -c unix_socket_directories={data} -c fsync=off"
     control = [*run, str(programs / "pg_ctl"), "-D", str(data), "-l", str(data / "log"), "-o", options, "-w"]
     subprocess.run([*control, "start"], check=True, capture_output=True, cwd=data)
     try:

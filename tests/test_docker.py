@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from composed import COMPOSE, DOCKER, EXAMPLE, FILLED, SECRETS, VARIABLE, interpolated
+from composed import CENTER, COMPOSE, DOCKER, EXAMPLE, FILLED, SECRETS, VARIABLE, WORKER, interpolated
 
 DOCKERFILE = (DOCKER / "Dockerfile").read_text()
 
@@ -18,9 +18,10 @@ def services() -> dict[str, Any]:
     return dict(interpolated(FILLED)["services"])
 
 
-def test_compose_follows_the_specification() -> None:
+@pytest.mark.parametrize("over", [(), (CENTER,), (WORKER,)])
+def test_compose_follows_the_specification(over: tuple[str, ...]) -> None:
     spec = pytest.importorskip("compose_spec")
-    content = {key: value for key, value in interpolated(FILLED).items() if not key.startswith("x-")}
+    content = {key: value for key, value in interpolated(FILLED, *over).items() if not key.startswith("x-")}
     found = spec.PyCompose.from_yaml(yaml.safe_dump(content))
     found.validate()
     assert {"postgres", "api-server", "scheduler", "dag-processor", "triggerer"} <= set(found.service_names())
@@ -35,7 +36,8 @@ def test_dockerfile_is_linted() -> None:
 
 
 def test_example_has_every_variable_and_no_secret() -> None:
-    assert {match[1] for match in VARIABLE.finditer(COMPOSE)} - set(EXAMPLE) == {"EVIDENTLY_PORT"}
+    asked = {match[1] for match in VARIABLE.finditer(COMPOSE + CENTER + WORKER)}
+    assert asked - set(EXAMPLE) == {"EVIDENTLY_PORT"}
     assert all(
         EXAMPLE[name] == "" for name in EXAMPLE if "PASSWORD" in name or "KEY" in name or "SECRET" in name
     )
@@ -56,6 +58,30 @@ def test_ports_are_open_to_this_machine_alone() -> None:
     published = [port for service in services().values() for port in service.get("ports", [])]
     assert published
     assert all(port.startswith("127.0.0.1:") for port in published)
+
+
+def test_workers_on_other_machines_find_all_that_they_are_told_of() -> None:
+    """Every host that a worker's environment names is at CENTER_ADDRESS, which publishes its port."""
+    worker = interpolated(FILLED, WORKER)["services"]["worker"]
+    named = {"postgres": 5432}  # the port that is meant where none is named
+    for value in worker["environment"].values():
+        if found := re.match(r"\S+://(?:\S+@)?(postgres|redis|api-server)(?::(\d+))?/", str(value)):
+            named[found[1]] = int(found[2] or named[found[1]])
+    assert set(named) == {"postgres", "redis", "api-server"}
+    assert sorted(worker["extra_hosts"]) == sorted(f"{name}:10.77.0.1" for name in named)
+    center = interpolated(FILLED, CENTER)["services"]
+    for name, port in named.items():
+        assert f"10.77.0.1:{port}:{port}" in center[name]["ports"]
+        assert all(one.startswith(("10.77.0.1:", "127.0.0.1:")) for one in center[name]["ports"])
+    assert worker["hostname"] == "worker-b"  # where the API server asks for its logs
+    assert "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT" not in worker["environment"]
+    assert worker["ports"] == ["8793:8793"]
+
+
+@pytest.mark.parametrize(("name", "text"), [("CENTER_ADDRESS", CENTER), ("WORKER_HOST", WORKER)])
+def test_nothing_is_opened_where_no_address_is_named(name: str, text: str) -> None:
+    with pytest.raises(ValueError, match=f"{name}: empty in docker/.env"):
+        interpolated(FILLED | {name: ""}, text)
 
 
 def test_every_service_is_watched_and_unprivileged() -> None:
