@@ -134,6 +134,9 @@ class Collect(Section):
     """movielens: checksum of the archive."""
     files: Files
     sql: Sql
+    feedback: str | None = None
+    """SQLAlchemy's address of the service's event store (EVERGREEN_EVENTS), whose events join the source's
+    interactions; ${NAME} is taken from the environment."""
     max_rejected_share: Share
     """More bad rows than this fail the stage before anything is replaced."""
     min_joined_share: Share

@@ -170,10 +170,11 @@ def test_what_nobody_has_is_named(engine: Engine) -> None:
 
 def test_an_item_withdrawn_and_put(engine: Engine) -> None:
     first = ids(engine, user_id="u20", k=3)[0]
-    engine.store.put_item(first, None)
+    engine.store.put_item(first, None, engine.moment())
     assert first not in ids(engine, user_id="u20", k=24)
-    engine.store.put_item(first, {"title": "red thing number 1", "categories": ["red"]})
-    engine.store.put_item("new", {"title": "red thing number 99", "categories": ["red"]})
+    now = engine.moment()
+    engine.store.put_item(first, {"title": "red thing number 1", "categories": ["red"]}, now)
+    engine.store.put_item("new", {"title": "red thing number 99", "categories": ["red"]}, now)
     engine.follow()
     engine.renew()
     assert "new" in ids(engine, text="red thing", k=24)

@@ -44,10 +44,10 @@ def test_rows_come_back_as_they_were(store: Store) -> None:
 
 
 def test_changes_have_an_order(store: Store) -> None:
-    store.put_item("a", {"title": "A"})
-    store.put_item("a", None)
+    store.put_item("a", {"title": "A"}, 1)
+    store.put_item("a", None, 2)
     store.append([[row("x", "gone"), row("y", "stays")]])
-    assert store.forget("gone") == 1
+    assert store.forget("gone", 3) == 1
     assert [(each.kind, each.key, each.content) for each in store.changes_after(0)] == [
         ("item", "a", {"title": "A"}),
         ("item", "a", None),

@@ -210,7 +210,7 @@ def _writes(app: FastAPI, service: Service) -> None:
     @app.put("/items/{item_id}", tags=["items"])
     def put_item(item_id: Annotated[Id, InPath()], item: Item) -> Any:
         """Put an item, new or changed; lists hold it within a moment."""
-        service.store.put_item(item_id, item.model_dump(mode="json", exclude_none=True))
+        service.store.put_item(item_id, item.model_dump(mode="json", exclude_none=True), engine.moment())
         return {"version": engine.version, "item_id": item_id}
 
     @app.delete("/items/{item_id}", tags=["items"])
@@ -218,13 +218,13 @@ def _writes(app: FastAPI, service: Service) -> None:
         """Take an item from all lists at once. Put again, it comes back."""
         if not engine.knows_item(item_id):
             raise HTTPException(404, f"no item {item_id!r}")
-        service.store.put_item(item_id, None)
+        service.store.put_item(item_id, None, engine.moment())
         return {"version": engine.version, "item_id": item_id}
 
     @app.delete("/users/{user_id}", tags=["feedback"])
     def forget(user_id: Annotated[Id, InPath()]) -> Any:
         """Erase a person's events and impressions here, and what the lists know of them."""
-        return {"version": engine.version, "events": service.store.forget(user_id)}
+        return {"version": engine.version, "events": service.store.forget(user_id, engine.moment())}
 
 
 def _service_pages(app: FastAPI, service: Service) -> None:

@@ -195,7 +195,8 @@ class Engine:
         elif change.content is None:
             item = self._listing.place.get(change.key)
             if item is not None:  # at once; when it is bound anew the table says so, too
-                self.world.model.catalogue.available_until[item] = 0
+                until = self.world.model.catalogue.available_until
+                until[item] = min(int(until[item]), change.timestamp)
         else:
             self._stale = True
 

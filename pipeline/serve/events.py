@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline.data import tables as t
-from pipeline.errors import ConfigError, DataError
+from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -61,6 +61,7 @@ class Change(NamedTuple):
     kind: str  # item | user
     key: str
     content: dict[str, Any] | None
+    timestamp: int
 
 
 class Impression(NamedTuple):
@@ -160,26 +161,25 @@ class Store:
         with self._writing() as connection:
             connection.execute(sa.insert(self.impressions), [each._asdict() for each in impressions])
 
-    def put_item(self, item_id: str, content: dict[str, Any] | None) -> None:
-        """`content`: further columns of `items`; None withdraws it."""
-        self._change("item", item_id, content)
+    def put_item(self, item_id: str, content: dict[str, Any] | None, now: int) -> None:
+        """`content`: further columns of `items`; None withdraws it from `now` (microseconds) on."""
+        import sqlalchemy as sa
 
-    def forget(self, user_id: str) -> int:
+        text = None if content is None else json.dumps(content, ensure_ascii=False, allow_nan=False)
+        row = {"kind": "item", "key": item_id, "content": text, t.TIME: now}
+        with self._writing() as connection:
+            connection.execute(sa.insert(self.changes), row)
+
+    def forget(self, user_id: str, now: int) -> int:
         """Delete a person's events and impressions, and let every worker know; the number of events."""
         import sqlalchemy as sa
 
         with self._writing() as connection:
             gone = connection.execute(sa.delete(self.events).where(self.events.c.user_id == user_id)).rowcount
             connection.execute(sa.delete(self.impressions).where(self.impressions.c.user_id == user_id))
-            connection.execute(sa.insert(self.changes), {"kind": "user", "key": user_id, "content": None})
+            row = {"kind": "user", "key": user_id, "content": None, t.TIME: now}
+            connection.execute(sa.insert(self.changes), row)
         return int(gone)
-
-    def _change(self, kind: str, key: str, content: dict[str, Any] | None) -> None:
-        import sqlalchemy as sa
-
-        text = None if content is None else json.dumps(content, ensure_ascii=False, allow_nan=False)
-        with self._writing() as connection:
-            connection.execute(sa.insert(self.changes), {"kind": kind, "key": key, "content": text})
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
@@ -202,7 +202,9 @@ class Store:
         with _told(), self._reader.connect() as connection:
             rows = connection.execute(self._changed, {"last": last}).all()
         return [
-            Change(row.seq, row.kind, row.key, json.loads(row.content) if row.content else None)
+            Change(
+                row.seq, row.kind, row.key, json.loads(row.content) if row.content else None, row.timestamp
+            )
             for row in rows
         ]
 
@@ -230,11 +232,23 @@ class Store:
                 frame[t.VALUE] = frame[t.VALUE].astype("float64")
                 yield frame.astype({name: "str" for name in (t.USER, t.ITEM, t.EVENT, t.TEXT)})
 
-    def tables_exist(self) -> bool:
+    def exists(self) -> bool:
+        """Whether a service has ever used this database."""
         import sqlalchemy as sa
 
         with _told():
-            return bool(sa.inspect(self.engine).has_table("evergreen_events"))
+            return bool(sa.inspect(self._reader).has_table("evergreen_events"))
+
+    def extent(self) -> list[int]:
+        """Of events and of changes, how many there are and the number of the newest."""
+        import sqlalchemy as sa
+
+        with _told(), self._reader.connect() as connection:
+            found: list[int] = []
+            for table in (self.events, self.changes):
+                row = connection.execute(sa.select(sa.func.count(), sa.func.max(table.c.seq))).one()
+                found += [int(row[0]), int(row[1] or 0)]
+        return found
 
 
 def reason(error: Exception) -> str:
@@ -277,7 +291,13 @@ def _tables(metadata: Any) -> tuple[Table, Table, Table]:
         sa.Column(t.TIME, sa.BigInteger, nullable=False),
         text("impression_id", null=True),
     )
-    changes = numbered("evergreen_changes", text("kind"), text("key"), text("content", null=True))
+    changes = numbered(
+        "evergreen_changes",
+        text("kind"),
+        text("key"),
+        text("content", null=True),
+        sa.Column(t.TIME, sa.BigInteger, nullable=False),
+    )
     impressions = sa.Table(
         "evergreen_impressions",
         metadata,
@@ -310,14 +330,25 @@ def _settle_sqlite(writer: Engine, reader: Engine) -> None:
     event.listen(writer, "begin", begun)
 
 
-def feedback_frames(url: str) -> Iterator[pd.DataFrame]:
-    """Events of a store that somebody else writes. Raises DataError if it cannot be read."""
-    try:
-        store = Store(url, create=False)
-        if not store.tables_exist():
-            raise DataError(
-                f"collect.feedback: {reason(Exception(url))}: no events there: start `evergreen serve` once"
-            )
-        yield from store.frames()
-    except StoreError as error:
-        raise DataError(f"collect.feedback: {error}: check that it can be reached") from None
+def with_changes(items: pd.DataFrame, changes: Sequence[Change]) -> pd.DataFrame:
+    """A table of items with those put in the place of theirs, and those withdrawn no longer on offer."""
+    import pandas as pd
+
+    latest = {change.key: change for change in changes if change.kind == "item"}
+    put = {key: change.content for key, change in latest.items() if change.content is not None}
+    if put:
+        new = pd.DataFrame([{t.ITEM: key, t.CATEGORIES: [], **content} for key, content in put.items()])
+        for name in (t.AVAILABLE_FROM, t.AVAILABLE_UNTIL):
+            cells = new[name] if name in new else pd.Series(None, new.index, dtype=object)
+            new[name] = pd.to_datetime(cells, utc=True, format="ISO8601").astype(t.MOMENT)
+        items = pd.concat([items[~items[t.ITEM].isin(put)], new], ignore_index=True)
+        texts = [name for name in (t.ITEM, t.TITLE, t.TEXT) if name in items]
+        items = items.astype(dict.fromkeys(texts, "str")).sort_values(t.ITEM, ignore_index=True)
+    gone = {key: change.timestamp for key, change in latest.items() if change.content is None}
+    place = items[t.ITEM].isin(gone)
+    if place.any():
+        items = items.copy()
+        moments = pd.to_datetime(items.loc[place, t.ITEM].map(gone), unit="us", utc=True).astype(t.MOMENT)
+        until = items.loc[place, t.AVAILABLE_UNTIL]
+        items.loc[place, t.AVAILABLE_UNTIL] = until.where(until < moments, moments)
+    return items

@@ -24,7 +24,7 @@ from pipeline.models.ranking import popularity_order
 from pipeline.params import Positive
 from pipeline.parts.living import Living
 from pipeline.parts.recommender import Recommender
-from pipeline.serve.events import Store, StoreError
+from pipeline.serve.events import Store, StoreError, with_changes
 from pipeline.serve.state import Present, PresentFolded
 
 CHAMPION, RAW = Path("models/champion"), Path("data/raw")
@@ -181,25 +181,7 @@ def tables(raw: Path, store: Store) -> tuple[pd.DataFrame, pd.DataFrame, int, in
     forgotten = {change.key for change in changes if change.kind == "user"}
     if forgotten:
         rows = rows[~rows[t.USER].isin(forgotten)]
-    latest = {change.key: change.content for change in changes if change.kind == "item"}
-    return rows, with_changes(items, latest), seq, max((change.seq for change in changes), default=0)
-
-
-def with_changes(items: pd.DataFrame, latest: dict[str, dict[str, Any] | None]) -> pd.DataFrame:
-    """`items` with those put in the place of theirs, and those withdrawn (None) no longer on offer."""
-    put = {key: content for key, content in latest.items() if content is not None}
-    if put:
-        new = pd.DataFrame([{t.ITEM: key, **content} for key, content in put.items()])
-        for name in (t.AVAILABLE_FROM, t.AVAILABLE_UNTIL):
-            cells = new[name] if name in new else pd.Series(None, new.index, dtype=object)
-            new[name] = pd.to_datetime(cells, utc=True, format="ISO8601").astype(t.MOMENT)
-        kept = items[~items[t.ITEM].isin(put)]
-        items = pd.concat([kept, new], ignore_index=True).astype({t.ITEM: "str"})
-    gone = items[t.ITEM].isin([key for key, content in latest.items() if content is None])
-    if gone.any():
-        items = items.copy()
-        items.loc[gone, t.AVAILABLE_UNTIL] = pd.Timestamp(0, tz="UTC")
-    return items
+    return rows, with_changes(items, changes), seq, max((change.seq for change in changes), default=0)
 
 
 def prepared(rows: pd.DataFrame, items: pd.DataFrame, shape: Shape) -> tuple[pd.DataFrame, Log, np.ndarray]:

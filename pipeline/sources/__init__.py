@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import pkgutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -50,6 +50,8 @@ class Tables:
     """Our column -> how it writes times, where the source knows."""
     decimal: str | None = None
     """Sign before the decimals of numbers in text; None: a point, and no thousands."""
+    feedback: Iterable[pd.DataFrame] = ()
+    """What collect.feedback adds to the interactions."""
 
 
 def known() -> list[str]:
@@ -66,12 +68,29 @@ def load(name: str) -> ModuleType:
 
 def read(settings: Collect) -> Tables:
     tables: Tables = load(settings.source).read(settings)
-    return tables
+    if settings.feedback is None:
+        return tables
+    from pipeline.sources import _feedback
+
+    return replace(tables, feedback=_feedback.frames(settings.feedback))
+
+
+def with_put(items: pd.DataFrame, settings: Collect) -> pd.DataFrame:
+    """`items`, as collect writes them, with those that were put or withdrawn through collect.feedback."""
+    if settings.feedback is None:
+        return items
+    from pipeline.sources import _feedback
+
+    return _feedback.with_items(items, settings.feedback)
 
 
 def fingerprint(settings: Collect) -> str:
-    """Changes if and only if the contents of the source do (or another source is named)."""
+    """Changes if and only if the contents of the source, or of its feedback, do (or others are named)."""
     digest: str = load(settings.source).fingerprint(settings)
+    if settings.feedback is not None:
+        from pipeline.sources import _feedback
+
+        digest = f"{digest}\0{_feedback.fingerprint(settings.feedback)}"
     return hashlib.sha256(f"{settings.source}\0{digest}".encode()).hexdigest()
 
 

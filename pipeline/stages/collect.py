@@ -72,7 +72,12 @@ def collect(
             rows, reasons = check_interactions(chunk, times, settings.as_of, found.decimal)
             rejected.add("interactions", chunk, reasons)
             kept.add(rows[reasons.isna()], settings.source)
+        for chunk in found.feedback:  # kept at a known time each, whatever that of the source's rows
+            rows, reasons = check_interactions(chunk, TimeColumn(t.TIME), settings.as_of)
+            rejected.add("interactions", chunk, reasons)
+            kept.add(rows[reasons.isna()], settings.source, dated=False)
         items, item_rows = items_table(found.items, kept.described, rejected, found.times, found.decimal)
+        items = sources.with_put(items, settings)
         users, user_rows = users_table(found.users, rejected)
     if latest == LATEST and (end := kept.days.end()) is not None:
         log.warning(
@@ -128,11 +133,13 @@ class _Kept:
     users: set[str] = field(default_factory=set)
     items: set[str] = field(default_factory=set)
 
-    def add(self, rows: pd.DataFrame, source: str) -> None:
+    def add(self, rows: pd.DataFrame, source: str, dated: bool = True) -> None:
+        """`dated`: their times tell where the data end."""
         describe_items(self.described, rows)
         own = [name for name in rows if not name.startswith(OF_ITEM)]
         self.partitions.add(t.check(rows[own], "interactions", source))
-        self.days.add(rows[t.TIME])
+        if dated:
+            self.days.add(rows[t.TIME])
         self.users.update(rows[t.USER].unique())
         self.items.update(rows[t.ITEM].unique())
 
