@@ -177,6 +177,13 @@ def test_all_rows_at_one_moment_cannot_be_split(look: Look) -> None:
     assert found.users.count == USERS
 
 
+def test_nearly_all_rows_at_one_moment_are_an_error_that_names_the_column(look: Look) -> None:
+    rows = orders()
+    rows.loc[rows.index[: int(0.97 * len(rows))], "timestamp"] = START
+    finding = one(look(rows), "no_windows")
+    assert (finding.severity, finding.key) == ("error", "collect.files.columns.timestamp")
+
+
 def test_a_user_for_all_unknown_users(healthy: Facts) -> None:
     users = pd.concat([pd.Series({"guest": 1000}), healthy.users])
     [finding] = ids.one_for_many(replace(healthy, users=users))

@@ -97,6 +97,15 @@ def test_no_success_names_the_key_and_what_the_data_have(prepare: Any) -> None:
         prepare(ten_days(), positive={"events": ["buy"], "min_value": None})
 
 
+@pytest.mark.parametrize("days", [[0, *[5] * 97, 6, 7], [*[0] * 97, 1, 2, 3]])
+def test_nearly_all_rows_at_one_moment_stop_it(prepare: Any, days: list[int]) -> None:
+    frame = rows(*((f"u{number % 20}", f"i{number}", day) for number, day in enumerate(days)))
+    with pytest.raises(
+        DataError, match=r"timestamp: 97\.0% of the rows .* window would hold .*columns\.times"
+    ):
+        prepare(frame)
+
+
 def test_mostly_excluding_min_value_warns(prepare: Any, caplog: pytest.LogCaptureFixture) -> None:
     frame = rows(*(("u", str(n), n, "rating", 5.0 if n % 15 == 0 else 1.0) for n in range(150)))
     prepare(frame)

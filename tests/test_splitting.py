@@ -214,11 +214,33 @@ def test_the_drift_check_counts_the_same_rows_as_success(
     assert np.broadcast_to(np.asarray(ours, dtype=bool), len(rows)).tolist() == there.tolist()
 
 
-@pytest.mark.parametrize(("counts", "named"), [([97, 1, 1, 1], True), ([1, 60, 39], True), ([50, 50], False)])
+@pytest.mark.parametrize(
+    ("counts", "window"),
+    [
+        ([1, 1, 970, 28], "train"),
+        ([970, 1, 1, 28], "validation"),
+        ([10, 970, 1, 19], "validation"),
+        ([500, 250, 245, 5], "test"),
+        ([81, 9, 10], "validation"),  # more than four fifths at once, whatever the windows hold
+    ],
+)
+def test_where_time_leaves_a_window_nearly_empty_nothing_is_trained(counts: list[int], window: str) -> None:
+    table = by_time(counts)
+    cuts = find_cuts(table, 0.1, 0.1)
+    with pytest.raises(DataError, match=rf"of the rows are of 2020-.*, so the {window} window would hold"):
+        splitting.check_shares(table, cuts, 0.1, 0.1)
+
+
+@pytest.mark.parametrize(("counts", "named"), [([60, 20, 10, 10], True), ([40, 40, 10, 10], False)])
 def test_a_moment_with_most_rows_is_named(counts: list[int], named: bool) -> None:
+    table = by_time(counts)
+    warning = splitting.check_shares(table, find_cuts(table, 0.1, 0.1), 0.1, 0.1)
+    assert (warning is not None) == named
+    if warning:
+        assert "60.0% of the rows" in warning
+        assert "collect.files.columns.timestamp" in warning
+
+
+def by_time(counts: list[int]) -> pd.DataFrame:
     times = pd.Series([START + day * DAY for day in range(len(counts))], dtype=t.MOMENT)
-    found = splitting.one_moment(pd.DataFrame({"timestamp": times, "rows": counts}))
-    assert (found is not None) == named
-    if found:
-        assert f"{max(counts)}.0% of the rows" in found
-        assert "collect.files.columns.timestamp" in found
+    return pd.DataFrame({"timestamp": times, "rows": counts})

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from pipeline.check.facts import COLUMNS, Facts, percent
+from pipeline.data.splitting import MOST_AT_ONCE
 from pipeline.documents.check import Finding
 
 LEAST_ROWS = 50  # below, a share says nothing
@@ -17,7 +18,8 @@ LEAST_ROWS = 50  # below, a share says nothing
 
 def no_windows(facts: Facts) -> Iterator[Finding]:
     if facts.windows and (problem := facts.windows.problem):
-        key = next((word.rstrip(":,") for word in problem.split() if word.startswith("preprocess.")), None)
+        keys = (word.rstrip(":,") for word in problem.split())
+        key = next((word for word in keys if word.startswith(("preprocess.", "collect."))), None)
         yield Finding(kind="no_windows", severity="error", text=problem, key=key or f"{COLUMNS}.timestamp")
 
 
@@ -27,7 +29,7 @@ def one_moment(facts: Facts) -> Iterator[Finding]:
         moment = facts.by_time.idxmax()
         yield Finding(
             kind="one_moment",
-            severity="error" if share > 0.8 else "warning",
+            severity="error" if share > MOST_AT_ONCE else "warning",
             text=f"{percent(share)} of the rows carry one and the same time: they cannot be split by time",
             figure=share,
             unit="share",

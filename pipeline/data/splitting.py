@@ -23,6 +23,8 @@ from pipeline.params import Positive
 
 WINDOWS = ("train", "validation", "test")
 TRAIN, VALIDATION, TEST = range(3)
+MOST_AT_ONCE = 0.8  # share of the rows that may be of one time (docs/check.md)
+LEAST_OF_SHARE = 0.1  # of the rows that a window is asked to hold
 MOMENT = dt.Timestamp(timezone="UTC", scale=6)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SALT, _BETWEEN = "evergreen", "\x1f"  # a character that no id has keeps ("a", "bc") from ("ab", "c")
@@ -67,16 +69,28 @@ def rows_by_time(rows: ibis.Table) -> ibis.Table:
     return rows.group_by(t.TIME).agg(rows=lambda group: group.count())
 
 
-def one_moment(rows_by_time: pd.DataFrame) -> str | None:
-    """A warning where one time holds most rows: no cut can divide them, so a window may be a few rows."""
-    most = rows_by_time.loc[rows_by_time["rows"].idxmax()]
-    share = most["rows"] / rows_by_time["rows"].sum()
-    if share <= 0.5:
-        return None
-    return (
-        f"interactions, column timestamp: {share:.1%} of the rows are of {most[t.TIME].isoformat()} and "
-        "cannot be split by time: name the column of when each happened in collect.files.columns.timestamp"
-    )
+def check_shares(
+    rows_by_time: pd.DataFrame, cuts: Cuts, validation_share: float, test_share: float
+) -> str | None:
+    """A warning where one time holds most rows: no cut can divide them.
+
+    Raises DataError where it holds more than MOST_AT_ONCE, or a window gets less than LEAST_OF_SHARE of its
+    share: what a training would learn or choose there is chance.
+    """
+    times, rows = rows_by_time[t.TIME], rows_by_time["rows"]
+    biggest, share = times.loc[rows.idxmax()], rows.max() / rows.sum()
+    before, test = rows[times < cuts.validation].sum(), rows[times >= cuts.test].sum()
+    held = {"train": before, "validation": rows.sum() - before - test, "test": test}
+    asked = {"train": 1 - validation_share - test_share, "validation": validation_share, "test": test_share}
+    window = min(held, key=lambda name: held[name] / asked[name])
+    found = f"interactions, column timestamp: {share:.1%} of the rows are of {biggest.isoformat()}"
+    remedy = "name the column of when each happened in collect.files.columns.timestamp"
+    if share > MOST_AT_ONCE or held[window] < LEAST_OF_SHARE * asked[window] * rows.sum():
+        raise DataError(
+            f"{found}, so the {window} window would hold {held[window]:,} of {rows.sum():,} rows, and not "
+            f"{asked[window]:.0%}: {remedy}"
+        )
+    return f"{found} and cannot be split by time: {remedy}" if share > 0.5 else None
 
 
 def find_cuts(rows_by_time: pd.DataFrame, validation_share: float, test_share: float) -> Cuts:

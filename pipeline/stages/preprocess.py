@@ -67,9 +67,10 @@ def preprocess(connection: ibis.BaseBackend, items: pd.DataFrame, settings: Prep
     if warning := counting.mostly_excluded(events, settings.positive):
         log.warning(warning)
     by_time = splitting.rows_by_time(rows).to_pandas()
-    if warning := splitting.one_moment(by_time):
+    shares = settings.validation_share, settings.test_share
+    cuts = splitting.find_cuts(by_time, *shares)
+    if warning := splitting.check_shares(by_time, cuts, *shares):
         log.warning(warning)
-    cuts = splitting.find_cuts(by_time, settings.validation_share, settings.test_share)
     rows = splitting.with_windows(rows, cuts, settings.positive)
     users = named(connection, "users_seen", splitting.seen(rows, t.USER))
     seen = named(connection, "items_seen", splitting.seen(rows, t.ITEM))
