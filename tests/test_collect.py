@@ -444,6 +444,19 @@ def test_a_week_more_pushes_only_what_is_new(tmp_path: Path, monkeypatch: pytest
         assert push_collected([*rows, "1,1,2020-04-02,1,t"]) == 0
 
 
+@pytest.mark.parametrize("what", ["user", "item"])
+def test_one_user_or_item_with_an_implausible_share_is_named(
+    tmp_path: Path, what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    crowd = "guest,b{0}" if what == "user" else "v{0},guest"
+    rows = [f"u{n % 30},i{n % 25},2024-01-{1 + n % 28:02d},," for n in range(60)]
+    rows += [f"{crowd.format(n)},2024-01-{1 + n % 28:02d},," for n in range(40)]
+    run(tmp_path, of_files(written(tmp_path / "log.csv", HEADER, *rows)))
+    assert re.search(
+        rf"{what} 'guest' has 40 ?% of the rows: .*collect\.files\.columns\.{what}_id", caplog.text
+    )
+
+
 def test_the_joined_share_is_always_told(tmp_path: Path, log: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     raw = run(tmp_path, of_files(log, items=written(tmp_path / "items.csv", "item_id,x", "a,1", "b,2")))

@@ -259,6 +259,14 @@ def test_parquet_keeps_types_long_ids_and_lists(tmp_path: Path) -> None:
     assert rejected(raw)[["reason", "place"]].to_numpy().tolist() == [["no_user_id", "x.parquet:2"]]
 
 
+def test_uuids_are_hexadecimal_even_where_their_bytes_are_text(tmp_path: Path) -> None:
+    users = [b"sixteen letters!", bytes(range(240, 256)), None]
+    rows = {"user_id": pa.array(users, pa.binary(16)), "item_id": ["a"] * 3, "timestamp": [1580472000] * 3}
+    pq.write_table(pa.table(rows), tmp_path / "x.parquet")
+    raw = run(tmp_path, of_files(tmp_path / "x.parquet", max_rejected_share=0.5))
+    assert sorted(interactions(raw)["user_id"]) == sorted(cell.hex() for cell in users[:2])
+
+
 def test_json_lines_of_all_shapes(tmp_path: Path) -> None:
     path = written(
         tmp_path / "x.jsonl",

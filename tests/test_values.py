@@ -65,8 +65,13 @@ def test_what_is_no_id_says_why(cell: Any, reason: str | None) -> None:
 
 
 def test_bytes_that_are_no_text_are_hexadecimal() -> None:
-    ids = as_ids(pd.Series([b"\xff\x00\x10", b"abc"], dtype=object))
-    assert ids.tolist() == ["ff0010", "abc"]
+    assert as_ids(pd.Series([b"\xff\x00\x10", b"abc", "x"], dtype=object)).tolist() == [
+        "ff0010",
+        "616263",
+        "x",
+    ]
+    assert as_ids(pd.Series([b"\x01\x02", None], dtype=object)).tolist()[0] == "0102"
+    assert as_text(pd.Series([b"two\nlines", "ü".encode()], dtype=object)).tolist() == ["two\nlines", "ü"]
 
 
 def test_text_is_not_touched_and_empty_is_missing() -> None:

@@ -10,7 +10,7 @@ import ast
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from decimal import Decimal
 from typing import Any
 
@@ -41,6 +41,8 @@ NO_CATEGORY = {*NO_ID, "(no genres listed)", "no genres listed"}
 _NESTED = r"\[.*\]|\{.*\}"  # [54, 55], {"$oid": "5f"}
 _ROUNDED = r"\d(?:[.,]\d+)?E\+\d{2}"  # 9.78E+12, as Excel shows and saves a long number
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")  # no text has these
+
 _TRUTH = {
     word: str(value)
     for value, words in ((1, "true True TRUE"), (0, "false False FALSE"))
@@ -70,13 +72,13 @@ def _matching(text: pd.Series, pattern: str) -> pd.Series:
 
 
 def as_text(column: pd.Series) -> pd.Series:
-    """The cells as `str`, missing where empty. Text stays as it is."""
+    """The cells as `str`, missing where empty. Text stays; bytes that are no text become hexadecimal."""
     if isinstance(column.dtype, pd.CategoricalDtype):
         column = column.astype(column.cat.categories.dtype)
     if pd.api.types.is_float_dtype(column.dtype):
         column = _float_text(column)
     elif column.dtype == object:
-        column = column.map(_cell_text)
+        column = column.map(_bytes_text(column)).map(_cell_text)
     elif pd.api.types.is_datetime64_any_dtype(column.dtype):
         column = column.map(lambda moment: moment.isoformat(), na_action="ignore")
     text = column.astype("str")
@@ -159,14 +161,18 @@ def _float_text(column: pd.Series) -> pd.Series:
     return pd.Series(text, column.index)
 
 
+def _bytes_text(column: pd.Series) -> Callable[[Any], Any]:
+    """How bytes of the column become text: all alike, for a few of the UUIDs in a column look like text."""
+    try:
+        legible = not any(_CONTROL.search(cell.decode()) for cell in column if isinstance(cell, bytes))
+    except UnicodeDecodeError:
+        legible = False
+    return lambda cell: (cell.decode() if legible else cell.hex()) if isinstance(cell, bytes) else cell
+
+
 def _cell_text(cell: Any) -> str | None:
     if isinstance(cell, str):
         return cell
-    if isinstance(cell, bytes):
-        try:
-            return cell.decode("utf-8")
-        except UnicodeDecodeError:  # no text, such as the 16 bytes of a UUID
-            return cell.hex()
     if isinstance(cell, list | tuple | dict | np.ndarray):
         return json.dumps(cell, ensure_ascii=False, default=_plain)
     if pd.isna(cell):

@@ -198,12 +198,15 @@ def _parquet(stream: IO[bytes], path: Path) -> Iterator[pd.DataFrame]:
 
 
 def _plain(batch: pa.RecordBatch) -> pa.Table:
-    """Without dictionaries and the pandas index of the writer."""
+    """Without dictionaries and the pandas index of the writer; bytes of one length (UUIDs) as hexadecimal."""
     table = pa.Table.from_batches([batch]).replace_schema_metadata(None)
     for number, column in enumerate(table.schema):
         if pa.types.is_dictionary(column.type):
             decoded = table.column(number).cast(column.type.value_type)
             table = table.set_column(number, column.name, decoded)
+        elif pa.types.is_fixed_size_binary(column.type):
+            cells = [cell and cell.hex() for cell in table.column(number).to_pylist()]
+            table = table.set_column(number, column.name, pa.array(cells, pa.string()))
     return table
 
 
