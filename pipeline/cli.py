@@ -25,7 +25,6 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, **PLAIN)
 registry = typer.Typer(help="Versions: list, promote, roll back, trace.", **PLAIN)
 app.add_typer(registry, name="registry")
 bench = typer.Typer(help="Benchmarks of the project: ratios, each measured in one run.", **PLAIN)
-app.add_typer(bench, name="bench")
 workspace = typer.Typer(help="The loop's steps, for schedulers.", **PLAIN)
 app.add_typer(workspace, name="workspace", hidden=True)
 
@@ -395,8 +394,27 @@ def _add_benches() -> None:
 
     A bench is `run(data: Path | None) -> dict`: "name", "conditions", "figures", "ratios" (see show_bench).
     """
-    for file in sorted((Path(__file__).parent / "bench").glob("[!_]*.py")):
+    files = sorted((Path(__file__).parent / "bench").glob("[!_]*.py"))
+    for file in files:
         _add_bench(file.stem, file.read_text(encoding="utf-8").split('"""')[1].splitlines()[0])
+    if files:
+        app.add_typer(bench, name="bench")
+    else:
+        anything = {"allow_extra_args": True, "ignore_unknown_options": True}
+        app.command("bench", short_help="Only in a clone of the project.", context_settings=anything)(
+            _no_bench
+        )
+
+
+def _no_bench() -> None:
+    """Benchmarks are not part of the installed package."""
+    guarded(_refuse_bench)
+
+
+def _refuse_bench() -> None:
+    raise ConfigError(
+        "evergreen bench: not in the installed package: run `make setup` in a clone of the project"
+    )
 
 
 def _add_bench(name: str, summary: str) -> None:

@@ -1,8 +1,9 @@
 """A key of params.yaml with another value for one run, put back afterwards, whatever happens.
 
 dvc reads parameters from that file alone, and a promotion inside the run snapshots it as it was used. Only
-the key's line is changed, comments stay. What it was is noted down first: if the process is killed, the next
-cycle puts it back, unless the file was edited meanwhile.
+the key's line is changed, comments stay (ruamel.yaml keeps comments, too, but writes every null anew). What
+it was is noted down first: if the process is killed, the next cycle puts it back, unless the file was edited
+meanwhile.
 """
 
 from __future__ import annotations
