@@ -22,7 +22,7 @@ from fastapi import Body, FastAPI, Request
 from fastapi import Path as InPath
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, Response
 from pydantic import BeforeValidator, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -48,6 +48,11 @@ from pipeline.serve.messages import (
 from pipeline.serve.writing import Writer
 
 log = logging.getLogger(__name__)
+PAGE = Path(__file__).parents[1] / "templates" / "serve.html"
+POLICY = (  # of the page: its own script and style, its own server
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; "
+    "img-src data:; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+)
 RETRY_SECONDS = 2.0  # between looks for a champion that is not there yet
 Events = Annotated[list[Event], BeforeValidator(as_list), Field(min_length=1, max_length=MOST_EVENTS)]
 
@@ -238,6 +243,16 @@ def _service_pages(app: FastAPI, service: Service) -> None:
     def metrics() -> Response:
         """For Prometheus."""
         return Response(service.measured.text(), media_type=service.measured.CONTENT_TYPE)
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> Response:
+        headers = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+        headers["Content-Security-Policy"] = POLICY
+        return HTMLResponse(PAGE.read_text(encoding="utf-8"), headers=headers)
+
+    @app.get("/page.json", include_in_schema=False)
+    def page_settings() -> Any:
+        return service.engine.for_page()
 
 
 # Around them -----------------------------------------------------------------------------------------------

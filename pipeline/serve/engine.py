@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 OLD_DATA = 30 * 86_400_000_000  # microseconds: data that ended longer ago are asked on a clock of their own
 FOLLOW_SECONDS, CHAMPION_SECONDS = 0.1, 1.0
 SMOKE_USERS = 3
+SHOWN_USERS = 12  # on the page, of the usual number of rows
 
 
 class NotReady(Exception):
@@ -273,6 +274,19 @@ class Engine:
         vector = vector - model.centre
         unit: np.ndarray = (vector / max(float(np.linalg.norm(vector)), 1e-9)).astype(np.float32)
         return unit
+
+    def for_page(self) -> dict[str, Any]:
+        """How to like and dislike, and some users to try, with the newest of what they had."""
+        with self._lock:
+            world, lister = self.world, self._listing
+            lengths = np.diff(world.log.indptr)
+            chosen = np.argsort(np.abs(lengths - np.median(lengths)), kind="stable")[:SHOWN_USERS]
+            users = []
+            for user in chosen:
+                newest = [int(item) for item in world.present.rows(int(user)).item[-3:][::-1] if item >= 0]
+                titles = [lister.titles[item] or str(lister.ids[item]) for item in newest]
+                users.append({"user_id": str(world.user_ids[user]), "titles": titles})
+            return {"version": world.version, "users": users, **world.reactions}
 
     def catalogue_rows(self, words: str, most: int) -> list[dict[str, Any]]:
         """Items whose title holds the words, the most popular first: for the page."""

@@ -28,7 +28,6 @@ from pipeline.serve.events import Store, StoreError, with_changes
 from pipeline.serve.state import Present, PresentFolded
 
 CHAMPION, RAW = Path("models/champion"), Path("data/raw")
-DISLIKE = "dislike"  # an event that is no success, whatever preprocess.positive says
 
 
 @dataclass(frozen=True)
@@ -58,9 +57,19 @@ class Shape:
 
     def is_success(self, event: str, value: float | None) -> bool:
         events, least = self.positive.events, self.positive.min_value
-        if event == DISLIKE or (events is not None and event not in events):
+        if events is not None and event not in events:
             return False
         return value is None or least is None or not value < least
+
+    def reactions(self, rows: pd.DataFrame) -> dict[str, dict[str, Any] | None]:
+        """Events by which a person likes and dislikes, as the rows have them; None where these have no no."""
+        mode = rows[t.EVENT].mode()
+        event = (self.positive.events or [str(mode.iloc[0]) if len(mode) else "like"])[0]
+        values = rows.loc[rows[t.EVENT] == event, t.VALUE].dropna()
+        if self.positive.min_value is not None and len(values) and values.min() < self.positive.min_value:
+            best, worst = float(values.max()), float(values.min())
+            return {"like": {"event": event, "value": best}, "dislike": {"event": event, "value": worst}}
+        return {"like": {"event": event}, "dislike": {"event": "dislike"} if self.positive.events else None}
 
     def items(self, table: pd.DataFrame) -> pd.DataFrame:
         """`table` as `complete` gives it, with item_text."""
@@ -85,6 +94,7 @@ class World:
     seq: int  # of the newest event in it
     changed: int  # of the newest change in it
     claimed: str | None  # the version file it was read with
+    reactions: dict[str, dict[str, Any] | None]  # events of a like and a dislike
 
     @property
     def log(self) -> Log:
@@ -122,37 +132,23 @@ def load(root: Path, store: Store) -> World:
         version = claim.version if claim else f"sha256:{digest[:12]}"
         fit_end = None if card.fit_end is None else card.fit_end.isoformat()
         then = replace(then, folder=root / CHAMPION)  # of the encoder, which is read when it is needed
-    return bind(then, users, shape, version, fit_end, seq, changed, claimed)
-
-
-def bind(
-    then: Recommender,
-    users: np.ndarray,
-    shape: Shape,
-    version: str,
-    fit_end: str | None,
-    seq: int,
-    changed: int,
-    claimed: str | None,
-) -> World:
     living, factors = then.parts.living, then.parts.collaborative.ials
-    present = Present(living.live, users)
-    folded = PresentFolded(living.folded, factors)
-    model = with_living(then, present, folded)
+    present, folded = Present(living.live, users), PresentFolded(living.folded, factors)
     return World(
-        model=model,
+        model=with_living(then, present, folded),
         then=then,
         present=present,
         folded=folded,
         shape=shape,
         order=popularity_order(then.parts.collaborative.count, then.catalogue.ids),
         user_ids=users,
-        end=int(living.live.log.time.max(initial=0)) + 1,
+        end=int(log.time.max(initial=0)) + 1,
         version=version,
         fit_end=fit_end,
         seq=seq,
         changed=changed,
         claimed=claimed,
+        reactions=shape.reactions(rows),
     )
 
 
@@ -187,8 +183,7 @@ def tables(raw: Path, store: Store) -> tuple[pd.DataFrame, pd.DataFrame, int, in
 def prepared(rows: pd.DataFrame, items: pd.DataFrame, shape: Shape) -> tuple[pd.DataFrame, Log, np.ndarray]:
     """(items with item_text, log over them, user ids): as preprocess makes them."""
     rows = rows.sort_values(t.TIME, kind="stable", ignore_index=True)
-    positive = successes(rows, shape.positive) & (rows[t.EVENT] != DISLIKE).to_numpy(dtype=bool)
-    rows = rows.assign(positive=positive, fit=True)
+    rows = rows.assign(positive=successes(rows, shape.positive), fit=True)
     first = rows.drop_duplicates(t.ITEM)[[t.ITEM, t.TIME]].rename(columns={t.TIME: catalogue.FIRST_SEEN})
     table = shape.items(catalogue.complete(items, first))
     from pipeline.data.histories import Catalogue
