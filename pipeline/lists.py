@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from pipeline.data import tables as t
+from pipeline.data import tables
 from pipeline.errors import ArtifactError, ConfigError
 from pipeline.models.artifacts import has_model, pinned, version_in
 from pipeline.registry.actions import CHAMPION
@@ -62,7 +62,7 @@ def is_known(data: Path, user: str) -> bool:
     for name in ("train", "validation", "test_interactions"):
         path = data / f"{name}.parquet"
         if path.is_file():
-            users = pq.read_table(path, columns=[t.USER])[t.USER]
+            users = pq.read_table(path, columns=[tables.USER])[tables.USER]
             if pc.any(pc.equal(users, user)).as_py():
                 return True
     return False

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.data import tables as t
+from pipeline.data.tables import CATEGORIES, EVENT, ITEM, MOMENT, TEXT, TIME, TITLE, USER, VALUE
 from pipeline.drift import check as drift_check
 from pipeline.params import DetectDrift, Params
 
@@ -40,31 +40,31 @@ def rows(seed: int, users: int = 60, first_day: float = 0, days: float = 20, nam
     level = draw.normal(3.4, 0.4, users)[user]
     frame = pd.DataFrame(
         {
-            t.USER: pd.Series([f"{name}{each:04}" for each in user], dtype="str"),
-            t.ITEM: pd.Series([f"i{each:02}" for each in item], dtype="str"),
-            t.TIME: (START + pd.to_timedelta(day, unit="D")).astype(t.MOMENT),
-            t.EVENT: pd.Series(np.where(draw.random(len(user)) < 0.8, "view", "buy"), dtype="str"),
-            t.VALUE: np.clip(np.round(draw.normal(level, 0.8)), 1, 5),
-            t.TEXT: pd.Series([None] * len(user), dtype="str"),
+            USER: pd.Series([f"{name}{each:04}" for each in user], dtype="str"),
+            ITEM: pd.Series([f"i{each:02}" for each in item], dtype="str"),
+            TIME: (START + pd.to_timedelta(day, unit="D")).astype(MOMENT),
+            EVENT: pd.Series(np.where(draw.random(len(user)) < 0.8, "view", "buy"), dtype="str"),
+            VALUE: np.clip(np.round(draw.normal(level, 0.8)), 1, 5),
+            TEXT: pd.Series([None] * len(user), dtype="str"),
         }
     )
-    return frame.sort_values(t.TIME, kind="stable", ignore_index=True)
+    return frame.sort_values(TIME, kind="stable", ignore_index=True)
 
 
 def items() -> pd.DataFrame:
     colour = ["red" if each % 2 else "blue" for each in range(ITEMS)]
     return pd.DataFrame(
         {
-            t.ITEM: pd.Series([f"i{each:02}" for each in range(ITEMS)], dtype="str"),
-            t.TITLE: [f"{c} {WORDS[c].split()[each % 4]} thing" for each, c in enumerate(colour)],
-            t.TEXT: None,
-            t.CATEGORIES: [[c] for c in colour],
+            ITEM: pd.Series([f"i{each:02}" for each in range(ITEMS)], dtype="str"),
+            TITLE: [f"{c} {WORDS[c].split()[each % 4]} thing" for each, c in enumerate(colour)],
+            TEXT: None,
+            CATEGORIES: [[c] for c in colour],
         }
     )
 
 
 def thirds(frame: pd.DataFrame, seed: int = 1) -> np.ndarray:
     """(rows,) bool: of a third of the users."""
-    users = frame[t.USER].unique()
+    users = frame[USER].unique()
     chosen = np.random.default_rng(seed).permutation(np.array(users, dtype=object))[: len(users) // 3]
-    return frame[t.USER].isin(chosen).to_numpy(dtype=bool)
+    return frame[USER].isin(chosen).to_numpy(dtype=bool)

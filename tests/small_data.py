@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from pipeline.data import tables as t
+from pipeline.data import tables
 
 START = datetime(2020, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -22,12 +22,14 @@ def rows(*cells: tuple[Any, ...]) -> pd.DataFrame:
     """(user, item, day[, event[, value]]) -> interactions."""
     filled = [(*cell, *("rating", 5.0)[len(cell) - 3 :]) for cell in cells]
     frame = pd.DataFrame(filled, columns=["user_id", "item_id", "timestamp", "event", "value"])
-    frame["timestamp"] = pd.to_datetime([START + day * DAY for day in frame["timestamp"]]).astype(t.MOMENT)
+    frame["timestamp"] = pd.to_datetime([START + day * DAY for day in frame["timestamp"]]).astype(
+        tables.MOMENT
+    )
     return frame.assign(text=pd.Series([None] * len(frame), dtype="str"))
 
 
 def catalogue(ids: list[str], **columns: Any) -> pd.DataFrame:
-    never = pd.Series([pd.NaT] * len(ids), dtype=t.MOMENT)
+    never = pd.Series([pd.NaT] * len(ids), dtype=tables.MOMENT)
     empty = pd.Series([None] * len(ids), dtype="str")
     frame = pd.DataFrame({"item_id": ids, "title": [f"Item {name}" for name in ids], "text": empty})
     frame = frame.assign(categories=[[] for _ in ids], available_from=never, available_until=never)
@@ -39,10 +41,10 @@ def write_raw(folder: Path, interactions: pd.DataFrame, items: pd.DataFrame | No
         items = catalogue(sorted(set(interactions["item_id"])))
     shutil.rmtree(folder, ignore_errors=True)
     for month, part in interactions.groupby(interactions["timestamp"].dt.strftime("%Y-%m")):
-        t.write_parquet(
+        tables.write_parquet(
             part.reset_index(drop=True), folder / "interactions" / f"month={month}" / "part-0.parquet"
         )
-    t.write_parquet(items, folder / "items.parquet")
+    tables.write_parquet(items, folder / "items.parquet")
     manifest = {"as_of": "2020-12-31T00:00:00+00:00", "content_hash": "0123"}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder

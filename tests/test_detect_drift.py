@@ -14,10 +14,9 @@ import tiny
 import torch
 import yaml
 
-from pipeline.data import tables as t
+from pipeline.data import tables
 from pipeline.data.histories import load_prepared
-from pipeline.drift import champion as c
-from pipeline.drift import reference as r
+from pipeline.drift import champion, reference
 from pipeline.errors import ArtifactError
 from pipeline.models import recommender
 from pipeline.models.baselines import train_rows
@@ -83,8 +82,8 @@ def test_no_champion_is_an_outcome(world: Path) -> None:
 
 
 def test_a_champion_is_compared_with_what_came_after_it(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(c, "LEAST_POINTS", 10)
-    monkeypatch.setattr(c, "LEAST_USERS", 3)
+    monkeypatch.setattr(champion, "LEAST_POINTS", 10)
+    monkeypatch.setattr(champion, "LEAST_USERS", 3)
     found = run(world)
     assert (found["outcome"], found["champion"]) == ("ok", "v1.0.0")
     windows = found["windows"]
@@ -103,14 +102,14 @@ def test_a_champion_is_compared_with_what_came_after_it(world: Path, monkeypatch
 def test_the_kept_reference_is_used(world: Path) -> None:
     before = run(world)
     settings = Params.load(world / "params.yaml").detect_drift
-    rows = t.read_parquet(world / "raw" / "interactions")
+    rows = tables.read_parquet(world / "raw" / "interactions")
     card = json.loads((world / "champion" / "model.json").read_text())
-    r.write(world / "champion" / r.FOLDER, rows, card["fit_end"], settings)
+    reference.write(world / "champion" / reference.FOLDER, rows, card["fit_end"], settings)
     kept = run(world)
     assert {name: s["value"] for name, s in kept["signals"].items()} == {
         name: s["value"] for name, s in before["signals"].items()
     }
-    (world / "champion" / r.FOLDER / r.SUMMARY).write_text("{")
+    (world / "champion" / reference.FOLDER / reference.SUMMARY).write_text("{")
     with pytest.raises(ArtifactError, match=r"reference/summary.json: damaged"):
         run(world)
 
@@ -170,8 +169,8 @@ def test_a_card_that_does_not_say_how_its_data_were_made(world: Path) -> None:
 def test_a_model_is_bound_to_all_items_that_are_known(made: Path) -> None:
     interactions, items = stage.read_raw(made / "raw")
     more = items.head(1).assign(item_id="z-new")
-    found = c.load(made / "champion", interactions, pd.concat([items, more], ignore_index=True))
-    assert isinstance(found, c.Champion)
+    found = champion.load(made / "champion", interactions, pd.concat([items, more], ignore_index=True))
+    assert isinstance(found, champion.Champion)
     assert len(found.catalogue) == tiny.ITEMS + 1
     assert isinstance(found.scorer, Recommender)
     assert np.array_equal(found.log.positive, np.ones(len(interactions), bool))

@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import drifting as d
+import drifting
 import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.drift import reference as r
+from pipeline.drift import reference as drift_reference
 from pipeline.drift import signals, windows
 from pipeline.drift.check import daily
 
 
 def compare(current: pd.DataFrame, items: pd.DataFrame | None = None, **more: Any) -> dict[str, Any]:
-    items = d.items() if items is None else items
-    return d.check(d.rows(1), current, items, d.settings(), 7, confirm=False, **more)
+    items = drifting.items() if items is None else items
+    return drifting.check(drifting.rows(1), current, items, drifting.settings(), 7, confirm=False, **more)
 
 
 def flagged(result: dict[str, Any]) -> set[str]:
@@ -25,7 +25,7 @@ def flagged(result: dict[str, Any]) -> set[str]:
 
 
 def test_a_world_that_stands_still_has_not_drifted() -> None:
-    result = compare(d.rows(2, name="v"))
+    result = compare(drifting.rows(2, name="v"))
     assert (result["outcome"], result["drift"], flagged(result)) == ("ok", False, set())
     assert list(result["signals"]) == list(signals.NAMES)
     assert result["text"].startswith("No drift in the window 2024-01-")
@@ -33,8 +33,13 @@ def test_a_world_that_stands_still_has_not_drifted() -> None:
 
 
 def test_of_still_worlds_few_are_called_drifting() -> None:
-    few = d.settings(permutations=199)
-    found = [d.check(d.rows(2 * i), d.rows(2 * i + 1), d.items(), few, i, confirm=False) for i in range(20)]
+    few = drifting.settings(permutations=199)
+    found = [
+        drifting.check(
+            drifting.rows(2 * i), drifting.rows(2 * i + 1), drifting.items(), few, i, confirm=False
+        )
+        for i in range(20)
+    ]
     assert sum(result["drift"] for result in found) <= 3  # 1 expected; 4 or more in 1.6 % of the cases
 
 
@@ -45,8 +50,8 @@ def new_catalogue(frame: pd.DataFrame) -> pd.DataFrame:
 
 def other_taste(frame: pd.DataFrame) -> pd.DataFrame:
     """A third of the users now like what nobody liked."""
-    turned = "i" + (d.ITEMS - 1 - frame["item_id"].str[1:].astype(int)).astype(str).str.zfill(2)
-    return frame.assign(item_id=frame["item_id"].where(~d.thirds(frame), turned).astype("str"))
+    turned = "i" + (drifting.ITEMS - 1 - frame["item_id"].str[1:].astype(int)).astype(str).str.zfill(2)
+    return frame.assign(item_id=frame["item_id"].where(~drifting.thirds(frame), turned).astype("str"))
 
 
 def twice_as_many(frame: pd.DataFrame) -> pd.DataFrame:
@@ -68,7 +73,7 @@ def twice_as_many(frame: pd.DataFrame) -> pd.DataFrame:
     ids=["catalogue", "taste", "volume", "values", "missing", "events", "activity", "popularity"],
 )
 def test_a_move_is_found_and_named(move: Any, named: set[str]) -> None:
-    result = compare(move(d.rows(2, name="v")))
+    result = compare(move(drifting.rows(2, name="v")))
     assert result["drift"]
     assert named <= flagged(result)
     for name in named:
@@ -77,7 +82,7 @@ def test_a_move_is_found_and_named(move: Any, named: set[str]) -> None:
 
 
 def test_texts_in_another_language_are_found() -> None:
-    english = d.items()
+    english = drifting.items()
     german = english.assign(
         item_id="g" + english["item_id"],
         title=english["title"]
@@ -85,14 +90,14 @@ def test_texts_in_another_language_are_found() -> None:
         .str.replace("blue", "blaues")
         .str.replace("thing", "Ding"),
     )
-    current = d.rows(2, name="v")
+    current = drifting.rows(2, name="v")
     taken = np.random.default_rng(3).random(len(current)) < 0.5
     current = current.assign(item_id=current["item_id"].where(~taken, "g" + current["item_id"]))
     assert "text" in flagged(compare(current, pd.concat([english, german], ignore_index=True)))
 
 
 def test_the_rows_own_texts_are_compared_too() -> None:
-    old, new = (d.rows(seed, name=name) for seed, name in ((1, "u"), (2, "v")))
+    old, new = (drifting.rows(seed, name=name) for seed, name in ((1, "u"), (2, "v")))
     draw = np.random.default_rng(1)
 
     def written(frame: pd.DataFrame, words: list[str]) -> pd.DataFrame:
@@ -100,15 +105,15 @@ def test_the_rows_own_texts_are_compared_too() -> None:
 
     english, german = ["the", "film", "was", "good", "bad", "long"], ["der", "Film", "war", "gut", "schlecht"]
     old = written(old, english)
-    same = d.check(old, written(new, english), None, d.settings(), 7, confirm=False)
-    other = d.check(old, written(new, german), None, d.settings(), 7, confirm=False)
+    same = drifting.check(old, written(new, english), None, drifting.settings(), 7, confirm=False)
+    other = drifting.check(old, written(new, german), None, drifting.settings(), 7, confirm=False)
     assert "text" not in flagged(same)
     assert "text" in flagged(other)
     assert "the rows' texts" in other["signals"]["text"]["text"]
 
 
 def test_one_heavy_user_decides_nothing() -> None:
-    current = d.rows(2, name="v")
+    current = drifting.rows(2, name="v")
     heavy = current.head(1).assign(item_id="i39", event="buy", value=1.0)
     heavy = pd.concat([heavy] * len(current), ignore_index=True)
     result = compare(pd.concat([current, heavy], ignore_index=True))
@@ -116,7 +121,7 @@ def test_one_heavy_user_decides_nothing() -> None:
 
 
 def test_same_input_same_result_and_order_of_rows_does_not_matter() -> None:
-    current = d.rows(2, name="v")
+    current = drifting.rows(2, name="v")
     assert compare(current) == compare(current)
     shuffled = compare(current.sample(frac=1, random_state=3))
     values = {name: signal["value"] for name, signal in compare(current)["signals"].items()}
@@ -127,17 +132,17 @@ def test_same_input_same_result_and_order_of_rows_does_not_matter() -> None:
 # Windows and confirmation
 
 
-def stream(*parts: pd.DataFrame) -> tuple[r.Reference, pd.DataFrame]:
+def stream(*parts: pd.DataFrame) -> tuple[drift_reference.Reference, pd.DataFrame]:
     """A reference of 20 days and what follows: each part begins 5 days after the one before."""
-    rows = windows.with_since(pd.concat([d.rows(1), *parts], ignore_index=True))
-    end = d.START + pd.Timedelta(days=20.1)
+    rows = windows.with_since(pd.concat([drifting.rows(1), *parts], ignore_index=True))
+    end = drifting.START + pd.Timedelta(days=20.1)
     rows = rows.sort_values("timestamp", ignore_index=True)
-    return r.make(rows, end, d.settings()), rows[rows["timestamp"] > end]
+    return drift_reference.make(rows, end, drifting.settings()), rows[rows["timestamp"] > end]
 
 
 def part(number: int, move: Any = lambda frame: frame) -> pd.DataFrame:
     seed = 10 + number
-    return move(d.rows(seed, users=30, first_day=21 + 6 * number, days=5, name=f"p{number}u"))
+    return move(drifting.rows(seed, users=30, first_day=21 + 6 * number, days=5, name=f"p{number}u"))
 
 
 def dear(frame: pd.DataFrame) -> pd.DataFrame:
@@ -145,13 +150,13 @@ def dear(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def one_a_part() -> Any:
-    return d.settings(min_rows=260, min_users=25, window_days=5.9)
+    return drifting.settings(min_rows=260, min_users=25, window_days=5.9)
 
 
 def streamed(*moves: Any, shown: int = 2, **settings: Any) -> dict[str, Any]:
     reference, current = stream(*(part(number, move) for number, move in enumerate(moves)))
     rule = one_a_part().model_copy(update=settings)
-    return d.check(reference, current, d.items(), rule, 7, shown=shown)
+    return drifting.check(reference, current, drifting.items(), rule, 7, shown=shown)
 
 
 def third_empty(frame: pd.DataFrame) -> pd.DataFrame:
@@ -192,7 +197,7 @@ def test_every_window_is_listed_and_the_newest_two_are_tested() -> None:
     result = streamed(still, still, still, still)
     assert [bool(window["signals"]) for window in result["windows"]] == [False, True, True]
     assert sum(window["rows"] for window in result["windows"]) < result["rows_since_fit_end"]
-    assert result["rows_fitted"] == len(d.rows(1))
+    assert result["rows_fitted"] == len(drifting.rows(1))
     assert set(result["windows"][-1]["signals"]["values"]) == {"value", "p_value", "flag"}
 
 
@@ -207,7 +212,7 @@ def test_older_windows_are_tested_where_that_is_asked_for_and_cheap() -> None:
 def test_new_users_and_items_are_those_not_met_before_the_window() -> None:
     result = streamed(still, still, still)
     assert "new users 100 %" in result["signals"]["new_users"]["text"]
-    alone = compare(d.rows(2))  # two bare tables do not say when a user was first met
+    alone = compare(drifting.rows(2))  # two bare tables do not say when a user was first met
     assert alone["signals"]["new_users"]["text"].startswith("Not tested")
 
 
@@ -219,11 +224,13 @@ def test_no_closed_window_is_not_enough_data() -> None:
 
 
 def test_too_small_tables_are_not_enough_data() -> None:
-    few = compare(d.rows(2).head(150))
+    few = compare(drifting.rows(2).head(150))
     assert (few["outcome"], few["drift"]) == ("not_enough_data", False)
     assert "150 rows" in few["text"]
-    empty = r.make(d.rows(1), d.START - pd.Timedelta(days=9), d.settings())
-    assert d.check(empty, d.rows(2), None, d.settings(), 1)["outcome"] == "not_enough_data"
+    empty = drift_reference.make(drifting.rows(1), drifting.START - pd.Timedelta(days=9), drifting.settings())
+    assert (
+        drifting.check(empty, drifting.rows(2), None, drifting.settings(), 1)["outcome"] == "not_enough_data"
+    )
 
 
 # Malformed tables
@@ -246,8 +253,10 @@ MALFORMED: dict[str, tuple[Any, str]] = {
 def test_a_malformed_table_is_an_outcome_of_its_own(name: str) -> None:
     spoil, said = MALFORMED[name]
     for result in (
-        compare(spoil(d.rows(2, name="v"))),
-        d.check(d.rows(1), spoil(d.rows(2)), d.items(), d.settings(), 7, confirm=True),
+        compare(spoil(drifting.rows(2, name="v"))),
+        drifting.check(
+            drifting.rows(1), spoil(drifting.rows(2)), drifting.items(), drifting.settings(), 7, confirm=True
+        ),
     ):
         assert (result["outcome"], result["drift"], result["signals"]) == ("bad_input", False, {})
         assert said in result["text"]
@@ -255,24 +264,29 @@ def test_a_malformed_table_is_an_outcome_of_its_own(name: str) -> None:
 
 
 def test_a_malformed_reference_or_items_table_too() -> None:
-    for old in (None, d.rows(1).drop(columns="value"), d.rows(1).head(0)):
-        assert d.check(old, d.rows(2), None, d.settings(), 1, confirm=False)["outcome"] == "bad_input"  # type: ignore[arg-type]
-    assert compare(d.rows(2), pd.DataFrame({"sku": ["a"]}))["outcome"] == "bad_input"
+    for old in (None, drifting.rows(1).drop(columns="value"), drifting.rows(1).head(0)):
+        assert (
+            drifting.check(old, drifting.rows(2), None, drifting.settings(), 1, confirm=False)["outcome"]
+            == "bad_input"
+        )  # type: ignore[arg-type]
+    assert compare(drifting.rows(2), pd.DataFrame({"sku": ["a"]}))["outcome"] == "bad_input"
 
 
 def test_a_column_that_is_gone_or_changed_is_a_hard_flag() -> None:
-    old, new = d.rows(1).assign(price=1.0, shop="a"), d.rows(2, name="v").assign(price="1 EUR")
-    schema = d.check(old, new, None, d.settings(), 7, confirm=False)["signals"]["schema"]
+    old, new = drifting.rows(1).assign(price=1.0, shop="a"), drifting.rows(2, name="v").assign(price="1 EUR")
+    schema = drifting.check(old, new, None, drifting.settings(), 7, confirm=False)["signals"]["schema"]
     assert (schema["flag"], schema["p_value"], schema["value"]) == (True, None, 2)
     assert "column shop is gone" in schema["text"].lower()
     assert "column price holds texts (reference numbers)" in schema["text"]
-    fine = d.check(old, new.assign(price=2, shop="b", more=1), None, d.settings(), 7, confirm=False)
+    fine = drifting.check(
+        old, new.assign(price=2, shop="b", more=1), None, drifting.settings(), 7, confirm=False
+    )
     assert not fine["signals"]["schema"]["flag"]
 
 
 def test_constant_columns_and_missing_items_are_not_tested() -> None:
-    old, new = (d.rows(seed).assign(value=1.0) for seed in (1, 2))
-    result = d.check(old, new, None, d.settings(), 7, confirm=False)
+    old, new = (drifting.rows(seed).assign(value=1.0) for seed in (1, 2))
+    result = drifting.check(old, new, None, drifting.settings(), 7, confirm=False)
     for name in ("values", "categories", "text", "embedding", "quality", "scores", "coverage"):
         signal = result["signals"][name]
         assert (signal["value"], signal["p_value"], signal["flag"]) == (None, None, False)
@@ -280,16 +294,16 @@ def test_constant_columns_and_missing_items_are_not_tested() -> None:
 
 
 def test_values_that_never_were_may_stay_away() -> None:
-    old, new = (d.rows(seed).assign(value=np.nan) for seed in (1, 2))
-    result = d.check(old, new, None, d.settings(), 7, confirm=False)
+    old, new = (drifting.rows(seed).assign(value=np.nan) for seed in (1, 2))
+    result = drifting.check(old, new, None, drifting.settings(), 7, confirm=False)
     assert result["outcome"] == "ok"
     assert not result["signals"]["missing"]["flag"]
 
 
 def test_daily_counts_are_of_whole_days_from_the_first_row() -> None:
-    frame = d.rows(1)
+    frame = drifting.rows(1)
     hours = [0, 1, 23.9, 24, 47, 71.7]  # the third day is nearly whole
-    frame = frame.head(6).assign(timestamp=[d.START + pd.Timedelta(hours=hour) for hour in hours])
+    frame = frame.head(6).assign(timestamp=[drifting.START + pd.Timedelta(hours=hour) for hour in hours])
     frame = frame.assign(user_id=list("aabcda"))
     assert daily(frame).counts.tolist() == [[3, 2], [2, 2], [1, 1]]
     assert daily(frame.head(2)).counts.tolist() == []

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import drifting as d
+import drifting
 import pandas as pd
 import pytest
 
@@ -19,17 +19,21 @@ from pipeline.params import Files
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    d.rows(1).to_parquet(tmp_path / "old.parquet")
-    d.rows(2, name="v").to_parquet(tmp_path / "same.parquet")
-    d.rows(2, name="v").assign(value=5.0).drop(columns="text").to_csv(tmp_path / "dear.csv", index=False)
-    d.rows(1).drop(columns="text").to_csv(tmp_path / "old.csv.gz", index=False)
-    items = d.items().assign(categories=[cell[0] + "|thing" for cell in d.items()["categories"]])
+    drifting.rows(1).to_parquet(tmp_path / "old.parquet")
+    drifting.rows(2, name="v").to_parquet(tmp_path / "same.parquet")
+    drifting.rows(2, name="v").assign(value=5.0).drop(columns="text").to_csv(
+        tmp_path / "dear.csv", index=False
+    )
+    drifting.rows(1).drop(columns="text").to_csv(tmp_path / "old.csv.gz", index=False)
+    items = drifting.items().assign(
+        categories=[cell[0] + "|thing" for cell in drifting.items()["categories"]]
+    )
     items.to_csv(tmp_path / "items.csv", index=False)
     return tmp_path
 
 
 def judged(folder: Path, old: str, new: str, items: str | None = None) -> dict[str, Any]:
-    return compare(folder / old, folder / new, items and folder / items, d.settings(), 7).to_dict()
+    return compare(folder / old, folder / new, items and folder / items, drifting.settings(), 7).to_dict()
 
 
 def test_parquet_and_csv_are_compared(folder: Path) -> None:
@@ -39,9 +43,9 @@ def test_parquet_and_csv_are_compared(folder: Path) -> None:
     dear = judged(folder, "old.csv.gz", "dear.csv")
     assert (dear["outcome"], dear["drift"], dear["signals"]["values"]["flag"]) == ("ok", True, True)
     parquet = judged(folder, "old.parquet", "same.parquet")["signals"]["values"]
-    d.rows(2, name="v").to_csv(folder / "same.csv", index=False)
+    drifting.rows(2, name="v").to_csv(folder / "same.csv", index=False)
     assert judged(folder, "old.csv.gz", "same.csv")["outcome"] == "bad_input"  # text in one table alone
-    d.rows(2, name="v").drop(columns="text").to_csv(folder / "same.csv", index=False)
+    drifting.rows(2, name="v").drop(columns="text").to_csv(folder / "same.csv", index=False)
     assert judged(folder, "old.csv.gz", "same.csv")["signals"]["values"]["value"] == parquet["value"]
 
 
@@ -65,12 +69,12 @@ def test_foreign_names_are_read_as_collect_would(folder: Path) -> None:
     items = pd.read_csv(folder / "items.csv").rename(columns={"item_id": "sku", "title": "name"})
     items.to_csv(folder / "products.csv", index=False)
     found = compare(
-        folder / "old.csv", folder / "same.csv", folder / "products.csv", d.settings(), 7, files
+        folder / "old.csv", folder / "same.csv", folder / "products.csv", drifting.settings(), 7, files
     ).to_dict()
     assert (found["outcome"], found["drift"]) == ("ok", False), found["text"]
     assert found["signals"]["values"]["value"] is not None
     assert found["signals"]["categories"]["value"] is not None
-    unmapped = compare(folder / "old.csv", folder / "same.csv", None, d.settings(), 7).to_dict()
+    unmapped = compare(folder / "old.csv", folder / "same.csv", None, drifting.settings(), 7).to_dict()
     assert unmapped["outcome"] == "bad_input"
     assert "collect.files.columns" in unmapped["text"]
 

@@ -11,8 +11,7 @@ import scipy.sparse as sp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.drift import statistics as s
-from pipeline.drift import texts
+from pipeline.drift import statistics, texts
 
 
 def one(*cells: float) -> np.ndarray:
@@ -20,27 +19,44 @@ def one(*cells: float) -> np.ndarray:
 
 
 def test_distances_by_hand() -> None:
-    assert s.total_variation(one(1, 1, 2), one(2, 2, 0)) == pytest.approx([1 / 2])  # .25 .25 .5, .5 .5 0
-    assert s.gap(one(1, 1, 2), one(2, 2, 0)) == pytest.approx([1 / 2])  # .25 .5 1, .5 1 1
-    assert s.shift(one(2, 0, 2), one(6, 12, 3)) == pytest.approx([(1 + 16) ** 0.5])  # means (1, 0), (2, 4)
-    assert s.absent(one(1, 0, 0), one(3, 1, 4)) == pytest.approx([5 / 8])
-    assert s.log_ratio(one(1.5, 2), one(7.5, 2)) == pytest.approx([log(4)])
-    assert s.mean_differences(one(1, 2, 3, 4), one(3, 4, 1, 4))[0] == pytest.approx([1 / 4, -1 / 2])
-    assert s.rise(one(1, 2, 3, 4), one(3, 4, 1, 4)) == pytest.approx([1 / 4])
-    assert s.change(one(1, 2, 3, 4), one(3, 4, 1, 4)) == pytest.approx([1 / 2])
+    assert statistics.total_variation(one(1, 1, 2), one(2, 2, 0)) == pytest.approx(
+        [1 / 2]
+    )  # .25 .25 .5, .5 .5 0
+    assert statistics.gap(one(1, 1, 2), one(2, 2, 0)) == pytest.approx([1 / 2])  # .25 .5 1, .5 1 1
+    assert statistics.shift(one(2, 0, 2), one(6, 12, 3)) == pytest.approx(
+        [(1 + 16) ** 0.5]
+    )  # means (1, 0), (2, 4)
+    assert statistics.absent(one(1, 0, 0), one(3, 1, 4)) == pytest.approx([5 / 8])
+    assert statistics.log_ratio(one(1.5, 2), one(7.5, 2)) == pytest.approx([log(4)])
+    assert statistics.mean_differences(one(1, 2, 3, 4), one(3, 4, 1, 4))[0] == pytest.approx([1 / 4, -1 / 2])
+    assert statistics.rise(one(1, 2, 3, 4), one(3, 4, 1, 4)) == pytest.approx([1 / 4])
+    assert statistics.change(one(1, 2, 3, 4), one(3, 4, 1, 4)) == pytest.approx([1 / 2])
 
 
 def test_a_side_without_weight_divides_by_nothing() -> None:
-    for statistic in (s.total_variation, s.gap, s.shift, s.absent, s.rise):
+    for statistic in (
+        statistics.total_variation,
+        statistics.gap,
+        statistics.shift,
+        statistics.absent,
+        statistics.rise,
+    ):
         assert np.isfinite(statistic(one(0, 0), one(1, 1))).all()
 
 
 @given(st.lists(st.floats(0, 100), min_size=8, max_size=8))
 def test_shares_stay_within_0_and_1_and_equal_sides_are_equal(cells: list[float]) -> None:
     old, new = one(*cells[:4]), one(*cells[4:])
-    for statistic in (s.total_variation, s.gap, s.absent):
+    for statistic in (statistics.total_variation, statistics.gap, statistics.absent):
         assert 0 <= statistic(old, new)[0] <= 1 + 1e-9
-    for statistic in (s.total_variation, s.gap, s.shift, s.rise, s.change, s.log_ratio):
+    for statistic in (
+        statistics.total_variation,
+        statistics.gap,
+        statistics.shift,
+        statistics.rise,
+        statistics.change,
+        statistics.log_ratio,
+    ):
         assert statistic(old, old)[0] == pytest.approx(0)
 
 
@@ -48,7 +64,7 @@ def test_the_p_value_is_that_of_all_permutations() -> None:
     """5 of 9 blocks: 126 ways, all of which the draws meet in proportion."""
     values = np.array([3.0, 1, 4, 1, 5, 9, 2, 6, 5])
     current = np.arange(9) >= 4
-    part = s.Part(np.stack([values, np.ones(9)], axis=1), s.change)
+    part = statistics.Part(np.stack([values, np.ones(9)], axis=1), statistics.change)
 
     def distance(chosen: tuple[int, ...]) -> float:
         side = np.isin(np.arange(9), chosen)
@@ -56,7 +72,7 @@ def test_the_p_value_is_that_of_all_permutations() -> None:
 
     every = [distance(chosen) for chosen in combinations(range(9), 5)]
     exact = np.mean(np.array(every) >= distance((4, 5, 6, 7, 8)) - 1e-9)
-    tested = s.permutation_tests(current, {"x": part}, 20_000, 1)["x"]
+    tested = statistics.permutation_tests(current, {"x": part}, 20_000, 1)["x"]
     assert tested.statistic == pytest.approx(27 / 5 - 9 / 4)
     assert tested.p_value == pytest.approx(exact, abs=0.015)
     assert tested.reference.tolist() == [9, 4]
@@ -67,10 +83,10 @@ def test_the_p_value_is_that_of_all_permutations() -> None:
 def test_sparse_and_dense_sums_and_any_company_give_the_same() -> None:
     generator = np.random.default_rng(3)
     sums, current = generator.poisson(1.0, (40, 6)).astype(float), np.arange(40) >= 25
-    dense = s.Part(sums, s.total_variation)
-    alone = s.permutation_tests(current, {"a": dense}, 299, 5)["a"]
-    both = s.permutation_tests(
-        current, {"a": s.Part(sp.csr_matrix(sums), s.total_variation), "b": dense}, 299, 5
+    dense = statistics.Part(sums, statistics.total_variation)
+    alone = statistics.permutation_tests(current, {"a": dense}, 299, 5)["a"]
+    both = statistics.permutation_tests(
+        current, {"a": statistics.Part(sp.csr_matrix(sums), statistics.total_variation), "b": dense}, 299, 5
     )
     assert (alone.statistic, alone.p_value) == pytest.approx((both["a"].statistic, both["a"].p_value))
     assert both["a"].p_value == both["b"].p_value
@@ -78,10 +94,14 @@ def test_sparse_and_dense_sums_and_any_company_give_the_same() -> None:
 
 def test_a_surely_large_p_value_ends_early_and_a_side_must_have_a_block() -> None:
     sums = np.ones((20, 2))
-    tested = s.permutation_tests(np.arange(20) >= 9, {"x": s.Part(sums, s.change)}, 10**9, 1)["x"]
+    tested = statistics.permutation_tests(
+        np.arange(20) >= 9, {"x": statistics.Part(sums, statistics.change)}, 10**9, 1
+    )["x"]
     assert tested.p_value == 1
     with pytest.raises(ValueError, match="without a block"):
-        s.permutation_tests(np.ones(3, bool), {"x": s.Part(np.ones((3, 2)), s.change)}, 99, 1)
+        statistics.permutation_tests(
+            np.ones(3, bool), {"x": statistics.Part(np.ones((3, 2)), statistics.change)}, 99, 1
+        )
 
 
 def test_equal_sides_are_called_different_as_rarely_as_promised() -> None:
@@ -89,32 +109,32 @@ def test_equal_sides_are_called_different_as_rarely_as_promised() -> None:
     found = []
     for repeat in range(300):
         sums = generator.dirichlet(np.full(5, 0.3), 60) * 20  # users with tastes of their own
-        part = s.Part(sums, s.total_variation)
-        tested = s.permutation_tests(np.arange(60) >= 40, {"x": part}, 199, repeat)
+        part = statistics.Part(sums, statistics.total_variation)
+        tested = statistics.permutation_tests(np.arange(60) >= 40, {"x": part}, 199, repeat)
         found.append(tested["x"].p_value <= 0.05)
     assert np.mean(found) <= 0.08  # 0.05 and three standard errors
 
 
 def test_holm_by_hand() -> None:
-    adjusted = s.holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.9})
+    adjusted = statistics.holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.9})
     assert adjusted == pytest.approx({"a": 0.04, "c": 0.09, "b": 0.09, "d": 0.9})
-    assert s.holm({}) == {}
+    assert statistics.holm({}) == {}
 
 
 def test_neighbouring_days_that_are_alike_inflate() -> None:
-    assert s.inflation(np.ones(100), 10) == 1
+    assert statistics.inflation(np.ones(100), 10) == 1
     generator = np.random.default_rng(2)
     steps = generator.normal(size=5000)
-    assert s.inflation(steps, 10) == pytest.approx(1, abs=0.2)
+    assert statistics.inflation(steps, 10) == pytest.approx(1, abs=0.2)
     smooth = np.convolve(steps, np.ones(5), "valid")  # r_k = 1 - k / 5
     wanted = 1 + 2 * sum((1 - k / 10) * (1 - k / 5) for k in range(1, 5))
-    assert s.inflation(smooth, 10) == pytest.approx(wanted, rel=0.15)
+    assert statistics.inflation(smooth, 10) == pytest.approx(wanted, rel=0.15)
 
 
 def test_user_difference_is_a_mean_over_users() -> None:
     old = np.array([0, 0, 1]), np.array([1.0, 0.0, 0.0])  # user 0: 1/2, user 1: 0
     new = np.array([1, 2, 2]), np.array([1.0, 1.0, 0.0])  # user 1: 1, user 2: 1/2
-    found = s.user_difference(old, new, 500, 1)
+    found = statistics.user_difference(old, new, 500, 1)
     assert (found.reference, found.current, found.value) == pytest.approx((1 / 4, 3 / 4, 1 / 2))
     assert found.low <= found.value <= found.high
     assert 0 < found.p_value <= 1
@@ -122,7 +142,9 @@ def test_user_difference_is_a_mean_over_users() -> None:
 
 def test_a_clear_loss_has_an_interval_below_zero() -> None:
     users = np.arange(80)
-    found = s.user_difference((users, np.full(80, 0.4)), (users + 80, np.tile([0.0, 0.2], 40)), 500, 1)
+    found = statistics.user_difference(
+        (users, np.full(80, 0.4)), (users + 80, np.tile([0.0, 0.2], 40)), 500, 1
+    )
     assert found.value == pytest.approx(-0.3)
     assert found.high < 0
     assert found.p_value < 0.01

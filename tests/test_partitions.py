@@ -6,16 +6,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.data import tables as t
 from pipeline.data.partitions import Partitions, Written
+from pipeline.data.tables import EVENT, ITEM, MOMENT, TEXT, TIME, USER, VALUE, read_parquet
 
 
 def frame(*rows: tuple[str, str, str], **further: object) -> pd.DataFrame:
     """Rows of user, item, time."""
     users, items, times = zip(*rows, strict=True)
-    moments = pd.to_datetime(pd.Series(times), format="ISO8601", utc=True).astype(t.MOMENT)
-    table = pd.DataFrame({t.USER: users, t.ITEM: items, t.TIME: moments, t.EVENT: "view", t.VALUE: 1.0})
-    return table.assign(**{t.TEXT: pd.Series(None, table.index, dtype="str"), **further})
+    moments = pd.to_datetime(pd.Series(times), format="ISO8601", utc=True).astype(MOMENT)
+    table = pd.DataFrame({USER: users, ITEM: items, TIME: moments, EVENT: "view", VALUE: 1.0})
+    return table.assign(**{TEXT: pd.Series(None, table.index, dtype="str"), **further})
 
 
 def write(folder: Path, *frames: pd.DataFrame, budget: int = 1 << 20) -> Written:
@@ -36,7 +36,7 @@ FEBRUARY = frame(("v", "a", "2020-02-01"), ("u", "c", "2020-02-01"), ("u", "a", 
 def test_a_file_a_month_in_order_of_time(tmp_path: Path) -> None:
     written = write(tmp_path, FEBRUARY, JANUARY)
     assert sorted(bytes_of(tmp_path)) == ["month=2020-01", "month=2020-02"]
-    assert t.read_parquet(tmp_path / "out", "interactions")[t.ITEM].tolist()[:2] == ["a", "b"]
+    assert read_parquet(tmp_path / "out", "interactions")[ITEM].tolist()[:2] == ["a", "b"]
     assert (written.rows, written.duplicates) == (5, 0)
     assert str(written.first) == "2020-01-01T00:00:00.000000"
     assert str(written.last) == "2020-02-01T00:00:00.000000"
@@ -59,7 +59,7 @@ def test_neither_the_order_of_rows_nor_memory_changes_the_bytes(tmp_path: Path, 
 def test_ties_are_not_in_the_order_of_ids(tmp_path: Path) -> None:
     ids = [f"{number:03d}" for number in range(100)]
     write(tmp_path, frame(*(("u", item, "2020-01-01") for item in ids)))
-    found = t.read_parquet(tmp_path / "out")[t.ITEM].tolist()
+    found = read_parquet(tmp_path / "out")[ITEM].tolist()
     assert sorted(found) == ids
     ascending = sum(one < two for one, two in pairwise(found))
     assert 35 < ascending < 65
@@ -72,7 +72,7 @@ def test_of_duplicates_the_first_read_stays(tmp_path: Path, budget: int) -> None
     clicked = frame(("u", "a", "2020-01-01")).assign(event="click", value=5.0)
     written = write(tmp_path, first, other, clicked, budget=budget)
     assert (written.rows, written.duplicates) == (3, 2)
-    assert sorted(t.read_parquet(tmp_path / "out")[t.VALUE]) == [1.0, 4.0, 5.0]
+    assert sorted(read_parquet(tmp_path / "out")[VALUE]) == [1.0, 4.0, 5.0]
 
 
 @pytest.mark.parametrize("budget", [1, 1 << 20])
@@ -89,7 +89,7 @@ def test_further_columns_get_one_type_in_all_months(tmp_path: Path, budget: int)
     for table in tables:
         kinds = dict(zip(table.schema.names, table.schema.types, strict=True))
         assert [kinds[name] for name in ("price", "code", "late")] == [pa.float64(), text, text]
-    found = t.read_parquet(tmp_path / "out")
+    found = read_parquet(tmp_path / "out")
     assert found["code"].tolist()[:2] == ["7", "x"]
     assert found["late"].tolist()[1:] == ["[1, 2]", "text"]
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from small_data import DAY, FILES, POINT_ROWS, START, catalogue, rows, ten_days, write_params, write_raw
 
-from pipeline.data import tables as t
+from pipeline.data import tables
 from pipeline.data.histories import load_prepared
 from pipeline.errors import ArtifactError, ConfigError, DataError
 from pipeline.stages import preprocess as stage
@@ -47,8 +47,8 @@ def test_raw_columns_are_kept(prepare: Any) -> None:
     assert train["price"].tolist() == [0, 1, 2, 3, 4, 5]
     assert train["fit_raw"].unique().tolist() == ["their own"]
     assert train["fit"].dtype == bool
-    assert set(train.columns) == {*t.INTERACTIONS, "price", "fit_raw", "fit", "positive"}
-    assert train["timestamp"].dtype == t.MOMENT
+    assert set(train.columns) == {*tables.INTERACTIONS, "price", "fit_raw", "fit", "positive"}
+    assert train["timestamp"].dtype == tables.MOMENT
 
 
 def test_items_without_a_row_or_text(prepare: Any) -> None:
@@ -174,9 +174,9 @@ def test_disk_full_and_interruption_leave_the_last_good_output(
 def test_users_are_handed_on(prepare: Any, tmp_path: Path) -> None:
     assert not (prepare(ten_days()).folder / "users.parquet").exists()
     people = pd.DataFrame({"user_id": ["u", "unseen"], "sex": ["f", None]})
-    t.write_parquet(people, tmp_path / "raw" / "users.parquet")
+    tables.write_parquet(people, tmp_path / "raw" / "users.parquet")
     main(tmp_path / "raw", tmp_path / "prepared", tmp_path / "params.yaml")
-    found = t.read_parquet(tmp_path / "prepared" / "users.parquet", "users")
+    found = tables.read_parquet(tmp_path / "prepared" / "users.parquet", "users")
     assert found["user_id"].tolist() == ["u", "unseen"]
     assert found["sex"].iloc[0] == "f"
     prepared = load_prepared(tmp_path / "prepared")
@@ -186,6 +186,6 @@ def test_users_are_handed_on(prepare: Any, tmp_path: Path) -> None:
 
 def test_a_damaged_table_of_users_is_named(prepare: Any, tmp_path: Path) -> None:
     prepare(ten_days())
-    t.write_parquet(pd.DataFrame({"user_id": ["u", "u"]}), tmp_path / "raw" / "users.parquet")
+    tables.write_parquet(pd.DataFrame({"user_id": ["u", "u"]}), tmp_path / "raw" / "users.parquet")
     with pytest.raises(DataError, match=r"users.parquet: column user_id: 'u' occurs more than once"):
         main(tmp_path / "raw", tmp_path / "prepared", tmp_path / "params.yaml")

@@ -14,8 +14,7 @@ import pandas as pd
 import pytest
 from small_data import START, catalogue, write_params, write_raw
 
-from pipeline.data import spark
-from pipeline.data import tables as t
+from pipeline.data import spark, tables
 from pipeline.errors import ConfigError
 from pipeline.stages import preprocess as stage
 
@@ -42,7 +41,7 @@ def interactions() -> pd.DataFrame:
         {
             "user_id": [f"{n:04d}" for n in (USERS * random.random(ROWS) ** 2).astype(int)],
             "item_id": [f"i{n}" for n in (ITEMS * random.random(ROWS) ** 2).astype(int)],
-            "timestamp": pd.Series([START + timedelta(hours=int(n)) for n in hours]).astype(t.MOMENT),
+            "timestamp": pd.Series([START + timedelta(hours=int(n)) for n in hours]).astype(tables.MOMENT),
             "event": event,
             "value": np.where(event == "view", np.nan, value),
             "text": pd.Series(np.where(random.random(ROWS) < 0.1, "good", None), dtype="str"),
@@ -53,7 +52,7 @@ def interactions() -> pd.DataFrame:
 
 def items() -> pd.DataFrame:
     """Half of them come late, a few leave, and some are in no interaction."""
-    until = pd.Series([pd.NaT] * (ITEMS + 20), dtype=t.MOMENT)
+    until = pd.Series([pd.NaT] * (ITEMS + 20), dtype=tables.MOMENT)
     since = until.copy()
     since[::2] = pd.Timestamp(START + timedelta(days=80))
     until[::25] = pd.Timestamp(START + timedelta(days=85))
@@ -65,9 +64,9 @@ def raw(folder: Path) -> Path:
     """Of two months the later one lacks the shop's column, or has it in a narrower type."""
     made = write_raw(folder, interactions(), items())
     [first, *_, last] = sorted((made / "interactions").rglob("*.parquet"))
-    t.write_parquet(pd.read_parquet(first).drop(columns=["shop", "month"], errors="ignore"), first)
+    tables.write_parquet(pd.read_parquet(first).drop(columns=["shop", "month"], errors="ignore"), first)
     frame = pd.read_parquet(last).drop(columns=["month"], errors="ignore")
-    t.write_parquet(frame.assign(shop=frame["shop"].astype("int32")), last)
+    tables.write_parquet(frame.assign(shop=frame["shop"].astype("int32")), last)
     return made
 
 

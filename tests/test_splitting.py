@@ -10,8 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from small_data import DAY, FILES, POINT_ROWS, START, catalogue, rows, ten_days
 
-from pipeline.data import splitting
-from pipeline.data import tables as t
+from pipeline.data import splitting, tables
 from pipeline.data.histories import load_prepared
 from pipeline.data.splitting import find_cuts
 from pipeline.drift.champion import successes
@@ -21,7 +20,7 @@ from pipeline.params import Positive
 
 def cut(days: list[float], validation: float = 0.2, test: float = 0.2) -> tuple[int, int, int]:
     """Rows of the three windows."""
-    moments = pd.Series([START + day * DAY for day in days], dtype=t.MOMENT)
+    moments = pd.Series([START + day * DAY for day in days], dtype=tables.MOMENT)
     by_time = moments.value_counts().rename_axis("timestamp").reset_index(name="rows")
     cuts = find_cuts(by_time, validation, test)
     assert {cuts.validation, cuts.test} <= set(moments)
@@ -173,8 +172,8 @@ def test_points_per_user_are_capped_by_a_draw(prepare: Any) -> None:
 
 
 def test_unavailable_items_make_no_point(prepare: Any) -> None:
-    moments = pd.Series([START + day * DAY for day in range(11)], dtype=t.MOMENT)
-    never = pd.Series([pd.NaT] * 10, dtype=t.MOMENT)
+    moments = pd.Series([START + day * DAY for day in range(11)], dtype=tables.MOMENT)
+    never = pd.Series([pd.NaT] * 10, dtype=tables.MOMENT)
     available_from, available_until = never.copy(), never.copy()
     available_from[6], available_until[7] = moments[6], moments[8]  # both offered when taken
     available_from[8], available_until[9] = moments[9], moments[9]  # not yet; no more (the end is exclusive)
@@ -242,5 +241,5 @@ def test_a_moment_with_most_rows_is_named(counts: list[int], named: bool) -> Non
 
 
 def by_time(counts: list[int]) -> pd.DataFrame:
-    times = pd.Series([START + day * DAY for day in range(len(counts))], dtype=t.MOMENT)
+    times = pd.Series([START + day * DAY for day in range(len(counts))], dtype=tables.MOMENT)
     return pd.DataFrame({"timestamp": times, "rows": counts})

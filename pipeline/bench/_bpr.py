@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from pipeline.bench._factors import FactorModel
 from pipeline.data.histories import Prepared
 from pipeline.evaluation.tuning import DISLIKED, HALF_LIVES, Prepares, Settings
-from pipeline.models import baselines as b
+from pipeline.models import baselines
 
 GRID: dict[str, Sequence[Any]] = {
     "half_life": HALF_LIVES,
@@ -57,13 +57,17 @@ def bpr(prepared: Prepared, seed: int) -> Prepares:
 
     @lru_cache(maxsize=16)
     def fitted(positives_only: bool, *settings: float) -> FactorModel:
-        matrix = b.interactions(prepared.log, b.train_rows(prepared.log, positives_only), items)
+        matrix = baselines.interactions(
+            prepared.log, baselines.train_rows(prepared.log, positives_only), items
+        )
         factors, learning_rate, regularisation, iterations = settings
         return fit(matrix, int(factors), learning_rate, regularisation, int(iterations), seed)
 
-    def build(settings: Settings) -> b.Scorer:
+    def build(settings: Settings) -> baselines.Scorer:
         names = ("positives_only", "factors", "learning_rate", "regularisation", "iterations")
         model = fitted(*(settings[name] for name in names))
-        return b.HistoryScorer("bpr", items, model.score, settings["half_life"], settings["disliked_weight"])
+        return baselines.HistoryScorer(
+            "bpr", items, model.score, settings["half_life"], settings["disliked_weight"]
+        )
 
     return build, GRID

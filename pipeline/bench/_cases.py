@@ -21,12 +21,12 @@ import pandas as pd
 
 from pipeline.backtest.fast import FastScorer, fit_fast
 from pipeline.data import items as catalogue_of
-from pipeline.data import tables as t
+from pipeline.data import tables
 from pipeline.data.histories import Catalogue, make_log
 from pipeline.drift import texts
-from pipeline.drift import windows as w
 from pipeline.drift.champion import Champion, successes
 from pipeline.drift.reference import Reference
+from pipeline.drift.windows import ITEM_SINCE, USER_BEFORE, USER_SINCE, as_window, with_since
 from pipeline.errors import DataError
 from pipeline.params import DetectDrift, Params
 
@@ -75,19 +75,19 @@ class World:
     @classmethod
     def load(cls, folder: Path, params: Params) -> World:
         """Raises DataError if the tables are not there."""
-        rows = t.read_parquet(folder / "interactions", "interactions")
-        items = t.read_parquet(folder / "items.parquet", "items")
+        rows = tables.read_parquet(folder / "interactions", "interactions")
+        items = tables.read_parquet(folder / "items.parquet", "items")
         return cls.of(rows, items, params)
 
     @classmethod
     def of(cls, rows: pd.DataFrame, items: pd.DataFrame, params: Params) -> World:
-        rows = rows.sort_values(t.TIME, kind="stable", ignore_index=True)[t.INTERACTIONS]
-        rows = w.with_since(rows.assign(positive=successes(rows, params.preprocess.positive)))
-        seen = rows.groupby(t.ITEM, as_index=False)[t.TIME].min()
-        table = catalogue_of.complete(items, seen.rename(columns={t.TIME: catalogue_of.FIRST_SEEN}))
+        rows = rows.sort_values(tables.TIME, kind="stable", ignore_index=True)[tables.INTERACTIONS]
+        rows = with_since(rows.assign(positive=successes(rows, params.preprocess.positive)))
+        seen = rows.groupby(tables.ITEM, as_index=False)[tables.TIME].min()
+        table = catalogue_of.complete(items, seen.rename(columns={tables.TIME: catalogue_of.FIRST_SEEN}))
         catalogue = Catalogue.of(table)
         vectors = texts.words_to_vectors(texts.item_texts(catalogue.items), params.seed)
-        users = np.unique(rows[t.USER].to_numpy(dtype=object))
+        users = np.unique(rows[tables.USER].to_numpy(dtype=object))
         return cls(rows, table, params, catalogue, vectors, users)
 
     def case(self, number: int, shift: Shift | None = None) -> Case:
@@ -96,25 +96,30 @@ class World:
         anchor = ANCHORS[number % len(ANCHORS)]
         sizes = shift.sizes if shift else (1, 1, 1)
         known, groups = self._deal(anchor, sizes, generator)
-        days = (max(g[t.TIME].max() for g in groups) - known[t.TIME].iloc[-1]) / pd.Timedelta(days=1)
+        days = (max(g[tables.TIME].max() for g in groups) - known[tables.TIME].iloc[-1]) / pd.Timedelta(
+            days=1
+        )
         step = 2 * WEEK * math.ceil(1.05 * days / 7 + 1)
         reference, items = groups[0], self.items
         windows = pd.concat(
-            [later(each, step * place, known[t.TIME].iloc[-1]) for place, each in enumerate(groups[1:], 1)],
+            [
+                later(each, step * place, known[tables.TIME].iloc[-1])
+                for place, each in enumerate(groups[1:], 1)
+            ],
             keys=[0, 1],
             names=["window", None],
         ).reset_index("window")
         if shift is not None:
             if shift.own_texts:
-                reference = reference.assign(**{t.TEXT: self.words(reference)})
-                windows = windows.assign(**{t.TEXT: self.words(windows)})
+                reference = reference.assign(**{tables.TEXT: self.words(reference)})
+                windows = windows.assign(**{tables.TEXT: self.words(windows)})
             windows, items = shift.change(windows, self, generator)
         windows = windows.assign(positive=successes(windows, self.params.preprocess.positive))
-        rows = windows.drop(columns="window").sort_values(t.TIME, kind="stable", ignore_index=True)
+        rows = windows.drop(columns="window").sort_values(tables.TIME, kind="stable", ignore_index=True)
         asked = self._champion(anchor, known, reference, rows) if shift is None else None
-        closing = rows.tail(1).assign(**{t.TIME: rows[t.TIME].iloc[-1] + step})
+        closing = rows.tail(1).assign(**{tables.TIME: rows[tables.TIME].iloc[-1] + step})
         return Case(
-            reference=Reference(w.as_window(reference).rows, None),
+            reference=Reference(as_window(reference).rows, None),
             current=pd.concat([rows, closing], ignore_index=True),
             windows=tuple(windows[windows["window"] == place] for place in (0, 1)),
             items=items,
@@ -124,25 +129,27 @@ class World:
 
     def words(self, rows: pd.DataFrame) -> pd.Series:
         """What someone might have typed to find the row's item: its title."""
-        titles = self.items.drop_duplicates(t.ITEM).set_index(t.ITEM)[t.TITLE]
-        return rows[t.ITEM].map(titles).astype("str").str.lower()
+        titles = self.items.drop_duplicates(tables.ITEM).set_index(tables.ITEM)[tables.TITLE]
+        return rows[tables.ITEM].map(titles).astype("str").str.lower()
 
     def _deal(
         self, anchor: float, sizes: tuple[int, int, int], generator: np.random.Generator
     ) -> tuple[pd.DataFrame, list[pd.DataFrame]]:
         """(rows that the champion knows, the three groups of the stretch that follows)."""
         settings, parts = self.params.detect_drift, sum(sizes)
-        at = self.rows[t.TIME].iloc[int(anchor * len(self.rows))]
-        known, after = self.rows[self.rows[t.TIME] < at], self.rows[self.rows[t.TIME] >= at]
-        met = (~after[t.USER].duplicated()).cumsum().to_numpy()
+        at = self.rows[tables.TIME].iloc[int(anchor * len(self.rows))]
+        known, after = self.rows[self.rows[tables.TIME] < at], self.rows[self.rows[tables.TIME] >= at]
+        met = (~after[tables.USER].duplicated()).cumsum().to_numpy()
         fewest = SPARE * parts * settings.min_users
         wanted = fewest * math.exp(generator.uniform(0, math.log(WIDEST)))
         least_rows = SPARE * parts * settings.min_rows
         for _ in range(TRIES):
             stop = max(int(np.searchsorted(met, min(wanted, met[-1]))) + 1, math.ceil(least_rows))
-            stretch = after[after[t.TIME] <= after[t.TIME].iloc[min(stop, len(after)) - 1]]
+            stretch = after[after[tables.TIME] <= after[tables.TIME].iloc[min(stop, len(after)) - 1]]
             groups = _groups(stretch, sizes, generator)
-            if all(len(g) >= settings.min_rows and g[t.USER].nunique() >= settings.min_users for g in groups):
+            if all(
+                len(g) >= settings.min_rows and g[tables.USER].nunique() >= settings.min_users for g in groups
+            ):
                 return known, groups
             wanted, least_rows = 1.1 * wanted, 1.1 * least_rows
         raise DataError(
@@ -155,10 +162,10 @@ class World:
     ) -> Champion:
         """Asked about its own test window, which is the reference's, and about the windows."""
         everything = pd.concat([known, reference, rows], ignore_index=True)
-        users = np.unique(everything[t.USER].to_numpy(dtype=object))
+        users = np.unique(everything[tables.USER].to_numpy(dtype=object))
         repeats = self.params.preprocess.repeats == "include"
         log = make_log([everything.assign(fit=True)], self.catalogue, users, repeats)
-        fit_end = known[t.TIME].iloc[-1]
+        fit_end = known[tables.TIME].iloc[-1]
         if anchor not in self.scorers:
             fitted = log.time <= fit_end.value // 1000
             self.scorers[anchor] = fit_fast(log, fitted, self.catalogue, None, self.params.seed)
@@ -168,7 +175,7 @@ class World:
             log=log,
             vectors=self.vectors,
             fit_end=fit_end,
-            promoted_as_of=reference[t.TIME].max(),
+            promoted_as_of=reference[tables.TIME].max(),
             version="bench",
             max_points_per_user=self.params.preprocess.max_points_per_user,
         )
@@ -177,7 +184,7 @@ class World:
 def _groups(
     stretch: pd.DataFrame, sizes: tuple[int, int, int], generator: np.random.Generator
 ) -> list[pd.DataFrame]:
-    code, users = pd.factorize(stretch[t.USER])
+    code, users = pd.factorize(stretch[tables.USER])
     bounds = np.cumsum(sizes)[:-1] * len(users) // sum(sizes)
     group = np.searchsorted(bounds, generator.permutation(len(users)), side="right")[code]
     return [stretch[group == place].reset_index(drop=True) for place in range(len(sizes))]
@@ -185,7 +192,7 @@ def _groups(
 
 def later(rows: pd.DataFrame, step: pd.Timedelta, after: pd.Timestamp) -> pd.DataFrame:
     """Moved by `step`; who was first met `after` that moment is met as much later."""
-    moved = {name: rows[name] + step for name in (t.TIME, w.USER_BEFORE)}
-    for name in (w.USER_SINCE, w.ITEM_SINCE):
+    moved = {name: rows[name] + step for name in (tables.TIME, USER_BEFORE)}
+    for name in (USER_SINCE, ITEM_SINCE):
         moved[name] = rows[name].where(rows[name] <= after, rows[name] + step)
     return rows.assign(**moved)

@@ -22,10 +22,10 @@ import scipy.sparse as sp
 
 from pipeline.bench import _peers
 from pipeline.bench._factors import FactorModel
-from pipeline.data import tables as t
+from pipeline.data import tables
 from pipeline.data.histories import Catalogue, Prepared
 from pipeline.evaluation.tuning import DISLIKED, HALF_LIVES, Prepares, Settings
-from pipeline.models import baselines as b
+from pipeline.models import baselines
 from pipeline.models.content import category_matrix
 
 SCRIPT = Path(__file__).with_name("_lightfm_peer.py")
@@ -48,10 +48,10 @@ GRID: dict[str, Sequence[Any]] = {
 
 def word_matrix(catalogue: Catalogue) -> sp.csr_matrix:
     """(items, words) float32, 1 where a title has a word; no column if there are none."""
-    if t.TITLE not in catalogue.items:
+    if tables.TITLE not in catalogue.items:
         return sp.csr_matrix((len(catalogue), 0), dtype=np.float32)
-    words = catalogue.items[t.TITLE].fillna("").astype("str").str.lower().str.findall(r"\w+")
-    return category_matrix(replace(catalogue, items=pd.DataFrame({t.CATEGORIES: words})))
+    words = catalogue.items[tables.TITLE].fillna("").astype("str").str.lower().str.findall(r"\w+")
+    return category_matrix(replace(catalogue, items=pd.DataFrame({tables.CATEGORIES: words})))
 
 
 def feature_matrix(catalogue: Catalogue, known: np.ndarray, which: str) -> sp.csr_matrix:
@@ -92,16 +92,18 @@ def lightfm(prepared: Prepared, seed: int) -> Prepares:
 
     @lru_cache(maxsize=8)
     def fitted(positives_only: bool, features: str, *settings: float) -> dict[int, FactorModel]:
-        matrix = b.interactions(prepared.log, b.train_rows(prepared.log, positives_only), len(catalogue))
+        matrix = baselines.interactions(
+            prepared.log, baselines.train_rows(prepared.log, positives_only), len(catalogue)
+        )
         known = matrix.getnnz(axis=0) > 0
         task: dict[str, Any] = {"epochs": sorted(EPOCHS), "seed": seed}
         task |= zip(("factors", "learning_rate", "regularisation"), settings, strict=True)
         return fit(matrix, feature_matrix(catalogue, known, features), task)
 
-    def build(settings: Settings) -> b.Scorer:
+    def build(settings: Settings) -> baselines.Scorer:
         names = ("positives_only", "features", "factors", "learning_rate", "regularisation")
         model = fitted(*(settings[name] for name in names))[settings["epochs"]]
         half_life, disliked = settings["half_life"], settings["disliked_weight"]
-        return b.HistoryScorer("lightfm", len(catalogue), model.score, half_life, disliked)
+        return baselines.HistoryScorer("lightfm", len(catalogue), model.score, half_life, disliked)
 
     return build, GRID

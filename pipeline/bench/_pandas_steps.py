@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.data import tables as t
 from pipeline.data.splitting import TEST, TRAIN, VALIDATION, find_cuts
+from pipeline.data.tables import EVENT, ITEM, POINTS, TIME, USER, VALUE, read_parquet
 from pipeline.params import Params, Preprocess
 
 SALT, BETWEEN = "evergreen", "\x1f"
@@ -24,28 +24,28 @@ FILES = {TRAIN: "train", VALIDATION: "validation", TEST: "test_interactions"}
 
 def steps(raw: Path, settings: Preprocess) -> dict[str, pd.DataFrame]:
     """File name without suffix -> rows."""
-    rows = t.read_parquet(raw / "interactions")
-    by_time = rows.groupby(t.TIME).size().rename("rows").reset_index()
+    rows = read_parquet(raw / "interactions")
+    by_time = rows.groupby(TIME).size().rename("rows").reset_index()
     cuts = find_cuts(by_time, settings.validation_share, settings.test_share)
-    later = (rows[t.TIME] >= cuts.validation).astype("int8") + (rows[t.TIME] >= cuts.test).astype("int8")
+    later = (rows[TIME] >= cuts.validation).astype("int8") + (rows[TIME] >= cuts.test).astype("int8")
     rows = rows.assign(window=later, positive=_positive(rows, settings))
-    known = rows[rows["window"] == TRAIN].groupby(t.USER).size()
+    known = rows[rows["window"] == TRAIN].groupby(USER).size()
     enough = known[known >= settings.min_user_interactions].index
-    rows["fit"] = rows[t.USER].isin(enough)
-    ties = _digests(rows[t.USER], rows[t.ITEM], rows[t.EVENT].fillna(""))
-    rows = rows.assign(ties=ties).sort_values([t.TIME, "ties"], ignore_index=True).drop(columns="ties")
+    rows["fit"] = rows[USER].isin(enough)
+    ties = _digests(rows[USER], rows[ITEM], rows[EVENT].fillna(""))
+    rows = rows.assign(ties=ties).sort_values([TIME, "ties"], ignore_index=True).drop(columns="ties")
     tables = {name: rows[rows["window"] == window].drop(columns="window") for window, name in FILES.items()}
     points = _points(rows, settings.max_points_per_user)
     return tables | {
-        "validation_points": points[points["window"] == VALIDATION][t.POINTS],
-        "test": points[points["window"] == TEST][t.POINTS],
+        "validation_points": points[points["window"] == VALIDATION][POINTS],
+        "test": points[points["window"] == TEST][POINTS],
     }
 
 
 def _positive(rows: pd.DataFrame, settings: Preprocess) -> pd.Series:
     events, least = settings.positive.events, settings.positive.min_value
-    found = pd.Series(True, rows.index) if events is None else rows[t.EVENT].isin(events)
-    return found if least is None else found & ~(rows[t.VALUE] < least)
+    found = pd.Series(True, rows.index) if events is None else rows[EVENT].isin(events)
+    return found if least is None else found & ~(rows[VALUE] < least)
 
 
 def _digests(*columns: pd.Series) -> list[str]:
@@ -55,16 +55,16 @@ def _digests(*columns: pd.Series) -> list[str]:
 
 def _points(rows: pd.DataFrame, most: int) -> pd.DataFrame:
     """One point a moment: the first time that a user has the item, at most `most` a user and window."""
-    first = rows.groupby([t.USER, t.ITEM])[t.TIME].min().rename("first").reset_index()
+    first = rows.groupby([USER, ITEM])[TIME].min().rename("first").reset_index()
     taken = rows[rows["positive"] & (rows["window"] != TRAIN)]
-    taken = taken[[t.USER, t.ITEM, t.TIME, "window"]].drop_duplicates()
-    taken = taken.merge(first, on=[t.USER, t.ITEM])
-    taken = taken[taken[t.TIME] == taken["first"]]
-    micro = taken[t.TIME].astype("int64").astype(str)
-    digest = pd.Series(_digests(taken[t.USER], taken[t.ITEM], micro), taken.index, dtype="str")
+    taken = taken[[USER, ITEM, TIME, "window"]].drop_duplicates()
+    taken = taken.merge(first, on=[USER, ITEM])
+    taken = taken[taken[TIME] == taken["first"]]
+    micro = taken[TIME].astype("int64").astype(str)
+    digest = pd.Series(_digests(taken[USER], taken[ITEM], micro), taken.index, dtype="str")
     taken = taken.assign(point_id=digest.str[:16], draw=digest.str[16:]).sort_values(["draw", "point_id"])
-    taken = taken[taken.groupby([t.USER, "window"]).cumcount() < most]
-    return taken.sort_values([t.TIME, "point_id"], ignore_index=True)
+    taken = taken[taken.groupby([USER, "window"]).cumcount() < most]
+    return taken.sort_values([TIME, "point_id"], ignore_index=True)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ import pandas as pd
 
 from pipeline.data.histories import Catalogue, Points, Prepared
 from pipeline.errors import DataError
-from pipeline.models import baselines as b
+from pipeline.models import baselines
 from pipeline.models.ranking import top_k
 
 FOLDER = Path(".evergreen/peers")
@@ -98,7 +98,7 @@ class Answer:
 
 def write_points(folder: Path, prepared: Prepared, validation: Points) -> None:
     """What a peer is given: the rows to fit on, histories of the points, targets of validation alone."""
-    log, rows = prepared.log, b.train_rows(prepared.log)
+    log, rows = prepared.log, baselines.train_rows(prepared.log)
     told = {"user": log.user[rows], "item": log.item[rows], "liked": log.positive[rows]}
     pd.DataFrame(told).to_parquet(folder / "rows.parquet", index=False)
     place = {"point": np.arange(len(validation)), "user": validation.user, "target": validation.target}

@@ -24,7 +24,7 @@ import pandas as pd
 from pipeline.bench._fits import Ranked
 from pipeline.bench.gate import load
 from pipeline.data import items as catalogue_of
-from pipeline.data import tables as t
+from pipeline.data import tables
 from pipeline.data.histories import TEST, Points, Prepared
 from pipeline.errors import DataError
 from pipeline.evaluation import slices as of_points
@@ -135,13 +135,13 @@ def _texts(prepared: Prepared) -> list[str]:
 
 def _before(raw: Path, whole: Prepared) -> list[Prepared]:
     """The windows before that of all rows, oldest first."""
-    rows = t.read_parquet(raw / "interactions", "interactions")
-    items = t.read_parquet(raw / "items.parquet", "items")
+    rows = tables.read_parquet(raw / "interactions", "interactions")
+    items = tables.read_parquet(raw / "items.parquet", "items")
     found = [whole]
     while len(found) < WINDOWS:
         next_one = found[0].log
         start = next_one.time[next_one.window == TEST].min()
-        rows = rows[rows[t.TIME].astype("int64") < start].reset_index(drop=True)
+        rows = rows[rows[tables.TIME].astype("int64") < start].reset_index(drop=True)
         try:
             found.insert(0, _prepared(rows, items))
         except DataError as error:
@@ -152,11 +152,11 @@ def _before(raw: Path, whole: Prepared) -> list[Prepared]:
 
 def _prepared(rows: pd.DataFrame, items: pd.DataFrame) -> Prepared:
     """As `preprocess` would have made it of what was known at the newest of these rows."""
-    as_of = rows[t.TIME].max()
-    known = items[t.ITEM].isin(rows[t.ITEM]) | (items[t.AVAILABLE_FROM] <= as_of)
+    as_of = rows[tables.TIME].max()
+    known = items[tables.ITEM].isin(rows[tables.ITEM]) | (items[tables.AVAILABLE_FROM] <= as_of)
     with tempfile.TemporaryDirectory() as temporary:
         raw = Path(temporary) / "data" / "raw"
-        t.write_parquet(rows, raw / "interactions" / "month=all" / "part-0.parquet")
-        t.write_parquet(items[known].reset_index(drop=True), raw / "items.parquet")
+        tables.write_parquet(rows, raw / "interactions" / "month=all" / "part-0.parquet")
+        tables.write_parquet(items[known].reset_index(drop=True), raw / "items.parquet")
         (raw / "manifest.json").write_text(json.dumps({"as_of": as_of.isoformat()}), encoding="utf-8")
         return load(raw)[0]

@@ -21,9 +21,9 @@ import torch
 from tqdm import tqdm
 
 from pipeline.bench.gate import load
-from pipeline.data import tables as t
+from pipeline.data import tables
 from pipeline.data.histories import TRAIN, Catalogue, Log, Points
-from pipeline.models import baselines as b
+from pipeline.models import baselines
 from pipeline.models.content import VectorScorer
 from pipeline.models.features import Inputs, Matrix, fit_inputs
 from pipeline.models.networks import FusionScorer, SequenceTower, one_thread
@@ -69,7 +69,9 @@ def synthetic(items: int) -> tuple[Catalogue, Points]:
     user = np.sort((USERS * generator.random(ROWS) ** 2).astype(np.int32))
     item = np.searchsorted(chances / chances[-1], generator.random(ROWS)).astype(np.int32)
     names = [f"i{place:06d}" for place in range(items)]
-    frame = pd.DataFrame({t.ITEM: names, t.CATEGORIES: [[f"c{place % 20}"] for place in range(items)]})
+    frame = pd.DataFrame(
+        {tables.ITEM: names, tables.CATEGORIES: [[f"c{place % 20}"] for place in range(items)]}
+    )
     log = Log(
         user=user,
         item=np.minimum(item, items - 1),
@@ -89,14 +91,16 @@ def _given(data: Path) -> tuple[Catalogue, Points]:
     return prepared.catalogue, prepared.validation
 
 
-def _scorers(catalogue: Catalogue, points: Points) -> dict[str, b.Scorer]:
-    rows = b.train_rows(points.log)
+def _scorers(catalogue: Catalogue, points: Points) -> dict[str, baselines.Scorer]:
+    rows = baselines.train_rows(points.log)
     inputs = fit_inputs(points.log, rows, catalogue, Matrix(False, 300.0), SEED)
     matrix = inputs.ease
     return {
         "challenger": _challenger(inputs, catalogue, points),
-        "ease": b.HistoryScorer("ease", len(catalogue), matrix.score, 5.0),
-        "popularity": b.ConstantScorer("popularity", b.popularity(points.log, rows, len(catalogue))),
+        "ease": baselines.HistoryScorer("ease", len(catalogue), matrix.score, 5.0),
+        "popularity": baselines.ConstantScorer(
+            "popularity", baselines.popularity(points.log, rows, len(catalogue))
+        ),
     }
 
 
@@ -111,7 +115,7 @@ def _challenger(inputs: Inputs, catalogue: Catalogue, points: Points) -> Recomme
     return Recommender("challenger", {"features": features}, catalogue, bound, scorer, None, scorer)
 
 
-def measure(scorer: b.Scorer, points: Points, catalogue: Catalogue, times: int) -> Json:
+def measure(scorer: baselines.Scorer, points: Points, catalogue: Catalogue, times: int) -> Json:
     """Figures of ranking POINTS `times` points, and the memory of MORE times as many."""
     order = popularity_order(np.arange(len(catalogue), dtype=np.float64), catalogue.ids)
 

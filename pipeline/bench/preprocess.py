@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from pipeline.data import tables as t
+from pipeline.data import tables
 from pipeline.errors import DataError
 
 MANY, FEW = 10_000_000, 1_000_000
@@ -73,20 +73,28 @@ def synthetic(folder: Path, rows: int) -> Path:
         user = (USERS * generator.random(count) ** 2).astype(np.int64)
         frame = pd.DataFrame(
             {
-                t.USER: pd.Series(user).astype("str"),
-                t.ITEM: ids.to_numpy()[item],
-                t.TIME: pd.to_datetime(np.sort(generator.integers(begin, end, count)), unit="us", utc=True),
-                t.EVENT: "rating",
-                t.VALUE: generator.integers(1, 6, count).astype(np.float64),
-                t.TEXT: None,
+                tables.USER: pd.Series(user).astype("str"),
+                tables.ITEM: ids.to_numpy()[item],
+                tables.TIME: pd.to_datetime(
+                    np.sort(generator.integers(begin, end, count)), unit="us", utc=True
+                ),
+                tables.EVENT: "rating",
+                tables.VALUE: generator.integers(1, 6, count).astype(np.float64),
+                tables.TEXT: None,
             }
         )
         name = f"month={starts[month]:%Y-%m}/part-0.parquet"
-        t.write_parquet(frame.astype({t.TIME: t.MOMENT, t.TEXT: "str"}), folder / "interactions" / name)
-    items = pd.DataFrame({t.ITEM: ids, t.TITLE: "Item " + ids, t.TEXT: None, t.CATEGORIES: [["a"]] * ITEMS})
-    never = pd.Series([pd.NaT] * ITEMS, dtype=t.MOMENT)
-    items = items.assign(**{t.AVAILABLE_FROM: never, t.AVAILABLE_UNTIL: never}).astype({t.TEXT: "str"})
-    t.write_parquet(items, folder / "items.parquet")
+        tables.write_parquet(
+            frame.astype({tables.TIME: tables.MOMENT, tables.TEXT: "str"}), folder / "interactions" / name
+        )
+    items = pd.DataFrame(
+        {tables.ITEM: ids, tables.TITLE: "Item " + ids, tables.TEXT: None, tables.CATEGORIES: [["a"]] * ITEMS}
+    )
+    never = pd.Series([pd.NaT] * ITEMS, dtype=tables.MOMENT)
+    items = items.assign(**{tables.AVAILABLE_FROM: never, tables.AVAILABLE_UNTIL: never}).astype(
+        {tables.TEXT: "str"}
+    )
+    tables.write_parquet(items, folder / "items.parquet")
     (folder / "manifest.json").write_text('{"as_of": "2024-01-01T00:00:00+00:00", "content_hash": "0"}')
     return folder
 

@@ -35,8 +35,8 @@ from pipeline.bench._bpr import bpr
 from pipeline.bench._fits import Bench, Ranked, digest, fingerprint, hashes
 from pipeline.bench._lightfm import lightfm
 from pipeline.data.histories import Points, Prepared
-from pipeline.evaluation import figures as f
 from pipeline.evaluation import tuning
+from pipeline.evaluation.figures import CHALLENGER, HEADLINE, Measured, Question, accuracy_columns
 from pipeline.evaluation.metrics import accuracy, mean_of_users, target_rank
 from pipeline.models.ranking import rank_points
 from pipeline.models.training import Run
@@ -79,7 +79,7 @@ def run(data: Path | None = None) -> Json:
         for name, number, fits in bar:
             bar.set_postfix_str(f"window {number} of {len(benches)}, {name}" if benches[1:] else name)
             found.setdefault(name, []).append(fits())
-    found[f.CHALLENGER] = found.pop(f.CHALLENGER)  # below its peers
+    found[CHALLENGER] = found.pop(CHALLENGER)  # below its peers
     windows = [bench.prepared for bench in benches]
     result = summary(benches, {name: _windows.pooled(windows, of) for name, of in found.items()}, missing)
     result["findings"] += _windows.advice(data, windows)
@@ -95,7 +95,7 @@ def everything(
     ways: dict[str, Callable[[Bench], list[Ranked]]] = {
         name: partial(baseline, name=name) for name in names if name not in missing
     }
-    ways[f.CHALLENGER] = challenger
+    ways[CHALLENGER] = challenger
     ways |= {name: partial(sequence, name=name, python=python) for name in SEQUENCE}
     numbered = list(enumerate(benches, 1))
     return [(name, number, partial(fit, bench)) for name, fit in ways.items() for number, bench in numbered]
@@ -172,13 +172,13 @@ def challenger(bench: Bench) -> list[Ranked]:
         folder = bench.folder / f"challenger-{seed}-{digest(code)}"  # of checkpoints
         trained = finetune(bench.prepared, Run(bench.params.finetune, seed, folder), ablations=False)
         shutil.rmtree(folder, ignore_errors=True)
-        model, quality = trained.models[f.CHALLENGER], trained.summary["challenger_validation_ndcg@10"]
+        model, quality = trained.models[CHALLENGER], trained.summary["challenger_validation_ndcg@10"]
         points, catalogue = bench.prepared.test, bench.prepared.catalogue
         listed = rank_points(model, points, catalogue, bench.order, K)[0]
         return Ranked(listed, float("nan") if quality is None else float(str(quality)), {}, 1, 0.0)
 
     seeds = range(bench.params.seed, bench.params.seed + SEEDS)
-    return [bench.kept(f.CHALLENGER, seed, code, partial(fit, seed)) for seed in seeds]
+    return [bench.kept(CHALLENGER, seed, code, partial(fit, seed)) for seed in seeds]
 
 
 def summary(benches: list[Bench], found: dict[str, list[Ranked]], missing: Json | None = None) -> Json:
@@ -188,19 +188,19 @@ def summary(benches: list[Bench], found: dict[str, list[Ranked]], missing: Json 
     """
     windows, newest, nothing = [bench.prepared for bench in benches], benches[-1], np.zeros(0)
     points, catalogue = _windows.points(windows), newest.prepared.catalogue
-    question = f.Question(points, catalogue, nothing, newest.order, nothing, K, SAMPLES, newest.params.seed)
+    question = Question(points, catalogue, nothing, newest.order, nothing, K, SAMPLES, newest.params.seed)
     by_seed = {
-        name: [f.accuracy_columns(question, one.listed) for one in ranked] for name, ranked in found.items()
+        name: [accuracy_columns(question, one.listed) for one in ranked] for name, ranked in found.items()
     }
     mean = {name: np.mean(columns, axis=0) for name, columns in by_seed.items()}
-    measured = f.Measured(question, {name: ranked[0].listed for name, ranked in found.items()}, mean, {})
+    measured = Measured(question, {name: ranked[0].listed for name, ranked in found.items()}, mean, {})
     slices = {name: measured.on(mask) for name, mask in _windows.slices(windows).items()}
     models, paired = slices["all"]
     rows = {name: row(models[name], paired.get(name), found[name]) for name in by_quality(models)}
-    best = next(name for name in rows if name != f.CHALLENGER)
-    ours, theirs, pair = models[f.CHALLENGER][f.HEADLINE], models[best][f.HEADLINE], paired[best]
+    best = next(name for name in rows if name != CHALLENGER)
+    ours, theirs, pair = models[CHALLENGER][HEADLINE], models[best][HEADLINE], paired[best]
     ratio = ours / theirs if theirs else None
-    head = question.columns.index(f.HEADLINE)
+    head = question.columns.index(HEADLINE)
     return {
         "name": "ranking",
         "conditions": {
@@ -215,7 +215,7 @@ def summary(benches: list[Bench], found: dict[str, list[Ranked]], missing: Json 
         "ratios": {"challenger_over_best_peer": ratio},
         "findings": [
             f"best peer: {best}; the challenger has {ratio or 0:.2f} times its nDCG@10, "
-            f"{pair[f.HEADLINE]:+.4f} [{pair['low']:+.4f}, {pair['high']:+.4f}]",
+            f"{pair[HEADLINE]:+.4f} [{pair['low']:+.4f}, {pair['high']:+.4f}]",
             *(f"without {name}: {reason}" for name, reason in (missing or {}).items()),
         ],
         "by_seed": {
@@ -231,20 +231,20 @@ def summary(benches: list[Bench], found: dict[str, list[Ranked]], missing: Json 
 
 def by_quality(models: Json) -> list[str]:
     """The challenger, then its peers, best first."""
-    peers = [name for name in models if name != f.CHALLENGER]
-    return [f.CHALLENGER, *sorted(peers, key=lambda name: -models[name][f.HEADLINE])]
+    peers = [name for name in models if name != CHALLENGER]
+    return [CHALLENGER, *sorted(peers, key=lambda name: -models[name][HEADLINE])]
 
 
 def row(figures: Json, pair: Json | None, ranked: list[Ranked] | None = None) -> Json:
     """Of one model; `challenger_minus` and its ends only where there is a pair. Nothing measured is None."""
     found = {
-        f.HEADLINE: figures[f.HEADLINE],
-        "low": figures[f"{f.HEADLINE}_low"],
-        "high": figures[f"{f.HEADLINE}_high"],
+        HEADLINE: figures[HEADLINE],
+        "low": figures[f"{HEADLINE}_low"],
+        "high": figures[f"{HEADLINE}_high"],
         "recall@10": figures["recall@10"],
     }
     if pair:
-        found |= {"challenger_minus": pair[f.HEADLINE], "pair_low": pair["low"], "pair_high": pair["high"]}
+        found |= {"challenger_minus": pair[HEADLINE], "pair_low": pair["low"], "pair_high": pair["high"]}
     if ranked:
         found |= {"validation": float(np.mean([one.validation for one in ranked])), "seeds": len(ranked)}
         found |= {"tried": ranked[0].tried, "cpu_s": round(sum(one.seconds for one in ranked))}

@@ -15,8 +15,7 @@ import ibis
 import numpy as np
 import pandas as pd
 
-from pipeline.data import splitting
-from pipeline.data import tables as t
+from pipeline.data import splitting, tables
 from pipeline.data.engine import named, read_parquet
 from pipeline.documents.check import Activity, EventCounts, Period
 from pipeline.params import Params, Positive
@@ -67,10 +66,10 @@ def gather(connection: ibis.BaseBackend, raw: Path, params: Params) -> Facts:
     return Facts(
         params,
         _events(rows, params.preprocess.positive),
-        _rows_of(rows, t.USER),
-        _rows_of(rows, t.ITEM),
-        t.read_parquet(raw / "items.parquet", "items"),
-        splitting.rows_by_time(rows).to_pandas().set_index(t.TIME)["rows"].sort_index(),
+        _rows_of(rows, tables.USER),
+        _rows_of(rows, tables.ITEM),
+        tables.read_parquet(raw / "items.parquet", "items"),
+        splitting.rows_by_time(rows).to_pandas().set_index(tables.TIME)["rows"].sort_index(),
         _empty(rows),
         successes,
         repeats,
@@ -79,8 +78,8 @@ def gather(connection: ibis.BaseBackend, raw: Path, params: Params) -> Facts:
 
 def _events(rows: ibis.Table, positive: Positive) -> list[EventCounts]:
     rows = rows.mutate(success=splitting.is_success(rows, positive))
-    value = rows[t.VALUE]
-    table = rows.group_by(t.EVENT).agg(
+    value = rows[tables.VALUE]
+    table = rows.group_by(tables.EVENT).agg(
         rows=rows.count(),
         values=value.count(),
         least=value.min(),
@@ -89,7 +88,7 @@ def _events(rows: ibis.Table, positive: Positive) -> list[EventCounts]:
         successes=rows.count(where=rows.success),
         negative_successes=rows.count(where=rows.success & (value < 0).fill_null(False)),
     )
-    frame = table.to_pandas().sort_values(["rows", t.EVENT], ascending=[False, True])
+    frame = table.to_pandas().sort_values(["rows", tables.EVENT], ascending=[False, True])
     return [EventCounts.of(row) for row in frame.to_dict("records")]
 
 
@@ -105,11 +104,13 @@ def _empty(rows: ibis.Table) -> dict[str, float]:
 
 def _count_repeats(connection: ibis.BaseBackend, rows: ibis.Table, positive: Positive) -> tuple[int, int]:
     """(successes, of these repeats) of all rows, whichever window they will be in."""
-    pair = [t.USER, t.ITEM]
-    taken = rows.filter(splitting.is_success(rows, positive)).select(*pair, t.TIME).distinct()
-    first = named(connection, "first_rows", rows.group_by(pair).agg(first=lambda group: group[t.TIME].min()))
+    pair = [tables.USER, tables.ITEM]
+    taken = rows.filter(splitting.is_success(rows, positive)).select(*pair, tables.TIME).distinct()
+    first = named(
+        connection, "first_rows", rows.group_by(pair).agg(first=lambda group: group[tables.TIME].min())
+    )
     table = taken.join(first, pair)
-    counts = table.agg(all=table.count(), repeats=table.count(where=table[t.TIME] > table["first"]))
+    counts = table.agg(all=table.count(), repeats=table.count(where=table[tables.TIME] > table["first"]))
     found = counts.to_pandas().iloc[0]
     return int(found["all"]), int(found["repeats"])
 

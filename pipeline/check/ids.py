@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pipeline.check.facts import COLUMNS, Facts, percent
-from pipeline.data import tables as t
+from pipeline.data import tables
 from pipeline.data.joining import joined_share, likely_cause
 from pipeline.documents.check import Finding
 
@@ -23,13 +23,13 @@ def not_joined(facts: Facts) -> Iterator[Finding]:
             remedy="name a table of items, or columns of the interactions that describe them (title: ...)",
         )
         return
-    known = facts.items.index.isin(facts.table[t.ITEM])
-    share = joined_share(facts.items, facts.table[t.ITEM])
+    known = facts.items.index.isin(facts.table[tables.ITEM])
+    share = joined_share(facts.items, facts.table[tables.ITEM])
     if share > 0.98:
         return
     strangers = facts.items[~known].index[:3].tolist()
-    unused = facts.table.loc[~facts.table[t.ITEM].isin(facts.items.index), t.ITEM].head(3).tolist()
-    cause, joined = likely_cause(facts.items, facts.table[t.ITEM])
+    unused = facts.table.loc[~facts.table[tables.ITEM].isin(facts.items.index), tables.ITEM].head(3).tolist()
+    cause, joined = likely_cause(facts.items, facts.table[tables.ITEM])
     yield Finding(
         kind="items_not_joined",
         severity="error" if share < 0.5 else "warning",

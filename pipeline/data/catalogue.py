@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.data import tables as t
+from pipeline.data import tables
 from pipeline.data.moments import TimeFormat, as_moments
 from pipeline.data.rejected import Rejected
 from pipeline.data.values import as_ids, as_lists, as_prose, as_text, as_typed, id_faults
@@ -25,21 +25,23 @@ def items_table(
     decimal: str | None = None,
 ) -> tuple[pd.DataFrame, Counts]:
     if frame is None:
-        frame = pd.DataFrame({t.ITEM: pd.Series([], dtype="str")})
+        frame = pd.DataFrame({tables.ITEM: pd.Series([], dtype="str")})
         for name, rows in described.items():
-            cells = rows.set_index(t.ITEM)["cell"].rename(name.removeprefix(OF_ITEM)).reset_index()
-            frame = frame.merge(cells, on=t.ITEM, how="outer")
-        for name in frame.columns.difference(t.ITEMS):
+            cells = rows.set_index(tables.ITEM)["cell"].rename(name.removeprefix(OF_ITEM)).reset_index()
+            frame = frame.merge(cells, on=tables.ITEM, how="outer")
+        for name in frame.columns.difference(tables.ITEMS):
             frame[name] = as_typed(frame[name], decimal)
         return check_items(frame, times)
-    return check_items(_filled(frame, "items", t.ITEM, rejected), times)
+    return check_items(_filled(frame, "items", tables.ITEM, rejected), times)
 
 
 def users_table(frame: pd.DataFrame | None, rejected: Rejected) -> tuple[pd.DataFrame, Counts]:
     if frame is None:
-        frame = pd.DataFrame({t.USER: pd.Series([], dtype="str")})
-    frame = _filled(frame, "users", t.USER, rejected)
-    users = _one_a_key(_with_further(pd.DataFrame({t.USER: as_ids(frame[t.USER])}), frame), t.USER)
+        frame = pd.DataFrame({tables.USER: pd.Series([], dtype="str")})
+    frame = _filled(frame, "users", tables.USER, rejected)
+    users = _one_a_key(
+        _with_further(pd.DataFrame({tables.USER: as_ids(frame[tables.USER])}), frame), tables.USER
+    )
     return users, {"kept": len(users), "duplicates": len(frame) - len(users)}
 
 
@@ -64,39 +66,43 @@ def describe_items(described: dict[str, pd.DataFrame], kept: pd.DataFrame) -> No
     """Update column -> (item_id, timestamp, cell): an item's first filled cell, ties by the cell."""
     for name in (name for name in kept if name.startswith(OF_ITEM)):
         cell = kept[name] if pd.api.types.is_numeric_dtype(kept[name].dtype) else as_prose(kept[name])
-        rows = pd.DataFrame({t.ITEM: kept[t.ITEM], t.TIME: kept[t.TIME], "cell": cell}).dropna()
+        rows = pd.DataFrame(
+            {tables.ITEM: kept[tables.ITEM], tables.TIME: kept[tables.TIME], "cell": cell}
+        ).dropna()
         if name in described:
             rows = pd.concat([described[name], rows]) if len(rows) else described[name]
         if rows["cell"].dtype == object:  # files of one table that differ in a column's type
             rows["cell"] = as_text(rows["cell"])
-        rows = rows[rows[t.TIME] == rows.groupby(t.ITEM)[t.TIME].transform("min")]
-        described[name] = rows.sort_values([t.ITEM, "cell"]).drop_duplicates(t.ITEM)
+        rows = rows[rows[tables.TIME] == rows.groupby(tables.ITEM)[tables.TIME].transform("min")]
+        described[name] = rows.sort_values([tables.ITEM, "cell"]).drop_duplicates(tables.ITEM)
 
 
 def check_items(frame: pd.DataFrame, times: Mapping[str, TimeFormat]) -> tuple[pd.DataFrame, Counts]:
     """(items in the contract's types, counts): rows of one item_id become one, see `_newest`."""
-    items = pd.DataFrame({t.ITEM: as_ids(frame[t.ITEM])})
-    for name in (t.TITLE, t.TEXT):
+    items = pd.DataFrame({tables.ITEM: as_ids(frame[tables.ITEM])})
+    for name in (tables.TITLE, tables.TEXT):
         text = optional(frame, name, as_prose)
         items[name] = empty(frame, "str") if text is None else text
-    lists = optional(frame, t.CATEGORIES, as_lists)
-    items[t.CATEGORIES] = empty(frame, object) if lists is None else lists.where(lists.str.len() > 0, None)
+    lists = optional(frame, tables.CATEGORIES, as_lists)
+    items[tables.CATEGORIES] = (
+        empty(frame, object) if lists is None else lists.where(lists.str.len() > 0, None)
+    )
     unreadable = no(frame)
-    for name in (t.AVAILABLE_FROM, t.AVAILABLE_UNTIL):
-        moments, bad = empty(frame, t.MOMENT), no(frame)
+    for name in (tables.AVAILABLE_FROM, tables.AVAILABLE_UNTIL):
+        moments, bad = empty(frame, tables.MOMENT), no(frame)
         if name in frame:
             moments, bad = as_moments(frame[name], name, times.get(name))
         items[name], unreadable = moments, unreadable | bad
-    items = _one_a_key(_newest_last(_with_further(items, frame), times), t.ITEM)
-    filled = [cell if isinstance(cell, list) else [] for cell in items[t.CATEGORIES]]
-    items[t.CATEGORIES] = pd.Series(filled, items.index, dtype=object)
+    items = _one_a_key(_newest_last(_with_further(items, frame), times), tables.ITEM)
+    filled = [cell if isinstance(cell, list) else [] for cell in items[tables.CATEGORIES]]
+    items[tables.CATEGORIES] = pd.Series(filled, items.index, dtype=object)
     counts = {"kept": len(items), "duplicates": len(frame) - len(items)}
     return items, {**counts, "unreadable_dates": int(unreadable.sum())}
 
 
 def _newest_last(items: pd.DataFrame, times: Mapping[str, TimeFormat]) -> pd.DataFrame:
     """In order of the column that says when a row was written, if any; else as read (files by name)."""
-    written = next((name for name in (t.TIME, "updated_at", "modified_at") if name in items), None)
+    written = next((name for name in (tables.TIME, "updated_at", "modified_at") if name in items), None)
     if written is None:
         return items
     moments, _ = as_moments(items[written], written, times.get(written))
@@ -112,11 +118,13 @@ def _one_a_key(frame: pd.DataFrame, key: str) -> pd.DataFrame:
     if repeated.any():
         rows = frame[repeated]
         merged = rows.groupby(key, sort=False).last().reset_index()
-        if t.CATEGORIES in rows:
-            other = rows.columns.difference([t.CATEGORIES], sort=False)
+        if tables.CATEGORIES in rows:
+            other = rows.columns.difference([tables.CATEGORIES], sort=False)
             alike = rows[other].astype("str").groupby(key, sort=False).nunique(dropna=False).max(axis=1) == 1
-            united = rows.groupby(key, sort=False)[t.CATEGORIES].agg(_union)
-            merged[t.CATEGORIES] = merged[t.CATEGORIES].mask(merged[key].map(alike), merged[key].map(united))
+            united = rows.groupby(key, sort=False)[tables.CATEGORIES].agg(_union)
+            merged[tables.CATEGORIES] = merged[tables.CATEGORIES].mask(
+                merged[key].map(alike), merged[key].map(united)
+            )
         frame = pd.concat([frame[~repeated], merged.astype(frame.dtypes)])
     return frame.sort_values(key, ignore_index=True)
 

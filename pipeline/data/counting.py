@@ -10,7 +10,7 @@ from typing import Any
 import ibis
 import pandas as pd
 
-from pipeline.data import tables as t
+from pipeline.data import tables
 from pipeline.data.splitting import MOMENT, TEST, VALIDATION, WINDOWS, Cuts
 from pipeline.documents.data import PointCounts, Window
 from pipeline.errors import DataError
@@ -26,25 +26,28 @@ def count_events(rows: ibis.Table, positive: Positive) -> pd.DataFrame:
 
     Raises DataError if there is no row, or one without user, item or time (which collect sets apart).
     """
-    value = rows[t.VALUE]
+    value = rows[tables.VALUE]
     table = (
-        rows.group_by(t.EVENT)
+        rows.group_by(tables.EVENT)
         .agg(
             rows=rows.count(),
             values=value.count(),
             least=value.min(),
             largest=value.max(),
             below=rows.count(where=value < (positive.min_value if positive.min_value is not None else 0.0)),
-            **{f"no_{name}": rows.count(where=rows[name].isnull()) for name in (t.USER, t.ITEM, t.TIME)},
+            **{
+                f"no_{name}": rows.count(where=rows[name].isnull())
+                for name in (tables.USER, tables.ITEM, tables.TIME)
+            },
         )
         .to_pandas()
-        .sort_values(["rows", t.EVENT], ascending=[False, True], ignore_index=True)
+        .sort_values(["rows", tables.EVENT], ascending=[False, True], ignore_index=True)
     )
     if table.empty:
         raise DataError(
             "interactions: no row at all: check collect's source and `collect.as_of`, then collect"
         )
-    for name in (t.USER, t.ITEM, t.TIME):
+    for name in (tables.USER, tables.ITEM, tables.TIME):
         if missing := int(table[f"no_{name}"].sum()):
             raise DataError(
                 f"interactions, column {name}: {missing} rows have none: run `dvc repro -f collect`"
@@ -56,14 +59,14 @@ def count_windows(
     by_time: pd.DataFrame, cuts: Cuts, users: ibis.Table, items: ibis.Table, min_user_interactions: int
 ) -> dict[str, Window]:
     """By name, train first."""
-    starts = {"train": by_time[t.TIME].min(), "validation": cuts.validation, "test": cuts.test}
+    starts = {"train": by_time[tables.TIME].min(), "validation": cuts.validation, "test": cuts.test}
     by_user = _one_row(users.agg(**_user_counts(users, starts, min_user_interactions)))
     by_item = _one_row(items.agg(**{name: items.count(where=items[name] > 0) for name in WINDOWS}))
     stops = [*list(starts.values())[1:], None]
     total = int(by_time["rows"].sum())
     windows = {}
     for (name, start), stop in zip(starts.items(), stops, strict=True):
-        times = by_time[t.TIME]
+        times = by_time[tables.TIME]
         times = times[(times >= start) & (True if stop is None else times < stop)]
         counts = {key.partition(".")[2]: int(n) for key, n in by_user.items() if key.startswith(f"{name}.")}
         windows[name] = Window(
@@ -118,7 +121,7 @@ def check_windows(
 
 def mostly_excluded(events: pd.DataFrame, positive: Positive) -> str | None:
     """A warning if min_value leaves out nearly all rows that have a value."""
-    valued = events if positive.events is None else events[events[t.EVENT].isin(positive.events)]
+    valued = events if positive.events is None else events[events[tables.EVENT].isin(positive.events)]
     values, below = int(valued["values"].sum()), int(valued["below"].sum())
     if positive.min_value is None or values == 0 or below <= MOSTLY * values:
         return None
@@ -143,19 +146,19 @@ def count_points(
     rows = by_status.set_index(["window", "status"])["rows"].to_dict()
     repeats = by_status.groupby("window")["repeats"].sum().to_dict()
     chosen = moments.filter(moments.status == "point")
-    chosen = chosen.join(users.select(t.USER, user_rows="train", user_first="first"), t.USER)
-    chosen = chosen.join(items.select(t.ITEM, item_rows="train"), t.ITEM)
+    chosen = chosen.join(users.select(tables.USER, user_rows="train", user_first="first"), tables.USER)
+    chosen = chosen.join(items.select(tables.ITEM, item_rows="train"), tables.ITEM)
     counted = {}
     for name, window in (("validation", VALIDATION), ("test", TEST)):
         here = chosen.filter(chosen.window == window)
         start = ibis.literal(pd.Timestamp(windows[name].first).to_pydatetime(), MOMENT)
         slices = _one_row(
             here.agg(
-                users=here[t.USER].nunique(),
-                users_with_history_at_start=here[t.USER].nunique(where=here.user_first < start),
+                users=here[tables.USER].nunique(),
+                users_with_history_at_start=here[tables.USER].nunique(where=here.user_first < start),
                 cold_items=here.count(where=here.item_rows == 0),
                 cold_users=here.count(where=here.user_rows == 0),
-                empty_history=here.count(where=here.user_first >= here[t.TIME]),
+                empty_history=here.count(where=here.user_first >= here[tables.TIME]),
             )
         )
         statuses = {key: int(rows.get((window, status), 0)) for key, status in STATUSES.items()}
@@ -200,7 +203,7 @@ def _one_row(table: ibis.Table) -> dict[str, Any]:
 
 def _describe(events: pd.DataFrame) -> str:
     """ "events rating, view; values 1 to 5"."""
-    names = [str(name) for name in events[t.EVENT].head(5)] + (["..."] if len(events) > 5 else [])
+    names = [str(name) for name in events[tables.EVENT].head(5)] + (["..."] if len(events) > 5 else [])
     least, largest = events["least"].min(), events["largest"].max()
     values = "no values" if pd.isna(least) else f"values {least:g} to {largest:g}"
     return f"events {', '.join(names)}; {values}"

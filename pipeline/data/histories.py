@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.sparse as sp
 
-from pipeline.data import tables as t
+from pipeline.data import tables
 from pipeline.documents.data import Summary
 from pipeline.errors import DataError
 
@@ -39,23 +39,23 @@ class Catalogue:
 
     @property
     def ids(self) -> np.ndarray:
-        return self.items[t.ITEM].to_numpy(dtype=object)
+        return self.items[tables.ITEM].to_numpy(dtype=object)
 
     @classmethod
     def of(cls, items: pd.DataFrame) -> Catalogue:
-        items = items.sort_values(t.ITEM, ignore_index=True)
+        items = items.sort_values(tables.ITEM, ignore_index=True)
         limits = np.iinfo(np.int64)
         return cls(
             items,
-            _microseconds(items.get(t.AVAILABLE_FROM), limits.min, len(items)),
-            _microseconds(items.get(t.AVAILABLE_UNTIL), limits.max, len(items)),
+            _microseconds(items.get(tables.AVAILABLE_FROM), limits.min, len(items)),
+            _microseconds(items.get(tables.AVAILABLE_UNTIL), limits.max, len(items)),
         )
 
     def index(self, item_ids: pd.Series | np.ndarray) -> np.ndarray:
         """Item ids -> int32 indices; -1 for an unknown id."""
         import pandas as pd
 
-        return pd.Index(self.items[t.ITEM]).get_indexer(pd.Index(item_ids)).astype(np.int32)
+        return pd.Index(self.items[tables.ITEM]).get_indexer(pd.Index(item_ids)).astype(np.int32)
 
 
 @dataclass(frozen=True)
@@ -223,14 +223,14 @@ def make_log(
     import pandas as pd
 
     table = pd.concat([frame.assign(window=window) for window, frame in enumerate(frames)], ignore_index=True)
-    table["user"] = pd.Index(user_ids).get_indexer(table[t.USER]).astype(np.int32)
+    table["user"] = pd.Index(user_ids).get_indexer(table[tables.USER]).astype(np.int32)
     table = table.sort_values("user", kind="stable", ignore_index=True)  # files are in time order
     counts = np.bincount(table["user"], minlength=len(user_ids))
     return Log(
         user=table["user"].to_numpy(),
-        item=catalogue.index(table[t.ITEM]),
-        time=_microseconds(table[t.TIME], 0, len(table)),
-        value=table[t.VALUE].to_numpy(dtype=np.float32, na_value=np.nan),
+        item=catalogue.index(table[tables.ITEM]),
+        time=_microseconds(table[tables.TIME], 0, len(table)),
+        value=table[tables.VALUE].to_numpy(dtype=np.float32, na_value=np.nan),
         positive=table["positive"].to_numpy(dtype=bool),
         fit=table["fit"].to_numpy(dtype=bool),
         window=table["window"].to_numpy(dtype=np.int8),
@@ -250,7 +250,7 @@ def load_prepared(folder: Path) -> Prepared:
     read = {name: pd.read_parquet(folder / f"{name}.parquet") for name in names}
     catalogue = Catalogue.of(read["items"])
     windows = [read[name] for name in names[:3]]
-    user_ids = np.unique(np.concatenate([frame[t.USER].to_numpy(dtype=object) for frame in windows]))
+    user_ids = np.unique(np.concatenate([frame[tables.USER].to_numpy(dtype=object) for frame in windows]))
     summary = Summary.read(folder / "summary.json")
     log = make_log(windows, catalogue, user_ids, summary.settings.get("repeats") == "include")
     return Prepared(
@@ -268,8 +268,10 @@ def load_prepared(folder: Path) -> Prepared:
 def _points(log: Log, frame: pd.DataFrame, catalogue: Catalogue, user_ids: np.ndarray) -> Points:
     import pandas as pd
 
-    user = pd.Index(user_ids).get_indexer(frame[t.USER]).astype(np.int32)
-    return log.points(user, catalogue.index(frame[t.ITEM]), _microseconds(frame[t.TIME], 0, len(frame)))
+    user = pd.Index(user_ids).get_indexer(frame[tables.USER]).astype(np.int32)
+    return log.points(
+        user, catalogue.index(frame[tables.ITEM]), _microseconds(frame[tables.TIME], 0, len(frame))
+    )
 
 
 def _microseconds(column: pd.Series | None, missing: int, length: int) -> np.ndarray:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.data import tables as t
+from pipeline.data import tables
 from pipeline.data.text import Template, clean, cut
 from pipeline.errors import DataError
 
@@ -29,7 +29,10 @@ _FINAL_YEAR = r"\s*\((\d{4})\)$"
 
 def parse_template(template: str, columns: Iterable[str]) -> Template:
     """Over title, year, categories, description (the column `text`), tags and any further column of items."""
-    fields = {t.TITLE, t.YEAR, t.CATEGORIES, DESCRIPTION, t.TAGS, *columns} - {t.ITEM, t.TAG_TIMES}
+    fields = {tables.TITLE, tables.YEAR, tables.CATEGORIES, DESCRIPTION, tables.TAGS, *columns} - {
+        tables.ITEM,
+        tables.TAG_TIMES,
+    }
     return Template.parse(template, fields, "preprocess.item_text")
 
 
@@ -38,21 +41,21 @@ def complete(items: pd.DataFrame, seen: pd.DataFrame) -> pd.DataFrame:
 
     Raises DataError if an item has two rows.
     """
-    twice = items[t.ITEM][items[t.ITEM].duplicated()]
+    twice = items[tables.ITEM][items[tables.ITEM].duplicated()]
     if len(twice):
         raise DataError(f"items, column item_id: {twice.iloc[0]!r} has two rows: run `dvc repro -f collect`")
-    ids = np.union1d(items[t.ITEM].to_numpy(dtype=object), seen[t.ITEM].to_numpy(dtype=object))
-    table = items.set_index(t.ITEM).reindex(ids).rename_axis(t.ITEM).reset_index()
-    table[t.ITEM] = table[t.ITEM].astype("str")
-    for name in t.ITEMS:
+    ids = np.union1d(items[tables.ITEM].to_numpy(dtype=object), seen[tables.ITEM].to_numpy(dtype=object))
+    table = items.set_index(tables.ITEM).reindex(ids).rename_axis(tables.ITEM).reset_index()
+    table[tables.ITEM] = table[tables.ITEM].astype("str")
+    for name in tables.ITEMS:
         table[name] = table.get(name)
-    for name in (t.AVAILABLE_FROM, t.AVAILABLE_UNTIL):
-        table[name] = pd.to_datetime(table[name], utc=True).astype(t.MOMENT)
-    table[[t.TITLE, t.TEXT]] = table[[t.TITLE, t.TEXT]].astype("str")
-    table[t.CATEGORIES] = table[t.CATEGORIES].map(_as_list)
-    table[t.YEAR] = _years(table)
-    first = seen.set_index(t.ITEM)[FIRST_SEEN].reindex(ids).reset_index(drop=True)
-    table[FIRST_SEEN] = pd.to_datetime(first, utc=True).astype(t.MOMENT)
+    for name in (tables.AVAILABLE_FROM, tables.AVAILABLE_UNTIL):
+        table[name] = pd.to_datetime(table[name], utc=True).astype(tables.MOMENT)
+    table[[tables.TITLE, tables.TEXT]] = table[[tables.TITLE, tables.TEXT]].astype("str")
+    table[tables.CATEGORIES] = table[tables.CATEGORIES].map(_as_list)
+    table[tables.YEAR] = _years(table)
+    first = seen.set_index(tables.ITEM)[FIRST_SEEN].reindex(ids).reset_index(drop=True)
+    table[FIRST_SEEN] = pd.to_datetime(first, utc=True).astype(tables.MOMENT)
     return table
 
 
@@ -76,9 +79,9 @@ def count_items(items: pd.DataFrame, rows_in_table: int, train_end: pd.Timestamp
         "in_table": rows_in_table,
         "without_row_in_table": len(items) - rows_in_table,
         "in_train": int(items[FIRST_SEEN].notna().sum()),
-        "without_title": int(items[t.TITLE].isna().sum()),
+        "without_title": int(items[tables.TITLE].isna().sum()),
         "without_text": int((length == 0).sum()),
-        "with_year": int(items[t.YEAR].notna().sum()),
+        "with_year": int(items[tables.YEAR].notna().sum()),
         "tags": len(tags),
         "tags_not_before_train_end": len(tags) - int(_before(tags, train_end).sum()),
         "text_characters": {
@@ -89,10 +92,10 @@ def count_items(items: pd.DataFrame, rows_in_table: int, train_end: pd.Timestamp
 
 def _years(items: pd.DataFrame) -> pd.Series:
     """Int64: the column `year`, else the year that the title ends in."""
-    in_title = items[t.TITLE].str.strip().str[-6:].str.extract(_FINAL_YEAR, expand=False)
+    in_title = items[tables.TITLE].str.strip().str[-6:].str.extract(_FINAL_YEAR, expand=False)
     year = pd.to_numeric(in_title, errors="coerce").astype("float64")
-    if t.YEAR in items:
-        given = pd.to_numeric(items[t.YEAR], errors="coerce").astype("float64")
+    if tables.YEAR in items:
+        given = pd.to_numeric(items[tables.YEAR], errors="coerce").astype("float64")
         year = given.where(given.between(1, 9999) & (given % 1 == 0)).fillna(year)
     return year.astype("Int64")
 
@@ -101,16 +104,16 @@ def _texts(
     items: pd.DataFrame, field: str, template: Template, max_characters: int, train_end: pd.Timestamp
 ) -> list[str]:
     """A field's clean text per item, "" where it has none."""
-    if field == t.TAGS:
+    if field == tables.TAGS:
         return _tag_texts(items, max_characters, train_end)
-    column = t.TEXT if field == DESCRIPTION and DESCRIPTION not in items else field
+    column = tables.TEXT if field == DESCRIPTION and DESCRIPTION not in items else field
     if column not in items:
         return [""] * len(items)
     texts = _each_distinct(items[column], lambda value: _plain(value, max_characters))
-    if field == t.TITLE and t.YEAR in template.fields:
+    if field == tables.TITLE and tables.YEAR in template.fields:
         # The template says the year itself.
         titles = pd.Series(texts, items.index, dtype="str")
-        ended = titles.str.strip().str[-6:] == "(" + items[t.YEAR].astype("str") + ")"
+        ended = titles.str.strip().str[-6:] == "(" + items[tables.YEAR].astype("str") + ")"
         return titles.where(~ended.fillna(False).astype(bool), titles.str[:-6].str.rstrip()).tolist()
     return texts
 
@@ -131,13 +134,17 @@ def _tag_texts(items: pd.DataFrame, max_characters: int, train_end: pd.Timestamp
 
 def _tags(items: pd.DataFrame) -> pd.DataFrame:
     """place (of the item), tag, time (absent if the table has none). Raises DataError if they do not pair."""
-    lists = [_as_list(tags) for tags in items[t.TAGS]] if t.TAGS in items else [[] for _ in range(len(items))]
+    lists = (
+        [_as_list(tags) for tags in items[tables.TAGS]]
+        if tables.TAGS in items
+        else [[] for _ in range(len(items))]
+    )
     place = np.repeat(np.arange(len(items)), [len(tags) for tags in lists])
     table = pd.DataFrame({"place": place, "tag": pd.Series(list(chain(*lists)), dtype="object")})
-    if t.TAG_TIMES not in items:
+    if tables.TAG_TIMES not in items:
         return table
-    times = [_as_list(times) for times in items[t.TAG_TIMES]]
-    for item, tags, moments in zip(items[t.ITEM], lists, times, strict=True):
+    times = [_as_list(times) for times in items[tables.TAG_TIMES]]
+    for item, tags, moments in zip(items[tables.ITEM], lists, times, strict=True):
         if len(tags) != len(moments):
             raise DataError(
                 f"items, column tag_times: item {item!r} has {len(tags)} tags and {len(moments)} times: "

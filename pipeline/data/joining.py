@@ -12,7 +12,7 @@ import pandas as pd
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 
-from pipeline.data import tables as t
+from pipeline.data import tables
 from pipeline.errors import DataError
 
 NOTATIONS: dict[str, Callable[[pd.Series], pd.Series]] = {
@@ -26,7 +26,7 @@ NOTATIONS: dict[str, Callable[[pd.Series], pd.Series]] = {
 def rows_of_items(interactions: Path) -> pd.Series:
     """item_id -> rows, of a folder of partitions, read batch by batch."""
     total = pd.Series(dtype="int64")
-    for batch in ds.dataset(interactions, format="parquet").to_batches(columns=[t.ITEM]):
+    for batch in ds.dataset(interactions, format="parquet").to_batches(columns=[tables.ITEM]):
         counts = pc.value_counts(batch.column(0))
         found = pd.Series(counts.field("counts").to_pylist(), counts.field("values").to_pylist())
         total = total.add(found, fill_value=0)

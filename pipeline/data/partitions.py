@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.data import tables as t
+from pipeline.data import tables
 from pipeline.data.values import as_text
 
 SALT = "evergreen"
@@ -49,7 +49,7 @@ class Partitions:
     def add(self, frame: pd.DataFrame) -> None:
         if not len(frame):
             return
-        table = t.to_arrow(frame).replace_schema_metadata(None)
+        table = tables.to_arrow(frame).replace_schema_metadata(None)
         for column in table.schema:
             known = self._types.get(column.name, column.type)
             self._types[column.name] = _common(known, column.type)
@@ -63,8 +63,8 @@ class Partitions:
         for month, table in self._months():
             kept = _sorted(table)
             path = folder / f"month={month}" / "part-0.parquet"
-            t.write_parquet(kept, path)
-            times = kept.column(t.TIME).to_numpy()
+            tables.write_parquet(kept, path)
+            times = kept.column(tables.TIME).to_numpy()
             result.rows += len(kept)
             result.duplicates += len(table) - len(kept)
             result.first = times[0] if result.first is None else result.first
@@ -128,7 +128,7 @@ def _split(table: pa.Table) -> Iterator[tuple[np.datetime64, pa.Table]]:
     """(month, its rows in their order), in order of time."""
     if not len(table):
         return
-    months = table.column(t.TIME).to_numpy().astype("datetime64[M]")
+    months = table.column(tables.TIME).to_numpy().astype("datetime64[M]")
     order = np.argsort(months, kind="stable")
     months = months[order]
     starts = np.flatnonzero(np.r_[True, months[1:] != months[:-1]])
@@ -138,14 +138,14 @@ def _split(table: pa.Table) -> Iterator[tuple[np.datetime64, pa.Table]]:
 
 def _sorted(table: pa.Table) -> pa.Table:
     """In order of time and hash, without duplicates."""
-    times = table.column(t.TIME).to_numpy()
+    times = table.column(tables.TIME).to_numpy()
     hashes = _tie_hashes(table, times)
     order = np.lexsort((hashes, times))
     times, hashes = times[order], hashes[order]
     alike = np.flatnonzero((times[1:] == times[:-1]) & (hashes[1:] == hashes[:-1])) + 1
     if len(alike):
         # Same time and hash: compare the rows themselves. The sort is stable, so the earlier was read first.
-        keys = table.select([t.USER, t.ITEM, t.EVENT])
+        keys = table.select([tables.USER, tables.ITEM, tables.EVENT])
         later, earlier = keys.take(order[alike]), keys.take(order[alike - 1])
         same = np.ones(len(alike), dtype=bool)
         for name in keys.column_names:
@@ -160,7 +160,9 @@ def _tie_hashes(table: pa.Table, times: np.ndarray) -> np.ndarray:
     tied = np.flatnonzero(pd.Series(times).duplicated(keep=False))
     for start in range(0, len(tied), _HASHED_AT_ONCE):
         rows = tied[start : start + _HASHED_AT_ONCE]
-        columns = [table.column(name).take(rows).to_pylist() for name in (t.USER, t.ITEM, t.EVENT)]
+        columns = [
+            table.column(name).take(rows).to_pylist() for name in (tables.USER, tables.ITEM, tables.EVENT)
+        ]
         digests = b"".join(
             hashlib.md5("\x1f".join((SALT, *key)).encode(), usedforsecurity=False).digest()[:8]
             for key in zip(*columns, strict=True)

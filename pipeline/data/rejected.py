@@ -12,22 +12,22 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.data import tables as t
+from pipeline.data import tables
 from pipeline.data.moments import suggestions
 from pipeline.data.values import as_text
 from pipeline.errors import DataError
 from pipeline.sources import PLACE, RAW
 
 AFTER_AS_OF = "after_as_of"
-COLUMNS = ["table", "reason", "place", *t.INTERACTIONS, "raw"]
+COLUMNS = ["table", "reason", "place", *tables.INTERACTIONS, "raw"]
 _SCHEMA = pa.schema([(name, pa.large_string()) for name in COLUMNS])
 _CELL = 60  # characters of a cell in an example
 _CELLS = 100  # looked at for advice
 _BLAMED = {
-    "unreadable_timestamp": t.TIME,
-    "value_not_a_number": t.VALUE,
-    "user_id_is_a_list_or_object": t.USER,
-    "item_id_is_a_list_or_object": t.ITEM,
+    "unreadable_timestamp": tables.TIME,
+    "value_not_a_number": tables.VALUE,
+    "user_id_is_a_list_or_object": tables.USER,
+    "item_id_is_a_list_or_object": tables.ITEM,
 }
 
 
@@ -83,7 +83,7 @@ class Rejected:
     @staticmethod
     def _cells(frame: pd.DataFrame, reasons: pd.Series) -> pd.DataFrame:
         empty = pd.Series(None, frame.index, dtype="str")
-        cells = {name: as_text(frame[name]) if name in frame else empty for name in t.INTERACTIONS}
+        cells = {name: as_text(frame[name]) if name in frame else empty for name in tables.INTERACTIONS}
         place, raw = (frame.get(name, empty) for name in (PLACE, RAW))
         return pd.DataFrame({"reason": reasons, "place": place, **cells, "raw": raw})
 
@@ -97,7 +97,7 @@ def rejected_file(path: Path) -> Iterator[Rejected]:
 
 def advice(path: Path) -> dict[str, str]:
     """table -> what mends most of its bad rows, of a rejected.parquet; tables without advice are absent."""
-    rows = t.read_parquet(path)
+    rows = tables.read_parquet(path)
     rows = rows[rows["reason"] != AFTER_AS_OF]
     result = {}
     for table, bad in rows.groupby("table"):
@@ -134,5 +134,5 @@ def _example(row: pd.Series) -> str:
     place = f"{row['place']} " if pd.notna(row["place"]) else ""
     if pd.notna(row["raw"]):
         return f"{place}({row['raw'][:_CELL]!r})"
-    cells = [f"{name}={row[name][:_CELL]!r}" for name in t.INTERACTIONS if pd.notna(row[name])]
+    cells = [f"{name}={row[name][:_CELL]!r}" for name in tables.INTERACTIONS if pd.notna(row[name])]
     return f"{place}({', '.join(cells) or 'all cells empty'})"

@@ -17,7 +17,7 @@ import ibis.expr.datatypes as dt
 import numpy as np
 import pandas as pd
 
-from pipeline.data import tables as t
+from pipeline.data import tables
 from pipeline.errors import DataError
 from pipeline.params import Positive
 
@@ -40,14 +40,14 @@ class Cuts:
 
 def typed(interactions: ibis.Table) -> ibis.Table:
     """The contract's columns in the contract's types, then any others; NaN in `value` is no value."""
-    value = interactions[t.VALUE].cast("float64")
+    value = interactions[tables.VALUE].cast("float64")
     columns = {
-        t.USER: interactions[t.USER].cast("string"),
-        t.ITEM: interactions[t.ITEM].cast("string"),
-        t.TIME: interactions[t.TIME].cast(MOMENT),
-        t.EVENT: interactions[t.EVENT].cast("string"),
-        t.VALUE: ibis.ifelse(value.isnan(), ibis.null("float64"), value),
-        t.TEXT: interactions[t.TEXT].cast("string"),
+        tables.USER: interactions[tables.USER].cast("string"),
+        tables.ITEM: interactions[tables.ITEM].cast("string"),
+        tables.TIME: interactions[tables.TIME].cast(MOMENT),
+        tables.EVENT: interactions[tables.EVENT].cast("string"),
+        tables.VALUE: ibis.ifelse(value.isnan(), ibis.null("float64"), value),
+        tables.TEXT: interactions[tables.TEXT].cast("string"),
     }
     others = [name for name in interactions.columns if name not in columns]
     return interactions.select(**columns, **{name: interactions[name] for name in others})
@@ -60,13 +60,13 @@ def microseconds(moment: ibis.Value) -> ibis.Value:
 
 def in_order(rows: ibis.Table) -> ibis.Table:
     """By time; ties by digest."""
-    digest = _digest(rows[t.USER], rows[t.ITEM], rows[t.EVENT].fill_null(""))
-    return rows.order_by([rows[t.TIME], digest])
+    digest = _digest(rows[tables.USER], rows[tables.ITEM], rows[tables.EVENT].fill_null(""))
+    return rows.order_by([rows[tables.TIME], digest])
 
 
 def rows_by_time(rows: ibis.Table) -> ibis.Table:
     """timestamp, rows: the input of `find_cuts`."""
-    return rows.group_by(t.TIME).agg(rows=lambda group: group.count())
+    return rows.group_by(tables.TIME).agg(rows=lambda group: group.count())
 
 
 def check_shares(
@@ -77,7 +77,7 @@ def check_shares(
     Raises DataError where it holds more than MOST_AT_ONCE, or a window gets less than LEAST_OF_SHARE of its
     share: what a training would learn or choose there is chance.
     """
-    times, rows = rows_by_time[t.TIME], rows_by_time["rows"]
+    times, rows = rows_by_time[tables.TIME], rows_by_time["rows"]
     biggest, share = times.loc[rows.idxmax()], rows.max() / rows.sum()
     before, test = rows[times < cuts.validation].sum(), rows[times >= cuts.test].sum()
     held = {"train": before, "validation": rows.sum() - before - test, "test": test}
@@ -95,7 +95,7 @@ def check_shares(
 
 def find_cuts(rows_by_time: pd.DataFrame, validation_share: float, test_share: float) -> Cuts:
     """Columns timestamp, rows. Raises DataError if three windows are impossible."""
-    table = rows_by_time.sort_values(t.TIME)
+    table = rows_by_time.sort_values(tables.TIME)
     if len(table) < 3:
         found = "all timestamps are equal" if len(table) == 1 else f"only {len(table)} different timestamps"
         raise DataError(
@@ -106,7 +106,7 @@ def find_cuts(rows_by_time: pd.DataFrame, validation_share: float, test_share: f
     total = int(table["rows"].sum())
     wanted = (round(total * share) for share in (1 - validation_share - test_share, 1 - test_share))
     first, second = _nearest_pair(before, *wanted)
-    moments = table[t.TIME].iloc[[first, second]].dt.tz_convert("UTC").dt.to_pydatetime()
+    moments = table[tables.TIME].iloc[[first, second]].dt.tz_convert("UTC").dt.to_pydatetime()
     return Cuts(moments.iloc[0], moments.iloc[1])
 
 
@@ -123,8 +123,8 @@ def _nearest_pair(before: np.ndarray, first: int, second: int) -> tuple[int, int
 def with_windows(rows: ibis.Table, cuts: Cuts, positive: Positive) -> ibis.Table:
     """Adds `window` (0 train, 1 validation, 2 test) and `positive` (preprocess.positive)."""
     window = ibis.cases(
-        (rows[t.TIME] < ibis.literal(cuts.validation, MOMENT), TRAIN),
-        (rows[t.TIME] < ibis.literal(cuts.test, MOMENT), VALIDATION),
+        (rows[tables.TIME] < ibis.literal(cuts.validation, MOMENT), TRAIN),
+        (rows[tables.TIME] < ibis.literal(cuts.test, MOMENT), VALIDATION),
         else_=TEST,
     )
     return rows.mutate(window=window.cast("int8"), positive=is_success(rows, positive))
@@ -134,9 +134,9 @@ def is_success(rows: ibis.Table, positive: Positive) -> ibis.BooleanValue:
     """The event, and of rows that have a value, enough of it."""
     success: Any = ibis.literal(True)
     if positive.events is not None:
-        success = rows[t.EVENT].isin(positive.events).fill_null(False)
+        success = rows[tables.EVENT].isin(positive.events).fill_null(False)
     if positive.min_value is not None:
-        success = success & (rows[t.VALUE] >= positive.min_value).fill_null(True)
+        success = success & (rows[tables.VALUE] >= positive.min_value).fill_null(True)
     return success
 
 
@@ -150,15 +150,15 @@ def seen(rows: ibis.Table, key: str) -> ibis.Table:
     return rows.group_by(key).agg(
         **counts,
         **successes,
-        first=rows[t.TIME].min(),
-        first_seen=rows[t.TIME].min(where=rows.window == TRAIN),
+        first=rows[tables.TIME].min(),
+        first_seen=rows[tables.TIME].min(where=rows.window == TRAIN),
     )
 
 
 def with_fit(rows: ibis.Table, users: ibis.Table, min_user_interactions: int) -> ibis.Table:
     """Adds `fit`: the user has enough rows in train. `users`: `seen` by user."""
-    enough = users.select(t.USER, fit=users.train >= min_user_interactions)
-    return rows.join(enough, t.USER)
+    enough = users.select(tables.USER, fit=users.train >= min_user_interactions)
+    return rows.join(enough, tables.USER)
 
 
 def moments(rows: ibis.Table, items: ibis.Table, max_points_per_user: int, repeats: bool) -> ibis.Table:
@@ -171,29 +171,31 @@ def moments(rows: ibis.Table, items: ibis.Table, max_points_per_user: int, repea
     available_from, available_until (exclusive).
     """
     taken = rows.filter(rows.positive & (rows.window != TRAIN))
-    taken = taken.select(t.USER, t.ITEM, t.TIME, "window").distinct()
+    taken = taken.select(tables.USER, tables.ITEM, tables.TIME, "window").distinct()
     # Only pairs that are asked about: the first moments of all pairs would be as many as the rows.
-    same = rows.semi_join(taken, [t.USER, t.ITEM])
-    first = same.group_by([t.USER, t.ITEM]).agg(first=same[t.TIME].min())
-    table = taken.join(first, [t.USER, t.ITEM]).left_join(items, t.ITEM)
-    offered = (table[t.AVAILABLE_FROM] <= table[t.TIME]).fill_null(True) & (
-        table[t.TIME] < table[t.AVAILABLE_UNTIL]
+    same = rows.semi_join(taken, [tables.USER, tables.ITEM])
+    first = same.group_by([tables.USER, tables.ITEM]).agg(first=same[tables.TIME].min())
+    table = taken.join(first, [tables.USER, tables.ITEM]).left_join(items, tables.ITEM)
+    offered = (table[tables.AVAILABLE_FROM] <= table[tables.TIME]).fill_null(True) & (
+        table[tables.TIME] < table[tables.AVAILABLE_UNTIL]
     ).fill_null(True)
-    repeat = table[t.TIME] > table["first"]
+    repeat = table[tables.TIME] > table["first"]
     left_out = [] if repeats else [(repeat, "repeat")]
     status = ibis.cases(*left_out, (~offered, "unavailable"), else_="point")
-    digest = _digest(table[t.USER], table[t.ITEM], microseconds(table[t.TIME]).cast("string"))
-    table = table.select(t.USER, t.ITEM, t.TIME, "window", repeat=repeat, status=status, digest=digest)
+    digest = _digest(table[tables.USER], table[tables.ITEM], microseconds(table[tables.TIME]).cast("string"))
+    table = table.select(
+        tables.USER, tables.ITEM, tables.TIME, "window", repeat=repeat, status=status, digest=digest
+    )
     # The two halves of the digest name the point and draw it: independent of each other.
     draw = ibis.row_number().over(
-        group_by=[table[t.USER], table.window, table.status],
+        group_by=[table[tables.USER], table.window, table.status],
         order_by=[table.digest.substr(16), table.digest],
     )
     capped = (table.status == "point") & (draw >= max_points_per_user)
     return table.select(
-        t.USER,
-        t.ITEM,
-        t.TIME,
+        tables.USER,
+        tables.ITEM,
+        tables.TIME,
         "window",
         "repeat",
         point_id=table.digest.substr(0, 16),
@@ -204,7 +206,7 @@ def moments(rows: ibis.Table, items: ibis.Table, max_points_per_user: int, repea
 def points(moments: ibis.Table, window: int) -> ibis.Table:
     """The points of a window, by time, then point_id."""
     chosen = moments.filter((moments.window == window) & (moments.status == "point"))
-    return chosen.select(t.POINTS).order_by([t.TIME, "point_id"])
+    return chosen.select(tables.POINTS).order_by([tables.TIME, "point_id"])
 
 
 def _digest(*parts: ibis.Value) -> ibis.Value:

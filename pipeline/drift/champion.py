@@ -19,11 +19,11 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from pipeline.data import tables as t
+from pipeline.data import tables
 from pipeline.data.histories import Catalogue, Log, Points, make_log
 from pipeline.documents.model import Card
-from pipeline.drift import signals as g
-from pipeline.drift import statistics as s
+from pipeline.drift import signals as drift_signals
+from pipeline.drift import statistics
 from pipeline.evaluation import metrics
 from pipeline.models import ranking
 from pipeline.models.artifacts import CARD
@@ -119,14 +119,14 @@ class Behaviour:
 
 def signals(
     behaviour: Behaviour, reference: Lists, current: Lists
-) -> tuple[np.ndarray, dict[str, g.Signal | str]]:
+) -> tuple[np.ndarray, dict[str, drift_signals.Signal | str]]:
     """(blocks,) bool, current or not, and what to test over these blocks."""
     user = np.r_[reference.user, current.user]
     side = np.arange(len(user)) >= len(reference.user)
-    block, block_current = g.blocks_of(user, side)
+    block, block_current = drift_signals.blocks_of(user, side)
     listed = np.concatenate([reference.listed, current.listed])
     score = np.r_[reference.top_score, current.top_score].astype(float)
-    found: dict[str, g.Signal | str] = {
+    found: dict[str, drift_signals.Signal | str] = {
         "scores": _scores(score, side, block, len(block_current)),
         "coverage": _coverage(listed, side, block, len(behaviour.popularity), len(block_current)),
         "list_popularity": _list_popularity(listed, behaviour.popularity, block, len(block_current)),
@@ -134,31 +134,36 @@ def signals(
     return block_current, found
 
 
-def quality(reference: Lists, current: Lists, seed: int) -> s.Difference:
+def quality(reference: Lists, current: Lists, seed: int) -> statistics.Difference:
     """nDCG@10 of now less that at promotion."""
-    return s.user_difference((reference.user, reference.ndcg), (current.user, current.ndcg), SAMPLES, seed)
+    return statistics.user_difference(
+        (reference.user, reference.ndcg), (current.user, current.ndcg), SAMPLES, seed
+    )
 
 
-def _scores(score: np.ndarray, side: np.ndarray, block: np.ndarray, blocks: int) -> g.Signal | str:
+def _scores(
+    score: np.ndarray, side: np.ndarray, block: np.ndarray, blocks: int
+) -> drift_signals.Signal | str:
     known = np.isfinite(score)
     if not (known & side).any() or not (known & ~side).any():
         return "the champion scored nothing on a side"
-    edges = g.edges(score[known])
+    edges = drift_signals.edges(score[known])
     code = np.searchsorted(edges, np.where(known, score, 0), side="left")[known]
     cells = (np.ones(len(code)), (block[known], code))
     sums = sp.csr_matrix(cells, shape=(blocks, len(edges) + 1))
     old, new = (float(np.median(score[known & each])) for each in (~side, side))
 
-    def judge(tested: s.Tested) -> g.Finding:
-        fact = (
-            f"The champion's top score: median {new:.3g} (at promotion {old:.3g}), {g.apart(tested.excess)}"
-        )
-        return g.Finding(tested.excess, tested.excess, fact)
+    def judge(tested: statistics.Tested) -> drift_signals.Finding:
+        apart = drift_signals.apart(tested.excess)
+        fact = f"The champion's top score: median {new:.3g} (at promotion {old:.3g}), {apart}"
+        return drift_signals.Finding(tested.excess, tested.excess, fact)
 
-    return g.Signal("scores", s.Part(sums, s.gap), judge)
+    return drift_signals.Signal("scores", statistics.Part(sums, statistics.gap), judge)
 
 
-def _coverage(listed: np.ndarray, side: np.ndarray, block: np.ndarray, items: int, blocks: int) -> g.Signal:
+def _coverage(
+    listed: np.ndarray, side: np.ndarray, block: np.ndarray, items: int, blocks: int
+) -> drift_signals.Signal:
     """Different items listed, of as many as could be, at equally many points a side."""
     fewest = min(side.sum(), (~side).sum())
     kept = np.concatenate([np.flatnonzero(~side)[:fewest], np.flatnonzero(side)[:fewest]])
@@ -170,31 +175,35 @@ def _coverage(listed: np.ndarray, side: np.ndarray, block: np.ndarray, items: in
     def spread(reference: np.ndarray, current: np.ndarray) -> np.ndarray:
         return np.abs((current > 0.5).sum(axis=1) - (reference > 0.5).sum(axis=1)) / could
 
-    def judge(tested: s.Tested) -> g.Finding:
+    def judge(tested: statistics.Tested) -> drift_signals.Finding:
         old, new = (float((each > 0.5).sum() / could) for each in (tested.reference, tested.current))
         fact = (
-            f"The champion's lists show {g.percent(new)} of the items that they could (at promotion "
-            f"{g.percent(old)})"
+            f"The champion's lists show {drift_signals.percent(new)} of the items that they could "
+            f"(at promotion {drift_signals.percent(old)})"
         )
-        return g.Finding(new - old, abs(new - old), fact)
+        return drift_signals.Finding(new - old, abs(new - old), fact)
 
-    return g.Signal("coverage", s.Part(sums, spread), judge)
+    return drift_signals.Signal("coverage", statistics.Part(sums, spread), judge)
 
 
-def _list_popularity(listed: np.ndarray, popularity: np.ndarray, block: np.ndarray, blocks: int) -> g.Signal:
+def _list_popularity(
+    listed: np.ndarray, popularity: np.ndarray, block: np.ndarray, blocks: int
+) -> drift_signals.Signal:
     mean = metrics.list_means(listed, metrics.percentiles(popularity))
     known = np.isfinite(mean)
     sums = [np.bincount(block[known], each, blocks) for each in (mean[known], np.ones(known.sum()))]
 
-    def judge(tested: s.Tested) -> g.Finding:
+    def judge(tested: statistics.Tested) -> drift_signals.Finding:
         old, new = (float(each[0] / max(each[1], 1)) for each in (tested.reference, tested.current))
         fact = (
-            f"What the champion lists is more popular than {g.percent(new)} of the catalogue (at promotion "
-            f"{g.percent(old)})"
+            f"What the champion lists is more popular than {drift_signals.percent(new)} of the catalogue "
+            f"(at promotion {drift_signals.percent(old)})"
         )
-        return g.Finding(new - old, abs(new - old), fact)
+        return drift_signals.Finding(new - old, abs(new - old), fact)
 
-    return g.Signal("list_popularity", s.Part(np.stack(sums, axis=1), s.change), judge)
+    return drift_signals.Signal(
+        "list_popularity", statistics.Part(np.stack(sums, axis=1), statistics.change), judge
+    )
 
 
 def _lacking(lists: Lists) -> str | None:
@@ -229,16 +238,16 @@ def load(folder: Path, interactions: pd.DataFrame, items: pd.DataFrame) -> Champ
     prepared = card.preprocess
     if not prepared or card.as_of is None or card.fit_end is None or card.train_end is None:
         return "the champion's card does not say how its data were prepared"
-    rows = interactions.sort_values(t.TIME, kind="stable", ignore_index=True)
+    rows = interactions.sort_values(tables.TIME, kind="stable", ignore_index=True)
     rows = rows.assign(positive=successes(rows, Positive.model_validate(prepared["positive"])), fit=True)
     train_end = pd.Timestamp(card.train_end)
-    seen = rows.groupby(t.ITEM, as_index=False)[t.TIME].min()
-    seen = seen.rename(columns={t.TIME: catalogue.FIRST_SEEN})
+    seen = rows.groupby(tables.ITEM, as_index=False)[tables.TIME].min()
+    seen = seen.rename(columns={tables.TIME: catalogue.FIRST_SEEN})
     template = catalogue.parse_template(prepared["item_text"], items.columns)
     table = catalogue.complete(items, seen)
     table = catalogue.with_text(table, template, prepared["max_text_characters"], train_end)
     model = Recommender.load(folder, table, "champion")
-    users = np.unique(rows[t.USER].to_numpy(dtype=object))
+    users = np.unique(rows[tables.USER].to_numpy(dtype=object))
     return Champion(
         scorer=model,
         catalogue=model.catalogue,
@@ -255,8 +264,8 @@ def successes(rows: pd.DataFrame, positive: Any) -> np.ndarray:
     """(rows,) bool as preprocess.positive says: the event, and of rows that have a value, enough of it."""
     chosen = np.ones(len(rows), bool)
     if positive.events is not None:
-        chosen &= rows[t.EVENT].isin(positive.events).to_numpy(dtype=bool)
+        chosen &= rows[tables.EVENT].isin(positive.events).to_numpy(dtype=bool)
     if positive.min_value is not None:
-        value = rows[t.VALUE].to_numpy(dtype=float, na_value=np.nan)
+        value = rows[tables.VALUE].to_numpy(dtype=float, na_value=np.nan)
         chosen &= ~(value < positive.min_value)
     return chosen

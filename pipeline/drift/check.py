@@ -19,19 +19,16 @@ from datetime import datetime
 import numpy as np
 import pandas as pd
 
-from pipeline.data import tables as t
+from pipeline.data import tables
 from pipeline.documents.drift import Drift, Span
-from pipeline.drift import champion as c
-from pipeline.drift import outcomes as o
-from pipeline.drift import signals as g
-from pipeline.drift import statistics as s
-from pipeline.drift import texts, tidy, volume
-from pipeline.drift import windows as w
+from pipeline.drift import champion as drift_champion
+from pipeline.drift import outcomes, statistics, texts, tidy, volume, windows
+from pipeline.drift import signals as drift_signals
 from pipeline.drift.reference import Reference, sampled
 from pipeline.errors import DataError
 from pipeline.params import DetectDrift
 
-OURS = {*t.INTERACTIONS, "positive", "fit", "window", w.NEW_USER, w.NEW_ITEM, *w.SINCE}
+OURS = {*tables.INTERACTIONS, "positive", "fit", "window", windows.NEW_USER, windows.NEW_ITEM, *windows.SINCE}
 LEAST_DAY = 0.9  # of a day: the last row comes a little before the day is over
 _SEEDS = {"users": 1, "days": 2, "points": 3, "texts": 4}
 
@@ -42,7 +39,7 @@ def check(
     items: pd.DataFrame | None,
     settings: DetectDrift,
     seed: int,
-    champion: c.Champion | str | None = None,
+    champion: drift_champion.Champion | str | None = None,
     confirm: bool = True,
     as_of: datetime | None = None,
     shown: int = 2,
@@ -59,7 +56,7 @@ def check(
         outcome="not_enough_data",
         drift=False,
         as_of=as_of,
-        champion=champion.version if isinstance(champion, c.Champion) else None,
+        champion=champion.version if isinstance(champion, drift_champion.Champion) else None,
         rows_fitted=reference.rows_fitted,
         rows_since_fit_end=len(current) if isinstance(current, pd.DataFrame) else None,
         alpha=settings.alpha,
@@ -75,31 +72,31 @@ def check(
     except DataError as error:
         return blank.but(outcome="bad_input", text=str(error))
     blank = blank.but(
-        as_of=as_of or current[t.TIME].max(), reference=_describe(reference), current=_span(current)
+        as_of=as_of or current[tables.TIME].max(), reference=_describe(reference), current=_span(current)
     )
-    found = w.close(current, settings) if confirm else [w.as_window(current)]
+    found = windows.close(current, settings) if confirm else [windows.as_window(current)]
     if lacking := _lacking(reference, current, found, settings):
         return blank.but(text=lacking)
     tester = Tester(reference, items, settings, seed, champion)
     tested = [tester.test(window) for window in found[-_tested(found, shown, settings) :]]
-    return o.as_result(blank, found, tested, confirm)
+    return outcomes.as_result(blank, found, tested, confirm)
 
 
-def _tested(found: list[w.Window], shown: int, settings: DetectDrift) -> int:
+def _tested(found: list[windows.Window], shown: int, settings: DetectDrift) -> int:
     rows = np.cumsum([len(window.rows) for window in reversed(found)])
     return max(2, min(shown, int((rows <= settings.current_rows).sum())))
 
 
 def _lacking(
-    reference: Reference, current: pd.DataFrame, found: list[w.Window], settings: DetectDrift
+    reference: Reference, current: pd.DataFrame, found: list[windows.Window], settings: DetectDrift
 ) -> str | None:
     needed = f"at least {settings.min_rows:,} rows of {settings.min_users} users are needed"
     if not found:
         days = f" over {settings.window_days:g} days"
-        return f"Not enough new data for a window: {o.counts(current)}; {needed}{days}"
+        return f"Not enough new data for a window: {outcomes.counts(current)}; {needed}{days}"
     for name, rows in (("reference", reference.rows), ("window", found[-1].rows)):
-        if len(rows) < settings.min_rows or rows[t.USER].nunique() < settings.min_users:
-            return f"Not enough data in the {name}: {o.counts(rows)}; {needed}"
+        if len(rows) < settings.min_rows or rows[tables.USER].nunique() < settings.min_users:
+            return f"Not enough data in the {name}: {outcomes.counts(rows)}; {needed}"
     return None
 
 
@@ -112,42 +109,46 @@ class Tester:
         items: pd.DataFrame | None,
         settings: DetectDrift,
         seed: int,
-        champion: c.Champion | str | None,
+        champion: drift_champion.Champion | str | None,
     ) -> None:
         self.reference, self.items, self.settings, self.seed = reference, items, settings, seed
-        self.champion = champion if isinstance(champion, c.Champion) else None
+        self.champion = champion if isinstance(champion, drift_champion.Champion) else None
         self.no_champion = champion if isinstance(champion, str) else "no champion"
-        self.behaviour = c.Behaviour(self.champion, settings.quality_points) if self.champion else None
+        self.behaviour = (
+            drift_champion.Behaviour(self.champion, settings.quality_points) if self.champion else None
+        )
 
-    def test(self, window: w.Window) -> dict[str, o.Outcome]:
+    def test(self, window: windows.Window) -> dict[str, outcomes.Outcome]:
         """Every signal of a window, p-values adjusted."""
         rows = sampled(window.rows, self.settings.current_rows)
-        sides = g.Sides(self.reference.rows, rows, self.settings.rows_per_user)
+        sides = drift_signals.Sides(self.reference.rows, rows, self.settings.rows_per_user)
         raw = {
             "schema": self._schema(window.rows),
             **self._test("users", sides.block_current, self._of_rows(sides)),
             "volume": self._volume(window),
             **self._of_champion(window),
         }
-        adjusted = s.holm({name: one.p_value for name, one in raw.items() if one.p_value is not None})
-        return {name: self._judged(name, raw[name], adjusted.get(name)) for name in g.NAMES}
+        adjusted = statistics.holm(
+            {name: one.p_value for name, one in raw.items() if one.p_value is not None}
+        )
+        return {name: self._judged(name, raw[name], adjusted.get(name)) for name in drift_signals.NAMES}
 
-    def _of_rows(self, sides: g.Sides) -> dict[str, g.Signal | str]:
+    def _of_rows(self, sides: drift_signals.Sides) -> dict[str, drift_signals.Signal | str]:
         vectors = self._vectors(sides)
         return {
-            "missing": g.missing(sides, self.items),
-            "events": g.events(sides),
-            "values": g.values(sides),
-            "user_activity": g.user_activity(sides, self.settings.rows_per_user),
-            "new_users": g.new_users(sides),
-            "new_items": g.new_items(sides),
-            "item_popularity": g.item_popularity(sides),
-            "categories": g.categories(sides, self.items),
-            "text": g.text(sides, vectors, self.seed + _SEEDS["texts"]),
-            "embedding": g.embedding(sides, vectors),
+            "missing": drift_signals.missing(sides, self.items),
+            "events": drift_signals.events(sides),
+            "values": drift_signals.values(sides),
+            "user_activity": drift_signals.user_activity(sides, self.settings.rows_per_user),
+            "new_users": drift_signals.new_users(sides),
+            "new_items": drift_signals.new_items(sides),
+            "item_popularity": drift_signals.item_popularity(sides),
+            "categories": drift_signals.categories(sides, self.items),
+            "text": drift_signals.text(sides, vectors, self.seed + _SEEDS["texts"]),
+            "embedding": drift_signals.embedding(sides, vectors),
         }
 
-    def _vectors(self, sides: g.Sides) -> np.ndarray | None:
+    def _vectors(self, sides: drift_signals.Sides) -> np.ndarray | None:
         """Of the items of both sides: the champion's, else of their words."""
         if self.champion is not None:
             vectors = self.champion.vectors_of(sides.item_ids)
@@ -155,29 +156,31 @@ class Tester:
                 return vectors
         if self.items is None:
             return None
-        place = pd.Index(self.items[t.ITEM]).get_indexer(pd.Index(sides.item_ids))
+        place = pd.Index(self.items[tables.ITEM]).get_indexer(pd.Index(sides.item_ids))
         written = np.array([*texts.item_texts(self.items), ""], dtype=object)[place].tolist()
         return texts.words_to_vectors(written, self.seed + _SEEDS["texts"]) if any(written) else None
 
     def _test(
-        self, what: str, current: np.ndarray, signals: dict[str, g.Signal | str]
-    ) -> dict[str, o.Outcome]:
-        parts = {name: each.part for name, each in signals.items() if isinstance(each, g.Signal)}
+        self, what: str, current: np.ndarray, signals: dict[str, drift_signals.Signal | str]
+    ) -> dict[str, outcomes.Outcome]:
+        parts = {name: each.part for name, each in signals.items() if isinstance(each, drift_signals.Signal)}
         seed = self.seed + _SEEDS[what]
-        tested = s.permutation_tests(current, parts, self.settings.permutations, seed) if parts else {}
+        tested = (
+            statistics.permutation_tests(current, parts, self.settings.permutations, seed) if parts else {}
+        )
         found = {}
         for name, signal in signals.items():
             if isinstance(signal, str):
-                found[name] = o.not_tested(signal)
+                found[name] = outcomes.not_tested(signal)
             else:
                 finding = signal.judge(tested[name])
                 found[name] = self._outcome(name, finding, tested[name].p_value)
         return found
 
-    def _outcome(self, name: str, finding: g.Finding, p_value: float) -> o.Outcome:
-        return o.Outcome(finding, p_value, getattr(self.settings.floors, name), False, finding.fact)
+    def _outcome(self, name: str, finding: drift_signals.Finding, p_value: float) -> outcomes.Outcome:
+        return outcomes.Outcome(finding, p_value, getattr(self.settings.floors, name), False, finding.fact)
 
-    def _judged(self, name: str, raw: o.Outcome, p_value: float | None) -> o.Outcome:
+    def _judged(self, name: str, raw: outcomes.Outcome, p_value: float | None) -> outcomes.Outcome:
         """With the adjusted p-value and the flag; `schema` needs none."""
         if name == "schema" or raw.finding is None:
             return raw
@@ -185,7 +188,7 @@ class Tester:
         large = raw.floor is not None and raw.finding.effect >= raw.floor
         return replace(raw, p_value=p_value, flag=sure and large)
 
-    def _schema(self, current: pd.DataFrame) -> o.Outcome:
+    def _schema(self, current: pd.DataFrame) -> outcomes.Outcome:
         old = {name: tidy.kind(column) for name, column in self.reference.rows.items() if name not in OURS}
         # preprocess puts _raw behind a raw column's name that is one of ours.
         old = {name: what for name, what in old.items() if what and name.removesuffix("_raw") not in OURS}
@@ -197,46 +200,50 @@ class Tester:
             if new[name] != old[name]
         ]
         fact = "; ".join(problems) or "Columns and types are those of the reference"
-        finding = g.Finding(float(len(problems)), float(len(problems)), fact[0].upper() + fact[1:])
-        return o.Outcome(finding, None, None, bool(problems), finding.fact)
+        finding = drift_signals.Finding(
+            float(len(problems)), float(len(problems)), fact[0].upper() + fact[1:]
+        )
+        return outcomes.Outcome(finding, None, None, bool(problems), finding.fact)
 
-    def _volume(self, window: w.Window) -> o.Outcome:
+    def _volume(self, window: windows.Window) -> outcomes.Outcome:
         old, new = self.reference.daily or daily(self.reference.rows), daily(window.rows)
         if not len(new.counts) or not len(old.counts):
-            return o.not_tested("no whole day on a side")
+            return outcomes.not_tested("no whole day on a side")
         part, side = volume.part(old, new)
         seed = self.seed + _SEEDS["days"]
-        tested = s.permutation_tests(side, {"volume": part}, self.settings.permutations, seed)["volume"]
+        tested = statistics.permutation_tests(side, {"volume": part}, self.settings.permutations, seed)[
+            "volume"
+        ]
         return self._outcome("volume", volume.judge(old, new), tested.p_value)
 
-    def _of_champion(self, window: w.Window) -> dict[str, o.Outcome]:
-        names = (*c.NAMES, "quality")
+    def _of_champion(self, window: windows.Window) -> dict[str, outcomes.Outcome]:
+        names = (*drift_champion.NAMES, "quality")
         if self.behaviour is None:
-            return dict.fromkeys(names, o.not_tested(self.no_champion))
+            return dict.fromkeys(names, outcomes.not_tested(self.no_champion))
         lists = self.behaviour.window(window.start, window.end)
         if isinstance(lists, str):
-            return dict.fromkeys(names, o.not_tested(lists))
-        blocks, signals = c.signals(self.behaviour, *lists)
+            return dict.fromkeys(names, outcomes.not_tested(lists))
+        blocks, signals = drift_champion.signals(self.behaviour, *lists)
         return self._test("points", blocks, signals) | {"quality": self._quality(*lists)}
 
-    def _quality(self, reference: c.Lists, current: c.Lists) -> o.Outcome:
-        found = c.quality(reference, current, self.seed + _SEEDS["points"])
+    def _quality(self, reference: drift_champion.Lists, current: drift_champion.Lists) -> outcomes.Outcome:
+        found = drift_champion.quality(reference, current, self.seed + _SEEDS["points"])
         if found.reference <= 0:
-            return o.not_tested("the champion found nothing at its promotion either")
+            return outcomes.not_tested("the champion found nothing at its promotion either")
         loss, floor = -found.value / found.reference, self.settings.floors.quality
         fact = (
-            f"nDCG@{c.K} of the champion {found.current:.3f} (at promotion {found.reference:.3f}): "
-            f"{found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
+            f"nDCG@{drift_champion.K} of the champion {found.current:.3f} "
+            f"(at promotion {found.reference:.3f}): {found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
         )
-        finding = g.Finding(-loss, loss, fact)
-        return o.Outcome(finding, found.p_value, floor, False, fact)
+        finding = drift_signals.Finding(-loss, loss, fact)
+        return outcomes.Outcome(finding, found.p_value, floor, False, fact)
 
 
-def daily(rows: pd.DataFrame) -> w.Daily:
+def daily(rows: pd.DataFrame) -> windows.Daily:
     """Of whole 24 hours from the first row on; a last one may fall a little short."""
-    time = w.microseconds(rows[t.TIME])
-    days = int((time.max() - time.min()) / w.MICROSECONDS_A_DAY + 1 - LEAST_DAY)
-    return w.Daily.of((time - time.min()) // w.MICROSECONDS_A_DAY, rows, days)
+    time = windows.microseconds(rows[tables.TIME])
+    days = int((time.max() - time.min()) / windows.MICROSECONDS_A_DAY + 1 - LEAST_DAY)
+    return windows.Daily.of((time - time.min()) // windows.MICROSECONDS_A_DAY, rows, days)
 
 
 def _describe(reference: Reference) -> Span:
@@ -246,4 +253,4 @@ def _describe(reference: Reference) -> Span:
 
 
 def _span(rows: pd.DataFrame) -> Span:
-    return w.as_window(rows).describe()
+    return windows.as_window(rows).describe()

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.data import tables as t
-from pipeline.data import values as v
+from pipeline.data import values
 from pipeline.data.moments import as_moments
+from pipeline.data.tables import CATEGORIES, EVENT, INTERACTIONS, ITEM, TEXT, TIME, TITLE, USER, VALUE
 from pipeline.documents.drift import Drift
 from pipeline.drift.check import check
 from pipeline.errors import DataError
@@ -26,7 +26,7 @@ from pipeline.sources import PLACE, RAW, REASON
 from pipeline.sources._columns import OWNERS, REQUIRED, inner_names, plans
 from pipeline.sources._formats import Reading, frames, reading
 
-OPTIONAL = {t.EVENT: "interaction", t.VALUE: np.nan, t.TEXT: None}
+OPTIONAL = {EVENT: "interaction", VALUE: np.nan, TEXT: None}
 
 
 def compare(
@@ -101,13 +101,13 @@ def _whole(table: pd.DataFrame, needed: Iterable[str], where: str) -> pd.DataFra
 def _interactions(
     table: pd.DataFrame, absent: dict[str, Any], where: str, decimal: str | None
 ) -> pd.DataFrame:
-    table = _whole(table, (name for name in t.INTERACTIONS if name not in absent), where).assign(**absent)
-    numbers, no_number = v.as_numbers(table[t.VALUE], decimal)
-    moments, no_moment = as_moments(table[t.TIME])
-    ids = {name: v.as_ids(table[name]) for name in (t.USER, t.ITEM)}
+    table = _whole(table, (name for name in INTERACTIONS if name not in absent), where).assign(**absent)
+    numbers, no_number = values.as_numbers(table[VALUE], decimal)
+    moments, no_moment = as_moments(table[TIME])
+    ids = {name: values.as_ids(table[name]) for name in (USER, ITEM)}
     bad = {
-        t.VALUE: no_number,
-        t.TIME: no_moment | moments.isna(),
+        VALUE: no_number,
+        TIME: no_moment | moments.isna(),
         **{name: column.isna() for name, column in ids.items()},
     }
     for name, cells in bad.items():
@@ -115,14 +115,14 @@ def _interactions(
             raise DataError(
                 f"{where}: column {name}: {int(cells.sum())} of {len(cells)} cells cannot be read"
             )
-    words = {t.EVENT: v.as_text(table[t.EVENT]).fillna(""), t.TEXT: v.as_text(table[t.TEXT])}
-    return table.assign(**ids, **words, **{t.VALUE: numbers, t.TIME: moments})
+    words = {EVENT: values.as_text(table[EVENT]).fillna(""), TEXT: values.as_text(table[TEXT])}
+    return table.assign(**ids, **words, **{VALUE: numbers, TIME: moments})
 
 
 def _items(table: pd.DataFrame, where: str) -> pd.DataFrame:
-    table = _whole(table, [t.ITEM], where)
-    changed = {t.ITEM: v.as_ids(table[t.ITEM])}
-    changed |= {name: v.as_prose(table[name]) for name in (t.TITLE, t.TEXT) if name in table}
-    if t.CATEGORIES in table:
-        changed[t.CATEGORIES] = v.as_lists(table[t.CATEGORIES])
+    table = _whole(table, [ITEM], where)
+    changed = {ITEM: values.as_ids(table[ITEM])}
+    changed |= {name: values.as_prose(table[name]) for name in (TITLE, TEXT) if name in table}
+    if CATEGORIES in table:
+        changed[CATEGORIES] = values.as_lists(table[CATEGORIES])
     return table.assign(**changed)

@@ -6,17 +6,17 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from pipeline.data import tables as t
+from pipeline.data import tables
 from pipeline.documents.drift import Drift, DriftWindow, Signal, WindowSignal
-from pipeline.drift import signals as g
-from pipeline.drift import windows as w
+from pipeline.drift import signals as drift_signals
+from pipeline.drift import windows
 
 
 @dataclass(frozen=True)
 class Outcome:
     """A signal of one window: its finding and p-value, or why it was not tested."""
 
-    finding: g.Finding | None
+    finding: drift_signals.Finding | None
     p_value: float | None  # adjusted once all are known
     floor: float | None
     flag: bool
@@ -25,7 +25,7 @@ class Outcome:
 
 def as_result(
     blank: Drift,
-    found: list[w.Window],
+    found: list[windows.Window],
     tested: list[dict[str, Outcome]],
     confirm: bool,
 ) -> Drift:
@@ -35,7 +35,7 @@ def as_result(
     signals = {}
     for name, outcome in newest.items():
         previous = None if before is None or not confirm else before[name].flag
-        hard = name in g.HARD
+        hard = name in drift_signals.HARD
         signals[name] = Signal(
             **dict(_short(outcome)),
             floor=outcome.floor,
@@ -63,7 +63,7 @@ def sentence(
     outcome: Outcome,
     confirm: bool,
     previous: bool | None,
-    before: w.Window | None,
+    before: windows.Window | None,
 ) -> str:
     """A signal for people: what was found, how sure that is, and what it means."""
     if outcome.finding is None:
@@ -81,10 +81,10 @@ def _verdict(
     outcome: Outcome,
     confirm: bool,
     previous: bool | None,
-    before: w.Window | None,
+    before: windows.Window | None,
 ) -> str:
     if outcome.flag:
-        if name in g.HARD or not confirm:
+        if name in drift_signals.HARD or not confirm:
             return "drift"
         if before is None:
             return "changed; one window alone confirms nothing"
@@ -107,10 +107,10 @@ def _short(outcome: Outcome) -> WindowSignal:
 
 
 def counts(rows: pd.DataFrame) -> str:
-    return f"{len(rows):,} rows of {rows[t.USER].nunique():,} users"
+    return f"{len(rows):,} rows of {rows[tables.USER].nunique():,} users"
 
 
-def _in_words(window: w.Window) -> str:
+def _in_words(window: windows.Window) -> str:
     return f"{window.start:%Y-%m-%d} to {window.end:%Y-%m-%d}, {counts(window.rows)}"
 
 

@@ -18,9 +18,9 @@ from typing import Any, Final, Protocol
 import numpy as np
 import pandas as pd
 
-from pipeline.data import tables as t
+from pipeline.data import tables
 from pipeline.documents.model import ReferenceSummary
-from pipeline.drift import windows as w
+from pipeline.drift import windows
 from pipeline.errors import ArtifactError
 
 FOLDER = "reference"  # in a model folder
@@ -32,7 +32,7 @@ FIRST_DAYS = 28  # of all
 _SALT = "evergreen.drift"
 
 
-class Settings(w.Rule, Protocol):
+class Settings(windows.Rule, Protocol):
     """The settings of detect_drift, or anything with these and what a window must hold."""
 
     @property
@@ -59,21 +59,21 @@ class Reference:
         return self.summary.rows_fitted if self.summary else None
 
     @property
-    def daily(self) -> w.Daily | None:
+    def daily(self) -> windows.Daily | None:
         """What happens a day up to fit_end; None if unknown."""
         if self.summary is None:
             return None
-        counts = np.array(self.summary.daily, dtype=float).reshape(-1, len(w.COUNTED))
-        return w.Daily(counts, np.array(self.summary.daily_variation, dtype=float))
+        counts = np.array(self.summary.daily, dtype=float).reshape(-1, len(windows.COUNTED))
+        return windows.Daily(counts, np.array(self.summary.daily_variation, dtype=float))
 
 
 def make(rows: pd.DataFrame, fit_end: datetime | str, settings: Settings) -> Reference:
     """From all rows: later ones than fit_end are left out. Without one closed window it has no row."""
     end = _moment(fit_end)
-    rows = rows[rows[t.TIME] <= end]
-    if any(name not in rows for name in w.SINCE):
-        rows = w.with_since(rows)
-    found = w.newest(rows, settings, settings.reference_windows)
+    rows = rows[rows[tables.TIME] <= end]
+    if any(name not in rows for name in windows.SINCE):
+        rows = windows.with_since(rows)
+    found = windows.newest(rows, settings, settings.reference_windows)
     parts = [window.rows.assign(window=np.int8(place)) for place, window in enumerate(found)]
     chosen = pd.concat(parts, ignore_index=True) if parts else rows.head(0)
     sample = sampled(chosen, settings.reference_rows)
@@ -83,24 +83,24 @@ def make(rows: pd.DataFrame, fit_end: datetime | str, settings: Settings) -> Ref
         format=FORMAT,
         fit_end=end,
         rows_fitted=len(rows),
-        users_fitted=rows[t.USER].nunique(),
-        items_fitted=rows[t.ITEM].nunique(),
+        users_fitted=rows[tables.USER].nunique(),
+        items_fitted=rows[tables.ITEM].nunique(),
         rows=len(chosen),
-        users=chosen[t.USER].nunique(),
+        users=chosen[tables.USER].nunique(),
         windows=[window.describe() for window in found],
         rows_kept=len(sample),
         rule={name: getattr(settings, name) for name in RULE},
         daily=daily.counts.tolist(),
         daily_variation=daily.variation.tolist(),
     )
-    return Reference(sample.drop(columns=list(w.SINCE), errors="ignore"), summary)
+    return Reference(sample.drop(columns=list(windows.SINCE), errors="ignore"), summary)
 
 
 def write(folder: Path, rows: pd.DataFrame, fit_end: datetime | str, settings: Settings) -> Reference:
     """`make`, into `folder` (made if absent): the same rows give the same bytes."""
     reference = make(rows, fit_end, settings)
     assert reference.summary is not None
-    t.write_parquet(reference.rows, folder / ROWS)
+    tables.write_parquet(reference.rows, folder / ROWS)
     reference.summary.write(folder / SUMMARY)
     return reference
 
@@ -126,7 +126,7 @@ def sampled(rows: pd.DataFrame, most: int) -> pd.DataFrame:
     """
     if len(rows) <= most:
         return rows.reset_index(drop=True)
-    code, users = pd.factorize(rows[t.USER])
+    code, users = pd.factorize(rows[tables.USER])
     order = np.argsort(user_hash(users), kind="stable")
     total = np.cumsum(np.bincount(code, minlength=len(users))[order])
     kept = order[: max(1, int(np.searchsorted(total, most, side="right")))]
@@ -139,19 +139,19 @@ def user_hash(users: Any) -> np.ndarray:
     return np.frombuffer(b"".join(digests), dtype="<u8").astype(np.uint64)
 
 
-def _daily(rows: pd.DataFrame, end: pd.Timestamp, since: pd.Timestamp | None) -> w.Daily:
+def _daily(rows: pd.DataFrame, end: pd.Timestamp, since: pd.Timestamp | None) -> windows.Daily:
     """Of each whole day back from `end`: as far as the windows reach, at least 180 days if there are.
 
     In the first days of all nobody has been met before: beyond the windows' reach they are left out.
     """
     if not len(rows):
-        return w.Daily.of(np.zeros(0, np.int64), rows, 0)
-    time, last = w.microseconds(rows[t.TIME]), end.value // 1000
-    age = (last - time) // w.MICROSECONDS_A_DAY
-    whole = int((last - time.min()) // w.MICROSECONDS_A_DAY)
-    reach = 0 if since is None else -(-(last - since.value // 1000) // w.MICROSECONDS_A_DAY)
+        return windows.Daily.of(np.zeros(0, np.int64), rows, 0)
+    time, last = windows.microseconds(rows[tables.TIME]), end.value // 1000
+    age = (last - time) // windows.MICROSECONDS_A_DAY
+    whole = int((last - time.min()) // windows.MICROSECONDS_A_DAY)
+    reach = 0 if since is None else -(-(last - since.value // 1000) // windows.MICROSECONDS_A_DAY)
     days = min(max(whole - FIRST_DAYS, min(whole, int(reach))), max(LEAST_DAYS, int(reach)), MOST_DAYS)
-    return w.Daily.of(days - 1 - age, rows, days)
+    return windows.Daily.of(days - 1 - age, rows, days)
 
 
 def _moment(moment: datetime | str) -> pd.Timestamp:

@@ -17,9 +17,8 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from pipeline.data import tables as t
-from pipeline.drift import statistics as s
-from pipeline.drift import texts
+from pipeline.data import tables
+from pipeline.drift import statistics, texts
 from pipeline.drift.reference import user_hash
 from pipeline.drift.windows import MICROSECONDS_A_DAY, NEW_ITEM, NEW_USER, microseconds
 
@@ -57,8 +56,8 @@ class Finding:
 @dataclass(frozen=True)
 class Signal:
     name: str
-    part: s.Part
-    judge: Callable[[s.Tested], Finding]
+    part: statistics.Part
+    judge: Callable[[statistics.Tested], Finding]
 
 
 class Sides:
@@ -67,10 +66,10 @@ class Sides:
     def __init__(self, reference: pd.DataFrame, current: pd.DataFrame, rows_per_user: int) -> None:
         self.rows = pd.concat([reference, current], ignore_index=True)
         self.current = np.arange(len(self.rows)) >= len(reference)
-        self.user, self.users = pd.factorize(self.rows[t.USER])
+        self.user, self.users = pd.factorize(self.rows[tables.USER])
         self.block, self.block_current = blocks_of(self.user, self.current)
         self.weight = np.minimum(1.0, rows_per_user / np.bincount(self.block))[self.block]
-        self.item, self.item_ids = pd.factorize(self.rows[t.ITEM], sort=True)
+        self.item, self.item_ids = pd.factorize(self.rows[tables.ITEM], sort=True)
 
     @property
     def blocks(self) -> int:
@@ -114,10 +113,10 @@ def blocks_of(user: np.ndarray, current: np.ndarray) -> tuple[np.ndarray, np.nda
 
 def missing(sides: Sides, items: pd.DataFrame | None) -> Signal | str:
     """Empty cells of `value` and `text`, and of the title, text and categories of the rows' items."""
-    empty = {name: sides.rows[name].isna().to_numpy() for name in (t.VALUE, t.TEXT)}
+    empty = {name: sides.rows[name].isna().to_numpy() for name in (tables.VALUE, tables.TEXT)}
     if items is not None:
-        place = pd.Index(items[t.ITEM]).get_indexer(pd.Index(sides.item_ids))
-        for name in (t.TITLE, t.TEXT, t.CATEGORIES):
+        place = pd.Index(items[tables.ITEM]).get_indexer(pd.Index(sides.item_ids))
+        for name in (tables.TITLE, tables.TEXT, tables.CATEGORIES):
             if name in items:
                 lacks = np.r_[_empty(items[name]), True]  # the last: items without a row in the table
                 empty[f"item's {name}"] = lacks[place][sides.item]
@@ -127,25 +126,25 @@ def missing(sides: Sides, items: pd.DataFrame | None) -> Signal | str:
         return "no column can be empty"
     names = list(empty)
 
-    def judge(tested: s.Tested) -> Finding:
-        rises = s.mean_differences(tested.reference[None], tested.current[None])[0]
+    def judge(tested: statistics.Tested) -> Finding:
+        rises = statistics.mean_differences(tested.reference[None], tested.current[None])[0]
         worst = int(rises.argmax())
         old, new = (_share(side, worst) for side in (tested.reference, tested.current))
         fact = f"Rows without {names[worst]}: {percent(new)} (reference {percent(old)})"
         return Finding(tested.statistic, tested.statistic, fact)
 
     columns = np.concatenate([sides.mean(cells.astype(float)) for cells in empty.values()], axis=1)
-    return Signal("missing", s.Part(columns, s.rise), judge)
+    return Signal("missing", statistics.Part(columns, statistics.rise), judge)
 
 
 def events(sides: Sides) -> Signal:
-    code, names = pd.factorize(sides.rows[t.EVENT], sort=True)
+    code, names = pd.factorize(sides.rows[tables.EVENT], sort=True)
     return _mix("events", "The mix of events", sides.sums(code, len(names)), list(map(str, names)))
 
 
 def values(sides: Sides) -> Signal | str:
     """Distribution of the values that there are, in bins of both sides' quantiles."""
-    value = sides.rows[t.VALUE].to_numpy(dtype=float, na_value=np.nan)
+    value = sides.rows[tables.VALUE].to_numpy(dtype=float, na_value=np.nan)
     known = np.isfinite(value)
     if not (known & sides.current).any() or not (known & ~sides.current).any():
         return "no values on a side"
@@ -154,18 +153,18 @@ def values(sides: Sides) -> Signal | str:
     pairs = sides.mean(np.where(known, value, 0.0), known)
     old, new = (_share(pairs[side].sum(axis=0), 0) for side in (~sides.block_current, sides.block_current))
 
-    def judge(tested: s.Tested) -> Finding:
+    def judge(tested: statistics.Tested) -> Finding:
         fact = f"Mean value {new:.3g} (reference {old:.3g}), {apart(tested.excess)}"
         return Finding(tested.excess, tested.excess, fact)
 
     bounds = edges(value[known])
     code = np.where(known, np.searchsorted(bounds, np.where(known, value, 0.0), side="left"), -1)
-    return Signal("values", s.Part(sides.sums(code, len(bounds) + 1), s.gap), judge)
+    return Signal("values", statistics.Part(sides.sums(code, len(bounds) + 1), statistics.gap), judge)
 
 
 def user_activity(sides: Sides, rows_per_user: int) -> Signal:
     """Rows of a user on a day (UTC) on which there are any, in bins 1, 2, 3-4, 5-8, ..."""
-    day = microseconds(sides.rows[t.TIME]) // MICROSECONDS_A_DAY
+    day = microseconds(sides.rows[tables.TIME]) // MICROSECONDS_A_DAY
     _, cell = np.unique(np.stack([sides.block, day]), axis=1, return_inverse=True)
     count = np.bincount(cell.ravel())
     block = np.empty(len(count), np.int64)
@@ -176,11 +175,11 @@ def user_activity(sides: Sides, rows_per_user: int) -> Signal:
     new_side = sides.block_current[block]
     old, new = (np.average(count[side], weights=weight[side]) for side in (~new_side, new_side))
 
-    def judge(tested: s.Tested) -> Finding:
+    def judge(tested: statistics.Tested) -> Finding:
         fact = f"Rows of a user on an active day: {new:.1f} (reference {old:.1f}), {apart(tested.excess)}"
         return Finding(tested.excess, tested.excess, fact)
 
-    return Signal("user_activity", s.Part(sums, s.gap), judge)
+    return Signal("user_activity", statistics.Part(sums, statistics.gap), judge)
 
 
 def new_users(sides: Sides) -> Signal | str:
@@ -194,14 +193,14 @@ def new_items(sides: Sides) -> Signal:
     if NEW_ITEM in sides.rows and not sides.rows[NEW_ITEM].isna().any():
         return _new(sides, "new_items", NEW_ITEM, "Share of rows of new items")
 
-    def judge(tested: s.Tested) -> Finding:
+    def judge(tested: statistics.Tested) -> Finding:
         fact = (
             f"Share of rows of items that the reference lacks {percent(tested.statistic)} "
             f"(of random halves {percent(tested.median)})"
         )
         return Finding(tested.excess, tested.excess, fact)
 
-    return Signal("new_items", s.Part(sides.items, s.absent), judge)
+    return Signal("new_items", statistics.Part(sides.items, statistics.absent), judge)
 
 
 def item_popularity(sides: Sides) -> Signal:
@@ -216,17 +215,19 @@ def item_popularity(sides: Sides) -> Signal:
 
 
 def _new(sides: Sides, name: str, column: str, what: str) -> Signal:
-    def judge(tested: s.Tested) -> Finding:
+    def judge(tested: statistics.Tested) -> Finding:
         old, new = (_share(side, 0) for side in (tested.reference, tested.current))
         return Finding(new - old, abs(new - old), f"{what} {percent(new)} (reference {percent(old)})")
 
-    return Signal(name, s.Part(sides.mean(sides.rows[column].to_numpy(dtype=float)), s.change), judge)
+    return Signal(
+        name, statistics.Part(sides.mean(sides.rows[column].to_numpy(dtype=float)), statistics.change), judge
+    )
 
 
 def _mix(name: str, what: str, sums: sp.csr_matrix, names: list[str]) -> Signal:
     """Total variation over named columns; the sentence names the one that moved most."""
 
-    def judge(tested: s.Tested) -> Finding:
+    def judge(tested: statistics.Tested) -> Finding:
         old, new = (side / max(side.sum(), 1e-12) for side in (tested.reference, tested.current))
         most = int(np.abs(new - old).argmax())
         fact = (
@@ -235,7 +236,7 @@ def _mix(name: str, what: str, sums: sp.csr_matrix, names: list[str]) -> Signal:
         )
         return Finding(tested.excess, tested.excess, fact)
 
-    return Signal(name, s.Part(sums, s.total_variation), judge)
+    return Signal(name, statistics.Part(sums, statistics.total_variation), judge)
 
 
 # With the items table --------------------------------------------------------------------------------------
@@ -243,9 +244,11 @@ def _mix(name: str, what: str, sums: sp.csr_matrix, names: list[str]) -> Signal:
 
 def categories(sides: Sides, items: pd.DataFrame | None) -> Signal | str:
     """Shares of the categories, an item's weight divided among its own; items without any are one more."""
-    if items is None or t.CATEGORIES not in items:
+    if items is None or tables.CATEGORIES not in items:
         return "no categories of items"
-    listed = items.drop_duplicates(t.ITEM).set_index(t.ITEM)[t.CATEGORIES].reindex(sides.item_ids)
+    listed = (
+        items.drop_duplicates(tables.ITEM).set_index(tables.ITEM)[tables.CATEGORIES].reindex(sides.item_ids)
+    )
     exploded = listed.reset_index(drop=True).explode().dropna()
     if not len(exploded):
         return "no categories of items"
@@ -265,7 +268,7 @@ def text(sides: Sides, vectors: np.ndarray | None, seed: int) -> Signal | str:
     channels = {}
     if vectors is not None:
         channels["the items' texts"] = texts.reduced(vectors), sides.item, sides.weight
-    own = sides.rows[t.TEXT].fillna("").astype(str)
+    own = sides.rows[tables.TEXT].fillna("").astype(str)
     has = (own.str.strip() != "").to_numpy(dtype=bool)
     has = has & _few_users(sides, has, MOST_TEXTS)
     if min((has & side).sum() for side in (sides.current, ~sides.current)) >= LEAST_TEXTS:
@@ -281,21 +284,21 @@ def text(sides: Sides, vectors: np.ndarray | None, seed: int) -> Signal | str:
 
     def statistic(reference: np.ndarray, current: np.ndarray) -> np.ndarray:
         pairs = zip(*(np.split(side, ends[:-1], axis=1) for side in (reference, current)), strict=True)
-        return np.max([s.shift(*pair) for pair in pairs], axis=0)
+        return np.max([statistics.shift(*pair) for pair in pairs], axis=0)
 
-    def judge(tested: s.Tested) -> Finding:
+    def judge(tested: statistics.Tested) -> Finding:
         best = max(areas, key=lambda name: areas[name])
         fact = f"A classifier tells {best} from the reference's with {areas[best]:.2f} (guessing: .50)"
         return Finding(areas[best] - 0.5, areas[best] - 0.5, fact)
 
-    return Signal("text", s.Part(np.concatenate(parts, axis=1), statistic), judge)
+    return Signal("text", statistics.Part(np.concatenate(parts, axis=1), statistic), judge)
 
 
 def _area(sides: Sides, vectors: np.ndarray, document: np.ndarray, weight: np.ndarray) -> float:
     """Under the ROC curve of the out-of-fold classifier, over rows whose document has a vector."""
     weight = weight * has_vector(vectors)[document]
     ranks = texts.ranks(vectors, document, sides.fold, sides.current, weight)
-    means = [s.weighted_mean(ranks[side], weight[side]) for side in (~sides.current, sides.current)]
+    means = [statistics.weighted_mean(ranks[side], weight[side]) for side in (~sides.current, sides.current)]
     return 0.5 + means[1] - means[0]
 
 
@@ -314,11 +317,11 @@ def embedding(sides: Sides, vectors: np.ndarray | None) -> Signal | str:
     length = np.sqrt(np.square(centred[has]).sum(axis=1).mean())
     columns = np.concatenate([centred / max(length, 1e-12), has[:, None]], axis=1)
 
-    def judge(tested: s.Tested) -> Finding:
+    def judge(tested: statistics.Tested) -> Finding:
         fact = f"The mean item vector moved by {tested.excess:.3f} of the vectors' spread more than by chance"
         return Finding(tested.excess, tested.excess, fact)
 
-    return Signal("embedding", s.Part(np.asarray(sides.items @ columns), s.shift), judge)
+    return Signal("embedding", statistics.Part(np.asarray(sides.items @ columns), statistics.shift), judge)
 
 
 def has_vector(vectors: np.ndarray) -> np.ndarray:
@@ -376,6 +379,6 @@ def edges(values: np.ndarray) -> np.ndarray:
 
 
 def _empty(column: pd.Series) -> np.ndarray:
-    if column.name == t.CATEGORIES:
+    if column.name == tables.CATEGORIES:
         return np.array([not isinstance(cell, list) or not cell for cell in column], dtype=bool)
     return (column.isna() | (column.astype("str").str.strip() == "")).to_numpy(dtype=bool)

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from pipeline.data import tables as t
+from pipeline.data import tables
 
 FOLDS = 5
 WIDTH = 64  # dimensions that are kept of any vectors
@@ -57,9 +57,11 @@ def item_texts(items: pd.DataFrame) -> list[str]:
     """`item_text` where the table has it, else title, text and categories."""
     if "item_text" in items:
         return items["item_text"].fillna("").astype(str).tolist()
-    parts = [items[name].fillna("").astype(str) for name in (t.TITLE, t.TEXT) if name in items]
-    if t.CATEGORIES in items:
-        joined = [" ".join(map(str, cell)) if isinstance(cell, list) else "" for cell in items[t.CATEGORIES]]
+    parts = [items[name].fillna("").astype(str) for name in (tables.TITLE, tables.TEXT) if name in items]
+    if tables.CATEGORIES in items:
+        joined = [
+            " ".join(map(str, cell)) if isinstance(cell, list) else "" for cell in items[tables.CATEGORIES]
+        ]
         parts.append(pd.Series(joined, items.index, dtype="str"))
     return [" ".join(filter(None, row)) for row in zip(*parts, strict=True)] if parts else [""] * len(items)
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.data import tables as t
+from pipeline.data import tables
 from pipeline.drift.signals import percent
 from pipeline.errors import DataError
 
@@ -18,38 +18,38 @@ def tidy(frame: Any, where: str) -> pd.DataFrame:
     """The interactions' columns in the contract's types. Raises DataError if that is impossible."""
     if not isinstance(frame, pd.DataFrame):
         raise DataError(f"{where}: no table")
-    missing = [name for name in t.INTERACTIONS if name not in frame]
+    missing = [name for name in tables.INTERACTIONS if name not in frame]
     if missing:
         raise DataError(f"{where}: no column {', '.join(missing)}")
     if not len(frame):
         raise DataError(f"{where}: no rows")
     changed = {}
     try:
-        for name in (t.USER, t.ITEM, t.EVENT, t.TEXT):
+        for name in (tables.USER, tables.ITEM, tables.EVENT, tables.TEXT):
             if frame[name].dtype != "str":
                 changed[name] = frame[name].astype("str")
-        changed[t.VALUE] = pd.to_numeric(frame[t.VALUE]).astype("float64")
-        if frame[t.TIME].dtype != t.MOMENT:
-            changed[t.TIME] = pd.to_datetime(frame[t.TIME], utc=True).astype(t.MOMENT)
+        changed[tables.VALUE] = pd.to_numeric(frame[tables.VALUE]).astype("float64")
+        if frame[tables.TIME].dtype != tables.MOMENT:
+            changed[tables.TIME] = pd.to_datetime(frame[tables.TIME], utc=True).astype(tables.MOMENT)
     except (TypeError, ValueError) as error:
         raise DataError(f"{where}: {str(error).splitlines()[0]}") from None
     frame = frame.assign(**changed)
-    if np.isinf(frame[t.VALUE].to_numpy()).any():
+    if np.isinf(frame[tables.VALUE].to_numpy()).any():
         raise DataError(f"{where}: column value: infinite")
-    return t.check(frame, "interactions", where)
+    return tables.check(frame, "interactions", where)
 
 
 def tidy_items(items: pd.DataFrame) -> pd.DataFrame:
-    if t.ITEM not in items:
+    if tables.ITEM not in items:
         raise DataError("items: no column item_id")
-    items = items.assign(**{t.ITEM: items[t.ITEM].astype("str")})
-    if items[t.ITEM].isna().any():
+    items = items.assign(**{tables.ITEM: items[tables.ITEM].astype("str")})
+    if items[tables.ITEM].isna().any():
         raise DataError("items: column item_id: empty cells")
-    return items.drop_duplicates(t.ITEM, ignore_index=True)
+    return items.drop_duplicates(tables.ITEM, ignore_index=True)
 
 
 def not_emptied(reference: pd.DataFrame, current: pd.DataFrame) -> None:
-    for name in (t.VALUE, t.TEXT):
+    for name in (tables.VALUE, tables.TEXT):
         if current[name].isna().all() and reference[name].isna().mean() <= MOSTLY:
             raise DataError(
                 f"current: column {name}: every cell is empty, in the reference "

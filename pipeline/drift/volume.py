@@ -14,14 +14,14 @@ import math
 
 import numpy as np
 
-from pipeline.drift import statistics as s
+from pipeline.drift import statistics
 from pipeline.drift.signals import Finding
 from pipeline.drift.windows import COUNTED, Daily
 
 LEAST_COUNT = 20  # of both sides together, to be compared at all
 
 
-def part(old: Daily, new: Daily) -> tuple[s.Part, np.ndarray]:
+def part(old: Daily, new: Daily) -> tuple[statistics.Part, np.ndarray]:
     """What to permute, and (days,) bool: of the new side. Both sides need a day."""
     old, new = _comparable(old, new)
     counts = np.concatenate([old.counts, new.counts]).astype(float)
@@ -32,7 +32,7 @@ def part(old: Daily, new: Daily) -> tuple[s.Part, np.ndarray]:
         return np.asarray((_log_ratios(reference, current) / spread).max(axis=1))
 
     columns = np.column_stack([counts, np.ones(len(counts))])
-    return s.Part(columns, statistic, float(_standing_out(old, new).max())), side
+    return statistics.Part(columns, statistic, float(_standing_out(old, new).max())), side
 
 
 def judge(old: Daily, new: Daily) -> Finding:
@@ -60,7 +60,7 @@ def _comparable(old: Daily, new: Daily) -> tuple[Daily, Daily]:
 def _log_ratios(reference: np.ndarray, current: np.ndarray) -> np.ndarray:
     """(draws, counts + 1) sums, the last of days -> (draws, counts) |log| of the ratios of the rates."""
     pairs = ((reference[:, [i, -1]], current[:, [i, -1]]) for i in range(reference.shape[1] - 1))
-    return np.stack([s.log_ratio(*pair) for pair in pairs], axis=1)
+    return np.stack([statistics.log_ratio(*pair) for pair in pairs], axis=1)
 
 
 def _standing_out(old: Daily, new: Daily) -> np.ndarray:
@@ -78,6 +78,6 @@ def _spread(counts: np.ndarray) -> np.ndarray:
 def _deflation(old: Daily, new: Daily, spread: np.ndarray) -> np.ndarray:
     """(counts,) how much more the log ratio varies than that of days drawn at random; at least 1."""
     series = old.counts.T.astype(float)
-    in_a_row = np.array([s.inflation(each, len(new.counts)) for each in series])
+    in_a_row = np.array([statistics.inflation(each, len(new.counts)) for each in series])
     of_days = spread**2 * (1 / len(old.counts) + 1 / len(new.counts))
     return np.sqrt(np.maximum(in_a_row, (old.variation + new.variation) / of_days))

@@ -19,7 +19,7 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
-from pipeline.data import tables as t
+from pipeline.data import tables
 from pipeline.documents.drift import Span
 
 MICROSECONDS_A_DAY = 86_400_000_000
@@ -51,16 +51,16 @@ class Window:
     @property
     def start(self) -> pd.Timestamp:
         """Moment of the first row."""
-        return self.rows[t.TIME].iloc[0]
+        return self.rows[tables.TIME].iloc[0]
 
     @property
     def end(self) -> pd.Timestamp:
         """Moment of the last row, inclusive."""
-        return self.rows[t.TIME].iloc[-1]
+        return self.rows[tables.TIME].iloc[-1]
 
     @property
     def users(self) -> int:
-        return int(self.rows[t.USER].nunique())
+        return int(self.rows[tables.USER].nunique())
 
     def describe(self) -> Span:
         return Span(start=self.start, end=self.end, rows=len(self.rows), users=self.users)
@@ -71,19 +71,19 @@ def with_since(rows: pd.DataFrame) -> pd.DataFrame:
 
     Give all rows that are known, old ones too.
     """
-    by_time = rows.sort_values(t.TIME, kind="stable")
+    by_time = rows.sort_values(tables.TIME, kind="stable")
     since = {
-        USER_SINCE: rows.groupby(t.USER)[t.TIME].transform("min"),
-        ITEM_SINCE: rows.groupby(t.ITEM)[t.TIME].transform("min"),
-        USER_BEFORE: by_time.groupby(t.USER)[t.TIME].shift(),
+        USER_SINCE: rows.groupby(tables.USER)[tables.TIME].transform("min"),
+        ITEM_SINCE: rows.groupby(tables.ITEM)[tables.TIME].transform("min"),
+        USER_BEFORE: by_time.groupby(tables.USER)[tables.TIME].shift(),
     }
     return rows.assign(**since)
 
 
 def close(rows: pd.DataFrame, settings: Rule) -> list[Window]:
     """The closed windows of `rows` (any order), oldest first; empty if not even one closes."""
-    rows = rows.sort_values(t.TIME, kind="stable", ignore_index=True)
-    time, user = microseconds(rows[t.TIME]), pd.factorize(rows[t.USER])[0]
+    rows = rows.sort_values(tables.TIME, kind="stable", ignore_index=True)
+    time, user = microseconds(rows[tables.TIME]), pd.factorize(rows[tables.USER])[0]
     bounds = _bounds(time, user, settings, closed_at_end=False)
     return [as_window(rows.iloc[start:stop]) for start, stop in bounds]
 
@@ -93,8 +93,8 @@ def newest(rows: pd.DataFrame, settings: Rule, count: int) -> list[Window]:
 
     The first row of all counts as a change of the timestamp: nothing earlier will come.
     """
-    rows = rows.sort_values(t.TIME, kind="stable", ignore_index=True)
-    time, user = microseconds(rows[t.TIME])[::-1], pd.factorize(rows[t.USER])[0][::-1]
+    rows = rows.sort_values(tables.TIME, kind="stable", ignore_index=True)
+    time, user = microseconds(rows[tables.TIME])[::-1], pd.factorize(rows[tables.USER])[0][::-1]
     bounds = _bounds(-time, user, settings, closed_at_end=True, most=count)
     turned = [(len(rows) - stop, len(rows) - start) for start, stop in bounds]
     return [as_window(rows.iloc[start:stop]) for start, stop in reversed(turned)]
@@ -104,16 +104,16 @@ def as_window(rows: pd.DataFrame) -> Window:
     """Rows as one window, by time, whatever they hold; raises ValueError without a row."""
     if not len(rows):
         raise ValueError("a window has at least one row")
-    rows = rows.sort_values(t.TIME, kind="stable", ignore_index=True)
+    rows = rows.sort_values(tables.TIME, kind="stable", ignore_index=True)
     for since, new in ((USER_SINCE, NEW_USER), (ITEM_SINCE, NEW_ITEM)):
         if since in rows:
-            rows = rows.assign(**{new: (rows[since] >= rows[t.TIME].iloc[0]).to_numpy(dtype=bool)})
+            rows = rows.assign(**{new: (rows[since] >= rows[tables.TIME].iloc[0]).to_numpy(dtype=bool)})
     return Window(rows)
 
 
 def microseconds(times: pd.Series) -> np.ndarray:
     """(rows,) int64 since 1970."""
-    return pd.to_datetime(times, utc=True, cache=False).astype(t.MOMENT).astype("int64").to_numpy()
+    return pd.to_datetime(times, utc=True, cache=False).astype(tables.MOMENT).astype("int64").to_numpy()
 
 
 @dataclass(frozen=True)
@@ -131,12 +131,12 @@ class Daily:
         count is added to each, so that nothing counted is not taken for certain).
         """
         kept = (day >= 0) & (day < days)
-        day, code, rows = day[kept], pd.factorize(rows[t.USER])[0][kept], rows[kept]
+        day, code, rows = day[kept], pd.factorize(rows[tables.USER])[0][kept], rows[kept]
         visit = np.unique(code.astype(np.int64) * max(days, 1) + day)
         found = [(day, code), (visit % max(days, 1), visit // max(days, 1))]
         if USER_SINCE in rows and USER_BEFORE in rows:
             new = rows[USER_BEFORE].isna().to_numpy(dtype=bool)
-            away = (rows[t.TIME] - rows[USER_BEFORE]).to_numpy() > ABSENT
+            away = (rows[tables.TIME] - rows[USER_BEFORE]).to_numpy() > ABSENT
             found += [(day[which], code[which]) for which in (new | away, new)]
         counts = [np.bincount(at, minlength=days) for at, _ in found]
         of_user = [np.bincount(each).astype(float) for _, each in found]

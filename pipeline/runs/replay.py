@@ -106,13 +106,13 @@ def moments(settings: Collect, start: float, every: timedelta) -> list[datetime]
     import pandas as pd
 
     from pipeline import sources
-    from pipeline.data import tables as t
+    from pipeline.data import tables
     from pipeline.data.moments import TimeColumn
 
     whole = settings.model_copy(update={"as_of": None})
     found = sources.read(whole)
-    column = TimeColumn(t.TIME, found.times.get(t.TIME))
-    every_row = (column.read(chunk[t.TIME])[0].dropna() for chunk in found.interactions)
+    column = TimeColumn(tables.TIME, found.times.get(tables.TIME))
+    every_row = (column.read(chunk[tables.TIME])[0].dropna() for chunk in found.interactions)
     read = [chunk[~column.outliers(chunk)] for chunk in every_row]
     times = np.sort(np.concatenate([np.empty(0, "M8[us]"), *(part.to_numpy("M8[us]") for part in read)]))
     if not len(times):

@@ -16,8 +16,23 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.data import tables as t
 from pipeline.data.moments import TimeFormat
+from pipeline.data.tables import (
+    AVAILABLE_FROM,
+    AVAILABLE_UNTIL,
+    CATEGORIES,
+    COLUMNS,
+    EVENT,
+    INTERACTIONS,
+    ITEM,
+    ITEMS,
+    TEXT,
+    TIME,
+    TITLE,
+    USER,
+    VALUE,
+    YEAR,
+)
 from pipeline.data.values import as_lists, as_text
 from pipeline.errors import ConfigError, DataError
 from pipeline.params import TABLES
@@ -26,18 +41,18 @@ from pipeline.sources import OF_ITEM, PLACE, RAW, REASON
 KEY = "collect.files.columns"
 DESCRIPTION = "description"  # what people call the items' text
 # Columns that describe an item wherever they stand.
-ITEM_COLUMNS = (t.TITLE, DESCRIPTION, t.CATEGORIES, t.YEAR, t.AVAILABLE_FROM, t.AVAILABLE_UNTIL)
-TIMES = (t.TIME, t.AVAILABLE_FROM, t.AVAILABLE_UNTIL)
+ITEM_COLUMNS = (TITLE, DESCRIPTION, CATEGORIES, YEAR, AVAILABLE_FROM, AVAILABLE_UNTIL)
+TIMES = (TIME, AVAILABLE_FROM, AVAILABLE_UNTIL)
 OWNERS = {
-    t.USER: ("interactions", "users"),
-    t.ITEM: ("interactions", "items"),
-    t.TEXT: ("interactions", "items"),
-    **dict.fromkeys((t.TIME, t.EVENT, t.VALUE), ("interactions",)),
+    USER: ("interactions", "users"),
+    ITEM: ("interactions", "items"),
+    TEXT: ("interactions", "items"),
+    **dict.fromkeys((TIME, EVENT, VALUE), ("interactions",)),
     **dict.fromkeys(ITEM_COLUMNS, ("items",)),
 }
-REQUIRED = {"interactions": (t.USER, t.ITEM, t.TIME), "items": (t.ITEM,), "users": (t.USER,)}
+REQUIRED = {"interactions": (USER, ITEM, TIME), "items": (ITEM,), "users": (USER,)}
 # A further column must not look like one of these to the readers of a folder of partitions.
-_TAKEN = {name.lower() for name in (*t.INTERACTIONS, *t.ITEMS, "month", PLACE, RAW, REASON)}
+_TAKEN = {name.lower() for name in (*INTERACTIONS, *ITEMS, "month", PLACE, RAW, REASON)}
 # Words for a column of events, in no file's rows the event itself.
 _NO_EVENTS = {"event", "events", "type", "kind", "action", "activity", "behavior", "behaviour", "interaction"}
 
@@ -86,9 +101,9 @@ class Plan:
         for name in frame.columns:
             if name not in used and name not in rows:
                 result[free_name(name, result)] = frame[name]
-        if OF_ITEM + t.CATEGORIES in result:  # one cell of text while it travels with an interaction
-            lists = as_lists(result[OF_ITEM + t.CATEGORIES])
-            result[OF_ITEM + t.CATEGORIES] = as_text(lists.str.join("|"))
+        if OF_ITEM + CATEGORIES in result:  # one cell of text while it travels with an interaction
+            lists = as_lists(result[OF_ITEM + CATEGORIES])
+            result[OF_ITEM + CATEGORIES] = as_text(lists.str.join("|"))
         return pd.DataFrame({**result, **rows})
 
 
@@ -160,7 +175,7 @@ def _entry(key: str, value: Any, everything: set[str]) -> Entry:
         return Entry(key, table, ours, value)
     if value.startswith("="):
         return Entry(key, table, ours, Constant(value[1:]))
-    return Entry(key, table, ours, _plain_event(key, value, everything) if ours == t.EVENT else value)
+    return Entry(key, table, ours, _plain_event(key, value, everything) if ours == EVENT else value)
 
 
 def _plain_event(key: str, word: str, everything: set[str]) -> Constant:
@@ -223,9 +238,9 @@ def _add_natural(plan: Plan, table: str, names: list[str], inside: bool) -> None
     for name in names:
         if inside and name in ITEM_COLUMNS:
             ours = _our_name(name, True, True)
-        elif table == "items" and name == DESCRIPTION and t.TEXT not in names:
-            ours = t.TEXT
-        elif name in t.COLUMNS[table]:
+        elif table == "items" and name == DESCRIPTION and TEXT not in names:
+            ours = TEXT
+        elif name in COLUMNS[table]:
             ours = name
         else:
             continue
@@ -235,7 +250,7 @@ def _add_natural(plan: Plan, table: str, names: list[str], inside: bool) -> None
 
 def _our_name(name: str, is_items: bool, of_item: bool) -> str:
     if is_items and name == DESCRIPTION:
-        name = t.TEXT
+        name = TEXT
     return OF_ITEM + name if of_item else name
 
 
@@ -247,7 +262,7 @@ def _refuse_gaps(entries: list[Entry], chosen: dict[str, Plan], files: Mapping[s
     mapped = {entry.theirs for entry in entries if isinstance(entry.theirs, str)}
     for file, plan in chosen.items():
         for ours, theirs in plan.chosen.items():
-            if ours not in (t.EVENT, t.VALUE) and theirs not in mapped:
+            if ours not in (EVENT, VALUE) and theirs not in mapped:
                 continue
             for other, names in files.items():
                 if ours not in chosen[other].chosen:

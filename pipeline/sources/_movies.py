@@ -6,7 +6,7 @@ import re
 
 import pandas as pd
 
-from pipeline.data import tables as t
+from pipeline.data import tables
 from pipeline.data.values import as_text
 
 NO_GENRE = {"(no genres listed)", "unknown"}
@@ -78,8 +78,10 @@ def titles_and_years(titles: pd.Series) -> pd.DataFrame:
     pairs = [(None, None) if pd.isna(title) else split_year(title) for title in as_text(titles)]
     return pd.DataFrame(
         {
-            t.TITLE: pd.Series([title and natural(title) for title, _ in pairs], titles.index, dtype="str"),
-            t.YEAR: pd.array([year for _, year in pairs], dtype="Int64"),
+            tables.TITLE: pd.Series(
+                [title and natural(title) for title, _ in pairs], titles.index, dtype="str"
+            ),
+            tables.YEAR: pd.array([year for _, year in pairs], dtype="Int64"),
         },
         index=titles.index,
     )

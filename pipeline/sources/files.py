@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.data import tables as t
+from pipeline.data import tables
 from pipeline.data.values import as_text, as_typed
 from pipeline.errors import ConfigError
 from pipeline.params import Collect, Files, Table
@@ -33,7 +33,7 @@ def read(settings: Collect) -> Tables:
     chosen = plans(files.columns, named, items_inside="items" not in paths)
     further = {
         table: _table(paths[table], chosen[table], how[table], contract, files.decimal)
-        for table, contract in (("items", t.ITEMS), ("users", t.USERS))
+        for table, contract in (("items", tables.ITEMS), ("users", tables.USERS))
         if table in paths
     }
     rows = _interactions(paths["interactions"], chosen["interactions"], how["interactions"])
@@ -71,9 +71,11 @@ def _interactions(paths: list[Path], chosen: dict[str, Plan], how: Reading) -> I
             frame = chosen[str(path)].apply(chunk)
             # A type guessed from a chunk could change with the next one.
             if kind(path) != "parquet":
-                further = _further(frame, t.INTERACTIONS)
+                further = _further(frame, tables.INTERACTIONS)
             else:
-                further = [name for name in _further(frame, t.INTERACTIONS) if _holds_nested(frame[name])]
+                further = [
+                    name for name in _further(frame, tables.INTERACTIONS) if _holds_nested(frame[name])
+                ]
             yield frame.assign(**{name: as_text(frame[name]) for name in further})
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.data import tables as t
+from pipeline.data import tables
 from pipeline.data.moments import TimeFormat, as_moments
 from pipeline.data.values import as_ids
 from pipeline.errors import DataError
@@ -37,15 +37,15 @@ LAYOUTS = {
 }
 DELIMITERS = {".csv": ",", ".dat": "::", ".data": "\t", ".item": "|", ".user": "|", ".genre": "|"}
 COLUMNS = {
-    "ratings.dat": (t.USER, t.ITEM, t.VALUE, t.TIME),
-    "movies.dat": (t.ITEM, t.TITLE, t.CATEGORIES),
-    "users.dat": (t.USER, "gender", "age", "occupation", "zip"),
-    "tags.dat": (t.USER, t.ITEM, "tag", t.TIME),
-    "u.data": (t.USER, t.ITEM, t.VALUE, t.TIME),
-    "u.user": (t.USER, "age", "gender", "occupation", "zip"),
+    "ratings.dat": (tables.USER, tables.ITEM, tables.VALUE, tables.TIME),
+    "movies.dat": (tables.ITEM, tables.TITLE, tables.CATEGORIES),
+    "users.dat": (tables.USER, "gender", "age", "occupation", "zip"),
+    "tags.dat": (tables.USER, tables.ITEM, "tag", tables.TIME),
+    "u.data": (tables.USER, tables.ITEM, tables.VALUE, tables.TIME),
+    "u.user": (tables.USER, "age", "gender", "occupation", "zip"),
     "u.genre": ("genre", "number"),
 }
-NAMES = {"userId": t.USER, "movieId": t.ITEM, "rating": t.VALUE, "genres": t.CATEGORIES}
+NAMES = {"userId": tables.USER, "movieId": tables.ITEM, "rating": tables.VALUE, "genres": tables.CATEGORIES}
 GENRES_100K = """unknown Action Adventure Animation Children's Comedy Crime Documentary Drama Fantasy
 Film-Noir Horror Musical Mystery Romance Sci-Fi Thriller War Western"""
 log = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ def read(settings: Collect) -> Tables:
     items = _items_100k(files) if layout == "100k" else _items(files, layout)
     users = {"100k": "u.user", "dat": "users.dat"}.get(layout)
     people = _users(_table(files, users)) if users in files else None
-    return Tables(interactions, items, people, times={t.TIME: SECONDS})
+    return Tables(interactions, items, people, times={tables.TIME: SECONDS})
 
 
 def fingerprint(settings: Collect) -> str:
@@ -151,7 +151,7 @@ def _genres_100k(files: Files) -> list[str]:
 
 def _columns_100k(files: Files) -> tuple[str, ...]:
     genres = [f"genre {name}" for name in _genres_100k(files)]
-    return (t.ITEM, t.TITLE, "released", "video", "imdb", *genres)
+    return (tables.ITEM, tables.TITLE, "released", "video", "imdb", *genres)
 
 
 def _items_100k(files: Files) -> pd.DataFrame:
@@ -159,7 +159,7 @@ def _items_100k(files: Files) -> pd.DataFrame:
     flags = table.filter(like="genre ").eq("1")
     names = [name.removeprefix("genre ") for name in flags.columns]
     rows = flags.to_numpy()
-    table[t.CATEGORIES] = [
+    table[tables.CATEGORIES] = [
         "|".join(name for name, has in zip(names, row, strict=True) if has) for row in rows
     ]
     return _described(table)
@@ -169,35 +169,43 @@ def _items(files: Files, layout: str) -> pd.DataFrame:
     items = _described(_table(files, LAYOUTS[layout][0][1]))
     tags = f"tags.{layout}"
     if tags in files:
-        items = items.join(_tags(_table(files, tags)), on=t.ITEM)
+        items = items.join(_tags(_table(files, tags)), on=tables.ITEM)
     if "links.csv" in files:
         links = _table(files, "links.csv").rename(columns={"imdbId": "imdb_id", "tmdbId": "tmdb_id"})
-        links[t.ITEM] = as_ids(links[t.ITEM])
-        links = links.drop_duplicates(t.ITEM).set_index(t.ITEM)[["imdb_id", "tmdb_id"]]
-        items = items.join(links.mask(links == ""), on=t.ITEM)
+        links[tables.ITEM] = as_ids(links[tables.ITEM])
+        links = links.drop_duplicates(tables.ITEM).set_index(tables.ITEM)[["imdb_id", "tmdb_id"]]
+        items = items.join(links.mask(links == ""), on=tables.ITEM)
     return items
 
 
 def _described(table: pd.DataFrame) -> pd.DataFrame:
     """item_id, title, year, categories (and what tells of broken rows) of the published columns."""
     rows = {name: table[name] for name in (PLACE, REASON, RAW) if name in table}
-    split = _movies.titles_and_years(table[t.TITLE])
-    categories = _movies.genres(table[t.CATEGORIES], "|")
-    return pd.DataFrame({t.ITEM: as_ids(table[t.ITEM]), **split, t.CATEGORIES: categories, **rows})
+    split = _movies.titles_and_years(table[tables.TITLE])
+    categories = _movies.genres(table[tables.CATEGORIES], "|")
+    return pd.DataFrame(
+        {tables.ITEM: as_ids(table[tables.ITEM]), **split, tables.CATEGORIES: categories, **rows}
+    )
 
 
 def _tags(table: pd.DataFrame) -> pd.DataFrame:
     """item_id -> tags and tag_times, lists in order of time, then of text."""
-    times, _ = as_moments(table[t.TIME], said=SECONDS)
+    times, _ = as_moments(table[tables.TIME], said=SECONDS)
     table = pd.DataFrame(
-        {t.ITEM: as_ids(table[t.ITEM]), t.TAGS: table["tag"].str.strip(), t.TAG_TIMES: times}
+        {
+            tables.ITEM: as_ids(table[tables.ITEM]),
+            tables.TAGS: table["tag"].str.strip(),
+            tables.TAG_TIMES: times,
+        }
     )
-    usable = (table[t.TAGS] != "") & table[t.TAGS].notna() & times.notna() & table[t.ITEM].notna()
+    usable = (
+        (table[tables.TAGS] != "") & table[tables.TAGS].notna() & times.notna() & table[tables.ITEM].notna()
+    )
     if not usable.all():
         log.warning("%d tags without text, movie or time are left out", (~usable).sum())
     table = table[usable]
-    groups = table.sort_values([t.TAG_TIMES, t.TAGS]).groupby(t.ITEM)
-    return pd.DataFrame({name: groups[name].agg(list) for name in (t.TAGS, t.TAG_TIMES)})
+    groups = table.sort_values([tables.TAG_TIMES, tables.TAGS]).groupby(tables.ITEM)
+    return pd.DataFrame({name: groups[name].agg(list) for name in (tables.TAGS, tables.TAG_TIMES)})
 
 
 def _users(table: pd.DataFrame) -> pd.DataFrame:
@@ -206,7 +214,7 @@ def _users(table: pd.DataFrame) -> pd.DataFrame:
     occupations = {str(code): name for code, name in enumerate(_movies.OCCUPATIONS)}
     coded = table["occupation"].isin(occupations).all()
     columns = {
-        t.USER: table[t.USER],
+        tables.USER: table[tables.USER],
         **({} if coded else {"age": _movies.ages(table["age"])}),
         "age_group": _movies.age_groups(table["age"]),
         "gender": table["gender"],

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from pipeline.data import tables as t
+from pipeline.data import tables
 from pipeline.data.moments import TimeFormat
 from pipeline.errors import ConfigError
 from pipeline.params import Collect
@@ -21,14 +21,19 @@ from pipeline.sources._delimited import Dialect
 from pipeline.sources._delimited import read as read_delimited
 
 FILES = ("ml-100k.inter", "ml-100k.item", "ml-100k.user")
-NAMES = {"rating": t.VALUE, "movie_title": t.TITLE, "release_year": t.YEAR, "class": t.CATEGORIES}
+NAMES = {
+    "rating": tables.VALUE,
+    "movie_title": tables.TITLE,
+    "release_year": tables.YEAR,
+    "class": tables.CATEGORIES,
+}
 _TAB = Dialect("\t", quoting=False)
 
 
 def read(settings: Collect) -> Tables:
     ratings, items, users = (_frames(path) for path in _paths())
     interactions = (chunk.assign(event="rating") for chunk in ratings)
-    times = {t.TIME: TimeFormat("s")}
+    times = {tables.TIME: TimeFormat("s")}
     return Tables(interactions, _items(pd.concat(items)), _users(pd.concat(users)), times)
 
 
@@ -56,11 +61,13 @@ def _frames(path: Path) -> Iterator[pd.DataFrame]:
 
 def _items(items: pd.DataFrame) -> pd.DataFrame:
     """The file's titles lack the year, but for a film with two brackets; one film is called unkonwn."""
-    split = _movies.titles_and_years(items[t.TITLE].replace("unkonwn", None))
-    items[t.YEAR] = pd.to_numeric(items[t.YEAR], errors="coerce").astype("Int64").fillna(split[t.YEAR])
-    items[t.TITLE] = split[t.TITLE]
-    items[t.CATEGORIES] = _movies.genres(
-        items[t.CATEGORIES], " "
+    split = _movies.titles_and_years(items[tables.TITLE].replace("unkonwn", None))
+    items[tables.YEAR] = (
+        pd.to_numeric(items[tables.YEAR], errors="coerce").astype("Int64").fillna(split[tables.YEAR])
+    )
+    items[tables.TITLE] = split[tables.TITLE]
+    items[tables.CATEGORIES] = _movies.genres(
+        items[tables.CATEGORIES], " "
     )  # "Sci-Fi", "Film-Noir": no genre has a blank
     return items
 
@@ -69,7 +76,7 @@ def _users(users: pd.DataFrame) -> pd.DataFrame:
     rows = {name: users[name] for name in (PLACE, REASON, RAW) if name in users}
     return pd.DataFrame(
         {
-            t.USER: users[t.USER],
+            tables.USER: users[tables.USER],
             "age": _movies.ages(users["age"]),
             "age_group": _movies.age_groups(users["age"]),
             "gender": users["gender"],

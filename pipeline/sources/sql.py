@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from pipeline.data import tables as t
+from pipeline.data import tables
 from pipeline.errors import ConfigError, DataError, Unavailable
 from pipeline.params import Collect
 from pipeline.sources import PLACE, Tables
@@ -32,8 +32,8 @@ END_OF_TIME = datetime(9999, 12, 31, tzinfo=UTC)
 def read(settings: Collect) -> Tables:
     return Tables(
         interactions=_interactions(settings),
-        items=_table(settings, "items", t.ITEM),
-        users=_table(settings, "users", t.USER),
+        items=_table(settings, "items", tables.ITEM),
+        users=_table(settings, "users", tables.USER),
     )
 
 
@@ -46,7 +46,7 @@ def fingerprint(settings: Collect) -> str:
     total = hashlib.sha256()
     with _connection(settings) as connection:
         for table, query in _queries(settings).items():
-            newest = f", MAX({t.TIME})" if table == "interactions" else ""
+            newest = f", MAX({tables.TIME})" if table == "interactions" else ""
             inner = f"SELECT COUNT(*){newest} FROM ({query}) AS evergreen"
             total.update(f"{table}\0{_execute(connection, inner, table, settings).one()}\0".encode())
     return total.hexdigest()
@@ -54,7 +54,7 @@ def fingerprint(settings: Collect) -> str:
 
 def _interactions(settings: Collect) -> Iterator[pd.DataFrame]:
     with _connection(settings) as connection:
-        yield from _frames(connection, settings, "interactions", (t.USER, t.ITEM, t.TIME))
+        yield from _frames(connection, settings, "interactions", (tables.USER, tables.ITEM, tables.TIME))
 
 
 def _table(settings: Collect, table: str, key: str) -> pd.DataFrame | None:

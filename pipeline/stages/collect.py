@@ -35,8 +35,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from pipeline import sources
-from pipeline.data import joining
-from pipeline.data import tables as t
+from pipeline.data import joining, tables
 from pipeline.data.catalogue import describe_items, empty, items_table, no, optional, users_table
 from pipeline.data.moments import LATEST, Days, TimeColumn
 from pipeline.data.partitions import Partitions
@@ -66,14 +65,14 @@ def collect(
     where as_of is long after the data.
     """
     found, kept = read(), _Kept(Partitions(folder / "spill"))
-    times = TimeColumn(t.TIME, found.times.get(t.TIME), latest, found.decimal)
+    times = TimeColumn(tables.TIME, found.times.get(tables.TIME), latest, found.decimal)
     with rejected_file(folder / "rejected.parquet") as rejected:
         for chunk in _progress(found.interactions):
             rows, reasons = check_interactions(chunk, times, settings.as_of, found.decimal)
             rejected.add("interactions", chunk, reasons)
             kept.add(rows[reasons.isna()], settings.source)
         for chunk in found.feedback:  # kept at a known time each, whatever that of the source's rows
-            rows, reasons = check_interactions(chunk, TimeColumn(t.TIME), settings.as_of)
+            rows, reasons = check_interactions(chunk, TimeColumn(tables.TIME), settings.as_of)
             rejected.add("interactions", chunk, reasons)
             kept.add(rows[reasons.isna()], settings.source, dated=False)
         items, item_rows = items_table(found.items, kept.described, rejected, found.times, found.decimal)
@@ -97,10 +96,10 @@ def collect(
     joined = None
     if found.items is not None:
         joined = joining.enforce(
-            joining.rows_of_items(folder / "interactions"), items[t.ITEM], settings.min_joined_share
+            joining.rows_of_items(folder / "interactions"), items[tables.ITEM], settings.min_joined_share
         )
-    t.write_parquet(t.check(items, "items", settings.source), folder / "items.parquet")
-    t.write_parquet(t.check(users, "users", settings.source), folder / "users.parquet")
+    tables.write_parquet(tables.check(items, "items", settings.source), folder / "items.parquet")
+    tables.write_parquet(tables.check(users, "users", settings.source), folder / "users.parquet")
     return Manifest(
         source=settings.source,
         as_of=settings.as_of or last,
@@ -137,11 +136,11 @@ class _Kept:
         """`dated`: their times tell where the data end."""
         describe_items(self.described, rows)
         own = [name for name in rows if not name.startswith(OF_ITEM)]
-        self.partitions.add(t.check(rows[own], "interactions", source))
+        self.partitions.add(tables.check(rows[own], "interactions", source))
         if dated:
-            self.days.add(rows[t.TIME])
-        self.users.update(rows[t.USER].unique())
-        self.items.update(rows[t.ITEM].unique())
+            self.days.add(rows[tables.TIME])
+        self.users.update(rows[tables.USER].unique())
+        self.items.update(rows[tables.ITEM].unique())
 
 
 def check_interactions(
@@ -151,18 +150,18 @@ def check_interactions(
 
     Raises DataError if the source forgot a column.
     """
-    for name in (t.USER, t.ITEM, t.TIME):
+    for name in (tables.USER, tables.ITEM, tables.TIME):
         if name not in chunk:
             raise DataError(f"the source gives no column {name}: see docs/sources.md")
-    user, item = as_ids(chunk[t.USER]), as_ids(chunk[t.ITEM])
-    time, no_time = times.read(chunk[t.TIME])
-    value, no_number = optional(chunk, t.VALUE, partial(as_numbers, decimal=decimal)) or (
+    user, item = as_ids(chunk[tables.USER]), as_ids(chunk[tables.ITEM])
+    time, no_time = times.read(chunk[tables.TIME])
+    value, no_number = optional(chunk, tables.VALUE, partial(as_numbers, decimal=decimal)) or (
         empty(chunk, "float64"),
         no(chunk),
     )
-    event = optional(chunk, t.EVENT, as_ids)
+    event = optional(chunk, tables.EVENT, as_ids)
     event = pd.Series(DEFAULT_EVENT, chunk.index) if event is None else event.fillna(DEFAULT_EVENT)
-    text = optional(chunk, t.TEXT, as_prose)
+    text = optional(chunk, tables.TEXT, as_prose)
     unread = chunk[REASON] if REASON in chunk else empty(chunk, "str")
     later = no(chunk) if as_of is None else time > pd.Timestamp(as_of)
     reasons = pd.Series(None, chunk.index, dtype=object)
@@ -171,15 +170,21 @@ def check_interactions(
         ("no_timestamp", time.isna()),
         ("unreadable_timestamp", no_time),
         ("implausible_timestamp", times.outliers(time)),
-        (id_faults(chunk[t.ITEM], t.ITEM), item.isna()),
-        (id_faults(chunk[t.USER], t.USER), user.isna()),
+        (id_faults(chunk[tables.ITEM], tables.ITEM), item.isna()),
+        (id_faults(chunk[tables.USER], tables.USER), user.isna()),
         (AFTER_AS_OF, later),
         (unread, unread.notna()),
     ):
         reasons = reasons.mask(where, reason)
-    rows = {t.USER: user, t.ITEM: item, t.TIME: time, t.EVENT: event.astype("str"), t.VALUE: value}
-    rows[t.TEXT] = empty(chunk, "str") if text is None else text
-    further = chunk.columns.difference([*t.INTERACTIONS, PLACE, REASON, RAW], sort=False)
+    rows = {
+        tables.USER: user,
+        tables.ITEM: item,
+        tables.TIME: time,
+        tables.EVENT: event.astype("str"),
+        tables.VALUE: value,
+    }
+    rows[tables.TEXT] = empty(chunk, "str") if text is None else text
+    further = chunk.columns.difference([*tables.INTERACTIONS, PLACE, REASON, RAW], sort=False)
     return pd.DataFrame({**rows, **chunk[further]}), reasons
 
 

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from pipeline.data import tables as t
+from pipeline.data import tables
 from pipeline.documents.data import Manifest
 from pipeline.documents.drift import Drift, Outcome
 from pipeline.documents.model import Card
-from pipeline.drift import champion as c
-from pipeline.drift import reference as r
-from pipeline.drift import windows as w
+from pipeline.drift import champion as drift_champion
+from pipeline.drift import reference as drift_reference
+from pipeline.drift import windows
 from pipeline.drift.check import check
 from pipeline.errors import ArtifactError, DataError
 from pipeline.models.artifacts import CARD, has_model, pinned, version_in
@@ -41,45 +41,47 @@ NO_CHAMPION = "No champion yet, so there is nothing that new data could be compa
 
 
 def detect_drift(
-    reference: r.Reference,
+    reference: drift_reference.Reference,
     interactions: pd.DataFrame,
     items: pd.DataFrame,
     settings: DetectDrift,
     seed: int,
-    champion: Callable[[], c.Champion | str],
+    champion: Callable[[], drift_champion.Champion | str],
     as_of: datetime | None = None,
 ) -> tuple[Drift, pd.DataFrame | None]:
     """The content of drift.json and the newest closed window's rows. `interactions`: all that are known.
 
     `champion` is called only if a window has closed: loading a model costs seconds.
     """
-    rows = w.with_since(interactions)
-    current = rows[rows[t.TIME] > reference.fit_end]
+    rows = windows.with_since(interactions)
+    current = rows[rows[tables.TIME] > reference.fit_end]
     if not len(current):
         text = f"No row after the champion's fit_end, {reference.fit_end.isoformat()}"
         fitted = reference.rows_fitted
         return _unjudged("not_enough_data", text, as_of=as_of, rows_since_fit_end=0, rows_fitted=fitted), None
-    found = w.close(current, settings)
+    found = windows.close(current, settings)
     model = champion() if found else None
     result = check(reference, current, items, settings, seed, model, as_of=as_of, shown=SHOWN)
     return result, found[-1].rows if found else None
 
 
-def read_reference(folder: Path, interactions: pd.DataFrame, settings: DetectDrift) -> r.Reference:
+def read_reference(
+    folder: Path, interactions: pd.DataFrame, settings: DetectDrift
+) -> drift_reference.Reference:
     """What the champion keeps; of one without, made from the data that its fit_end left it."""
-    if (folder / r.FOLDER).is_dir():
-        return r.read(folder / r.FOLDER)
+    if (folder / drift_reference.FOLDER).is_dir():
+        return drift_reference.read(folder / drift_reference.FOLDER)
     fit_end = Card.read(folder / CARD).fit_end
     if fit_end is None:
         raise ArtifactError(f"{folder}: its card has no fit_end: run `evergreen champion`")
     log.warning("the champion keeps no reference: made from data/raw up to its fit_end")
-    return r.make(interactions, fit_end, settings)
+    return drift_reference.make(interactions, fit_end, settings)
 
 
 def read_raw(raw: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Interactions and items. Raises DataError if a table is missing or not what it must be."""
-    interactions = t.read_parquet(raw / "interactions", "interactions")
-    return interactions, t.read_parquet(raw / "items.parquet", "items")
+    interactions = tables.read_parquet(raw / "interactions", "interactions")
+    return interactions, tables.read_parquet(raw / "items.parquet", "items")
 
 
 def _judge(
@@ -102,7 +104,7 @@ def _judge(
         items,
         settings,
         seed,
-        lambda: c.load(folder, interactions, items),
+        lambda: drift_champion.load(folder, interactions, items),
         as_of,
     )
     return result.but(champion=version), reference.rows, newest

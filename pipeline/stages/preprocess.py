@@ -24,9 +24,8 @@ from pathlib import Path
 import ibis
 import pandas as pd
 
-from pipeline.data import counting, splitting
+from pipeline.data import counting, splitting, tables
 from pipeline.data import items as catalogue
-from pipeline.data import tables as t
 from pipeline.data.engine import named, open_engine, read_parquet, write_parquet
 from pipeline.data.splitting import TEST, VALIDATION, WINDOWS
 from pipeline.documents.data import Manifest, Summary
@@ -72,15 +71,15 @@ def preprocess(connection: ibis.BaseBackend, items: pd.DataFrame, settings: Prep
     if warning := splitting.check_shares(by_time, cuts, *shares):
         log.warning(warning)
     rows = splitting.with_windows(rows, cuts, settings.positive)
-    users = named(connection, "users_seen", splitting.seen(rows, t.USER))
-    seen = named(connection, "items_seen", splitting.seen(rows, t.ITEM))
+    users = named(connection, "users_seen", splitting.seen(rows, tables.USER))
+    seen = named(connection, "items_seen", splitting.seen(rows, tables.ITEM))
     windows = counting.count_windows(by_time, cuts, users, seen, settings.min_user_interactions)
     counting.check_windows(windows, events, settings.positive, settings.min_user_interactions)
 
     train_end = pd.Timestamp(windows["train"].last)
-    table = catalogue.complete(items, seen.select(t.ITEM, "first_seen").to_pandas())
+    table = catalogue.complete(items, seen.select(tables.ITEM, "first_seen").to_pandas())
     table = catalogue.with_text(table, template, settings.max_text_characters, train_end)
-    offer = [t.ITEM, t.AVAILABLE_FROM, t.AVAILABLE_UNTIL]
+    offer = [tables.ITEM, tables.AVAILABLE_FROM, tables.AVAILABLE_UNTIL]
     offered = named(connection, "items_offered", ibis.memtable(table[offer]))
     repeats = settings.repeats == "include"
     moments = splitting.moments(rows, offered, settings.max_points_per_user, repeats)
@@ -99,7 +98,9 @@ def preprocess(connection: ibis.BaseBackend, items: pd.DataFrame, settings: Prep
         points_capped=points["test"].capped,
         points_unavailable=points["test"].unavailable,
         items=catalogue.count_items(table, len(items), train_end),
-        events={str(name): int(n) for name, n in events[[t.EVENT, "rows"]].head(EVENTS_NAMED).to_numpy()},
+        events={
+            str(name): int(n) for name, n in events[[tables.EVENT, "rows"]].head(EVENTS_NAMED).to_numpy()
+        },
     )
     rows = splitting.with_fit(rows, users, settings.min_user_interactions)
     return Prepared(_tables(rows, moments), table, summary)
@@ -135,7 +136,7 @@ def read_interactions(raw: Path, connection: ibis.BaseBackend) -> None:
     files = sorted(folder.rglob("*.parquet"))
     if not files:
         raise DataError(f"{folder}: no Parquet file: {COLLECT}")
-    missing = set(t.INTERACTIONS) - set(read_parquet(connection, files, "interactions").columns)
+    missing = set(tables.INTERACTIONS) - set(read_parquet(connection, files, "interactions").columns)
     if missing:
         raise DataError(f"{folder}: no column {', '.join(sorted(missing))}: {COLLECT}")
 
@@ -144,7 +145,7 @@ def write(prepared: Prepared, manifest: Manifest, folder: Path) -> None:
     """Every file of data/prepared into the empty `folder`."""
     for name, table in prepared.tables.items():
         write_parquet(table, folder / f"{name}.parquet")
-    t.write_parquet(prepared.items, folder / "items.parquet")
+    tables.write_parquet(prepared.items, folder / "items.parquet")
     summary = prepared.summary.but(
         as_of=manifest.as_of,
         data_hash=manifest.content_hash,
@@ -156,9 +157,12 @@ def write(prepared: Prepared, manifest: Manifest, folder: Path) -> None:
 
 def main(raw: Path, prepared: Path, params: Path = Path("params.yaml")) -> None:
     settings = Params.load(params).preprocess
-    manifest, items = Manifest.read(raw / "manifest.json"), t.read_parquet(raw / "items.parquet", "items")
+    manifest, items = (
+        Manifest.read(raw / "manifest.json"),
+        tables.read_parquet(raw / "items.parquet", "items"),
+    )
     users = raw / "users.parquet"
-    people = t.read_parquet(users, "users") if users.exists() else None
+    people = tables.read_parquet(users, "users") if users.exists() else None
     partial = temporary_beside(prepared)
     try:
         spill = partial / "spill"
@@ -167,7 +171,7 @@ def main(raw: Path, prepared: Path, params: Path = Path("params.yaml")) -> None:
             result = preprocess(connection, items, settings)
             write(result, manifest, partial)
         if people is not None:
-            t.write_parquet(people, partial / "users.parquet")
+            tables.write_parquet(people, partial / "users.parquet")
         shutil.rmtree(spill, ignore_errors=True)
         replace_folder(partial, prepared)
     except BaseException:
