@@ -286,7 +286,7 @@ class Finetune(Section):
     num_nodes: Count
     strategy: str
     cold_budget: Share
-    """Share of validation nDCG@10 that listing newcomers may cost; 0: only what is free there."""
+    """Share of validation nDCG@10 that listing cold items may cost; 0: only what is free there."""
     refresh_of: str | None = None
     """A version whose encoder is kept while all else is fitted anew, in a fraction of the time; null: a full
     training. `evergreen cycle` sets it for a run."""
