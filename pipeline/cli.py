@@ -120,16 +120,14 @@ def check(as_json: JSON = False) -> None:
     from pipeline.show import show_check
 
     root = project()
-    report = checking.check(Params.load(root / "params.yaml"))
-    checking.write(report, root / "reports")
+    found = checking.check(Params.load(root / "params.yaml"))
+    checking.write(found, root / "reports")
     if as_json:
-        _print_json(report.to_dict())
+        _print_json(found.to_dict())
     else:
-        show_check(
-            lead(report), [(finding, figure(finding)) for finding in report.findings], verdict(report)[2]
-        )
-    if report.errors:
-        raise DataError(report.errors[0].line)
+        show_check(lead(found), [(finding, figure(finding)) for finding in found.findings], verdict(found)[2])
+    if found.errors:
+        raise DataError(found.errors[0].line)
 
 
 @command(app, "cycle", "Collect, check for drift, train if due, promote.")
@@ -223,12 +221,12 @@ def backtest(
     file, raw = policies and policies.absolute(), data and data.absolute()
     root = project()
     options = command.Options(windows=windows, start_share=start, policies=file, choose=choose, full=full)
-    report = command.backtest(raw or root / "data" / "raw", Params.load(root / "params.yaml"), options)
-    command.write(report, root / "reports")
+    found = command.backtest(raw or root / "data" / "raw", Params.load(root / "params.yaml"), options)
+    command.write(found, root / "reports")
     if as_json:
-        _print_json(report)
+        _print_json(found)
     else:
-        show_backtest(report)
+        show_backtest(found)
 
 
 @command(app, "replay", "The data's own history, lived again.")
@@ -384,11 +382,11 @@ def lineage(
     from pipeline.registry.versions import lineage as find
     from pipeline.show import show_lineage
 
-    origin = find(project(), version)
+    found = find(project(), version)
     if as_json:
-        _print_json(origin.to_dict())
+        _print_json(found.to_dict())
     else:
-        show_lineage(origin)
+        show_lineage(found)
 
 
 def _add_benches() -> None:

@@ -285,8 +285,6 @@ class Finetune(Section):
     devices: int | str
     num_nodes: Count
     strategy: str
-    cold_budget: Share
-    """Share of validation nDCG@10 that listing cold items may cost; 0: only what is free there."""
     refresh_of: str | None = None
     """A version whose encoder is kept while all else is fitted anew, in a fraction of the time; null: a full
     training. `evergreen cycle` sets it for a run."""
@@ -296,6 +294,8 @@ class Evaluate(Section):
     k: Annotated[int, Field(ge=10)]
     """Length of the ranked lists; the headline is @10."""
     bootstrap_samples: Annotated[int, Field(ge=100)]
+    live_delay_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    """How long after an interaction the live state knows of it, in training and evaluation alike."""
 
 
 class DecidePromotion(Section):
@@ -329,6 +329,8 @@ class DecidePromotion(Section):
 
 class Recommend(Section):
     k: Count
+    candidates: Annotated[int, Field(ge=50)]
+    """Items that the retrievers together bring to the scorer, at most."""
 
 
 class Params(Section):

@@ -11,19 +11,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import tiny
-import torch
 import yaml
 
 from pipeline.data import tables
 from pipeline.data.histories import load_prepared
 from pipeline.drift import champion, reference
 from pipeline.errors import ArtifactError
-from pipeline.models import recommender
 from pipeline.models.baselines import train_rows
-from pipeline.models.features import Matrix, fit_inputs
-from pipeline.models.networks import FusionScorer
-from pipeline.models.recommender import Recommender
 from pipeline.params import Params
+from pipeline.parts import recommender
+from pipeline.parts.recipe import light
 from pipeline.stages import detect_drift as stage
 from pipeline.stages import preprocess
 
@@ -40,15 +37,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     preprocess.main(tiny.raw(folder / "raw", texts=False), folder / "prepared", settings)
     prepared = load_prepared(folder / "prepared")
     summary = json.loads((folder / "prepared" / "summary.json").read_text())
-    inputs = fit_inputs(prepared.log, train_rows(prepared.log), prepared.catalogue, Matrix(False, 10.0), 1)
-    features = list(inputs.columns(prepared.test[:1]))
-    torch.manual_seed(1)
-    scorer = FusionScorer(len(features)).eval()
+    model = light(prepared.log, train_rows(prepared.log), prepared.catalogue, None, 1)
     between = pd.Timestamp(summary["fit_end"]) + pd.Timedelta(hours=20)
     card = {name: summary[name] for name in ("train_end", "fit_end")} | {"as_of": between.isoformat()}
-    card |= {"features": features, "max_length": 16, "preprocess": content["preprocess"]}
-    made = Recommender("champion", card, prepared.catalogue, inputs, scorer, None)
-    recommender.save(folder / "champion", card, made, None)
+    card |= {"features": model.card["features"], "max_length": 16, "preprocess": content["preprocess"]}
+    recommender.save(folder / "champion", card, model, None)
     (folder / "champion" / "version.json").write_text('{"version": "v1.0.0"}')
     return folder
 
@@ -172,7 +165,7 @@ def test_a_model_is_bound_to_all_items_that_are_known(made: Path) -> None:
     found = champion.load(made / "champion", interactions, pd.concat([items, more], ignore_index=True))
     assert isinstance(found, champion.Champion)
     assert len(found.catalogue) == tiny.ITEMS + 1
-    assert isinstance(found.scorer, Recommender)
+    assert isinstance(found.model, recommender.Recommender)
     assert np.array_equal(found.log.positive, np.ones(len(interactions), bool))
     assert found.vectors_of(np.array(["i00"], dtype=object)) is None
 

@@ -111,7 +111,7 @@ def test_points_are_few_a_user_few_in_all_and_the_same_again() -> None:
 def test_items_that_are_not_offered_are_no_points() -> None:
     model, _ = world(drifting.rows(3, first_day=41, name="w"))
     table = drifting.items().assign(available_until=drifting.START)
-    closed = champion.Champion(model.scorer, Catalogue.of(table), model.log, None, FIT_END, PROMOTED)
+    closed = champion.Champion(model.model, Catalogue.of(table), model.log, None, FIT_END, PROMOTED)
     assert len(champion.Behaviour(closed, 300).reference.user) == 0
 
 

@@ -3,8 +3,7 @@
 import json
 import logging
 import shutil
-import sys
-import types
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ import pytest
 import tiny
 import toy_log
 
-import pipeline.models
 from pipeline.data.histories import Points, load_prepared
 from pipeline.documents.evaluation import Evaluation
 from pipeline.documents.model import Card
@@ -23,13 +21,14 @@ from pipeline.evaluation import outputs
 from pipeline.evaluation import slices as slices_module
 from pipeline.models.baselines import ConstantScorer
 from pipeline.params import Evaluate, Params
+from pipeline.parts.recommender import FORMAT
 from pipeline.stages import evaluate as stage
 from pipeline.stages import preprocess
 from pipeline.stages.decide_promotion import decide_promotion
 
 NAMES = [
-    "challenger", "champion", "without_text", "frozen_text", "fine_tuned_encoder", "popularity",
-    "recent_popularity", "item_knn", "ease", "ials", "content", "frozen_encoder",
+    "challenger", "champion", "without_text", "frozen_text", "frozen_state", "fine_tuned_encoder",
+    "popularity", "recent_popularity", "item_knn", "ease", "ials", "content", "frozen_encoder",
 ]  # fmt: skip
 SLICES = ["all", "warm", "cold_items", "cold_users", "empty_history"]
 FIT_END = "2020-01-05T00:00:00+00:00"
@@ -41,38 +40,27 @@ class Taste:
     def __init__(self, name: str, sharpness: float, lacks: str | None = None) -> None:
         self.name, self.sharpness, self.lacks = name, sharpness, lacks
 
-    def score(self, points: Points) -> np.ndarray:
+    text = np.eye(tiny.ITEMS, 7, dtype=np.float32)
+
+    def with_state(self, until: int, name: str) -> "Taste":
+        return Taste(name, self.sharpness / 2)
+
+    def candidates(self, points: Points) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         if self.lacks:
             raise KeyError(self.lacks)
         side = np.where(np.arange(tiny.ITEMS) % 2, 1, -1)
-        taste = np.sign(points.weights(tiny.ITEMS) @ side)
         noise = np.random.default_rng(len(self.name)).random(tiny.ITEMS)
-        scores = taste[:, None] * side * self.sharpness + noise
-        scores[:, 3] = np.nan
-        return scores.astype(np.float32)
+        for chunk in points.chunks(50):
+            taste = np.sign(chunk.weights(tiny.ITEMS) @ side)
+            scores = (taste[:, None] * side * self.sharpness + noise).astype(np.float32)
+            scores[:, 3] = -np.inf
+            yield np.broadcast_to(np.arange(tiny.ITEMS, dtype=np.int32), scores.shape), scores
 
     def reasons(self, points: Points, top: np.ndarray) -> list[list[list[str]]]:
         return [[["same taste"] for item in row if item >= 0] for row in top]
 
 
-def fake_recommender(lacks: str | None = None) -> types.ModuleType:
-    """The recommender without torch. `lacks`: a feature that the champion wants and nobody computes."""
-
-    def load_scorers(challenger: Path, ablations: Path, champion: Path, prepared: object) -> dict[str, Taste]:
-        sharpness = {"challenger": 3.0, "without_text": 0.5, "frozen_text": 0.2}
-        if (champion / "model.json").exists():
-            sharpness["champion"] = 1.0
-        return {
-            name: Taste(name, value, lacks if name == "champion" else None)
-            for name, value in sharpness.items()
-        }
-
-    module = types.ModuleType("pipeline.models.recommender")
-    module.FORMAT, module.READS = 3, (2, 3)  # type: ignore[attr-defined]
-    module.load_scorers = load_scorers  # type: ignore[attr-defined]
-    module.text_vectors = lambda model: np.eye(tiny.ITEMS, 7, dtype=np.float32)  # type: ignore[attr-defined]
-    module.frozen_vectors = lambda ablations, items: np.eye(len(items), 5, dtype=np.float32)  # type: ignore[attr-defined]
-    return module
+SHARPNESS = {"challenger": 3.0, "without_text": 0.5, "frozen_text": 0.2, "champion": 1.0}
 
 
 @pytest.fixture(scope="module")
@@ -101,18 +89,27 @@ def run(
     **card_of_champion: object,
 ) -> dict[str, Any]:
     """The stage in `folder`, with a champion of this name in its card if one is given."""
-    for model, name in (("challenger", "challenger"), ("champion", champion)):
+    named = {"challenger": "challenger", "champion": champion}
+    named |= {f"ablations/{name}": name for name in ("without_text", "frozen_text")}
+    for model, name in named.items():
         path = folder / "models" / model / "model.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         if name is not None:
-            card = {"format": 2, "fit_end": FIT_END, "name": name}
+            card = {"format": FORMAT, "fit_end": FIT_END, "name": name}
             card |= {"training": {"challenger_validation_ndcg@10": 0.5}}
             path.write_text(json.dumps(card | (card_of_champion if model == "champion" else {})))
     models = [folder / "models" / name for name in ("challenger", "ablations", "champion")]
+
+    def load(
+        folder: Path, items: object, log: object, name: str = "challenger", delay_seconds: float = 0
+    ) -> Taste:
+        return Taste(name, SHARPNESS[name], lacks if name == "champion" else None)
+
     with pytest.MonkeyPatch.context() as patch:
-        fake = fake_recommender(lacks)
-        patch.setitem(sys.modules, "pipeline.models.recommender", fake)
-        patch.setattr(pipeline.models, "recommender", fake, raising=False)  # once imported, it is found there
+        patch.setattr(stage.Recommender, "load", load)
+        patch.setattr(
+            stage, "frozen_vectors", lambda ablations, items: np.eye(len(items), 5, dtype=np.float32)
+        )
         stage.main(world / "prepared", *models, folder / "reports", world / "params.yaml")
     return json.loads((folder / "reports/evaluation.json").read_text())
 
@@ -348,7 +345,7 @@ def test_a_newer_champion_is_compared_only_at_points_that_it_does_not_know(
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"format": 1}, "its format is 1, this code reads 3"),
+        ({"format": 1}, f"its format is 1, this code reads {FORMAT}"),
         ({"lacks": "sequence"}, "its scorer was told 'sequence', which this code does not compute"),
     ],
 )
@@ -426,7 +423,9 @@ def test_json_has_null_for_nan_and_a_word_for_infinity() -> None:
 def test_a_catalogue_smaller_than_k_and_one_point_are_enough() -> None:
     data = toy_log.prepared(list("ab"), [("u", "a", 0)], [("u", "b", 1)], [("v", "b", 2)])
     scorers = {"challenger": ConstantScorer("challenger", np.array([0.0, 1.0]))}
-    result = stage.evaluate(data, scorers, Evaluate(k=20, bootstrap_samples=100), seed=1)
+    result = stage.evaluate(
+        data, scorers, Evaluate(k=20, bootstrap_samples=100, live_delay_seconds=0), seed=1
+    )
     everywhere = result.figures["models"]["challenger"]["all"]
     assert (everywhere["ndcg@10"], everywhere["users"]) == (1, 1)
     assert result.figures["best_baseline"] is None

@@ -8,8 +8,10 @@ from pipeline.evaluation.findings import (
     best_baseline,
     cost,
     difference,
+    living,
     payoff,
     ranked,
+    retrievers,
     training_seconds,
     verdict,
 )
@@ -170,3 +172,18 @@ def test_difference_of_a_slice_is_its_own() -> None:
     assert difference(found, "ease", "warm").answer == "no"
     assert difference(found, "ease").answer == "yes"
     assert difference(found, "ease", "cold_users").answer == "missing"
+
+
+@pytest.mark.parametrize(("low", "answer"), [(0.01, "yes"), (-0.01, "unsure"), (-0.05, "no")])
+def test_what_living_pays_is_told_by_the_paired_interval(low: float, answer: str) -> None:
+    pair = {"ndcg@10": low + 0.01, "low": low, "high": low + 0.02}
+    found = living({"models": {"challenger": {}}, "paired": {"frozen_state": pair}})
+    assert found["answer"] == answer
+    assert living({"models": {"challenger": {}}})["answer"] == "missing"
+
+
+def test_retrievers_stand_by_what_they_bring_and_all_together_last() -> None:
+    candidates = {"mean": 210.0, "recall": {"text": 0.2, "ease": 0.4}, "all": 0.5}
+    found = retrievers({"models": {}, "candidates": candidates})
+    assert found == [("ease", 0.4), ("text", 0.2), ("all together", 0.5)]
+    assert retrievers({"models": {}}) == []

@@ -18,11 +18,12 @@ from torch import Tensor
 
 from pipeline.data.histories import load_prepared
 from pipeline.errors import ConfigError, DataError
-from pipeline.models import challenger
+from pipeline.models import text_training
 from pipeline.models.artifacts import folder_hash
 from pipeline.models.text_task import TextTask
 from pipeline.models.training import Run
 from pipeline.params import Params
+from pipeline.parts import recipe
 from pipeline.stages import finetune, preprocess
 
 REPOSITORY = Path.cwd()
@@ -84,7 +85,7 @@ def test_out_of_memory_names_what_fits(world: Path, tmp_path: Path, monkeypatch:
 def test_where_no_batch_fits_other_keys_are_named() -> None:
     encoder = SimpleNamespace(layers=range(6))
     task = SimpleNamespace(can_step=lambda size: False, encoder=encoder, frozen_layers=2)
-    assert challenger._too_large(task, 256) == (  # type: ignore[arg-type]
+    assert text_training._too_large(task, 256) == (  # type: ignore[arg-type]
         "params.yaml: finetune.batch_size: out of memory at 256; no other fits: set "
         "finetune.trainable_layers below 4, finetune.lora_rank to 8, or finetune.encoder to a smaller one"
     )
@@ -115,14 +116,14 @@ def test_weights_of_the_encoder_change(world: Path, trained: Path) -> None:
 
 
 def test_taste_is_learned(world: Path, trained: Path) -> None:
-    from pipeline.models.ranking import popularity_order, top_k
-    from pipeline.models.recommender import Recommender
+    from pipeline.models.ranking import popularity_order, rank_points
+    from pipeline.parts.recommender import Recommender
 
     prepared = load_prepared(world / "prepared")
-    model = Recommender.load(trained / "models/challenger", prepared.catalogue.items)
+    model = Recommender.load(trained / "models/challenger", prepared.catalogue.items, prepared.log)
     points = prepared.test[np.flatnonzero(prepared.test.lengths >= 2)]
-    order = popularity_order(model.inputs.statistics.popularity[:, 0], prepared.catalogue.ids)
-    top, _ = top_k(model.score(points), points, prepared.catalogue, order, 1)
+    order = popularity_order(model.popularity, prepared.catalogue.ids)
+    top, _ = rank_points(model, points, prepared.catalogue, order, 1)
     own = points.log.item[points.stop - 1] % 2
     assert (top[:, 0] % 2 == own).mean() > 0.9
 
@@ -130,9 +131,7 @@ def test_taste_is_learned(world: Path, trained: Path) -> None:
 def test_curves_and_figures_are_written(trained: Path) -> None:
     curves = pd.read_csv(trained / "reports/training/curves.csv")
     assert set(curves.columns) == {"phase", "step", "metric", "value"}
-    assert {"text", "sequence (challenger)", "scorer (challenger)", "newcomers (challenger)"} <= set(
-        curves["phase"]
-    )
+    assert {"text", "sequence (challenger)", "scorer (challenger)"} <= set(curves["phase"])
     figures = json.loads((trained / "reports/training/summary.json").read_text())
     assert figures["unknown_token_share"] == 0
     assert figures["seconds"] > sum(figures["seconds_by_phase"].values()) > 0
@@ -177,7 +176,6 @@ runpy.run_module("pipeline.stages.finetune", run_name="__main__")
     [
         ("text", "text: resumed from epoch 1, step 3"),
         ("scorer (challenger)", "resumed from"),
-        ("newcomers (challenger)", "resumed"),
     ],
 )
 def test_run_killed_in_mid_epoch_goes_on_to_the_same_model(
@@ -229,10 +227,10 @@ def test_no_item_text_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.chdir(tmp_path)
     finetune.main(tmp_path / "prepared", *(Path(path) for path in OUTPUTS), params=settings)
     prepared = load_prepared(tmp_path / "prepared")
-    from pipeline.models.recommender import Recommender
+    from pipeline.parts.recommender import Recommender
 
-    model = Recommender.load(Path(OUTPUTS[0]), prepared.catalogue.items)
-    assert np.isfinite(model.score(prepared.test)).all()
+    model = Recommender.load(Path(OUTPUTS[0]), prepared.catalogue.items, prepared.log)
+    assert all(np.isfinite(scores[items >= 0]).all() for items, scores in model.candidates(prepared.test))
     told = json.loads((Path(OUTPUTS[2]) / "summary.json").read_text())
     assert told["not_fine_tuned"] == "no item has a text"
     assert told["trainable_layers"] == 0
@@ -242,23 +240,24 @@ def test_scorer_is_not_fitted_on_inputs_that_met_no_row(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All of train at one timestamp: its rows are the later ones, and there are no inner ones."""
-    made = challenger.split
+    made = recipe.split
 
     def split(*arguments: object) -> object:
         parts = made(*arguments)  # type: ignore[arg-type]
         return replace(parts, inner=np.zeros_like(parts.inner))
 
-    monkeypatch.setattr(challenger, "split", split)
+    monkeypatch.setattr(recipe, "split", split)
     context = Run(Params.load(world / "params.yaml").finetune, 1, tmp_path)
     prepared = load_prepared(world / "prepared")
     trained = finetune.finetune(prepared, context, ablations=False)
     assert trained.summary["challenger_scorer_epochs"] == 0
-    assert np.isfinite(trained.models["challenger"].score(prepared.test)).all()
+    model = trained.models["challenger"]
+    assert all(np.isfinite(scores[items >= 0]).all() for items, scores in model.candidates(prepared.test))
 
 
 def test_why_nothing_is_fine_tuned() -> None:
     settings = Params.load(Path("params.yaml")).finetune
-    why = challenger._nothing_to_train
+    why = text_training._nothing_to_train
     assert why(settings, no_text=False, points=1) == ""
     assert why(settings.model_copy(update={"epochs": 0}), False, 1) == "finetune.epochs is 0"
     assert (

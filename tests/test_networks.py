@@ -5,7 +5,8 @@ import pytest
 import torch
 from histories_by_hand import log_of
 
-from pipeline.models.networks import FusionScorer, SequenceTower, TextSpace, one_thread
+from pipeline.data.histories import Points
+from pipeline.models.networks import SequenceTower, TextSpace, one_thread
 from pipeline.models.towers import READERS, Mean, Recency
 from pipeline.params import Finetune
 
@@ -22,15 +23,22 @@ def tower(text: bool = True, kind: str = "gru") -> SequenceTower:
 every_kind = pytest.mark.parametrize("kind", READERS)
 
 
-def at(user: int, time: int) -> object:
+def read(model: SequenceTower, points: Points) -> np.ndarray:
+    """(points, items) logits."""
+    with torch.no_grad():
+        vectors = model.items()
+        return (model.users(points, vectors) @ vectors[:-1].T + model.bias[:-1]).numpy()
+
+
+def at(user: int, time: int) -> Points:
     return LOG.points(np.array([user], np.int32), np.array([0], np.int32), np.array([time]))
 
 
 @every_kind
 def test_sequence_scores_ignore_what_is_not_strictly_earlier(kind: str) -> None:
     model = tower(kind=kind)
-    one, other = model.score(at(0, 3)), model.score(at(0, 4))
-    history_of_two = model.score(at(0, 3))
+    one, other = read(model, at(0, 3)), read(model, at(0, 4))
+    history_of_two = read(model, at(0, 3))
     np.testing.assert_allclose(one, history_of_two)
     assert not np.allclose(one, other)
 
@@ -39,19 +47,9 @@ def test_sequence_scores_ignore_what_is_not_strictly_earlier(kind: str) -> None:
 def test_sequence_scores_do_not_depend_on_the_batch(kind: str) -> None:
     model = tower(kind=kind)
     points = LOG.points(np.array([0, 1, -1], np.int32), np.zeros(3, np.int32), np.array([4, 9, 9]))
-    together = model.score(points)
-    alone = np.concatenate([model.score(points[i : i + 1]) for i in range(3)])
+    together = read(model, points)
+    alone = np.concatenate([read(model, points[i : i + 1]) for i in range(3)])
     np.testing.assert_allclose(together, alone, atol=1e-5)
-
-
-def test_a_tower_fitted_on_nothing_prefers_nothing() -> None:
-    model = SequenceTower(np.zeros(6, bool), None, "gru", size=8).eval()
-    np.testing.assert_array_equal(model.score(at(0, 4)), np.zeros((1, 6)))
-
-
-def test_sequence_scores_are_log_probabilities_over_known_items() -> None:
-    probability = np.exp(tower().score(at(0, 4)))
-    assert probability[0, :5].sum() == pytest.approx(1, abs=1e-5)
 
 
 @every_kind
@@ -113,24 +111,3 @@ def test_text_space_prefers_what_is_near_the_history() -> None:
     vectors = torch.tensor([[1.0, 0], [0.9, 0.1], [0, 1]])
     logits = TextSpace()(torch.tensor([[1.0, 0, 0]]), vectors, torch.zeros(2))
     assert logits[0].argsort(descending=True).tolist() == [0, 1, 2]
-
-
-def test_fusion_starts_as_a_constant_and_clamps_outliers() -> None:
-    scorer = FusionScorer(3)
-    sample = torch.randn(100, 3)
-    scorer.standardise(sample)
-    assert scorer(sample).abs().max() == 0
-    with torch.no_grad():
-        scorer.linear.weight[0, 0] = 1
-    assert float(scorer(torch.full((1, 3), 1e9)).detach()) == pytest.approx(8)
-
-
-def test_fusion_scores_columns_like_cells() -> None:
-    torch.manual_seed(0)
-    scorer = FusionScorer(5)
-    scorer.standardise(torch.randn(50, 5))
-    with torch.no_grad():
-        for parameter in scorer.parameters():
-            parameter.normal_()
-    cells = torch.randn(scorer.CELLS + 7, 5)
-    torch.testing.assert_close(scorer.score(cells.T.contiguous()), scorer(cells).detach())

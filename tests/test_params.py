@@ -29,14 +29,14 @@ def test_a_section_pasted_whole_names_what_it_lacks_once(tmp_path: Path) -> None
 
 def test_one_missing_key_is_named_alone(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"recommend\.k: missing"):
-        load(tmp_path, recommend={})
+        load(tmp_path, recommend={"candidates": 500})
 
 
 def test_missing_and_unknown_keys_are_told_together(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as error:
         load(tmp_path, evaluate={"kk": 10}, preprocess={})
     assert "evaluate.kk: unknown key" in str(error.value)
-    assert "evaluate lacks 2 keys (k, bootstrap_samples)" in str(error.value)
+    assert "evaluate lacks 3 keys (k, bootstrap_samples" in str(error.value)
     assert "preprocess lacks" in str(error.value)
 
 

@@ -18,13 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.data.histories import Catalogue, Prepared, load_prepared
-from pipeline.models.ranking import popularity_order
+from pipeline.models.ranking import popularity_order, rank_points
 from pipeline.models.training import Run
 from pipeline.params import Params
 from pipeline.parts import pairs, recipe, scorer
 from pipeline.parts.asked import Asked
 from pipeline.parts.candidates import union
-from pipeline.parts.listing import rank_points
 from pipeline.parts.recommender import Recommender, save
 from pipeline.parts.ridge import Ridge
 from pipeline.parts.sampling import Sample, Sizes, sample
@@ -45,7 +44,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Prepared, recipe.Tr
 
 
 def lists(model: Recommender, prepared: Prepared, k: int = 10) -> tuple[np.ndarray, np.ndarray]:
-    order = popularity_order(model.parts.collaborative.count, prepared.catalogue.ids)
+    order = popularity_order(model.popularity, prepared.catalogue.ids)
     return rank_points(model, prepared.test, prepared.catalogue, order, k)
 
 
@@ -120,7 +119,7 @@ def test_nothing_of_a_points_moment_or_later_is_in_candidates_or_columns(
 def test_a_frozen_state_stands_still(world: tuple[Prepared, recipe.Trained]) -> None:
     prepared, trained = world
     model = trained.models["challenger"]
-    still = model.with_state(prepared.train_end + 1)
+    still = model.with_state(prepared.train_end + 1, "frozen_state")
     asked = Asked(prepared.test[-1:], len(prepared.catalogue))
     items = np.arange(len(prepared.catalogue), dtype=np.int32)[None]
     count = still.parts.columns(asked, items)["live_count"][0]
@@ -232,7 +231,7 @@ def test_without_rows_every_item_is_alike_and_nothing_fails(tmp_path: Path) -> N
     world = replace(world, catalogue=Catalogue.of(texts))
     run = Run(Params.load(Path("params.yaml")).finetune, 1, tmp_path)
     rows = recipe.split(world, 1)
-    base = recipe.Base.fit(world, rows, recipe.Settings(False, 300.0), 1)
+    base = recipe.Base.fit(world, rows, recipe.Settings(False, 300.0), 1, recipe.Serving())
     model, told = base.model(run, "challenger", None, None)
     listed, _ = lists(model, world, 2)
     assert told["scorer_epochs"] == 0

@@ -1,4 +1,3 @@
-import types
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +8,6 @@ import pytest
 
 from pipeline.data.histories import Catalogue, Points, Prepared, make_log
 from pipeline.errors import DataError
-from pipeline.params import Recommend
 from pipeline.stages import recommend as stage
 from pipeline.stages.recommend import SCHEMA, main, recommend, write
 
@@ -23,8 +21,7 @@ class Toy:
     version = "v3.0.0"
 
     def __init__(self, items: int) -> None:
-        popularity = np.arange(items, dtype=float)[:, None]
-        self.inputs = types.SimpleNamespace(statistics=types.SimpleNamespace(popularity=popularity))
+        self.popularity = np.arange(items, dtype=float)
         self.seen: list[Points] = []
 
     def score(self, points: Points) -> np.ndarray:
@@ -59,11 +56,7 @@ def prepared(until: str | None = None) -> Prepared:
 
 
 def table_of(data: Prepared, as_of: int = 0, k: int = 3) -> list[dict]:
-    return [
-        row
-        for part in recommend(Toy(4), replace(data, as_of=as_of), Recommend(k=k))
-        for row in part.to_pylist()
-    ]
+    return [row for part in recommend(Toy(4), replace(data, as_of=as_of), k) for row in part.to_pylist()]
 
 
 def test_lists_leave_out_the_whole_history_and_end_with_the_popular():
@@ -92,7 +85,7 @@ def test_moment_is_after_as_of_and_after_every_row():
 
 def test_users_come_in_chunks(monkeypatch):
     monkeypatch.setattr(stage, "USERS_AT_ONCE", 1)
-    parts = list(recommend(Toy(4), prepared(), Recommend(k=1)))
+    parts = list(recommend(Toy(4), prepared(), 1))
     assert [part["user_id"].to_pylist() for part in parts] == [["01"], ["2"]]
 
 
@@ -100,13 +93,13 @@ def test_file_has_the_schema_and_appears_only_when_complete(tmp_path):
     path = tmp_path / "recommendations" / "top_k.parquet"
 
     def parts():
-        yield from recommend(Toy(4), prepared(), Recommend(k=2))
+        yield from recommend(Toy(4), prepared(), 2)
         raise DataError("disk on fire")
 
     with pytest.raises(DataError, match="disk on fire"):
         write(path, parts())
     assert list(path.parent.iterdir()) == []
-    write(path, recommend(Toy(4), prepared(), Recommend(k=2)))
+    write(path, recommend(Toy(4), prepared(), 2))
     assert pq.read_schema(path).equals(SCHEMA)
     assert len(pq.read_table(path)) == 4
 

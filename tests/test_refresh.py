@@ -1,8 +1,7 @@
-"""A refresh builds on the champion: encoder, inputs as those of the older rows, tower, scorer."""
+"""A refresh builds on the champion: encoder and vectors stay, its tower goes on, the rest is fitted anew."""
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -13,9 +12,8 @@ import tiny
 import yaml
 
 from pipeline.data.histories import load_prepared
-from pipeline.models import challenger
-from pipeline.models.features import Inputs
-from pipeline.models.recommender import Recommender
+from pipeline.models.ranking import rank_points
+from pipeline.parts.recommender import Recommender
 from pipeline.stages import finetune, preprocess
 
 OUTPUTS = ("challenger", "ablations", "training")
@@ -32,9 +30,8 @@ def prepare(folder: Path, params: Path, share: float) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fewest", [5, 10_000])
-def test_a_refresh_goes_on_from_the_champion_where_there_is_enough_new(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fewest: int
+def test_a_refresh_keeps_the_texts_and_fits_the_rest_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_text(Path(__file__).parents[1].joinpath("params.yaml").read_text())
@@ -49,27 +46,22 @@ def test_a_refresh_goes_on_from_the_champion_where_there_is_enough_new(
     content["finetune"]["refresh_of"] = "v1.0.0"
     params.write_text(yaml.safe_dump(content))
     new = prepare(tmp_path / "new", params, 1.0)
-    monkeypatch.setattr(challenger, "FEWEST_NEWER_POINTS", fewest)
     finetune.main(new, *(tmp_path / "new" / name for name in OUTPUTS), params=params, champion=champion)
 
     prepared = load_prepared(new)
-    model = Recommender.load(tmp_path / "new" / "challenger", prepared.catalogue.items)
-    before = Recommender.load(champion, prepared.catalogue.items)
-    assert model.inputs.text is not None
-    np.testing.assert_array_equal(model.inputs.text, before.inputs.text)
-    figures = json.loads((tmp_path / "new" / "training" / "summary.json").read_text())
+    model, before = (
+        Recommender.load(folder, prepared.catalogue.items, prepared.log)
+        for folder in (tmp_path / "new" / "challenger", champion)
+    )
+    assert model.text is not None
+    assert before.text is not None
+    np.testing.assert_array_equal(model.text, before.text)
+    assert model.parts.collaborative.count.sum() > before.parts.collaborative.count.sum()
     phases = set(pd.read_csv(tmp_path / "new" / "training" / "curves.csv")["phase"])
-    assert "sequence on all of train (challenger)" in phases
-    assert ("sequence (challenger)" in phases) == (fewest > 1000)
-    end = pd.Timestamp(before.card["train_end"]).value // 1000
-    later = challenger.split(prepared, 17, end + 1).later
-    assert (later.time > end).all()
-    assert (figures["scorer_points"] == len(later)) == (fewest == 5)
-    newest: Inputs = model.inputs
-    assert newest.statistics.count.sum() > before.inputs.statistics.count.sum()
+    assert "text" not in phases
+    assert {"sequence (challenger)", "sequence on all of train (challenger)"} <= phases
     points = prepared.test[np.flatnonzero(prepared.test.lengths >= 2)]
     own = points.log.item[points.stop - 1] % 2
-    scores = model.score(points)
-    point, row = points.rows()
-    scores[point, points.log.item[row]] = -np.inf
-    assert (scores.argmax(axis=1) % 2 == own).mean() > 0.8
+    order = np.arange(len(prepared.catalogue), dtype=np.int32)
+    top, _ = rank_points(model, points, prepared.catalogue, order, 1)
+    assert (top[:, 0] % 2 == own).mean() > 0.8

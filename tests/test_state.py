@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.data.histories import Log
+from pipeline.models.neighbours import HELD
 from pipeline.models.state import HALF_LIFE_ROWS, NEVER, NOT_YET, Folded, Live, half_lives
 
 HOUR = 3_600_000_000
@@ -125,7 +126,7 @@ def test_newest_are_the_items_known_last() -> None:
     assert still.newest(given, np.array([9 * DAY]), 2).tolist() == [[-1, -1]]
 
 
-def brute_neighbours(log: Log, user: int, moment: int, last: int, takers: int, own: int) -> np.ndarray:
+def brute_neighbours(log: Log, user: int, moment: int, last: int, takers: int, around: int) -> np.ndarray:
     def rows_of(column: np.ndarray, value: int) -> list[int]:
         rows = np.flatnonzero((column == value) & (log.time < moment))
         return rows[np.argsort(log.time[rows], kind="stable")][::-1].tolist()
@@ -135,22 +136,26 @@ def brute_neighbours(log: Log, user: int, moment: int, last: int, takers: int, o
         for place, taken in enumerate(rows_of(log.item, log.item[row])[:takers]):
             if log.user[taken] == user:
                 continue
-            newest = rows_of(log.user, log.user[taken])[:own]
-            others = [other for other in newest if log.item[other] != log.item[row]]
-            for other in others:
-                scores[log.item[other]] += 2 ** (-shared / 5 - place / 20) / len(others) ** 0.5
+            theirs = rows_of(log.user, log.user[taken])[:HELD][::-1]
+            if taken not in theirs:
+                continue
+            for step in [*range(-around, 0), *range(1, around + 1)]:
+                there = theirs.index(taken) + step
+                if 0 <= there < len(theirs) and log.item[theirs[there]] != log.item[row]:
+                    counts = 2 ** (-shared / 5 - place / 50) / abs(step)
+                    scores[log.item[theirs[there]]] += counts if step > 0 else counts / 2
     return scores / max(scores.max(), 1e-12)
 
 
 @pytest.mark.parametrize("delay", [0, 3 * 3600])
-def test_neighbours_follow_what_the_same_users_took_lately(delay: int) -> None:
+def test_neighbours_are_what_the_newest_takers_took_around_it(delay: int) -> None:
     log = random_log(400, 15, 12)
     live = Live.of(log, 15, DAYS, delay)
     rows = np.arange(0, 400, 9)
     points = log.points(log.user[rows], log.item[rows], log.time[rows] - delay * 1_000_000)
     # The history of a point is live; what other users did arrives late.
     asked = replace(points, time=points.time + delay * 1_000_000)
-    scores = live.neighbours(asked, 15, last=4, takers=6, own=3)
+    scores = live.neighbours(asked, 15, last=4, takers=6, around=3)
     assert scores.dtype == np.float32
     for point in range(len(points)):
         brute = brute_neighbours(log, int(points.user[point]), int(points.time[point]), 4, 6, 3)

@@ -89,7 +89,6 @@ def test_what_happens_after_train_is_not_fitted() -> None:
     for name, prepare in {
         "ease": tuning._ease,
         "item_knn": tuning._item_knn,
-        "recent_popularity": tuning._recent_popularity,
     }.items():
         build_one, grid = prepare(data)
         build_two, _ = prepare(changed)

@@ -40,15 +40,15 @@ class Full:
         return own if mode == "full" else f"{own}{REFRESH_OF}{champion.split(REFRESH_OF)[-1]}"
 
     def fit(self, timeline: Timeline, key: str) -> Fitted:
-        from pipeline.models.recommender import Recommender
+        from pipeline.parts.recommender import Recommender
 
         folder = self.folder / key
         if not has_model(folder):
             self._train(timeline, key, folder)
-        model = Recommender.load(folder, timeline.items)
+        model = Recommender.load(folder, timeline.items, timeline.log)
         seconds = Cost.read(folder / SECONDS).seconds
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / MIB
-        return Fitted(model, model.inputs.text, seconds or 0.0, size, list(model.card["features"]))
+        return Fitted(model, model.text, seconds or 0.0, size, list(model.card["features"]))
 
     def _train(self, timeline: Timeline, key: str, folder: Path) -> None:
         from pipeline.stages import finetune, preprocess

@@ -19,7 +19,6 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
-from pipeline.backtest.fast import RECENT_SHARES, fit_fast
 from pipeline.backtest.timeline import Timeline
 from pipeline.data.histories import days_of_newest
 from pipeline.data.tables import TIME
@@ -33,13 +32,17 @@ from pipeline.evaluation import metrics as m
 from pipeline.evaluation.figures import CHALLENGER, CHAMPION, SIMPLE, Measured, Question
 from pipeline.evaluation.outputs import as_json
 from pipeline.files import renamed, write_text
-from pipeline.models.baselines import ConstantScorer, Scorer, popularity, recent_popularity
+from pipeline.models.baselines import popularity
+from pipeline.models.popular import LivePopularity
+from pipeline.models.ranking import Model as Ranks
 from pipeline.models.ranking import popularity_order, rank_points
 from pipeline.params import Params
+from pipeline.parts.recipe import light
 from pipeline.stages.decide_promotion import decide_promotion, sentence
 
 K = 10  # list length
 MIB = 2**20
+RECENT_SHARE = 0.02  # of the rows: recent popularity fades by half over their time
 
 Json = dict[str, Any]
 
@@ -48,7 +51,7 @@ Json = dict[str, Any]
 class Fitted:
     """A model that can be asked, and what it cost."""
 
-    scorer: Scorer
+    model: Ranks
     vectors: np.ndarray | None  # (items, d) of the timeline's catalogue
     seconds: float
     mib: float
@@ -70,7 +73,7 @@ class Trainer(Protocol):
 
 @dataclass(frozen=True)
 class Fast:
-    """pipeline/backtest/fast.py. Its vectors are never tuned, so a refresh is a full training."""
+    """`recipe.light`. Its vectors are never tuned, so a refresh is a full training."""
 
     vectors: np.ndarray | None
     seed: int
@@ -82,13 +85,10 @@ class Fast:
     def fit(self, timeline: Timeline, key: str) -> Fitted:
         begin = time.perf_counter()
         rows = timeline.fit_rows(int(key[1:]))
-        scorer = fit_fast(timeline.log, rows, timeline.catalogue, self.vectors, self.seed)
+        model = light(timeline.log, rows, timeline.catalogue, self.vectors, self.seed)
         seconds = time.perf_counter() - begin
-        inputs = scorer.inputs
-        matrix = inputs.ease.matrix
-        size = (inputs.ials.vectors.nbytes + getattr(matrix, "nbytes", 0)) / MIB
-        vectors = None if inputs.text is None else inputs.text.vectors
-        return Fitted(scorer, vectors, seconds, size, list(scorer.weights))
+        size = sum(array.nbytes for array in model.parts.collaborative.arrays().values()) / MIB
+        return Fitted(model, model.text, seconds, size, list(model.card["features"]))
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class World:
         begin = time.perf_counter()
         order = self.order(number)
         listed[asked], _ = rank_points(
-            fitted.scorer, timeline.points[asked], timeline.catalogue, order, K, lambda done: self.tell("")
+            fitted.model, timeline.points[asked], timeline.catalogue, order, K, lambda done: self.tell("")
         )
         spent = 1000 * (time.perf_counter() - begin) / max(len(asked), 1)
         gain = np.full(len(timeline.points), np.nan)
@@ -216,8 +216,9 @@ class World:
             self.params.seed,
         )
         lists = {CHALLENGER: challenger.listed[held], CHAMPION: champion.listed[held]}
-        for name, scores in zip(SIMPLE, (counts, self._recent(number)), strict=True):
-            lists[name], _ = rank_points(ConstantScorer(name, scores), points, timeline.catalogue, order, K)
+        for name, half_life in zip(SIMPLE, (np.inf, self._half_life(number)), strict=True):
+            simple = LivePopularity.of(name, points.log, len(timeline.catalogue), half_life)
+            lists[name], _ = rank_points(simple, points, timeline.catalogue, order, K)
         measured = Measured.of(question, lists)
         return {
             "paired": measured.on(np.ones(len(points), bool))[1],
@@ -225,11 +226,10 @@ class World:
             "ms_per_list": {CHALLENGER: challenger.ms_per_list},
         }
 
-    def _recent(self, number: int) -> np.ndarray:
+    def _half_life(self, number: int) -> float:
+        """Days in which the newest RECENT_SHARE of the rows were collected."""
         timeline = self.timeline
-        rows = timeline.fit_rows(number)
-        half_life = days_of_newest(timeline.log.time[rows], RECENT_SHARES[0])
-        return recent_popularity(timeline.log, rows, len(timeline.catalogue), half_life)
+        return days_of_newest(timeline.log.time[timeline.fit_rows(number)], RECENT_SHARE)
 
     # Drift -----------------------------------------------------------------------------------------------
 
@@ -249,7 +249,7 @@ class World:
         timeline, settings = self.timeline, self.params.detect_drift
         fit_end, fitted = timeline.fit_end(champion.number), self.fitted(champion.key)
         asked = Champion(
-            scorer=fitted.scorer,
+            model=fitted.model,
             catalogue=timeline.catalogue,
             log=timeline.log,
             vectors=fitted.vectors,

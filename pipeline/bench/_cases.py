@@ -19,7 +19,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline.backtest.fast import FastScorer, fit_fast
 from pipeline.data import items as catalogue_of
 from pipeline.data import tables
 from pipeline.data.histories import Catalogue, make_log
@@ -29,6 +28,8 @@ from pipeline.drift.reference import Reference
 from pipeline.drift.windows import ITEM_SINCE, USER_BEFORE, USER_SINCE, as_window, with_since
 from pipeline.errors import DataError
 from pipeline.params import DetectDrift, Params
+from pipeline.parts.recipe import light
+from pipeline.parts.recommender import Recommender
 
 ANCHORS = (0.3, 0.4, 0.5, 0.6)  # shares of the rows that a champion knows
 SPARE = 1.15  # times the least rows and users, so that a random group rarely falls short
@@ -70,7 +71,7 @@ class World:
     catalogue: Catalogue
     vectors: np.ndarray  # (items of the catalogue, d) of their words
     users: np.ndarray
-    scorers: dict[float, FastScorer] = field(default_factory=dict)
+    models: dict[float, Recommender] = field(default_factory=dict)
 
     @classmethod
     def load(cls, folder: Path, params: Params) -> World:
@@ -166,11 +167,11 @@ class World:
         repeats = self.params.preprocess.repeats == "include"
         log = make_log([everything.assign(fit=True)], self.catalogue, users, repeats)
         fit_end = known[tables.TIME].iloc[-1]
-        if anchor not in self.scorers:
+        if anchor not in self.models:
             fitted = log.time <= fit_end.value // 1000
-            self.scorers[anchor] = fit_fast(log, fitted, self.catalogue, None, self.params.seed)
+            self.models[anchor] = light(log, fitted, self.catalogue, None, self.params.seed)
         return Champion(
-            scorer=self.scorers[anchor],
+            model=self.models[anchor].over(log),
             catalogue=self.catalogue,
             log=log,
             vectors=self.vectors,

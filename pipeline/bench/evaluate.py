@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,13 @@ from pipeline.bench.gate import load
 from pipeline.data import tables
 from pipeline.data.histories import TRAIN, Catalogue, Log, Points
 from pipeline.models import baselines
-from pipeline.models.content import VectorScorer
-from pipeline.models.features import Inputs, Matrix, fit_inputs
-from pipeline.models.networks import FusionScorer, SequenceTower, one_thread
-from pipeline.models.ranking import popularity_order, rank_points
-from pipeline.models.recommender import Recommender
+from pipeline.models.networks import SequenceTower, one_thread
+from pipeline.models.popular import LivePopularity
+from pipeline.models.ranking import Model, popularity_order, rank_points
+from pipeline.parts import recipe
+from pipeline.parts.recommender import Recommender
+from pipeline.parts.scorer import Scorer
+from pipeline.parts.sequence import Sequence
 
 FEW, MANY = 10_000, 100_000
 ROWS, USERS, WIDTH, K = 50_000, 2_000, 384, 20
@@ -46,10 +49,10 @@ def run(data: Path | None = None) -> Json:
     with one_thread(), tqdm(total=3 * len(sizes), unit="model", disable=None, leave=False) as bar:
         for size in sizes:
             catalogue, points = _given(data) if data else synthetic(int(size))
-            for name, scorer in _scorers(catalogue, points).items():
+            for name, model in _models(catalogue, points).items():
                 bar.set_postfix_str(f"{name} at {size} items")
                 times = 1 if name == "challenger" else OTHERS
-                figures[f"{name}_{size}"] = measure(scorer, points, catalogue, times)
+                figures[f"{name}_{size}"] = measure(model, points, catalogue, times)
                 bar.update()
     challengers = [f"challenger_{size}" for size in sizes]
     speed = figures[challengers[-1]]["points_per_second"]
@@ -91,36 +94,34 @@ def _given(data: Path) -> tuple[Catalogue, Points]:
     return prepared.catalogue, prepared.validation
 
 
-def _scorers(catalogue: Catalogue, points: Points) -> dict[str, baselines.Scorer]:
+def _models(catalogue: Catalogue, points: Points) -> dict[str, Model]:
     rows = baselines.train_rows(points.log)
-    inputs = fit_inputs(points.log, rows, catalogue, Matrix(False, 300.0), SEED)
-    matrix = inputs.ease
+    model = _challenger(catalogue, points.log, rows)
+    ease = model.parts.collaborative.ease
     return {
-        "challenger": _challenger(inputs, catalogue, points),
-        "ease": baselines.HistoryScorer("ease", len(catalogue), matrix.score, 5.0),
-        "popularity": baselines.ConstantScorer(
-            "popularity", baselines.popularity(points.log, rows, len(catalogue))
-        ),
+        "challenger": model,
+        "ease": baselines.HistoryScorer("ease", len(catalogue), ease.score, 5.0),
+        "popularity": LivePopularity.of("popularity", points.log, len(catalogue), np.inf),
     }
 
 
-def _challenger(inputs: Inputs, catalogue: Catalogue, points: Points) -> Recommender:
+def _challenger(catalogue: Catalogue, log: Log, rows: np.ndarray) -> Recommender:
     torch.manual_seed(SEED)
     vectors = np.random.default_rng(SEED).standard_normal((len(catalogue), WIDTH), dtype=np.float32)
-    text = VectorScorer.of(vectors).vectors
-    tower = SequenceTower(inputs.statistics.count > 0, text).eval()
-    bound = inputs.with_text(text, tower)
-    features = list(bound.columns(points[:1]))
-    scorer = FusionScorer(len(features)).eval()
-    return Recommender("challenger", {"features": features}, catalogue, bound, scorer, None, scorer)
+    light = recipe.light(log, rows, catalogue, vectors, SEED)
+    parts, known = light.parts, light.parts.collaborative.count > 0
+    parts = replace(parts, sequence=Sequence(SequenceTower(known, light.text).eval()))
+    asked = next(parts.ask(log.points(log.user[:1], log.item[:1], log.time[:1] + 1)))
+    features = list(parts.columns(asked, parts.candidates(asked)))
+    return Recommender("challenger", {"features": features}, parts, Scorer(len(features)).eval(), None)
 
 
-def measure(scorer: baselines.Scorer, points: Points, catalogue: Catalogue, times: int) -> Json:
+def measure(model: Model, points: Points, catalogue: Catalogue, times: int) -> Json:
     """Figures of ranking POINTS `times` points, and the memory of MORE times as many."""
     order = popularity_order(np.arange(len(catalogue), dtype=np.float64), catalogue.ids)
 
     def rank(count: int) -> Callable[[], object]:
-        return lambda: rank_points(scorer, points[:count], catalogue, order, K)
+        return lambda: rank_points(model, points[:count], catalogue, order, K)
 
     rank(1)()
     count = min(POINTS * times, len(points))
@@ -130,7 +131,6 @@ def measure(scorer: baselines.Scorer, points: Points, catalogue: Catalogue, time
     more = memory(rank(min(MORE * count, len(points))))
     return {
         "points_per_second": count / spent,
-        "cells_per_second": count * len(catalogue) / spent,
         "peak_gib": peak,
         "peak_gib_with_more_points": more,
     }
@@ -154,10 +154,10 @@ def _status(path: Path, name: str) -> float:
 
 
 def ratios(figures: dict[str, Json], challengers: list[str]) -> Json:
-    """Cells a second of the largest catalogue over the smallest; memory with more points over with fewer."""
+    """Points a second of the largest catalogue over the smallest; memory with more points over with fewer."""
     first, last = figures[challengers[0]], figures[challengers[-1]]
     found: Json = {
-        "cells_per_second_largest_over_smallest": last["cells_per_second"] / first["cells_per_second"]
+        "points_per_second_largest_over_smallest": last["points_per_second"] / first["points_per_second"]
     }
     for name, figure in figures.items():
         if figure["peak_gib"] and figure["peak_gib_with_more_points"] is not None:

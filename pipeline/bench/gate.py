@@ -1,9 +1,9 @@
 """How often the promotion's gate lets equal and truly better challengers pass.
 
 In: prepared data, or raw data that are prepared on the way. Out: shares of promotions, with intervals.
-Rule: models are trained in seconds (pipeline/backtest/fast.py) on the train window, ranked at the test points
-and judged by the real decide_promotion with the settings of params.yaml. Equals are two models of another
-seed, or of another sample of the same rows (drawn with replacement); each pair is judged in both directions.
+Rule: models are trained in seconds (`light` of pipeline/parts/recipe.py) on the train window, ranked at the
+test points and judged by the real decide_promotion with the settings of params.yaml. Equals are two models of
+another seed, or of another sample of the same rows (drawn with replacement); each pair is judged both ways.
 Better ones know all of train, where the champion knows a random half of its rows.
 The same by users is shown beside: who half of the users are decides how good a model is, so such equals are
 not quite equal, and such better ones not always better.
@@ -27,7 +27,6 @@ import numpy as np
 from tqdm import tqdm
 
 import pipeline
-from pipeline.backtest.fast import FastScorer, fit_fast
 from pipeline.data.histories import Prepared, days_of_newest, load_prepared
 from pipeline.documents.data import Summary
 from pipeline.documents.evaluation import Evaluation
@@ -48,9 +47,12 @@ from pipeline.evaluation.metrics import share_interval
 from pipeline.evaluation.slices import user_groups
 from pipeline.files import renamed
 from pipeline.models.artifacts import CARD
-from pipeline.models.baselines import ConstantScorer, popularity, recent_popularity, train_rows
+from pipeline.models.baselines import popularity, train_rows
+from pipeline.models.popular import LivePopularity
+from pipeline.models.ranking import Model as Ranks
 from pipeline.models.ranking import popularity_order, rank_points
 from pipeline.params import Params
+from pipeline.parts.recipe import light
 from pipeline.stages.decide_promotion import decide_promotion
 
 REPEATS, ROUND = 24, 5  # models a kind; how many of another kind, or its own, each meets
@@ -60,6 +62,7 @@ EQUAL = {"another_seed": FULL, "another_sample": SAMPLE}
 BETTER = {"half_of_the_rows": HALF}  # what the champion knows
 BY_USERS = {"another_sample_of_users": SAMPLE_USERS, "half_of_the_users": HALF_USERS}
 KEPT = Path(".evergreen/bench")
+MAKERS = ("models", "parts")  # folders of code that a model comes from
 FIT_END = "2000-01-01T00:00:00+00:00"  # the same for all: nobody is older, every point is new
 FROZEN = "frozen_vectors.npy"
 RECENT_SHARE = 0.02  # recent popularity decays by half over the newest share of the rows
@@ -199,9 +202,9 @@ class Court:
         for array in [*arrays, *([] if self.vectors is None else [self.vectors])]:
             digest.update(np.ascontiguousarray(array).tobytes())
         package = Path(pipeline.__path__[0])
-        models = (f"models/{name}" for name in ("baselines", "content", "ranking"))
-        for name in ("backtest/fast", "bench/gate", "data/histories", *models):
-            digest.update((package / f"{name}.py").read_bytes())
+        makers = [package / "bench" / "gate.py", package / "data" / "histories.py"]
+        for path in makers + [path for name in MAKERS for path in sorted((package / name).glob("*.py"))]:
+            digest.update(path.read_bytes())
         return KEPT / f"gate-{digest.hexdigest()[:16]}"
 
     def rows(self, kind: str, repeat: int) -> np.ndarray:
@@ -233,7 +236,7 @@ class Court:
     def lists(self, rows: np.ndarray, seed: int) -> np.ndarray:
         """(points, 10) what a model trained on these rows lists."""
         log, catalogue = self.prepared.log, self.prepared.catalogue
-        return self._rank(fit_fast(log, rows, catalogue, self.vectors, seed))
+        return self._rank(light(log, rows, catalogue, self.vectors, seed))
 
     def judged(self, listed: np.ndarray) -> Judged:
         return Judged(listed, accuracy_columns(self.question, listed), beyond_columns(self.question, listed))
@@ -242,14 +245,16 @@ class Court:
     def simple(self) -> dict[str, Judged]:
         """The baselines of the gate."""
         log, rows = self.prepared.log, train_rows(self.prepared.log)
-        half_life = days_of_newest(log.time[rows], RECENT_SHARE)
-        recent = recent_popularity(log, rows, len(self.prepared.catalogue), half_life)
-        scores = dict(zip(SIMPLE, (self.question.popularity, recent), strict=True))
-        return {name: self.judged(self._rank(ConstantScorer(name, of))) for name, of in scores.items()}
+        half_lives = zip(SIMPLE, (np.inf, days_of_newest(log.time[rows], RECENT_SHARE)), strict=True)
+        items = len(self.prepared.catalogue)
+        return {
+            name: self.judged(self._rank(LivePopularity.of(name, log, items, days)))
+            for name, days in half_lives
+        }
 
-    def _rank(self, scorer: FastScorer | ConstantScorer) -> np.ndarray:
+    def _rank(self, model: Ranks) -> np.ndarray:
         question = self.question
-        return rank_points(scorer, question.points, question.catalogue, question.order, question.k)[0]
+        return rank_points(model, question.points, question.catalogue, question.order, question.k)[0]
 
     def judge(self, challenger: Judged, champion: Judged) -> Json:
         """The verdict, with the gain as a share of the champion's figure. Features, latency and size pass."""

@@ -41,6 +41,7 @@ from pipeline.evaluation.metrics import accuracy, mean_of_users, target_rank
 from pipeline.models.ranking import rank_points
 from pipeline.models.training import Run
 from pipeline.params import Params
+from pipeline.parts.recommender import Recommender
 from pipeline.stages.finetune import finetune
 
 SEEDS, K, SAMPLES = 3, 10, 1000
@@ -104,7 +105,8 @@ def everything(
 def baseline(bench: Bench, name: str) -> list[Ranked]:
     """Tuned with the first seed; others refit the settings that it chose."""
     first = bench.params.seed
-    modules = ["models/baselines", "models/content", "models/ranking", "evaluation/tuning"]
+    modules = ["models/baselines", "models/content", "models/popular", "models/state", "models/ranking"]
+    modules += ["evaluation/tuning"]
     modules += ["bench/_factors", f"bench/_{name}"] if name in FACTORS else []
     modules += ["bench/_lightfm_peer"] if name == "lightfm" else []
 
@@ -164,21 +166,31 @@ def sequence_fits(bench: Bench, name: str, validation: Points, folder: Path, pyt
 
 def challenger(bench: Bench) -> list[Ranked]:
     """As the stage trains it, without its ablations; one model a seed."""
-    package = Path(pipeline.__path__[0])
-    sources = sorted(file for folder in ("data", "models") for file in (package / folder).glob("*.py"))
-    code = [bench.params.finetune.model_dump(), hashes(sources)]
 
     def fit(seed: int) -> Ranked:
-        folder = bench.folder / f"challenger-{seed}-{digest(code)}"  # of checkpoints
-        trained = finetune(bench.prepared, Run(bench.params.finetune, seed, folder), ablations=False)
-        shutil.rmtree(folder, ignore_errors=True)
-        model, quality = trained.models[CHALLENGER], trained.summary["challenger_validation_ndcg@10"]
+        model, validation = trained(bench, seed)
         points, catalogue = bench.prepared.test, bench.prepared.catalogue
-        listed = rank_points(model, points, catalogue, bench.order, K)[0]
-        return Ranked(listed, float("nan") if quality is None else float(str(quality)), {}, 1, 0.0)
+        return Ranked(rank_points(model, points, catalogue, bench.order, K)[0], validation, {}, 1, 0.0)
 
     seeds = range(bench.params.seed, bench.params.seed + SEEDS)
-    return [bench.kept(CHALLENGER, seed, code, partial(fit, seed)) for seed in seeds]
+    return [bench.kept(CHALLENGER, seed, code(bench), partial(fit, seed)) for seed in seeds]
+
+
+def trained(bench: Bench, seed: int) -> tuple[Recommender, float]:
+    """(the challenger, its validation nDCG@10), from checkpoints where a bench was killed."""
+    folder = bench.folder / f"challenger-{seed}-{digest(code(bench))}"
+    found = finetune(bench.prepared, Run(bench.params.finetune, seed, folder), ablations=False)
+    shutil.rmtree(folder, ignore_errors=True)
+    quality = found.summary["challenger_validation_ndcg@10"]
+    return found.models[CHALLENGER], float("nan") if quality is None else float(str(quality))
+
+
+def code(bench: Bench) -> list[Any]:
+    """What a challenger's lists depend on beside the data."""
+    package = Path(pipeline.__path__[0])
+    folders = [package / name for name in ("data", "models", "parts")]
+    sources = sorted(file for folder in folders for file in folder.glob("*.py"))
+    return [bench.params.finetune.model_dump(), hashes(sources)]
 
 
 def summary(benches: list[Bench], found: dict[str, list[Ranked]], missing: Json | None = None) -> Json:

@@ -61,7 +61,8 @@ class World:
     def load(cls, folder: Path, settings: Finetune, seed: int) -> World:
         # Not at the top: a world that is made by hand (tests/test_gpu.py) needs no Parquet and no drift.
         from pipeline.bench.gate import load
-        from pipeline.models.challenger import TEXT_HALF_LIFE, split
+        from pipeline.models.text_training import HALF_LIFE
+        from pipeline.parts.split import split
 
         prepared = load(folder)[0]
         parts = split(prepared, seed)
@@ -74,7 +75,7 @@ class World:
         points = points[np.flatnonzero(points.lengths > 0)]
         if not len(points) or not len(parts.validation):
             raise DataError(f"{folder}: nothing to fine-tune on: no successes after a history, or no texts")
-        return cls(settings, tokens, points, parts.validation, TEXT_HALF_LIFE, spent)
+        return cls(settings, tokens, points, parts.validation, HALF_LIFE, spent)
 
     def larger(self, copies: int, generator: np.random.Generator) -> World:
         """Every item `copies` times, end to end; each row of the log takes one of them."""

@@ -73,12 +73,12 @@ def of(facts: gathered.Facts, manifest: Manifest) -> Check:
     )
 
 
-def write(report: Check, reports: Path) -> None:
+def write(found: Check, reports: Path) -> None:
     from pipeline.check.page import render
 
     reports.mkdir(exist_ok=True)
-    report.write(reports / REPORT)
-    write_text(reports / PAGE, render(report))
+    found.write(reports / REPORT)
+    write_text(reports / PAGE, render(found))
 
 
 def _windows(connection: ibis.BaseBackend, items: pd.DataFrame, params: Params) -> gathered.Windows:

@@ -54,6 +54,16 @@ class Comparison(Part):
     champion_over: dict[str, Weighted] = Field(default_factory=dict)
 
 
+class Candidates(Document):
+    """What the challenger's retrievers bring to its scorer, at the test points."""
+
+    remedy: ClassVar[str] = "run `dvc repro --force evaluate`"
+
+    mean: Number  # items of a point
+    recall: Figures  # retriever -> share of the targets that it brings
+    all: Number  # share of the targets that any of them brings
+
+
 class Evaluation(Document):
     remedy: ClassVar[str] = "run `dvc repro --force evaluate`"
 
@@ -77,6 +87,8 @@ class Evaluation(Document):
     best_baseline: str | None = None
     by_history_length: dict[str, list[dict[str, str | Number]]] = Field(default_factory=dict)
     by_popularity_decile: dict[str, list[dict[str, str | Number]]] = Field(default_factory=dict)
+    live: dict[str, Number] = Field(default_factory=dict)  # delay_seconds: after which a row is counted
+    candidates: Candidates | None = None
     diversity_of: str | None = None
     seconds: Figures = Field(default_factory=dict)
     ms_per_list: Figures = Field(default_factory=dict)

@@ -1,6 +1,6 @@
 """What the champion makes of new data: its scores, its lists, and whether it still finds what users take.
 
-In: a scorer, its catalogue, the log of all interactions that are known. Out: signals as in
+In: a model, its catalogue, the log of all interactions that are known. Out: signals as in
 `pipeline.drift.signals`, and the difference in quality. Compared are points (`Log.successes`) of a window
 with points of the champion's own test window at its promotion, fit_end < t <= promoted_as_of: neither was
 fitted on. A window that lies within that one has nothing new to say; of one that begins within it, the later
@@ -27,7 +27,7 @@ from pipeline.drift import statistics
 from pipeline.evaluation import metrics
 from pipeline.models import ranking
 from pipeline.models.artifacts import CARD
-from pipeline.models.baselines import Scorer
+from pipeline.models.ranking import Model
 
 log = logging.getLogger(__name__)
 K = 10
@@ -39,9 +39,9 @@ _SALT = "evergreen.drift.points"
 
 @dataclass(frozen=True)
 class Champion:
-    """A fitted model over a catalogue, and the log whose points it is asked about."""
+    """A fitted model over a catalogue, and the log of its live state, about whose points it is asked."""
 
-    scorer: Scorer
+    model: Model
     catalogue: Catalogue
     log: Log
     vectors: np.ndarray | None  # (items, d) of the catalogue; zero rows: no text
@@ -87,15 +87,15 @@ class Behaviour:
             return "the champion was evaluated on these rows when it was promoted"
         if lacking := _lacking(self.reference):
             return f"{lacking} in the champion's own test window"
-        lists = self._lists(max(_stamp(start) - 1, promoted), _stamp(end))
-        if lacking := _lacking(lists):
+        found = self._lists(max(_stamp(start) - 1, promoted), _stamp(end))
+        if lacking := _lacking(found):
             return f"{lacking} in this window since the champion's promotion"
-        return self.reference, lists
+        return self.reference, found
 
     def _lists(self, after: int, until: int) -> Lists:
         chosen = self._points(after, until)
         catalogue = self.champion.catalogue
-        listed, score = ranking.rank_points(self.champion.scorer, chosen, catalogue, self.order, K)
+        listed, score = ranking.rank_points(self.champion.model, chosen, catalogue, self.order, K)
         rank = metrics.target_rank(listed, chosen.target)
         return Lists(chosen.user, listed, score[:, 0], metrics.accuracy(rank, K)["ndcg"])
 
@@ -126,12 +126,12 @@ def signals(
     block, block_current = drift_signals.blocks_of(user, side)
     listed = np.concatenate([reference.listed, current.listed])
     score = np.r_[reference.top_score, current.top_score].astype(float)
-    results: dict[str, drift_signals.Signal | str] = {
+    found: dict[str, drift_signals.Signal | str] = {
         "scores": _scores(score, side, block, len(block_current)),
         "coverage": _coverage(listed, side, block, len(behaviour.popularity), len(block_current)),
         "list_popularity": _list_popularity(listed, behaviour.popularity, block, len(block_current)),
     }
-    return block_current, results
+    return block_current, found
 
 
 def quality(reference: Lists, current: Lists, seed: int) -> statistics.Difference:
@@ -231,8 +231,8 @@ def load(folder: Path, interactions: pd.DataFrame, items: pd.DataFrame) -> Champ
     `interactions` are all that are known, old ones too. Raises ArtifactError for a damaged folder.
     """
     from pipeline.data import items as catalogue
-    from pipeline.models.recommender import Recommender
     from pipeline.params import Positive
+    from pipeline.parts.recommender import Recommender
 
     card = Card.read(folder / CARD)
     prepared = card.preprocess
@@ -246,13 +246,14 @@ def load(folder: Path, interactions: pd.DataFrame, items: pd.DataFrame) -> Champ
     template = catalogue.parse_template(prepared["item_text"], items.columns)
     table = catalogue.complete(items, seen)
     table = catalogue.with_text(table, template, prepared["max_text_characters"], train_end)
-    model = Recommender.load(folder, table, "champion")
-    users = np.unique(rows[tables.USER].to_numpy(dtype=object))
+    users, offer = np.unique(rows[tables.USER].to_numpy(dtype=object)), Catalogue.of(table)
+    known = make_log([rows], offer, users, prepared.get("repeats") == "include")
+    model = Recommender.load(folder, table, known, "champion")
     return Champion(
-        scorer=model,
+        model=model,
         catalogue=model.catalogue,
-        log=make_log([rows], model.catalogue, users, prepared.get("repeats") == "include"),
-        vectors=model.inputs.text,
+        log=known,
+        vectors=model.text,
         fit_end=pd.Timestamp(card.fit_end),
         promoted_as_of=pd.Timestamp(card.as_of),
         version=model.version,

@@ -73,7 +73,7 @@ def single_items(
     """What the report tells of single items; `vectors`: un-tuned."""
     count = np.bincount(prepared.log.item[train_rows(prepared.log)], minlength=len(prepared.catalogue))
     before = None if vectors is None else VectorScorer.of(vectors).vectors
-    after = getattr(getattr(scorer, "inputs", None), "text", None)
+    after = getattr(scorer, "text", None)
     return {
         "newcomers": newcomers(prepared, listed, count),
         "moved": moved(prepared.catalogue, before, after),

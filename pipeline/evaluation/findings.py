@@ -12,7 +12,9 @@ from pipeline.pages import finite, number, words
 
 HEADLINE = "ndcg@10"
 LEAST_USERS = 10  # of a slice; with fewer, the interval of a bootstrap over them means nothing
-OURS, ABLATIONS = ("challenger", "champion"), ("without_text", "frozen_text", "fine_tuned_encoder")
+OURS = ("challenger", "champion")
+WITHOUT_TEXT, FROZEN_TEXT, FROZEN_STATE = "without_text", "frozen_text", "frozen_state"
+ABLATIONS = (WITHOUT_TEXT, FROZEN_TEXT, FROZEN_STATE, "fine_tuned_encoder")
 LABELS = {
     "without_text": "no text",
     "frozen_text": "frozen text",
@@ -120,6 +122,34 @@ def payoff(evaluation: Mapping[str, Any]) -> dict[str, str]:
         "text": f"{opening}: {text}.",
         "cold": "" if cold.answer == "missing" else known,
     }
+
+
+def living(evaluation: Mapping[str, Any]) -> dict[str, str]:
+    """What it pays to count live: the challenger against itself with the state of the end of train."""
+    pair = difference(evaluation, FROZEN_STATE)
+    if pair.answer == "missing":
+        return {"answer": "missing", "text": ""}
+    opening = {
+        "yes": "Knowing what everybody did up to each point pays",
+        "no": "Knowing what everybody did up to each point costs",
+        "unsure": "What it pays to know what everybody did up to each point cannot be told from chance",
+    }[pair.answer]
+    delay = finite(mapping(evaluation.get("live")).get("delay_seconds"))
+    known = f" A row is known after {number(delay, 0)} s." if delay else ""
+    cold = difference(evaluation, FROZEN_STATE, "cold_items")
+    of_cold = "" if cold.answer == "missing" else f" On cold items it is {cold.figures}."
+    text = f"{opening}: live − state of the end of train is {pair.figures}.{of_cold}{known}"
+    return {"answer": pair.answer, "text": text}
+
+
+def retrievers(evaluation: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """The share of the targets that each retriever brings, best first; last, what all bring together."""
+    found = mapping(evaluation.get("candidates"))
+    shares = {name: finite(value) for name, value in mapping(found.get("recall")).items()}
+    known = [(name, value) for name, value in shares.items() if value is not None]
+    everything = finite(found.get("all"))
+    ranked = sorted(known, key=lambda pair: -pair[1])
+    return ranked if everything is None else [*ranked, ("all together", everything)]
 
 
 def training_seconds(training: Mapping[str, Any]) -> dict[str, float]:

@@ -29,7 +29,7 @@ from pipeline.evaluation.report import render
 from pipeline.evaluation.tuning import Fitted
 from pipeline.files import renamed, write_text
 from pipeline.models.artifacts import CARD
-from pipeline.models.baselines import Scorer
+from pipeline.models.ranking import Model
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ def write(
     figures: Json,
     lists: Lists,
     prepared: Prepared,
-    scorer: Scorer,
+    challenger: Model,
     vectors: np.ndarray | None,
     reports: Path,
 ) -> None:
@@ -95,9 +95,9 @@ def write(
     curves = reports / "training" / "curves.csv"
     page = render(
         as_json(figures),
-        examples(prepared, lists[CHALLENGER][0], scorer),
+        examples(prepared, lists[CHALLENGER][0], challenger),
         pd.read_csv(curves) if curves.is_file() else None,
-        single_items(prepared, lists[CHALLENGER][0], scorer, vectors),
+        single_items(prepared, lists[CHALLENGER][0], challenger, vectors),
     )
     with renamed(reports / "ranked_lists.parquet") as temporary:
         write_lists(lists, prepared, temporary)

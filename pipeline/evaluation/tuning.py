@@ -1,10 +1,10 @@
 """Fits every baseline and chooses its settings on validation.
 
 In: the prepared data, un-tuned item vectors. Out: one Fitted per baseline.
-Rule: matrices and counts come from train rows; each setting in turn takes the value of its grid with the best
-nDCG@10 (mean over users) at the validation points, of which at most POINTS are used (fewer of a large
-catalogue), drawn by a fixed-salt hash. A small problem gets a second round, a large one shorter grids. Where
-nothing can be told apart the first value stands. Nothing is fitted on validation.
+Rule: matrices come from train rows, popularity counts live; each setting in turn takes the value of its grid
+with the best nDCG@10 (mean over users) at the validation points, of which at most POINTS are used (fewer of a
+large catalogue), drawn by a fixed-salt hash. A small problem gets a second round, a large one shorter grids.
+Where nothing can be told apart the first value stands. Nothing is fitted on validation.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from pipeline.evaluation.metrics import accuracy, mean_of_users, target_rank
 from pipeline.models import baselines as b
 from pipeline.models.content import Content, VectorScorer, category_matrix
 from pipeline.models.own_history import OwnHistory
+from pipeline.models.popular import LivePopularity
 from pipeline.models.ranking import popularity_order, rank_points
 
 POINTS, FEWEST, SALT, K = 2000, 500, "evergreen.tuning", 10
@@ -41,7 +42,7 @@ LARGE_ROWS, LARGE_SIDE, SHORT = 500_000, 4000, 3  # train rows; users and items;
 HALF_LIVES = (5.0, 0.5, 1.0, 2.0, 10.0, 20.0, 50.0, np.inf)  # items of the history; the first is the start
 DISLIKED = (1.0, 0.3, 0.0)  # weight of history items that are no success
 HISTORY: dict[str, Sequence[Any]] = {"half_life": HALF_LIVES, "disliked_weight": DISLIKED}
-RECENT_SHARES = tuple(2.0**-step for step in (5, 0, 1, 2, 3, 4, 6, 7, 8, 9))  # of train's span
+RECENT_SHARES = tuple(2.0**-step for step in (5, 0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 11))  # of train's span
 # The half-life comes first: it matters most, and trying it fits nothing anew.
 KNN: dict[str, Sequence[Any]] = {
     "half_life": HALF_LIVES,
@@ -119,25 +120,29 @@ def fit_baselines(
     prepared: Prepared,
     vectors: np.ndarray | None,
     seed: int,
+    delay_seconds: float = 0.0,
     progress: Callable[[str], object] = lambda name: None,
 ) -> dict[str, Fitted]:
     """Every baseline by name. `vectors` (items, d), zero where an item has no text; None: no frozen_encoder.
 
-    `progress` is told each name before its turn.
+    `delay_seconds`: after which a row is known to those that count live. `progress` hears each name before
+    its turn.
     """
     fitted = {}
     again = {"own_history": _own_history} if prepared.log.repeats else {}
-    for name, prepare in (baselines(vectors, seed) | again).items():
+    for name, prepare in (baselines(vectors, seed, delay_seconds) | again).items():
         progress(name)
         fitted[name] = choose(prepared, prepare)
     return fitted
 
 
-def baselines(vectors: np.ndarray | None, seed: int) -> dict[str, Callable[[Prepared], Prepares]]:
+def baselines(
+    vectors: np.ndarray | None, seed: int, delay_seconds: float = 0.0
+) -> dict[str, Callable[[Prepared], Prepares]]:
     """Name -> what makes, of the data, a function from settings to a scorer and the grid of the settings."""
     todo: dict[str, Callable[[Prepared], Prepares]] = {
-        "popularity": _popularity,
-        "recent_popularity": _recent_popularity,
+        "popularity": lambda data: _popularity(data, delay_seconds),
+        "recent_popularity": lambda data: _recent_popularity(data, delay_seconds),
         "item_knn": _item_knn,
         "ease": _ease,
         "ials": lambda data: _ials(data, seed),
@@ -186,21 +191,18 @@ def _train_popularity(prepared: Prepared) -> np.ndarray:
     return b.popularity(prepared.log, b.train_rows(prepared.log), len(prepared.catalogue))
 
 
-def _popularity(prepared: Prepared) -> Prepares:
-    scorer = b.ConstantScorer("popularity", _train_popularity(prepared))
+def _popularity(prepared: Prepared, delay_seconds: float) -> Prepares:
+    scorer = LivePopularity.of("popularity", prepared.log, len(prepared.catalogue), np.inf, delay_seconds)
     return (lambda settings: scorer), {}
 
 
-def _recent_popularity(prepared: Prepared) -> Prepares:
-    rows, items = b.train_rows(prepared.log), len(prepared.catalogue)
-    times = prepared.log.time[rows]
+def _recent_popularity(prepared: Prepared, delay_seconds: float) -> Prepares:
+    times = prepared.log.time[b.train_rows(prepared.log)]
     span_days = max(int(np.ptp(times)) if len(times) else 0, 1) / MICROSECONDS_A_DAY
 
     def build(settings: Settings) -> b.Scorer:
-        counts = b.recent_popularity(
-            prepared.log, rows, items, settings["half_life_days"], prepared.train_end
-        )
-        return b.ConstantScorer("recent_popularity", counts)
+        half_life, items = settings["half_life_days"], len(prepared.catalogue)
+        return LivePopularity.of("recent_popularity", prepared.log, items, half_life, delay_seconds)
 
     return build, {"half_life_days": tuple(span_days * share for share in RECENT_SHARES)}
 

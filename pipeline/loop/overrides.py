@@ -67,8 +67,8 @@ def _undo(root: Path, key: tuple[str, str]) -> bool:
     if not note.is_file():
         return True
     noted: dict[str, Any] = json.loads(note.read_text(encoding="utf-8"))
-    text = path.read_text(encoding="utf-8")
-    if text == noted["during"]:
+    found = path.read_text(encoding="utf-8")
+    if found == noted["during"]:
         write_text(path, noted["before"])
     note.unlink()
-    return text in (noted["during"], noted["before"])
+    return found in (noted["during"], noted["before"])

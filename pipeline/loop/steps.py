@@ -73,15 +73,15 @@ def source_changed(root: Path, params: Params) -> bool:
     collected = manifest.fingerprint
     from pipeline.sources import fingerprint
 
-    digest = fingerprint(params.collect)
-    if digest == collected:
+    found = fingerprint(params.collect)
+    if found == collected:
         say("source", f"{params.collect.source}, unchanged since it was collected")
     else:
         say(
             "source",
-            f"{params.collect.source}, changed since it was collected ({collected[:10]} → {digest[:10]})",
+            f"{params.collect.source}, changed since it was collected ({collected[:10]} → {found[:10]})",
         )
-    return digest != collected
+    return found != collected
 
 
 def collect(root: Path, stale: Stale, changed: bool) -> bool:

@@ -1,4 +1,4 @@
-"""The networks: a text space with its user tower, a sequence tower, the MLP scorer that fuses all."""
+"""The networks: a text space with its user tower, and a sequence tower."""
 
 from __future__ import annotations
 
@@ -113,64 +113,3 @@ class SequenceTower(nn.Module):
         return states[
             torch.arange(len(points), device=device), torch.from_numpy(points.stop - start).to(device)
         ]
-
-    @torch.no_grad()
-    def score(self, points: Points) -> np.ndarray:
-        """(points, items) float32 log-probabilities over the items known from train; others on that scale."""
-        vectors = self.items()
-        logits = self.users(points, vectors) @ vectors[:-1].T + self.bias[:-1]
-        if not self.known.any():
-            return np.zeros(logits.shape, np.float32)  # fitted on nothing: no item is likelier than another
-        masked = logits.masked_fill(self.known[:-1, 0] == 0, -torch.inf)
-        return (logits - masked.logsumexp(dim=1, keepdim=True)).cpu().numpy()
-
-
-class FusionScorer(nn.Module):
-    """Standardised features of (point, item) -> one score: a linear part plus an MLP's correction of it."""
-
-    CELLS = 16_384  # whose hidden layer is in memory at a time
-    mean: Tensor
-    deviation: Tensor
-
-    def __init__(self, features: int, hidden: int = 64) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(features))
-        self.register_buffer("deviation", torch.ones(features))
-        self.linear = nn.Linear(features, 1, bias=False)
-        last = nn.Linear(hidden // 2, 1, bias=False)
-        self.mlp = nn.Sequential(
-            nn.Linear(features, hidden),
-            nn.GELU(),
-            nn.Linear(hidden, hidden // 2),
-            nn.GELU(),
-            last,
-        )
-        nn.init.zeros_(self.linear.weight)
-        nn.init.zeros_(last.weight)
-
-    def standardise(self, sample: Tensor) -> None:
-        """Take mean and deviation from a (rows, features) sample."""
-        self.mean.copy_(sample.mean(0))
-        self.deviation.copy_(sample.std(0, correction=0) + 1e-3)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(..., features) -> (...)."""
-        x = ((features - self.mean) / self.deviation).clamp(-8, 8)
-        return (self.linear(x) + self.mlp(x)).squeeze(-1)
-
-    @torch.no_grad()
-    def score(self, columns: Tensor) -> Tensor:
-        """The same for whole columns, feature by feature: (features, cells) -> (cells,).
-
-        A feature is computed for all cells at a time, so this is how features lie in memory; to lay them out
-        cell by cell first would cost more than the network.
-        """
-        first, second, last = (layer for layer in self.mlp if isinstance(layer, nn.Linear))
-        out = torch.empty(columns.shape[1], dtype=columns.dtype, device=columns.device)
-        for begin in range(0, columns.shape[1], self.CELLS):
-            cells = slice(begin, begin + self.CELLS)
-            x = ((columns[:, cells] - self.mean[:, None]) / self.deviation[:, None]).clamp_(-8, 8)
-            hidden = F.gelu(torch.addmm(first.bias[:, None], first.weight, x))
-            hidden = F.gelu(torch.addmm(second.bias[:, None], second.weight, hidden))
-            out[cells] = (self.linear.weight @ x + last.weight @ hidden).squeeze(0)
-        return out

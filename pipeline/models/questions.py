@@ -14,8 +14,8 @@ from pipeline.data.histories import Log, Prepared, load_prepared
 from pipeline.data.text import clean
 from pipeline.errors import DataError
 from pipeline.models.encoder import texts_to_vectors
-from pipeline.models.ranking import popularity_order, top_k
-from pipeline.models.recommender import Recommender, centred
+from pipeline.models.ranking import popularity_order, rank_points, top_k
+from pipeline.parts.recommender import Recommender, centred
 
 
 def recommend(
@@ -29,9 +29,9 @@ def recommend(
 ) -> list[dict[str, Any]]:
     """Top-k for a known user, a history given in place, or a text: rank, item_id, title, score, reasons."""
     prepared = load_prepared(data)
-    model = Recommender.load(folder, prepared.catalogue.items)
     log, now = prepared.log, prepared.now
-    order = popularity_order(model.inputs.statistics.popularity[:, 0], prepared.catalogue.ids)
+    model = Recommender.load(folder, prepared.catalogue.items, log)
+    order = popularity_order(model.popularity, prepared.catalogue.ids)
     if text is not None:
         nobody = log.points(np.full(1, -1, np.int32), np.full(1, -1, np.int32), np.full(1, now))
         top, scores = top_k(_closeness(model, text)[None], nobody, prepared.catalogue, order, k)
@@ -45,7 +45,7 @@ def recommend(
     else:
         who = pd.Index(prepared.user_ids).get_indexer([user]).astype(np.int32)
     points = log.points(who, np.full(1, -1, np.int32), np.full(1, now))
-    top, scores = top_k(model.score(points), points, prepared.catalogue, order, k)
+    top, scores = rank_points(model, points, prepared.catalogue, order, k)
     reasons = model.reasons(points, top)[0]
     return [
         _row(model, rank, item, scores[0, rank], reasons[rank])
@@ -74,15 +74,15 @@ def _history_in_place(prepared: Prepared, items: list[str], now: int) -> Log:
 
 def _closeness(model: Recommender, text: str) -> np.ndarray:
     """(items,) float32 cosine between the text and each item's, both centred; NaN for items without text."""
-    if model.inputs.text is None or model.folder is None or model.centre is None:
+    if model.text is None or model.folder is None or model.centre is None:
         raise DataError("--text: the model was trained on items without texts: give --user or --items")
     encoder = model.encoder()
     assert encoder is not None
     vector, _ = texts_to_vectors(encoder, [clean(text, 10_000)])
     if not vector.any():
         raise DataError("--text: nothing is left of it after clean-up: write some words")
-    score = model.inputs.text @ centred(vector, model.centre)[0]
-    score[~model.inputs.text.any(axis=1)] = np.nan
+    score = model.text @ centred(vector, model.centre)[0]
+    score[~model.text.any(axis=1)] = np.nan
     return score
 
 

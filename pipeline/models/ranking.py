@@ -1,6 +1,7 @@
 """From scores to ranked lists: the same rules for every model.
 
-In: (points, items) float32 scores over the catalogue, NaN or -inf where a model cannot score.
+In: of a `Scorer` (points, items) float32 scores over the catalogue, NaN or -inf where it cannot score; of a
+`Lister` the items of each point that it would list, with their scores.
 Out: (points, k) item indices, best first. Listed are the items available at the point's time and not in the
 user's strict history (with `preprocess.repeats: include` also those): first the scored ones, then the rest,
 in both ties by the frozen popularity order.
@@ -9,15 +10,33 @@ in both ties by the frozen popularity order.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from pipeline.data.histories import Catalogue, Points
 from pipeline.models.baselines import BLOCK_BYTES, Scorer
+from pipeline.parts.pairs import excluded_matrix, lookup
 
 SALT = "evergreen.ranking"
+FILL = 1024  # items at a time, where candidates are too few for a list
 _KEY_BYTES = 8
+
+
+@runtime_checkable
+class Lister(Protocol):
+    """A model that names candidates instead of scoring the whole catalogue."""
+
+    @property
+    def name(self) -> str: ...
+
+    def candidates(self, points: Points) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Of chunks of points, in order: (points, n) int32 items, -1 for none; float32 scores, -inf there."""
+        ...
+
+
+Model = Scorer | Lister
 
 
 def popularity_order(popularity: np.ndarray, item_ids: np.ndarray) -> np.ndarray:
@@ -85,21 +104,80 @@ def _exclude(keys: np.ndarray, points: Points, catalogue: Catalogue) -> None:
 
 
 def rank_points(
-    scorer: Scorer,
+    model: Model,
     points: Points,
     catalogue: Catalogue,
     order: np.ndarray,
     k: int,
     progress: Callable[[int], object] = lambda done: None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """top_k of every point, in chunks whose keys fill at most BLOCK_BYTES; `progress` gets points done."""
-    size = max(1, BLOCK_BYTES // (_KEY_BYTES * max(len(catalogue), 1)))
+    """The lists of every point, in chunks of bounded memory; `progress` gets points done."""
     listed = np.full((len(points), k), -1, np.int32)
     found = np.full((len(points), k), np.nan, np.float32)
     begin = 0
-    for chunk in points.chunks(size):
-        rows = slice(begin, begin + len(chunk))
-        listed[rows], found[rows] = top_k(scorer.score(chunk), chunk, catalogue, order, k)
-        begin += len(chunk)
-        progress(len(chunk))
+    for top, scores in _chunks(model, points, catalogue, order, k):
+        rows = slice(begin, begin + len(top))
+        listed[rows], found[rows] = top, scores
+        begin = rows.stop
+        progress(len(top))
     return listed, found
+
+
+def _chunks(
+    model: Model, points: Points, catalogue: Catalogue, order: np.ndarray, k: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    if not isinstance(model, Lister):
+        for chunk in points.chunks(max(1, BLOCK_BYTES // (_KEY_BYTES * max(len(catalogue), 1)))):
+            yield top_k(model.score(chunk), chunk, catalogue, order, k)
+        return
+    begin = 0
+    for items, scores in model.candidates(points):
+        chunk = points[begin : begin + len(items)]
+        yield top_candidates(items, scores, chunk, catalogue, order, k)
+        begin += len(items)
+
+
+def top_candidates(
+    items: np.ndarray, scores: np.ndarray, points: Points, catalogue: Catalogue, order: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """((points, k) int32 items, (points, k) float32 scores) of (points, candidates) items and scores.
+
+    `order`: popularity_order's place of each item. Places without an item hold -1 and NaN.
+    """
+    allowed = listable(items, points, catalogue) & (scores > -np.inf)
+    # By score, then by popularity's place: the last key sorts first.
+    best = np.lexsort((order[np.maximum(items, 0)], np.where(allowed, -scores, np.inf)), axis=1)[:, :k]
+    there = np.take_along_axis(allowed, best, axis=1)
+    listed, found = np.full((len(points), k), -1, np.int32), np.full((len(points), k), np.nan, np.float32)
+    listed[:, : best.shape[1]] = np.where(there, np.take_along_axis(items, best, axis=1), -1)
+    found[:, : best.shape[1]] = np.where(there, np.take_along_axis(scores, best, axis=1), np.nan)
+    short = np.flatnonzero((listed >= 0).sum(axis=1) < min(k, len(catalogue)))
+    by_place = np.argsort(order) if len(short) else order
+    for row in short:
+        _fill(listed[row], points[row : row + 1], catalogue, by_place)
+    return listed, found
+
+
+def _fill(listed: np.ndarray, point: Points, catalogue: Catalogue, by_place: np.ndarray) -> None:
+    """Popular items behind those listed, in place; -1 stays where the catalogue has no more."""
+    have = int((listed >= 0).sum())
+    wanted = len(listed) - have
+    taken = set(listed[:have].tolist())
+    for begin in range(0, len(by_place), FILL):
+        block = by_place[begin : begin + FILL].astype(np.int32)
+        allowed = listable(block[None], point, catalogue)[0]
+        for item in block[allowed]:
+            if int(item) not in taken:
+                listed[len(listed) - wanted] = item
+                wanted -= 1
+                if not wanted:
+                    return
+
+
+def listable(items: np.ndarray, points: Points, catalogue: Catalogue) -> np.ndarray:
+    """Which of the (points, n) items are on offer and, unless repeats count, not in the history."""
+    safe, moment = np.maximum(items, 0), points.time[:, None]
+    allowed = (
+        (items >= 0) & (catalogue.available_from[safe] <= moment) & (moment < catalogue.available_until[safe])
+    )
+    return allowed & (lookup(excluded_matrix(points, len(catalogue)), items) == 0)

@@ -12,7 +12,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from pipeline.data.histories import MICROSECONDS_A_DAY, Log, Points
-from pipeline.models import neighbours as session
+from pipeline.models import neighbours as rules
 from pipeline.models.decay import best_of_block, decayed_sums
 
 HALF_LIFE_ROWS = (100, 400, 1600, 6400, 25600)
@@ -173,6 +173,18 @@ class Live:
         decayed[known] = self.sums[place] * decay
         return decayed
 
+    def heights(self, half_life: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of every success in time order: its time, its item, and the item's height just after it.
+
+        The height, log2 of the decayed count + age of the log / half-life, stands still between successes.
+        """
+        order = np.argsort(self.time[self.success], kind="stable")
+        times = self.time[self.success[order]]
+        item = self.log.item[self.row[self.success[order]]]
+        height = np.log2(self.sums[order, half_life])
+        height += (times - times.min(initial=NEVER)) / MICROSECONDS_A_DAY / self.half_lives[half_life]
+        return times, item, height
+
     def top(self, time: np.ndarray, half_life: int, n: int) -> np.ndarray:
         """(points, n) int32 items of the greatest decayed counts > 0, ties by smaller index; -1 padded.
 
@@ -180,12 +192,7 @@ class Live:
         and a success moves its own item alone, upwards. So the best n are found once a block of successes,
         and a point takes the best of those and the items of the block's successes before it.
         """
-        # Order in time; what never changes between successes is log2(sum) + time / half-life.
-        order = np.argsort(self.time[self.success], kind="stable")
-        times = self.time[self.success[order]]
-        item = self.log.item[self.row[self.success[order]]]
-        height = np.log2(self.sums[order, half_life])
-        height += (times - times.min(initial=NEVER)) / MICROSECONDS_A_DAY / self.half_lives[half_life]
+        times, item, height = self.heights(half_life)
         # The list depends on how many successes precede a point.
         stops, which = np.unique(np.searchsorted(times, self.moment(time), side="left"), return_inverse=True)
         lists = np.full((len(stops), n), -1, np.int32)
@@ -221,13 +228,18 @@ class Live:
         return found
 
     def neighbours(
-        self, points: Points, items: int, last: int = 10, takers: int = 30, own: int = 10
+        self,
+        points: Points,
+        items: int,
+        last: int = rules.SHARED,
+        takers: int = rules.TAKERS,
+        around: int = rules.AROUND,
     ) -> sp.csr_matrix:
-        """(points, items) float32 in [0, 1]: what the users who took the same lately took lately themselves.
+        """(points, items) float32 in [0, 1]: what goes with the newest items of each point's history.
 
         See `pipeline.models.neighbours`, which says how it is weighted.
         """
-        return session.neighbours(self, points, items, last, takers, own)
+        return rules.neighbours(self, points, items, last, takers, around)
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,10 +6,16 @@ them. Left out are the items of the strict history and those not on offer at the
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
 from pipeline.data.histories import Catalogue, Points
-from pipeline.parts.pairs import Retrieved, excluded_matrix, lookup
+from pipeline.models.ranking import listable
+from pipeline.parts.pairs import Retrieved
+
+if TYPE_CHECKING:
+    from pipeline.parts.parts import Parts
 
 
 def union(retrieved: Retrieved, points: Points, catalogue: Catalogue, most: int) -> np.ndarray:
@@ -27,15 +33,6 @@ def union(retrieved: Retrieved, points: Points, catalogue: Catalogue, most: int)
     return np.ascontiguousarray(items[:, : min(most, width)])
 
 
-def listable(items: np.ndarray, points: Points, catalogue: Catalogue) -> np.ndarray:
-    """Which of the (points, n) items are on offer and, unless repeats count, not in the history."""
-    safe, moment = np.maximum(items, 0), points.time[:, None]
-    allowed = (
-        (items >= 0) & (catalogue.available_from[safe] <= moment) & (moment < catalogue.available_until[safe])
-    )
-    return allowed & (lookup(excluded_matrix(points, len(catalogue)), items) == 0)
-
-
 def _first_of_each(items: np.ndarray) -> np.ndarray:
     """The same with -1 where an item stands further left in its row."""
     order = np.argsort(items, axis=1, kind="stable")
@@ -43,3 +40,19 @@ def _first_of_each(items: np.ndarray) -> np.ndarray:
     again = np.zeros(items.shape, bool)
     np.put_along_axis(again, order[:, 1:], ordered[:, 1:] == ordered[:, :-1], axis=1)
     return np.where(again, -1, items)
+
+
+def retrieval(parts: Parts, points: Points) -> dict[str, Any]:
+    """Candidates of a point in the mean, and the share of the targets that each retriever, and all, bring."""
+    brought: dict[str, int] = {}
+    count = found = 0
+    for asked in parts.ask(points):
+        target, lists = asked.points.target[:, None], parts.retrieve(asked)
+        for name, items in lists.items():
+            brought[name] = brought.get(name, 0) + int((items == target).any(axis=1).sum())
+        items = union(lists, asked.points, parts.catalogue, parts.most)
+        count += int((items >= 0).sum())
+        found += int((items == target).any(axis=1).sum())
+    total = max(1, len(points))
+    recall = {name: number / total for name, number in brought.items()}
+    return {"mean": count / total, "recall": recall, "all": found / total}

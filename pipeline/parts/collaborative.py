@@ -1,7 +1,7 @@
-"""What users took together: EASE, item-kNN and iALS on the recency-weighted history.
+"""What users took together: EASE, item-kNN, sequential rules and iALS on the recency-weighted history.
 
-Fitted on the rows of a mask, frozen since; a user's history is live. Retrievers `ease`, `item_knn`, `ials`;
-columns <model>_<half-life of the history in items>, and what the fit's rows say of each item.
+Fitted on the rows of a mask, frozen since; a user's history is live. Retrievers `ease`, `item_knn`, `rules`,
+`ials`; columns <model>_<half-life of the history in items>, and what the fit's rows say of each item.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse as sp
 
-from pipeline.data.histories import Log
+from pipeline.data.histories import Log, Points
 from pipeline.models import baselines as b
-from pipeline.parts.asked import HALF_LIVES, Asked
+from pipeline.models.rules import sequential_rules
+from pipeline.parts.asked import DISLIKED, HALF_LIVES, Asked
 from pipeline.parts.binding import Arrays, moved
 from pipeline.parts.pairs import (
     Columns,
@@ -21,6 +22,7 @@ from pipeline.parts.pairs import (
     best_cells,
     best_columns,
     best_products,
+    excluded_matrix,
     gathered,
     lookup,
     product,
@@ -32,6 +34,7 @@ KNN_NEIGHBOURS, KNN_SHRINKAGE = 100, 30.0
 KEPT_NEIGHBOURS = 500  # an item's, in the EASE matrix that is saved: what is served is what was evaluated
 SHRUNK_BY = 5  # rows that pull an item's mean towards the overall one
 RETRIEVING = 5  # the half-life whose scores retrieve
+REGULARISATIONS = (100.0, 300.0, 1000.0)  # of EASE
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class Settings:
 class Collaborative:
     ease: b.ItemMatrix
     knn: b.ItemMatrix
+    rules: b.ItemMatrix  # what follows what
     ials: b.Factors
     count: np.ndarray  # (items,) float32 rows of the fit; 0: a cold item
     value: np.ndarray  # (items,) float32 mean value in deviations from the overall mean, shrunk
@@ -61,6 +65,7 @@ class Collaborative:
         return cls(
             ease=b.ease(met, settings.regularisation).pruned(KEPT_NEIGHBOURS),
             knn=b.item_knn(met, KNN_NEIGHBOURS, KNN_SHRINKAGE),
+            rules=sequential_rules(log, rows, items),
             ials=b.ials(met, IALS_FACTORS, IALS_REGULARISATION, IALS_ALPHA, seed),
             count=count.astype(np.float32),
             value=(np.bincount(item, value, minlength=items) / (count + SHRUNK_BY)).astype(np.float32),
@@ -82,6 +87,7 @@ class Collaborative:
         lists = {
             "ease": best_columns(np.where(ease > 0, ease, -np.inf), n, self.ease.kept),
             "item_knn": best_cells(self.knn.sparse_scores(weights), n),
+            "rules": best_cells(self.rules.sparse_scores(weights), n),
             "ials": best_products(users, self.ials.vectors, n, self.ials.known),
         }
         empty = np.diff(weights.indptr) == 0  # without a history every item is alike
@@ -97,8 +103,9 @@ class Collaborative:
             columns[f"ease_{half_life}"] = standardised(ease, items, asked.width)
             if half_life == RETRIEVING:
                 columns["ease_raw"] = ease
-            knn = lookup(self.knn.sparse_scores(asked.weights[half_life]), items)
-            columns[f"knn_{half_life}"] = standardised(knn, items, asked.width)
+            for name, model in (("knn", self.knn), ("rules", self.rules)):
+                found = lookup(model.sparse_scores(asked.weights[half_life]), items)
+                columns[f"{name}_{half_life}"] = standardised(found, items, asked.width)
             ials = product(users[half_life], self.ials.vectors, items)
             columns[f"ials_{half_life}"] = standardised(ials, items, asked.width)
         columns["cold"] = gathered(self.cold.astype(np.float32), items)
@@ -112,7 +119,7 @@ class Collaborative:
         """What of it is saved; `bound` reads it back over another catalogue."""
         arrays = {"ials": self.ials.vectors, "ials.known": self.ials.known}
         arrays |= {"count": self.count, "value": self.value, "liked": self.liked}
-        for name, model in (("ease", self.ease), ("knn", self.knn)):
+        for name, model in (("ease", self.ease), ("knn", self.knn), ("rules", self.rules)):
             sparse = sp.csr_matrix(model.matrix)
             arrays |= {f"{name}.kept": model.kept, f"{name}.data": sparse.data}
             arrays |= {f"{name}.indices": sparse.indices, f"{name}.indptr": sparse.indptr}
@@ -127,6 +134,7 @@ class Collaborative:
         return cls(
             _matrix(arrays, "ease", place, items).quick(),
             _matrix(arrays, "knn", place, items),
+            _matrix(arrays, "rules", place, items),
             factors,
             *statistics,
         )
@@ -140,6 +148,32 @@ def _matrix(arrays: Arrays, name: str, place: np.ndarray, items: int) -> b.ItemM
     if len(there) < len(kept):
         matrix = matrix[there][:, there]
     return b.ItemMatrix(items, kept[there].astype(np.int32), matrix)
+
+
+def choose(log: Log, rows: np.ndarray, validation: Points, items: int) -> Settings:
+    """The settings of the best validation nDCG@10, mean over users, of EASE fitted on the rows of a mask."""
+    place = np.unique(validation.user, return_inverse=True)[1]
+    weights = b.without_small(validation.weights(items, RETRIEVING, b.liking(log, DISLIKED)))
+    quality = {}
+    for positives_only in (True, False) if not log.positive.all() else (False,):
+        met = b.interactions(log, rows & log.positive if positives_only else rows, items)
+        for regularisation in REGULARISATIONS:
+            gain = _gains(b.ease(met, regularisation), weights, validation)
+            users = np.bincount(place, gain) / np.bincount(place) if len(gain) else np.zeros(1)
+            quality[Settings(positives_only, regularisation)] = float(users.mean())
+    return max(quality, key=lambda settings: quality[settings])
+
+
+def _gains(ease: b.ItemMatrix, weights: sp.csr_matrix, points: Points) -> np.ndarray:
+    """(points,) nDCG@10 among the items that the matrix keeps; 0 where it does not keep the target."""
+    if not len(ease.kept) or not len(points):
+        return np.zeros(len(points))
+    scores = ease.among_kept(weights)
+    point, place = excluded_matrix(points, ease.items)[:, ease.kept].nonzero()
+    scores[point, place] = -np.inf
+    place = np.minimum(np.searchsorted(ease.kept, points.target), len(ease.kept) - 1)
+    rank = (scores >= scores[np.arange(len(points)), place][:, None]).sum(axis=1)
+    return np.where((ease.kept[place] == points.target) & (rank <= 10), 1 / np.log2(1 + rank), 0)
 
 
 def row_values(log: Log) -> np.ndarray:

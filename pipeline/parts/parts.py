@@ -19,7 +19,6 @@ from pipeline.parts.text import Text
 
 CHUNK = 64  # points whose features are in memory at a time
 EACH = 50  # items that a retriever brings
-MOST = 500  # candidates of a point
 
 
 @dataclass(frozen=True)
@@ -28,31 +27,35 @@ class Parts:
 
     catalogue: Catalogue
     collaborative: Collaborative
-    sequence: Sequence
+    sequence: Sequence | None  # None: the light preset
     text: Text | None  # None: no item has a text, or the ablation without
     kinds: Kinds
     living: Living
+    most: int = 500  # candidates of a point
 
     def ask(self, points: Points, size: int = CHUNK) -> Iterator[Asked]:
         for chunk in points.chunks(size):
             yield Asked(chunk, len(self.catalogue))
 
     def retrieve(self, asked: Asked) -> Retrieved:
-        lists = self.collaborative.retrieve(asked, EACH) | self.sequence.retrieve(asked, EACH)
-        lists |= self.living.retrieve(asked, EACH)
+        lists = self.collaborative.retrieve(asked, EACH) | self.living.retrieve(asked, EACH)
+        if self.sequence is not None:
+            lists |= self.sequence.retrieve(asked, EACH)
         if self.text is not None:
             lists |= self.text.retrieve(asked, EACH, self._ials(asked), self.collaborative.cold)
         return lists
 
     def candidates(self, asked: Asked) -> np.ndarray:
-        """(points, at most MOST) int32 items, -1 behind."""
-        return union(self.retrieve(asked), asked.points, self.catalogue, MOST)
+        """(points, at most `most`) int32 items, -1 behind."""
+        return union(self.retrieve(asked), asked.points, self.catalogue, self.most)
 
     def columns(self, asked: Asked, items: np.ndarray) -> Columns:
         """Every feature by name."""
         ials = self._ials(asked)
-        columns = self.collaborative.columns(asked, items) | self.sequence.columns(asked, items)
-        columns |= self.living.columns(asked, items, ials) | self.kinds.columns(asked, items)
+        columns = self.collaborative.columns(asked, items) | self.kinds.columns(asked, items)
+        columns |= self.living.columns(asked, items, ials)
+        if self.sequence is not None:
+            columns |= self.sequence.columns(asked, items)
         if self.text is not None:
             columns |= self.text.columns(asked, items, ials, self.collaborative.cold)
         return columns | _of_history(asked, items)

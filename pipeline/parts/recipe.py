@@ -16,25 +16,36 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.data.histories import Points, Prepared
-from pipeline.models.challenger import _text_vectors, choose_matrix, split
+from pipeline.data.histories import Catalogue, Log, Points, Prepared
 from pipeline.models.encoder import TextEncoder
-from pipeline.models.fusing import Split
 from pipeline.models.networks import SequenceTower
 from pipeline.models.state import half_lives
+from pipeline.models.text_training import text_vectors
 from pipeline.models.training import Run
-from pipeline.parts.collaborative import Collaborative, Settings
+from pipeline.parts.collaborative import Collaborative, Settings, choose
 from pipeline.parts.kinds import Kinds
 from pipeline.parts.living import Living
 from pipeline.parts.parts import Parts
 from pipeline.parts.recommender import Recommender
 from pipeline.parts.sampling import Sizes, sample
-from pipeline.parts.scorer import fit_scorer, prior_scorer
+from pipeline.parts.scorer import fit_linear, fit_scorer, prior_scorer
 from pipeline.parts.sequence import Sequence
+from pipeline.parts.split import Split, at_most, older_and_newer, split
 from pipeline.parts.text import Space, Text
 
 FEWEST_SCORER_POINTS = 20
 SCORER_SIZES, VALIDATION_SIZES = Sizes(60, 60), Sizes(200, 200)
+LIGHT = Settings(positives_only=False, regularisation=300.0)
+LIGHT_SIZES, LIGHT_POINTS_PER_USER, MOST_LIGHT_POINTS, FEWEST_LIGHT_POINTS = Sizes(60, 140), 20, 1500, 50
+LIGHT_VALIDATION = 0.3  # of its points, the newest
+
+
+@dataclass(frozen=True)
+class Serving:
+    """How lists will be made; the scorer is fitted on the same."""
+
+    candidates: int = 500  # of a point
+    delay_seconds: float = 0.0  # after which the live state knows of a row
 
 
 @dataclass(frozen=True)
@@ -48,7 +59,11 @@ class Trained:
 
 
 def train(
-    prepared: Prepared, run: Run, champion: Recommender | None = None, ablations: bool = True
+    prepared: Prepared,
+    run: Run,
+    champion: Recommender | None = None,
+    ablations: bool = True,
+    serving: Serving | None = None,
 ) -> Trained:
     """All phases. The summary holds counts and figures, no times: same seed, same bytes.
 
@@ -58,14 +73,14 @@ def train(
     rows = split(prepared, run.seed)
     summary: dict[str, object] = {"scorer_points": len(rows.later), "train_rows": int(rows.full.sum())}
     encoder, frozen, spaces, of_texts = _spaces(prepared, run, rows, champion, ablations)
-    matrix = choose_matrix(prepared.log, rows, prepared.catalogue)
-    settings = Settings(matrix.positives_only, matrix.regularisation)
+    settings = choose(prepared.log, rows.full, rows.validation, len(prepared.catalogue))
     summary |= of_texts | {
         "ease_regularisation": settings.regularisation,
         "positives_only": settings.positives_only,
     }
-    base = Base.fit(prepared, rows, settings, run.seed)
-    tower = None if champion is None else champion.parts.sequence.tower
+    base = Base.fit(prepared, rows, settings, run.seed, serving or Serving())
+    sequence = None if champion is None else champion.parts.sequence
+    tower = None if sequence is None else sequence.tower
     models = {}
     for name, space in spaces.items():
         models[name], figures = base.model(run, name, space, tower)
@@ -88,7 +103,7 @@ def _spaces(
         )
         figures = {"refresh_of": champion.version, "encoder": champion.card["training"].get("encoder")}
         return champion.encoder(), None, {"challenger": own}, figures
-    encoder, frozen, tuned, figures = _text_vectors(prepared, run, rows)
+    encoder, frozen, tuned, figures = text_vectors(prepared, run, rows.inner, rows.validation)
     spaces = {"challenger": Space.of(tuned)}
     if ablations:
         spaces |= {"frozen_text": Space.of(frozen), "without_text": None}
@@ -104,17 +119,18 @@ class Base:
     kinds: Kinds
     inner: tuple[Collaborative, Living]
     full: tuple[Collaborative, Living]
+    serving: Serving
 
     @classmethod
-    def fit(cls, prepared: Prepared, rows: Split, settings: Settings, seed: int) -> Base:
+    def fit(cls, prepared: Prepared, rows: Split, settings: Settings, seed: int, serving: Serving) -> Base:
         data, catalogue = prepared.log, prepared.catalogue
         pace = half_lives(data.time[rows.full])
 
         def of(mask: np.ndarray) -> tuple[Collaborative, Living]:
             collaborative = Collaborative.fit(data, mask, len(catalogue), settings, seed)
-            return collaborative, Living.of(data, catalogue, pace, collaborative.ials)
+            return collaborative, Living.of(data, catalogue, pace, collaborative.ials, serving.delay_seconds)
 
-        return cls(prepared, rows, Kinds.of(catalogue), of(rows.inner), of(rows.full))
+        return cls(prepared, rows, Kinds.of(catalogue), of(rows.inner), of(rows.full), serving)
 
     def model(
         self, run: Run, name: str, space: Space | None, tower: SequenceTower | None
@@ -123,6 +139,7 @@ class Base:
         rows, begin = self.rows, time.perf_counter()
         early = self._parts(run, rows.inner, self.inner, f"sequence ({name})", space, tower)
         phase = f"sequence on all of train ({name})"
+        assert early.sequence is not None
         late = self._parts(run, rows.full, self.full, phase, space, early.sequence.tower)
         generator = np.random.default_rng([run.seed, 2])
         # Parts that were fitted on no row at all would teach the scorer nothing but to distrust them.
@@ -133,7 +150,7 @@ class Base:
             run.seconds[f"features ({name})"] = round(time.perf_counter() - begin, 1)
             scorer, figures = fit_scorer(run, f"scorer ({name})", names, fitted_on, against)
         else:
-            points = rows.later[:1] if len(rows.later) else prepared_point(self.prepared)
+            points = rows.later[:1] if len(rows.later) else _somewhere(self.prepared.log)
             names, shown = sample(late, points, None, Sizes(1, 1), generator)
             scorer, figures = prior_scorer(names, shown), {"scorer_epochs": 0}
         centre = None if space is None else space.centre
@@ -154,13 +171,45 @@ class Base:
         collaborative, living = fitted
         sequence = Sequence.fit(run, data, mask, vectors, len(catalogue), phase, before)
         text = None if vectors is None else Text.fit(vectors, catalogue, collaborative)
-        return Parts(catalogue, collaborative, sequence, text, self.kinds, living)
+        return Parts(catalogue, collaborative, sequence, text, self.kinds, living, self.serving.candidates)
 
 
-def prepared_point(prepared: Prepared) -> Points:
+def light(
+    log: Log, rows: np.ndarray, catalogue: Catalogue, vectors: np.ndarray | None, seed: int
+) -> Recommender:
+    """The same parts in seconds, for where models are needed by the dozen: un-tuned texts, no tower, no MLP.
+
+    Fitted on the rows of a mask ((rows of the log,) bool), of which the newest choose the penalty.
+    `vectors`: (items, width), zero rows without text.
+    """
+    space = Space.of(vectors) if vectors is not None else None
+    inner, newer = older_and_newer(log, rows)
+    pace, kinds = half_lives(log.time[rows]), Kinds.of(catalogue)
+
+    def parts(mask: np.ndarray) -> Parts:
+        collaborative = Collaborative.fit(log, mask, len(catalogue), LIGHT, seed)
+        living = Living.of(log, catalogue, pace, collaborative.ials)
+        text = None if space is None else Text.fit(space.vectors, catalogue, collaborative)
+        return Parts(catalogue, collaborative, None, text, kinds, living)
+
+    generator = np.random.default_rng([seed, 1])
+    points = at_most(newer, LIGHT_POINTS_PER_USER, MOST_LIGHT_POINTS, generator)
+    points = points[np.argsort(points.time, kind="stable")]
+    early, cut = parts(inner), int(len(points) * (1 - LIGHT_VALIDATION))
+    asked = points[:cut] if cut else _somewhere(log)
+    names, fitted_on = sample(early, asked, None, LIGHT_SIZES, generator)
+    scorer = prior_scorer(names, fitted_on, seed)
+    if len(points) >= FEWEST_LIGHT_POINTS and inner.any():
+        _, against = sample(early, points[cut:], names, LIGHT_SIZES, generator)
+        fit_linear(scorer, names, fitted_on, against)
+    centre = None if space is None else space.centre
+    return Recommender("light", {"features": names}, parts(rows), scorer, centre)
+
+
+def _somewhere(log: Log) -> Points:
     """One point, at the end of the log, of nobody: where there is none to fit on."""
-    moment = int(prepared.log.time.max(initial=0)) + 1
-    return prepared.log.points(np.full(1, -1, np.int32), np.zeros(1, np.int32), np.full(1, moment, np.int64))
+    moment = int(log.time.max(initial=0)) + 1
+    return log.points(np.full(1, -1, np.int32), np.zeros(1, np.int32), np.full(1, moment, np.int64))
 
 
 def validation_ndcg(model: Recommender, points: Points) -> float | None:

@@ -29,7 +29,6 @@ from pipeline.documents.model import Claim
 from pipeline.errors import ArtifactError
 from pipeline.models.artifacts import CARD, VERSION, read_card
 from pipeline.models.encoder import TextEncoder, texts_to_vectors
-from pipeline.models.recommender import centred
 from pipeline.parts.binding import Arrays, of_prefix, prefixed
 from pipeline.parts.collaborative import Collaborative
 from pipeline.parts.kinds import Kinds
@@ -40,6 +39,7 @@ from pipeline.parts.sequence import Sequence
 from pipeline.parts.text import Facts, Text
 
 FORMAT = 5
+FROZEN = "frozen_vectors.npy"  # beside the ablations
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,11 @@ class Recommender:
         """(items, width) float32 centred unit vectors; None without texts."""
         return None if self.parts.text is None else self.parts.text.vectors
 
+    @property
+    def popularity(self) -> np.ndarray:
+        """(items,) rows of each in train: by these the rest of a list is ordered."""
+        return self.parts.collaborative.count
+
     def candidates(self, points: Points) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Of chunks of points: (points, candidates) int32 items, -1 behind; float32 scores, -inf there."""
         names = self.card["features"]
@@ -75,9 +80,16 @@ class Recommender:
             scores = self.scorer.score(stacked(self.parts.columns(asked, items), names))
             yield items, np.where(items >= 0, scores, -np.inf).astype(np.float32)
 
-    def with_state(self, until: int) -> Recommender:
+    def with_state(self, until: int, name: str) -> Recommender:
         """The same with the live state as of a moment (microseconds): it stands still there."""
         living = self.parts.living.frozen(until)
+        return replace(self, name=name, parts=replace(self.parts, living=living))
+
+    def over(self, log: Log) -> Recommender:
+        """The same with the live state of another log over the same catalogue."""
+        own = self.parts.living.live
+        factors, delay = self.parts.collaborative.ials, own.delay / 1_000_000
+        living = Living.of(log, self.catalogue, own.half_lives, factors, delay)
         return replace(self, parts=replace(self.parts, living=living))
 
     def encoder(self) -> TextEncoder | None:
@@ -152,7 +164,12 @@ class Recommender:
 
     @classmethod
     def load(
-        cls, folder: Path, items: pd.DataFrame, log: Log, name: str = "challenger", delay_seconds: float = 0.0
+        cls,
+        folder: Path,
+        items: pd.DataFrame,
+        log: Log,
+        name: str = "challenger",
+        delay_seconds: float | None = None,
     ) -> Recommender:
         """Bind the model in `folder` to `items` (with item_text) and to the state of `log` over them.
 
@@ -175,11 +192,13 @@ class Recommender:
         collaborative = Collaborative.bound(of_prefix("collaborative", arrays), place, len(catalogue))
         text = _bound_text(folder, card, arrays, own, catalogue, place)
         vectors = None if text is None else text.vectors
-        sequence = Sequence.bound(
-            of_prefix("sequence", arrays), place, len(catalogue), vectors, card["user_tower"]
-        )
-        living = Living.of(log, catalogue, tuple(card["half_lives"]), collaborative.ials, delay_seconds)
-        parts = Parts(catalogue, collaborative, sequence, text, Kinds.of(catalogue), living)
+        sequence, tower = None, card["user_tower"]
+        if tower is not None:
+            sequence = Sequence.bound(of_prefix("sequence", arrays), place, len(catalogue), vectors, tower)
+        delay = card["delay_seconds"] if delay_seconds is None else delay_seconds
+        living = Living.of(log, catalogue, tuple(card["half_lives"]), collaborative.ials, delay)
+        kinds = Kinds.of(catalogue)
+        parts = Parts(catalogue, collaborative, sequence, text, kinds, living, card["candidates"])
         scorer = Scorer(len(card["features"]))
         scorer.load_state_dict(
             {key: torch.from_numpy(value) for key, value in of_prefix("scorer", arrays).items()}
@@ -195,12 +214,15 @@ def save(folder: Path, card: dict[str, Any], model: Recommender, encoder: TextEn
     folder.mkdir(parents=True, exist_ok=True)
     parts = model.parts
     model.catalogue.items[[t.ITEM, "item_text"]].to_parquet(folder / "items.parquet", index=False)
-    arrays = prefixed("collaborative", parts.collaborative.arrays()) | prefixed(
-        "sequence", parts.sequence.arrays()
-    )
+    arrays = prefixed("collaborative", parts.collaborative.arrays())
+    if parts.sequence is not None:
+        arrays |= prefixed("sequence", parts.sequence.arrays())
     arrays |= prefixed("scorer", {key: value.numpy() for key, value in model.scorer.state_dict().items()})
-    content: dict[str, Any] = {"format": FORMAT, "user_tower": parts.sequence.tower.kind}
-    content["half_lives"] = list(parts.living.live.half_lives)
+    tower = None if parts.sequence is None else parts.sequence.tower.kind
+    content: dict[str, Any] = {"format": FORMAT, "user_tower": tower}
+    live = parts.living.live
+    content |= {"half_lives": list(live.half_lives), "delay_seconds": live.delay / 1_000_000}
+    content["candidates"] = parts.most
     if parts.text is not None and model.centre is not None:
         arrays |= prefixed("text", parts.text.arrays()) | {"centre": model.centre}
         content["facts"] = {
@@ -212,6 +234,25 @@ def save(folder: Path, card: dict[str, Any], model: Recommender, encoder: TextEn
         encoder.save(folder / "encoder")
     text = json.dumps(card | content, indent=2, allow_nan=False, ensure_ascii=False)
     (folder / CARD).write_text(text + "\n", encoding="utf-8")
+
+
+def frozen_vectors(ablations: Path, catalogue: Catalogue) -> np.ndarray | None:
+    """(items, width) float32 un-tuned vectors in the catalogue's order; None after a refresh."""
+    if not (ablations / FROZEN).exists():
+        return None
+    try:
+        vectors = np.load(ablations / FROZEN)
+    except (OSError, ValueError):
+        raise ArtifactError(f"{ablations / FROZEN}: damaged: run `dvc repro --force finetune`") from None
+    if len(vectors) != len(catalogue):
+        raise ArtifactError(f"{ablations / FROZEN}: of another catalogue: run `dvc repro finetune`")
+    return vectors.astype(np.float32)
+
+
+def centred(vectors: np.ndarray, centre: np.ndarray) -> np.ndarray:
+    """Vectors of texts in the space of `Space.vectors`."""
+    shifted = vectors - centre
+    return (shifted / np.linalg.norm(shifted, axis=1, keepdims=True)).astype(np.float32)
 
 
 def _bound_text(

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pipeline.data.histories import Log
 from pipeline.models.networks import SequenceTower, one_thread
-from pipeline.models.tasks import SequenceTask
+from pipeline.models.sequence_task import SequenceTask
 from pipeline.models.training import Batches, Run, fit
 from pipeline.parts.asked import Asked
 from pipeline.parts.binding import Arrays

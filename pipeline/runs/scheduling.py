@@ -139,7 +139,7 @@ def die_with_scheduler() -> None:
 
 def _schedulers() -> list[int]:
     """Our ancestors as long as they are a scheduler's processes."""
-    processes: list[int] = []
+    found: list[int] = []
     pid = os.getppid()
     while pid > 1:
         try:
@@ -149,6 +149,6 @@ def _schedulers() -> list[int]:
             break
         if not any(Path(word).name in SCHEDULERS for word in words[:3]):
             break
-        processes.append(pid)
+        found.append(pid)
         pid = parent
-    return processes
+    return found

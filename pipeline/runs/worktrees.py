@@ -82,10 +82,10 @@ class Workspace:
 
     @cached_property
     def account(self) -> Account:
-        account = Account.found(self.home / HISTORY / self.slug)
-        if account is None or not (self.root / OPENED).is_file():
+        found = Account.found(self.home / HISTORY / self.slug)
+        if found is None or not (self.root / OPENED).is_file():
             raise ConfigError(f"{self.root}: not open: clear the run's first task, or trigger a new run")
-        return account
+        return found
 
     @property
     def mode(self) -> str | None:
@@ -225,10 +225,10 @@ def link_sources(home: Path, root: Path) -> None:
     files, encoder = params.collect.files, params.finetune.encoder
     patterns = (params.collect.path, files.interactions, files.items, files.users)
     relative = [pattern for pattern in patterns if pattern and not Path(pattern).is_absolute()]
-    paths = [source for pattern in relative for source in home.glob(pattern)]
+    found = [source for pattern in relative for source in home.glob(pattern)]
     if not Path(encoder).is_absolute() and (home / encoder).is_dir():
-        paths.append(home / encoder)
-    for source in paths:
+        found.append(home / encoder)
+    for source in found:
         link = root / source.relative_to(home)
         if not link.exists():
             link.parent.mkdir(parents=True, exist_ok=True)

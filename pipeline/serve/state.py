@@ -17,11 +17,10 @@ import scipy.sparse as sp
 
 from pipeline.data.histories import Log, Points
 from pipeline.models.baselines import Factors
-from pipeline.models.neighbours import SHARED_HALF_LIFE, TAKER_HALF_LIFE
+from pipeline.models.neighbours import HELD, SHARED, SHARED_HALF_LIFE, TAKER_HALF_LIFE, TAKERS, offsets
 from pipeline.models.state import FOLDING_HALF_LIFE, NEVER, NOT_YET, Folded, ItemState, Live
 from pipeline.models.streaming import LiveState
 
-SHARED, TAKERS, OWN = 10, 30, 10  # rows of `Live.neighbours`: of the history, of an item, of a taker
 FOLDED_ROWS = 100  # of a taker's history; beyond them an item weighs less than a millionth
 
 
@@ -124,7 +123,7 @@ class Present:
         self.takers = Last(live.items, TAKERS).fill(
             live.indptr[:-1], live.indptr[1:], log.user[live.row], live.time
         )
-        self.own = Last(len(user_ids), OWN).fill(log.indptr[:-1], log.indptr[1:], log.item, log.time)
+        self.own = Last(len(user_ids), HELD).fill(log.indptr[:-1], log.indptr[1:], log.item, log.time)
         self._further: defaultdict[int, list[tuple[int, int, bool, float]]] = defaultdict(list)
         self._forgotten: set[int] = set()
         self._lists: dict[object, object] = {}  # what stands still until the next event
@@ -215,14 +214,17 @@ class Present:
         item = shared[place]
         takers = self.takers.number[item]  # (shared, TAKERS)
         way, taker = np.nonzero((takers >= 0) & (takers != point.user[0]))
-        taken = self.own.number[takers[way, taker]]  # (ways, OWN)
-        counted = (taken >= 0) & (taken != item[way][:, None])
-        rows = counted.sum(axis=1)
-        weight = np.exp2(-place[way] / SHARED_HALF_LIFE - taker / TAKER_HALF_LIFE) / np.sqrt(
-            np.maximum(rows, 1)
-        )
+        user, time = takers[way, taker], self.takers.time[item][way, taker]
+        theirs = self.own.number[user]  # (ways, HELD), newest first
+        same = (theirs == item[way][:, None]) & (self.own.time[user] == time[:, None])
+        step, counts = offsets()
+        near = same.argmax(axis=1)[:, None] - step  # newest first: what came behind stands before
+        taken = np.take_along_axis(theirs, np.clip(near, 0, HELD - 1), axis=1)
+        counted = (near >= 0) & (near < HELD) & same.any(axis=1)[:, None]
+        counted &= (taken >= 0) & (taken != item[way][:, None])
+        weight = np.exp2(-place[way] / SHARED_HALF_LIFE - taker / TAKER_HALF_LIFE)[:, None] * counts
         column, inverse = np.unique(taken[counted], return_inverse=True)
-        score = np.bincount(inverse, np.repeat(weight, rows), minlength=len(column)).astype(np.float32)
+        score = np.bincount(inverse, weight[counted], minlength=len(column)).astype(np.float32)
         score /= score.max(initial=np.float32(1e-30))
         return sp.csr_matrix((score, column, np.array([0, len(column)])), shape=(1, items))
 

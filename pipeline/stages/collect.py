@@ -64,20 +64,20 @@ def collect(
     is read once more without them. Raises DataError if too many rows are bad or none is left, ConfigError
     where as_of is long after the data.
     """
-    source, kept = read(), _Kept(Partitions(folder / "spill"))
-    times = TimeColumn(tables.TIME, source.times.get(tables.TIME), latest, source.decimal)
+    found, kept = read(), _Kept(Partitions(folder / "spill"))
+    times = TimeColumn(tables.TIME, found.times.get(tables.TIME), latest, found.decimal)
     with rejected_file(folder / "rejected.parquet") as rejected:
-        for chunk in _progress(source.interactions):
-            rows, reasons = check_interactions(chunk, times, settings.as_of, source.decimal)
+        for chunk in _progress(found.interactions):
+            rows, reasons = check_interactions(chunk, times, settings.as_of, found.decimal)
             rejected.add("interactions", chunk, reasons)
             kept.add(rows[reasons.isna()], settings.source)
-        for chunk in source.feedback:  # kept at a known time each, whatever that of the source's rows
+        for chunk in found.feedback:  # kept at a known time each, whatever that of the source's rows
             rows, reasons = check_interactions(chunk, TimeColumn(tables.TIME), settings.as_of)
             rejected.add("interactions", chunk, reasons)
             kept.add(rows[reasons.isna()], settings.source, dated=False)
-        items, item_rows = items_table(source.items, kept.described, rejected, source.times, source.decimal)
+        items, item_rows = items_table(found.items, kept.described, rejected, found.times, found.decimal)
         items = sources.with_put(items, settings)
-        users, user_rows = users_table(source.users, rejected)
+        users, user_rows = users_table(found.users, rejected)
     if latest == LATEST and (end := kept.days.end()) is not None:
         log.warning(
             f"a few rows lie more than a year after all others, which end before {end:%Y-%m-%d}: set apart "
@@ -94,7 +94,7 @@ def collect(
     first, last = (pd.Timestamp(edge, tz="UTC") for edge in (written.first, written.last))
     _check_as_of(settings.as_of, first, last)
     joined = None
-    if source.items is not None:
+    if found.items is not None:
         joined = joining.enforce(
             joining.rows_of_items(folder / "interactions"), items[tables.ITEM], settings.min_joined_share
         )

@@ -3,15 +3,15 @@
 In: data/prepared, models/{challenger,ablations,champion}, reports/training (curves.csv, summary.json).
 Out, in reports/:
   evaluation.json       models -> slice -> figures, paired differences challenger - model, tuned settings;
-                        `comparison` with the champion, for the gate
+                        `candidates`: what each retriever brings; `comparison` with the champion, for the gate
   metrics.json          the headline figures, flat
   ranked_lists.parquet  model, point_id, rank 1..k, item_id, score (null: not scored, listed by popularity)
   evaluation.html       for people (pipeline/evaluation/report.py)
-Rule: the contract's protocol. Baselines are fitted on train and tuned on validation
-(pipeline/evaluation/tuning.py); lists by pipeline/models/ranking.py; figures by
-pipeline/evaluation/figures.py and pipeline/evaluation/metrics.py. A champion counts only at points later than
-its own fit_end and the challenger's (`points_after`). One that this code cannot read is left out, and
-`not_comparable` says why.
+Rule: the contract's protocol. Weights and matrices are frozen at the end of train, the state is live
+(pipeline/models/state.py). Baselines are tuned on validation (pipeline/evaluation/tuning.py); lists by
+pipeline/models/ranking.py; figures by pipeline/evaluation/figures.py and pipeline/evaluation/metrics.py. A
+champion counts only at points later than its own fit_end and the challenger's (`points_after`). One that this
+code cannot read is left out, and `not_comparable` says why.
 
     python -m pipeline.stages.evaluate data/prepared models/challenger models/ablations models/champion \\
         reports
@@ -40,15 +40,17 @@ from pipeline.evaluation.figures import (
     Measured,
     Question,
 )
-from pipeline.evaluation.findings import ABLATIONS, kind
+from pipeline.evaluation.findings import ABLATIONS, FROZEN_STATE, FROZEN_TEXT, WITHOUT_TEXT, kind
 from pipeline.evaluation.outputs import Json, Lists, chosen, facts, show, write
 from pipeline.evaluation.slices import by_history_length, by_popularity_decile, user_groups
 from pipeline.evaluation.tuning import Fitted, fit_baselines
 from pipeline.models.artifacts import CARD, folder_hash, has_model, pinned
-from pipeline.models.baselines import HistoryScorer, Scorer, popularity, train_rows
+from pipeline.models.baselines import HistoryScorer, popularity, train_rows
 from pipeline.models.content import VectorScorer, category_matrix
-from pipeline.models.ranking import popularity_order, rank_points
+from pipeline.models.ranking import Model, popularity_order, rank_points
 from pipeline.params import Evaluate, Params
+from pipeline.parts.candidates import retrieval
+from pipeline.parts.recommender import FORMAT, Recommender, frozen_vectors
 from pipeline.run import run
 
 log = logging.getLogger(__name__)
@@ -67,7 +69,7 @@ class Evaluation:
 
 def evaluate(
     prepared: Prepared,
-    scorers: Mapping[str, Scorer],
+    models: Mapping[str, Model],
     settings: Evaluate,
     seed: int,
     *,
@@ -87,10 +89,10 @@ def evaluate(
     order = popularity_order(counts, prepared.catalogue.ids)
     lists: Lists = {}
     seconds = {}
-    for name, scorer in scorers.items():
+    for name, model in models.items():
         progress(name)
         begin = time.perf_counter()
-        lists[name] = rank_points(scorer, prepared.test, prepared.catalogue, order, settings.k)
+        lists[name] = rank_points(model, prepared.test, prepared.catalogue, order, settings.k)
         seconds[name] = time.perf_counter() - begin
     lists |= {name: lists[other] for name, other in (same or {}).items()}
     lists = {name: lists[name] for name in sorted(lists, key=_place)}
@@ -113,19 +115,23 @@ def evaluate(
     compared = measured.at(later) if CHAMPION in lists else None
     if compared is not None and not later.all():
         measured = measured.at(np.ones(len(later), bool), *(name for name in lists if name != CHAMPION))
-    models, paired = _all_slices(measured, compared)
+    slices, paired = _all_slices(measured, compared)
     figures = {
         "k": settings.k,
-        "models": models,
+        "models": slices,
+        "live": {"delay_seconds": settings.live_delay_seconds},
         "paired": {name: pairs["all"] for name, pairs in paired.items()},
         "paired_slices": paired,
-        "best_baseline": _best_baseline(models),
+        "best_baseline": _best_baseline(slices),
         "by_history_length": measured.rows(by_history_length(prepared.test), "bucket"),
         "by_popularity_decile": measured.rows(by_popularity_decile(prepared.test, order), "decile"),
         "diversity_of": source,
         "seconds": seconds,
         "ms_per_list": {name: 1000 * spent / max(len(later), 1) for name, spent in seconds.items()},
     }
+    if isinstance(challenger := models.get(CHALLENGER), Recommender):
+        progress("candidates")
+        figures["candidates"] = retrieval(challenger.parts, prepared.test)
     if compared is not None:
         left_out = {"points_left_out": int((~later).sum())}
         figures["comparison"] = compared.comparison() | left_out
@@ -181,47 +187,47 @@ def main(
 ) -> None:
     settings = Params.load(params)
     prepared = load_prepared(data)
-    vectors, models = _load(prepared, challenger, ablations, champion)
-    scorers = models.scorers
-    if models.not_comparable:
-        log.warning("the champion is left out, %s", models.not_comparable)
-    points_after = later_fit_end(models.cards)
-    total = 2 * BASELINES + len(scorers) + 1
+    delay = settings.evaluate.live_delay_seconds
+    vectors = frozen_vectors(ablations, prepared.catalogue)
+    loaded = _load(prepared, challenger, ablations, champion, delay)
+    models = dict(loaded.by_name)
+    if loaded.not_comparable:
+        log.warning("the champion is left out, %s", loaded.not_comparable)
+    points_after = later_fit_end(loaded.cards)
+    total = 2 * BASELINES + len(models) + 2
     with tqdm(total=total, desc="evaluate", unit="model", disable=None, leave=False) as bar:
 
         def tell(name: str) -> None:
             bar.set_postfix_str(name)
             bar.update()
 
-        fitted = fit_baselines(prepared, vectors, settings.seed, lambda name: tell(f"tuning {name}"))
-        scorers |= {name: found.scorer for name, found in fitted.items()}
-        if alone := text_alone(scorers[CHALLENGER], fitted.get("frozen_encoder")):
-            scorers["fine_tuned_encoder"] = alone
+        fitted = fit_baselines(prepared, vectors, settings.seed, delay, lambda name: tell(f"tuning {name}"))
+        models |= {name: found.scorer for name, found in fitted.items()}
+        if alone := text_alone(models[CHALLENGER], fitted.get("frozen_encoder")):
+            models["fine_tuned_encoder"] = alone
         result = evaluate(
             prepared,
-            scorers,
+            models,
             settings.evaluate,
             settings.seed,
             vectors=vectors,
-            same=models.same,
+            same=loaded.same,
             points_after=points_after,
             progress=tell,
         )
     known = facts(data, challenger, reports / "training", prepared)
     known["points_after"] = None if points_after is None else moment(points_after)
-    known |= {"not_comparable": models.not_comparable, "artifact_hash": models.hashes}
+    known |= {"not_comparable": loaded.not_comparable, "artifact_hash": loaded.hashes}
     figures = known | {"seed": settings.seed} | chosen(fitted, known["training"]) | result.figures
     for name, found in fitted.items():
         figures["seconds"][name] += found.seconds
-    write(figures, result.lists, prepared, scorers[CHALLENGER], vectors, reports)
+    write(figures, result.lists, prepared, models[CHALLENGER], vectors, reports)
     show(figures)
 
 
-def text_alone(challenger: Scorer, frozen: Fitted | None) -> Scorer | None:
+def text_alone(challenger: Model, frozen: Fitted | None) -> HistoryScorer | None:
     """The challenger's text vectors ranking by themselves, with the settings chosen for un-tuned ones."""
-    from pipeline.models import recommender
-
-    vectors = recommender.text_vectors(challenger)
+    vectors = getattr(challenger, "text", None)
     if vectors is None or frozen is None:
         return None
     score, settings = VectorScorer(vectors).score, frozen.settings
@@ -234,7 +240,7 @@ def text_alone(challenger: Scorer, frozen: Fitted | None) -> Scorer | None:
 class Models:
     """The trained models; `same` names the champion's twin, if it is the challenger."""
 
-    scorers: dict[str, Scorer]
+    by_name: dict[str, Model]
     cards: list[Card]  # of challenger and champion, so far as they are compared
     hashes: dict[str, str]  # of challenger and champion: the gate asks whether these are still the models
     same: dict[str, str] = field(default_factory=dict)
@@ -242,34 +248,38 @@ class Models:
 
 
 def _load(
-    prepared: Prepared, challenger: Path, ablations: Path, champion: Path
-) -> tuple[np.ndarray | None, Models]:
-    """(un-tuned text vectors, None where there are none; the models)."""
-    from pipeline.models import recommender
-
-    vectors = recommender.frozen_vectors(ablations, prepared.catalogue)
+    prepared: Prepared, challenger: Path, ablations: Path, champion: Path, delay_seconds: float
+) -> Models:
     card, hashes = Card.read(challenger / CARD), {CHALLENGER: folder_hash(challenger)}
+    ours = _ours(prepared, challenger, ablations, delay_seconds)
     with pinned(champion) as held:
-        old = Card.read(held / CARD) if has_model(held) else None
-        if old is None:
-            scorers = recommender.load_scorers(challenger, ablations, held, prepared)
-            return vectors, Models(scorers, [card], hashes)
+        if not has_model(held):
+            return Models(ours, [card], hashes)
         hashes[CHAMPION] = folder_hash(held)
-        twin = hashes[CHAMPION] == hashes[CHALLENGER]
-        if twin or (found := old.format) not in recommender.READS:
-            scorers = recommender.load_scorers(challenger, ablations, held / "none", prepared)
-            if twin:
-                return vectors, Models(scorers, [card], hashes, {CHAMPION: CHALLENGER})
-            text = f"its format is {found}, this code reads {recommender.FORMAT}"
-            return vectors, Models(scorers, [card], hashes, not_comparable=text)
-        scorers = recommender.load_scorers(challenger, ablations, held, prepared)
+        if hashes[CHAMPION] == hashes[CHALLENGER]:
+            return Models(ours, [card], hashes, {CHAMPION: CHALLENGER})
+        old = Card.read(held / CARD)
+        if (found := old.format) != FORMAT:
+            text = f"its format is {found}, this code reads {FORMAT}"
+            return Models(ours, [card], hashes, not_comparable=text)
+        there = Recommender.load(held, prepared.catalogue.items, prepared.log, CHAMPION, delay_seconds)
     try:
-        scorers[CHAMPION].score(prepared.test[:1])
+        next(there.candidates(prepared.test[:1]), None)
     except KeyError as missing:
-        del scorers[CHAMPION]
         text = f"its scorer was told {missing}, which this code does not compute"
-        return vectors, Models(scorers, [card], hashes, not_comparable=text)
-    return vectors, Models(scorers, [card, old], hashes)
+        return Models(ours, [card], hashes, not_comparable=text)
+    return Models({CHALLENGER: ours.pop(CHALLENGER), CHAMPION: there, **ours}, [card, old], hashes)
+
+
+def _ours(prepared: Prepared, challenger: Path, ablations: Path, delay_seconds: float) -> dict[str, Model]:
+    """The challenger, itself with the state of the end of train, and its trained ablations."""
+    items, log = prepared.catalogue.items, prepared.log
+    model = Recommender.load(challenger, items, log, delay_seconds=delay_seconds)
+    found: dict[str, Model] = {CHALLENGER: model}
+    for name in (WITHOUT_TEXT, FROZEN_TEXT):
+        if has_model(ablations / name):
+            found[name] = Recommender.load(ablations / name, items, log, name, delay_seconds)
+    return found | {FROZEN_STATE: model.with_state(prepared.train_end + 1, FROZEN_STATE)}
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Train the challenger: encoder and user tower, sequence tower, and the MLP scorer that fuses them.
+"""Train the challenger: the text encoder, the parts that retrieve and describe, the scorer over their pairs.
 
 In: data/prepared (pipeline/data/histories.py). Out: models/challenger (a model folder,
-pipeline/models/recommender.py), models/ablations (`without_text`, `frozen_text`, and the un-tuned vectors of
+pipeline/parts/recommender.py), models/ablations (`without_text`, `frozen_text`, and the un-tuned vectors of
 all items), reports/training (curves.csv: phase, step, metric, value; summary.json; cost.json). Phases:
-pipeline/models/challenger.py.
+pipeline/parts/recipe.py.
 
 With finetune.refresh_of the encoder of models/champion is kept and the rest is fitted, without ablations.
 That folder is no dependency of the stage: a version's content never changes, and its name is in the params.
@@ -35,13 +35,13 @@ from pipeline.documents.model import Card, Cost
 from pipeline.drift import reference
 from pipeline.errors import ConfigError, Unavailable
 from pipeline.files import replace_folder, temporary_beside
-from pipeline.models import recommender
 from pipeline.models.artifacts import has_model
-from pipeline.models.challenger import Trained, train
 from pipeline.models.cost import Meter
-from pipeline.models.recommender import Recommender
 from pipeline.models.training import Run, check, is_out_of_memory
 from pipeline.params import DetectDrift, Params
+from pipeline.parts import recommender
+from pipeline.parts.recipe import Serving, Trained, train
+from pipeline.parts.recommender import Recommender
 from pipeline.run import run
 
 log = logging.getLogger(__name__)
@@ -49,12 +49,16 @@ CHECKPOINTS = Path(".evergreen/checkpoints")
 
 
 def finetune(
-    prepared: Prepared, context: Run, champion: Recommender | None = None, ablations: bool = True
+    prepared: Prepared,
+    context: Run,
+    champion: Recommender | None = None,
+    ablations: bool = True,
+    serving: Serving | None = None,
 ) -> Trained:
     """Same prepared tables, settings, seed and machine: same weights. `champion`: a refresh of it."""
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
-        return train(prepared, context, champion, ablations)
+        return train(prepared, context, champion, ablations, serving)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -67,7 +71,9 @@ def finetune(
 
 def checkpoint_key(data: Path, params: Params) -> str:
     """Hash of everything that a resumed run must share with the one it continues."""
-    digest = hashlib.sha256(params.finetune.model_dump_json().encode() + str(params.seed).encode())
+    kept = [params.finetune.model_dump_json(), params.seed, params.recommend.candidates]
+    kept.append(params.evaluate.live_delay_seconds)
+    digest = hashlib.sha256(json.dumps(kept).encode())
     sources = sorted(Path(pipeline.__path__[0]).rglob("*.py"))
     for path in [*sorted(data.glob("*.parquet")), *sources]:
         digest.update(path.name.encode() + hashlib.sha256(path.read_bytes()).digest())
@@ -78,7 +84,11 @@ def refreshed(version: str | None, champion: Path, prepared: Prepared) -> Recomm
     """The model that finetune.refresh_of names, which has to be the one in service."""
     if version is None:
         return None
-    there = Recommender.load(champion, prepared.catalogue.items, "champion") if has_model(champion) else None
+    there = (
+        Recommender.load(champion, prepared.catalogue.items, prepared.log, "champion")
+        if has_model(champion)
+        else None
+    )
     if there is None or there.version != version:
         found = there.version if there else "no model"
         raise ConfigError(
@@ -111,7 +121,9 @@ def main(
     summary = Summary.read(data / "summary.json")
     folder = CHECKPOINTS / checkpoint_key(data, settings)
     meter, context = Meter(folder), Run(settings.finetune, settings.seed, folder)
-    trained = finetune(prepared, context, refreshed(settings.finetune.refresh_of, champion, prepared))
+    serving = Serving(settings.recommend.candidates, settings.evaluate.live_delay_seconds)
+    before = refreshed(settings.finetune.refresh_of, champion, prepared)
+    trained = finetune(prepared, context, before, serving=serving)
     card = Card(
         as_of=summary.as_of,
         train_end=summary.train_end,

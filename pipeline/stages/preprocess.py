@@ -82,9 +82,9 @@ def preprocess(connection: ibis.BaseBackend, items: pd.DataFrame, settings: Prep
     offer = [tables.ITEM, tables.AVAILABLE_FROM, tables.AVAILABLE_UNTIL]
     offered = named(connection, "items_offered", ibis.memtable(table[offer]))
     repeats = settings.repeats == "include"
-    successes = splitting.distinct_successes(rows, offered, settings.max_points_per_user, repeats)
-    successes = named(connection, "successes", successes)
-    points = counting.count_points(successes, users, seen, windows)
+    moments = splitting.moments(rows, offered, settings.max_points_per_user, repeats)
+    moments = named(connection, "moments", moments)
+    points = counting.count_points(moments, users, seen, windows)
     counting.check_points(points)
     kept = ("positive", "repeats", "max_points_per_user", "item_text", "max_text_characters")
     summary = Summary(
@@ -103,7 +103,7 @@ def preprocess(connection: ibis.BaseBackend, items: pd.DataFrame, settings: Prep
         },
     )
     rows = splitting.with_fit(rows, users, settings.min_user_interactions)
-    return Prepared(_tables(rows, successes), table, summary)
+    return Prepared(_tables(rows, moments), table, summary)
 
 
 def _check(settings: Preprocess) -> None:
@@ -119,14 +119,14 @@ def _raw_names(columns: Iterable[str], ours: tuple[str, ...]) -> dict[str, str]:
     return {name: f"{name}_raw" for name in columns if name.lower() in ours}
 
 
-def _tables(rows: ibis.Table, successes: ibis.Table) -> dict[str, ibis.Table]:
+def _tables(rows: ibis.Table, moments: ibis.Table) -> dict[str, ibis.Table]:
     windows = {
         FILES[name]: splitting.in_order(rows.filter(rows.window == number).drop("window"))
         for number, name in enumerate(WINDOWS)
     }
     return windows | {
-        "validation_points": splitting.points(successes, VALIDATION),
-        "test": splitting.points(successes, TEST),
+        "validation_points": splitting.points(moments, VALIDATION),
+        "test": splitting.points(moments, TEST),
     }
 
 

@@ -2,8 +2,8 @@
 
 In: data/prepared (pipeline/data/histories.py) and models/champion. Out: recommendations/top_k.parquet, a row
 for each user and rank: user_id, rank (from 1), item_id, score (null: listed by popularity), reasons (list of
-sentences), version (of the champion). A user's history is all of the user's rows; the moment is the data's
-as_of. Without a champion the table is empty.
+sentences), version (of the champion). A user's history is all of the user's rows, and the live state counts
+all rows; the moment is the data's as_of. Without a champion the table is empty.
 
     python -m pipeline.stages.recommend data/prepared models/champion recommendations/top_k.parquet
 """
@@ -24,11 +24,10 @@ from pipeline.data.histories import Points, Prepared, load_prepared
 from pipeline.files import renamed
 from pipeline.models.artifacts import has_model, pinned
 from pipeline.params import Params
-from pipeline.params import Recommend as Settings
 from pipeline.run import run
 
 if TYPE_CHECKING:
-    from pipeline.models.recommender import Recommender
+    from pipeline.parts.recommender import Recommender
 
 log = logging.getLogger(__name__)
 SCHEMA = pa.schema(
@@ -44,14 +43,14 @@ SCHEMA = pa.schema(
 USERS_AT_ONCE = 1000  # explained and written together; scoring makes its own, smaller chunks
 
 
-def recommend(model: Recommender, prepared: Prepared, settings: Settings) -> Iterator[pa.Table]:
+def recommend(model: Recommender, prepared: Prepared, k: int) -> Iterator[pa.Table]:
     """Tables of SCHEMA, users in order of their ids; all rows are history."""
     from pipeline.models.ranking import popularity_order, rank_points
 
     catalogue = prepared.catalogue
-    order = popularity_order(model.inputs.statistics.popularity[:, 0], catalogue.ids)
+    order = popularity_order(model.popularity, catalogue.ids)
     for points in moments(prepared).chunks(USERS_AT_ONCE):
-        top, scores = rank_points(model, points, catalogue, order, settings.k)
+        top, scores = rank_points(model, points, catalogue, order, k)
         users = prepared.user_ids[points.user]
         yield as_table(users, catalogue.ids, top, scores, model.reasons(points, top), model.version)
 
@@ -85,19 +84,19 @@ def as_table(
 
 
 def main(prepared: Path, champion: Path, top_k: Path, params: Path = Path("params.yaml")) -> None:
-    settings = Params.load(params).recommend
+    k = Params.load(params).recommend.k
     if not has_model(champion):
         write(top_k, [])
         log.info("no champion yet: no recommendations; `evergreen cycle` trains and promotes one")
         return
-    from pipeline.models.recommender import Recommender
+    from pipeline.parts.recommender import Recommender
 
     data = load_prepared(prepared)
     with pinned(champion) as folder:
-        model = Recommender.load(folder, data.catalogue.items, "champion")
-        write(top_k, recommend(model, data, settings))
+        model = Recommender.load(folder, data.catalogue.items, data.log, "champion")
+        write(top_k, recommend(model, data, k))
     users = len(data.user_ids)
-    log.info("top %d of %d users by %s", settings.k, users, model.version or "an unnamed champion")
+    log.info("top %d of %d users by %s", k, users, model.version or "an unnamed champion")
 
 
 def write(path: Path, tables: Iterable[pa.Table]) -> None:

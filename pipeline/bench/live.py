@@ -1,0 +1,123 @@
+"""What a live state pays: the challenger with it, without it, and every baseline that counts live, tuned.
+
+In: data/prepared, or a folder like data/raw; beside it a made-up world whose items live for days.
+Out: nDCG@10 with intervals and the paired difference to each, also for cold items. Rule: as `bench ranking`,
+SEEDS of the challenger; `frozen_state` is the challenger with the state of the end of train; in the made-up
+world `best_possible` ranks by the chances that its rows were drawn by.
+
+Every fit is kept in .evergreen/ranking, so that a killed bench goes on.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from pipeline.bench import _turnover, _windows, ranking
+from pipeline.bench._fits import Bench, Ranked, fingerprint
+from pipeline.bench.gate import load
+from pipeline.evaluation import figures as f
+from pipeline.evaluation import tuning
+from pipeline.evaluation.findings import FROZEN_STATE
+from pipeline.models.ranking import rank_points
+from pipeline.params import Params
+
+BEST_POSSIBLE, SEED = "best_possible", 7
+
+Json = dict[str, Any]
+
+
+def run(data: Path | None = None) -> Json:
+    """Raises DataError if there are no data."""
+    params = Params.load(Path("params.yaml"))
+    windows = _windows.load_windows(data or Path("data/prepared"), params)
+    given = [Bench(one, vectors, params, ranking.FOLDER / fingerprint(one)) for one, vectors in windows]
+    world, made_up = _turnover.World.of(SEED), _made_up(params)
+    with tqdm(total=len(given) + 1, desc="live", unit="window", disable=None, leave=False) as bar:
+        found = []
+        for bench in given:
+            found.append(fits(bench))
+            bar.update()
+        own = fits(made_up) | {BEST_POSSIBLE: [_best_possible(made_up, world)]}
+        bar.update()
+    pooled = {
+        name: _windows.pooled([bench.prepared for bench in given], [each[name] for each in found])
+        for name in found[0]
+    }
+    return summary(ranking.summary(given, pooled), ranking.summary([made_up], own))
+
+
+def fits(bench: Bench) -> dict[str, list[Ranked]]:
+    """Every baseline, and the challenger with and without live state; one fit a seed of what has seeds."""
+    bench.folder.mkdir(parents=True, exist_ok=True)
+    names = tuning.baselines(bench.vectors if bench.vectors.any() else None, 0)
+    found = {name: ranking.baseline(bench, name) for name in names}
+    model = lru_cache(maxsize=1)(partial(ranking.trained, bench))
+    code, end = ranking.code(bench), bench.prepared.train_end + 1
+
+    def listed(seed: int, frozen: bool) -> Ranked:
+        challenger, validation = model(seed)
+        asked = challenger.with_state(end, FROZEN_STATE) if frozen else challenger
+        points, catalogue = bench.prepared.test, bench.prepared.catalogue
+        return Ranked(
+            rank_points(asked, points, catalogue, bench.order, ranking.K)[0], validation, {}, 1, 0.0
+        )
+
+    for seed in range(bench.params.seed, bench.params.seed + ranking.SEEDS):
+        for name, frozen in ((f.CHALLENGER, False), (FROZEN_STATE, True)):
+            one = bench.kept(name, seed, code, partial(listed, seed, frozen))
+            found.setdefault(name, []).append(one)
+    return found
+
+
+def _made_up(params: Params) -> Bench:
+    with tempfile.TemporaryDirectory() as folder:
+        raw = Path(folder) / "data" / "raw"
+        _turnover.World.of(SEED).write(raw, SEED)
+        prepared, vectors = load(raw)
+    assert vectors is not None
+    return Bench(prepared, vectors, params, ranking.FOLDER / fingerprint(prepared))
+
+
+def _best_possible(bench: Bench, world: _turnover.World) -> Ranked:
+    scorer, prepared = _turnover.BestPossible(world, bench.prepared), bench.prepared
+    listed, _ = rank_points(scorer, prepared.test, prepared.catalogue, bench.order, ranking.K)
+    return Ranked(listed, float("nan"), {}, 1, 0.0)
+
+
+def summary(given: Json, made_up: Json) -> Json:
+    """Both worlds in one: figures by `<world>: <model>`, the ratios that count."""
+    figures: Json = {}
+    ratios: Json = {}
+    findings = []
+    for world, found in (("given", given), ("turnover", made_up)):
+        rows = found["figures"]
+        figures |= {f"{world}: {name}": row for name, row in rows.items()}
+        head = {name: row[f.HEADLINE] for name, row in rows.items()}
+        ours = head[f.CHALLENGER]
+        ours_too = (f.CHALLENGER, FROZEN_STATE, BEST_POSSIBLE)
+        peers = {name: value for name, value in head.items() if name not in ours_too}
+        best = max(peers, key=lambda name: peers[name])
+        popular = max(head["popularity"], head["recent_popularity"])
+        ratios[f"{world}_challenger_over_{best}"] = ours / peers[best] if peers[best] else None
+        ratios[f"{world}_challenger_over_live_popularity"] = ours / popular if popular else None
+        ratios[f"{world}_live_over_frozen_state"] = ours / head[FROZEN_STATE] if head[FROZEN_STATE] else None
+        pair = rows[best]
+        findings.append(
+            f"{world}: best baseline {best}: challenger {pair['challenger_minus']:+.4f} "
+            f"[{pair['pair_low']:+.4f}, {pair['pair_high']:+.4f}]"
+        )
+    possible = made_up["figures"][BEST_POSSIBLE][f.HEADLINE]
+    ratios["turnover_challenger_over_best_possible"] = made_up["figures"][f.CHALLENGER][f.HEADLINE] / possible
+    return {
+        "name": "live",
+        "conditions": {"given": given["conditions"], "turnover": made_up["conditions"]},
+        "figures": figures,
+        "ratios": ratios,
+        "findings": findings,
+        "slices": {"given": given["slices"], "turnover": made_up["slices"]},
+    }
