@@ -5,9 +5,6 @@ from __future__ import annotations
 import functools
 import importlib
 import json
-import logging
-import os
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.errors import ArtifactError, ConfigError, DataError
-from pipeline.run import ENVIRONMENT, guarded, interrupt
+from pipeline.run import guarded, project
 from pipeline.runs import scheduling
 
 # Plain help: rich would double the time until it shows.
@@ -72,23 +69,6 @@ def command(
         return function
 
     return register
-
-
-def project() -> Path:
-    """The folder with params.yaml, here or above; made the working directory."""
-    os.environ.update({key: value for key, value in ENVIRONMENT.items() if key not in os.environ})
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for name in ("dvc", "dvc_data", "dvc_objects", "transformers"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    signal.signal(signal.SIGTERM, interrupt)
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / "params.yaml").is_file() and (folder / "dvc.yaml").is_file():
-            os.chdir(folder)
-            return folder
-    raise ConfigError(
-        f"{here}: neither here nor above are params.yaml and dvc.yaml: go to the project's folder"
-    )
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,4 +1,4 @@
-"""`run(main)`: turns a stage's typed function into its command line, and its errors into one line."""
+"""How commands and stages run: in the project's folder, with errors of one line; `run(main)` is a stage's."""
 
 import functools
 import logging
@@ -10,7 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from pipeline.errors import PipelineError
+from pipeline.errors import ConfigError, PipelineError
 
 ERROR_FILE = "EVERGREEN_ERROR_FILE"
 """Environment variable: a file that gets a stage's error line, for whoever runs the stage through dvc."""
@@ -78,6 +78,23 @@ def _is_interruption(error: BaseException) -> bool:
 def interrupt(number: int, frame: FrameType | None) -> None:
     """Signal handler: end like Ctrl-C does, tidying up on the way."""
     raise KeyboardInterrupt
+
+
+def project() -> Path:
+    """The folder with params.yaml, here or above; made the working directory."""
+    os.environ.update({key: value for key, value in ENVIRONMENT.items() if key not in os.environ})
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for name in ("dvc", "dvc_data", "dvc_objects", "transformers"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    signal.signal(signal.SIGTERM, interrupt)
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "params.yaml").is_file() and (folder / "dvc.yaml").is_file():
+            os.chdir(folder)
+            return folder
+    raise ConfigError(
+        f"{here}: neither here nor above are params.yaml and dvc.yaml: go to the project's folder"
+    )
 
 
 def run(main: Callable[..., None]) -> None:

@@ -224,6 +224,20 @@ def test_drop_of_quality_trains_in_full_and_drift_refreshes(cycled):
 
 
 @pytest.mark.slow
+def test_a_second_cycle_on_the_same_data_keeps_the_record_of_the_first(cycled):
+    history = cycled / "data" / "history"
+    add_rows(cycled, "1998-03-01")
+    cycle(cycled)
+    first = history / "19980301T000000Z-v1.0.0"
+    before = {path.name: path.read_bytes() for path in first.iterdir()}
+    (cycled / "drift.txt").write_text("new_items")  # what is known of these data changes
+    assert decisions(cycle(cycled))["drift"] == "new_items drifted"
+    assert {path.name: path.read_bytes() for path in first.iterdir()} == before
+    second = json.loads((history / f"{first.name}-2" / "drift.json").read_text())
+    assert second["drift"] != json.loads(before["drift.json"])["drift"]
+
+
+@pytest.mark.slow
 def test_worse_model_is_not_promoted_but_recorded_and_not_tried_again(cycled):
     add_rows(cycled, "1998-03-01", "1998-03-02")
     (cycled / "gain.txt").write_text("-0.01")
@@ -405,7 +419,8 @@ def test_what_the_cycle_changes_itself_is_nothing_new():
     assert news(stale)["evaluate"] == ["params.yaml: evaluate.k"]
 
 
-DONE = EVERY
+DONE, ALL = EVERY, ("preprocess", "finetune", "evaluate", "decide_promotion")
+LISTS = Plan("none", stages=("preprocess",))
 YES = Retraining(retrain=True, mode="refresh", champion="v1.0.0")
 NO = Retraining(retrain=False, mode="none", champion="v1.0.0")
 MOVED = {
@@ -419,16 +434,16 @@ MOVED = {
     ("stale", "decision", "expected"),
     [
         ({}, YES, Plan("none")),  # carried out already
-        (MOVED, NO, Plan("none", prepare=True)),
-        (MOVED, YES, Plan("refresh", ("refresh, as decided",))),
-        (MOVED, YES.but(mode="full"), Plan("full", ("full, as decided",))),
-        (MOVED, YES.but(champion="v2.0.0"), Plan("none", prepare=True)),  # of another champion
-        (MOVED, None, Plan("none", prepare=True)),
+        (MOVED, NO, LISTS),
+        (MOVED, YES, Plan("refresh", ("refresh, as decided",), ALL)),
+        (MOVED, YES.but(mode="full"), Plan("full", ("full, as decided",), ALL)),
+        (MOVED, YES.but(champion="v2.0.0"), LISTS),  # of another champion
+        (MOVED, None, LISTS),
         # Killed behind preprocess: the decision holds.
         (
             {"finetune": ["data/prepared", "models/challenger"]},
             YES,
-            Plan("refresh", ("refresh, as decided",)),
+            Plan("refresh", ("refresh, as decided",), ALL),
         ),
         ({"finetune": ["data/prepared", "models/challenger"]}, NO, Plan("none")),
         (MOVED | {"preprocess": ["params.yaml: preprocess", "data/raw/interactions"]}, NO, "full"),
@@ -440,13 +455,13 @@ MOVED = {
 def test_plan(stale, decision, expected):
     plan = make_plan(stale, decision, "v1.0.0", DONE)
     if expected == "full":
-        assert (plan.mode, plan.prepare) == ("full", False)
+        assert (plan.mode, plan.stages) == ("full", ALL)
         assert plan.reasons[0].endswith(" changed")
     elif expected == "judge":
         reasons = ("evaluate: params.yaml: evaluate changed",)
-        assert plan == Plan("none", reasons, judge=("evaluate",))
+        assert plan == Plan("judge", reasons, ("evaluate", "decide_promotion"))
     elif expected == "waits":
-        assert plan == Plan("none", ("evaluate changed, and wait for the next training",), prepare=True)
+        assert plan == Plan("none", ("evaluate changed, and wait for the next training",), ("preprocess",))
     else:
         assert plan == expected
 
@@ -454,15 +469,15 @@ def test_plan(stale, decision, expected):
 def test_plan_takes_up_a_full_training_that_was_begun():
     pending = Pending(mode="full", reasons=["preprocess: params.yaml: preprocess changed"])
     plan = make_plan({"finetune": ["data/prepared"]}, NO, "v1.0.0", DONE, pending)
-    assert plan == Plan("full", ("as was begun: preprocess: params.yaml: preprocess changed",))
+    assert plan == Plan("full", ("as was begun: preprocess: params.yaml: preprocess changed",), ALL)
     assert make_plan({}, NO, "v1.0.0", DONE, pending) == Plan("none")
 
 
 def test_plan_where_no_stage_ever_ran():
     never = {stage: ["dvc.lock"] for stage in EVERY}
     first = make_plan(never, Retraining(retrain=True, mode="full"), None, [])
-    assert first == Plan("full", ("every stage runs, for the first time",))
-    assert make_plan(never, NO, "v1.0.0", []) == Plan("none", prepare=True)  # a clone with a champion
+    assert first == Plan("full", ("every stage runs, for the first time",), ALL)
+    assert make_plan(never, NO, "v1.0.0", []) == LISTS  # a clone with a champion
 
 
 QUIET = Drift(outcome="ok", drift=False, signals={"new_items": Signal(flag=False)})

@@ -26,12 +26,10 @@ from pathlib import Path
 
 from pipeline.documents.retraining import Retraining
 from pipeline.errors import PipelineError
-from pipeline.loop import steps
-from pipeline.loop.history import HISTORY, JUDGED, LOOKED, Account
+from pipeline.loop.history import HISTORY, Account
 from pipeline.loop.overrides import AS_OF, REFRESH_OF, overridden, undo_all
-from pipeline.loop.plans import JUDGE, LAST, LOOK, Plan, Stale
-from pipeline.loop.steps import STATE, say
-from pipeline.params import Params
+from pipeline.loop.plans import JUDGE, LAST, LOOK, TRAIN, Plan
+from pipeline.loop.steps import PENDING, STATE, Loop, champion_name, make_champion_right, say
 from pipeline.registry.git import Git
 from pipeline.registry.records import DECISION, now
 
@@ -45,102 +43,61 @@ def cycle(root: Path, as_of: str | None = None) -> None:
             if as_of is not None:
                 stack.enter_context(overridden(root, AS_OF, as_of))
                 say("as of", f"{as_of}: params.yaml says so during this run, and is put back afterwards")
-            _cycle(root, stack.enter_context(_account(root)))
+            _cycle(Loop(root, stack.enter_context(_account(root))))
 
 
-def _cycle(root: Path, account: Account) -> None:
-    params = Params.load(root / "params.yaml")
-    steps.make_champion_right(root)
-    changed = steps.source_changed(root, params)
-    stale = steps.stale_stages(root)
-    if _look(root, stale, changed, account):
-        stale = steps.stale_stages(root)
-    plan = steps.plan(root, stale)
-    account.note(mode=plan.mode)
-    for reason in plan.reasons:
-        say("training", reason)
-    act = _go_without_training if plan.mode == "none" else _train
-    promoted = act(root, plan, account)
-    if promoted:
-        steps.make_champion_right(root)
-    if promoted or plan.mode != "none" or plan.prepare or LAST in stale:
-        steps.run(root, "--single-item", LAST)
+def _cycle(loop: Loop) -> None:
+    make_champion_right(loop.root)
+    loop.collect()
+    looked = loop.look(*LOOK)
+    plan, outdated = loop.plan(), LAST in loop.stale
+    if looked or set(plan.stages) & set(JUDGE):
+        _open(loop)
+    promoted = _make(loop, plan)
+    if promoted or outdated or set(plan.stages) & set(TRAIN):
+        loop.run(LAST)
         say(LAST, "recommendations/top_k.parquet is up to date")
     else:
         say(LAST, "nothing to do: same champion, same data")
-    account.keep(root)
+    loop.account.keep(loop.root)
 
 
-def _look(root: Path, stale: Stale, changed: bool, account: Account) -> bool:
-    """Collect, check for drift and decide, where anything of it is out of date; whether any was."""
-    collects = steps.collect(root, stale, changed)
-    if collects:
-        stale = steps.stale_stages(root)
-    looks = steps.looks(root, stale)
-    if looks:
-        steps.run(root, LOOK[-1])
-        steps.say_drift(root)
-        steps.say_decision(root)
-        _keep(root, account)
-    return collects or looks
-
-
-def _train(root: Path, plan: Plan, account: Account) -> bool:
-    """Train as planned, record it, promote if allowed; whether there is a new champion.
-
-    The version's snapshot then holds params.yaml as it was used.
-    """
-    steps.note_pending(root, plan)
-    with overridden(root, REFRESH_OF, steps.champion_name(root) if plan.mode == "refresh" else None):
-        steps.run(root, JUDGE[-1])
-        (root / steps.PENDING).unlink()
-        steps.record(root)
-        _keep(root, account, *JUDGED)
-        return _promote(root, account)
-
-
-def _go_without_training(root: Path, plan: Plan, account: Account) -> bool:
-    if plan.prepare:
-        steps.run(root, "--single-item", "preprocess")
-        say("training", "none: the lists hear of the new histories, users and items, the model does not")
-    elif not plan.reasons:
-        say("training", "nothing new in source, params and code: no stage is run")
-    for stage in JUDGE if JUDGE[0] in plan.judge else plan.judge:
-        steps.run(root, "--single-item", stage)
-    (root / steps.PENDING).unlink(missing_ok=True)
-    if plan.judge:  # also of a training that was killed before it was recorded
-        steps.record(root)
-        _keep(root, account, *JUDGED)
-    return _promote(root, account)
-
-
-def _promote(root: Path, account: Account) -> bool:
-    version, _ = steps.promote(root)
-    if version is not None:
-        account.note(promoted=version.name)
-    return version is not None
+def _make(loop: Loop, plan: Plan) -> bool:
+    """What is planned, and the promotion, if that is allowed; whether there is a new champion."""
+    with ExitStack() as stack:
+        if plan.mode == "full":
+            loop.note_pending(*plan.reasons)
+        if plan.mode in ("full", "refresh"):
+            # Until behind the promotion, whose snapshot then holds params.yaml as it was used.
+            kept = champion_name(loop.root) if plan.mode == "refresh" else None
+            stack.enter_context(overridden(loop.root, REFRESH_OF, kept))
+        if plan.stages:
+            loop.make(*plan.stages)
+        (loop.root / PENDING).unlink(missing_ok=True)
+        if plan.mode == "none" and plan.stages:
+            say("training", "none: the lists hear of the new histories, users and items, the model does not")
+        elif not plan.stages and not plan.reasons:
+            say("training", "nothing new in source, params and code: no stage is run")
+        return loop.promote()[0] is not None
 
 
 # Beginning and end -----------------------------------------------------------------------------------------
 
 
 def _account(root: Path) -> Account:
-    git = Git(root)
-    champion = steps.champion_name(root)
-    return Account.begin(f"cycle__{now().isoformat()}", "cycle", champion=champion, commit=git.head())
+    champion = champion_name(root)
+    return Account.begin(f"cycle__{now().isoformat()}", "cycle", champion=champion, commit=Git(root).head())
 
 
-def _keep(root: Path, account: Account, *judged: str) -> None:
-    """Into a folder of this cycle by date and champion, to be compared and drawn."""
-    decision = Retraining.find(root / DECISION)
+def _open(loop: Loop) -> None:
+    """A folder of this cycle by date and champion, to be compared and drawn. Others of the same data stay."""
+    decision = Retraining.find(loop.root / DECISION)
     if decision is None or decision.as_of is None:
         return
-    if account.folder is None:
-        account.note(as_of=decision.as_of)
-        name = f"{decision.as_of:%Y%m%dT%H%M%SZ}-{decision.champion or 'none'}"
-        folders = (root / HISTORY / (name if n == 1 else f"{name}-{n}") for n in count(1))
-        account.open(next(folder for folder in folders if not folder.exists()))
-    account.keep(root, *LOOKED, *judged)
+    name = f"{decision.as_of:%Y%m%dT%H%M%SZ}-{decision.champion or 'none'}"
+    folders = (loop.root / HISTORY / (name if n == 1 else f"{name}-{n}") for n in count(1))
+    loop.account.open(next(folder for folder in folders if not folder.exists()))
+    loop.keep()
 
 
 @contextmanager

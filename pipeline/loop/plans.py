@@ -10,6 +10,7 @@ judged again.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from pipeline.documents.retraining import Mode, Pending, Retraining
 from pipeline.loop.overrides import REFRESH_OF
@@ -21,6 +22,8 @@ TRAIN = ("preprocess", "finetune")
 JUDGE = ("evaluate", "decide_promotion")
 LAST = "recommend"
 """The only stage behind the promotion."""
+MADE = {"full": (*TRAIN, *JUDGE), "refresh": (*TRAIN, *JUDGE), "judge": JUDGE, "none": TRAIN[:1]}
+"""Mode -> the stages between decision and promotion that it may run."""
 OUTPUTS = ("data/", "models/", "reports/", "recommendations/")
 """Whatever else a stage depends on, a person changes."""
 MEANING = ("params.yaml: collect.source", "params.yaml: collect.files", "params.yaml: collect.sql")
@@ -31,13 +34,15 @@ Stale = dict[str, list[str]]
 
 @dataclass(frozen=True)
 class Plan:
-    """What of the graph is to be run, and why, each a line for people."""
+    """What of the graph is to be run, and why, each a line for people.
 
-    mode: Mode
+    `judge`: the last challenger is judged again, without a training.
+    """
+
+    mode: Literal["none", "judge", "refresh", "full"]
     reasons: tuple[str, ...] = ()
-    prepare: bool = False
-    judge: tuple[str, ...] = ()
-    """Stages to be run again without a training."""
+    stages: tuple[str, ...] = ()
+    """Those of MADE[mode] that are out of date."""
 
 
 def news(stale: Stale) -> Stale:
@@ -70,20 +75,22 @@ def make_plan(
         if stage in done and any(not path.startswith(OUTPUTS) for path in stale[stage])
     )
     if by_hand:
-        return Plan("full", by_hand)
+        return Plan("full", by_hand, MADE["full"])
     if unmade and pending and pending.mode == "full":
-        return Plan("full", (f"as was begun: {'; '.join(pending.reasons or ['full'])}",))
+        return Plan("full", (f"as was begun: {'; '.join(pending.reasons or ['full'])}",), MADE["full"])
     if unmade and decision and decision.retrain and decision.champion == champion:
         first = not set(TRAIN) & set(done)
         mode: Mode = "refresh" if decision.mode == "refresh" else "full"
-        return Plan(mode, ("every stage runs, for the first time" if first else f"{mode}, as decided",))
+        why = "every stage runs, for the first time" if first else f"{mode}, as decided"
+        return Plan(mode, (why,), MADE[mode])
     if unmade:
         waiting = [stage for stage in JUDGE if any(not p.startswith(OUTPUTS) for p in stale.get(stage, []))]
         waiting = [stage for stage in waiting if stage in done]
         waits = (f"{' and '.join(waiting)} changed, and wait for the next training",) if waiting else ()
-        return Plan("none", waits, prepare="preprocess" in stale)
+        return Plan("none", waits, tuple(stage for stage in MADE["none"] if stage in stale))
     judge = tuple(stage for stage in JUDGE if stage in stale)
-    return Plan("none", tuple(f"{stage}: {causes(stale[stage])} changed" for stage in judge), judge=judge)
+    reasons = tuple(f"{stage}: {causes(stale[stage])} changed" for stage in judge)
+    return Plan("judge" if judge else "none", reasons, JUDGE if JUDGE[0] in judge else judge)
 
 
 def causes(changes: list[str]) -> str:

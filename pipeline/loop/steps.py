@@ -1,6 +1,7 @@
-"""The loop's steps. `evergreen cycle` takes them one after the other; a scheduler one a task (workspace.py).
+"""The loop's steps: `evergreen cycle` takes all of them (cycle.py), a scheduler one a task (runs/workspace).
 
-`root` is the checkout or worktree that dvc works in. What a step decides it says, with the reason.
+A step works in `root`, the checkout or worktree that dvc works in. What it decides it says, with the reason,
+and notes in the run's account.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from pipeline.documents.drift import Drift, Span
 from pipeline.documents.promotion import Promotion
 from pipeline.documents.retraining import Pending, Retraining
 from pipeline.loop import repro
-from pipeline.loop.history import DRIFT
-from pipeline.loop.plans import LOOK, MEANING, TRAIN, Plan, Stale, causes, make_plan, news
+from pipeline.loop.history import DRIFT, JUDGED, LOOKED, Account
+from pipeline.loop.plans import JUDGE, LOOK, MEANING, TRAIN, Plan, Stale, causes, make_plan, news
 from pipeline.models.artifacts import has_model
-from pipeline.params import Params
+from pipeline.params import Collect, Params
 from pipeline.registry.actions import CHAMPION, Refused, put_champion, record_training
 from pipeline.registry.actions import promote as act
 from pipeline.registry.git import Git
@@ -30,21 +31,6 @@ PENDING = STATE / "training.json"
 
 def say(what: str, decision: str) -> None:
     print(f"{what + ':':<16}{decision}", flush=True)
-
-
-def run(root: Path, *arguments: str) -> None:
-    """dvc deletes a stage's outputs before it runs: those of one that fails are put back as they were."""
-    try:
-        repro.repro(root, *arguments)
-    except repro.StageFailed:
-        restored = repro.restore(root)
-        if restored:
-            say("restored", f"the last outputs of {', '.join(restored)}: what reads them goes on working")
-        raise
-
-
-def stale_stages(root: Path) -> Stale:
-    return news(repro.status(root))
 
 
 def champion_name(root: Path) -> str | None:
@@ -61,60 +47,146 @@ def make_champion_right(root: Path) -> None:
         say("champion", f"{champion.name}, {done}")
 
 
-# What is new -----------------------------------------------------------------------------------------------
+class Loop:
+    """One run of the loop. A step that fails raises PipelineError with the stage's or action's own line."""
 
+    def __init__(self, root: Path, account: Account) -> None:
+        self.root, self.account = root, account
+        self._stale: Stale | None = None
 
-def source_changed(root: Path, params: Params) -> bool:
-    """Whether data/raw holds something else than the source now does, or nothing."""
-    manifest = Manifest.find(root / MANIFEST)
-    if manifest is None or manifest.fingerprint is None:
-        say("source", f"{params.collect.source}, not collected yet")
-        return True
-    collected = manifest.fingerprint
-    from pipeline.sources import fingerprint
+    @property
+    def stale(self) -> Stale:
+        """Stages that are out of date, and why; asked of dvc anew after each that was run."""
+        if self._stale is None:
+            self._stale = news(repro.status(self.root))
+        return self._stale
 
-    found = fingerprint(params.collect)
-    if found == collected:
-        say("source", f"{params.collect.source}, unchanged since it was collected")
-    else:
-        say(
-            "source",
-            f"{params.collect.source}, changed since it was collected ({collected[:10]} → {found[:10]})",
-        )
-    return found != collected
+    def run(self, *arguments: str) -> None:
+        """These stages, one after the other, each if it is out of date (or with --force).
 
+        dvc deletes a stage's outputs before it runs: those of one that fails are put back as they were.
+        """
+        self._stale = None
+        try:
+            repro.repro(self.root, "--single-item", *arguments)
+        except repro.StageFailed:
+            restored = repro.restore(self.root)
+            if restored:
+                names = ", ".join(restored)
+                say("restored", f"the last outputs of {names}: what reads them goes on working")
+            raise
 
-def collect(root: Path, stale: Stale, changed: bool) -> bool:
-    """Collect if the source `changed`, or its settings or code; whether that was so."""
-    if not (changed or "collect" in stale):
-        return False
-    known = "collect" in _done(root)
-    if known and (meant := [cause for cause in stale.get("collect", []) if cause in MEANING]):
-        note_pending(root, Plan("full", (f"{causes(meant)} changed",)))
-    if known and not changed:
-        say("source", f"collected anew: {causes(stale['collect'])} changed")
-    run(root, "--force", "--single-item", "collect")
-    return True
+    def collect(self) -> bool:
+        """Where the source, its settings or its code changed; whether that was so.
 
+        Forced: dvc would else restore from its run-cache what an earlier run with these settings had read.
+        """
+        changed = self._source_changed(Params.load(self.root / "params.yaml").collect)
+        new, known = self.stale.get("collect", []), "collect" in self._done()
+        if changed or new:
+            if known and (meant := [cause for cause in new if cause in MEANING]):
+                self.note_pending(f"{causes(meant)} changed")
+            if known and not changed:
+                say("source", f"collected anew: {causes(new)} changed")
+            self.run("--force", "collect")
+        self.account.note(as_of=Manifest.read(self.root / MANIFEST).as_of)
+        return bool(changed or new)
 
-def looks(root: Path, stale: Stale) -> bool:
-    """Whether the check for drift, or the decision, is out of date."""
-    moved = any(path.startswith("data/") for stage in TRAIN for path in stale.get(stage, []))
-    outdated = moved and _decided_for(root) != champion_name(root)  # rolled back
-    return outdated or any(stage in stale for stage in LOOK)
+    def look(self, *stages: str) -> bool:
+        """Check for drift and decide, where one of both is out of date; whether it was."""
+        moved = any(path.startswith("data/") for stage in TRAIN for path in self.stale.get(stage, []))
+        decision = Retraining.find(self.root / DECISION)
+        rolled_back = (decision.champion if decision else None) != champion_name(self.root)
+        looks = (moved and rolled_back) or any(stage in self.stale for stage in LOOK)
+        if looks:
+            self.run(*stages)
+            if LOOK[0] in stages:
+                say("drift", drift_sentence(Drift.find(self.root / DRIFT)))
+            if LOOK[-1] in stages:
+                say("retraining", decision_sentence(Retraining.find(self.root / DECISION)))
+        self.account.note(looked=looks or bool(self.account.run.looked))
+        return looks
 
+    def plan(self) -> Plan:
+        """What is to be made, by the decision and by what changed."""
+        decision, pending = Retraining.find(self.root / DECISION), Pending.find(self.root / PENDING)
+        planned = make_plan(self.stale, decision, champion_name(self.root), self._done(), pending)
+        self.account.note(mode=planned.mode)
+        for reason in planned.reasons:
+            say("training", reason)
+        return planned
 
-def _decided_for(root: Path) -> str | None:
-    decision = Retraining.find(root / DECISION)
-    return decision.champion if decision else None
+    def make(self, *stages: str) -> bool:
+        """Stages of a plan; behind the last, what was judged is recorded. Whether that is a new training."""
+        self.run(*stages)
+        if JUDGE[-1] not in stages:
+            return False
+        training, new = record_training(self.root)
+        if new:
+            seconds = training.record.cost.seconds
+            cost = "" if seconds is None else f", {seconds:,.0f} s"
+            say("record", f"training {training.number}: {training.record.mode}{cost}")
+        self.account.note(challenger=Promotion.read(self.root / VERDICT).challenger.artifact_hash)
+        self.keep(*JUDGED)
+        return new
 
+    def promote(
+        self, approved_by: str | None = None, judged: str | None = None
+    ) -> tuple[Version | None, str]:
+        """Make the challenger the champion, if that is allowed; the new champion, if there is one, and why.
 
-def say_drift(root: Path) -> None:
-    say("drift", drift_sentence(Drift.find(root / DRIFT)))
+        `judged`: hash of the model that it has to be.
+        """
+        version, why = None, "nothing to promote: no challenger was trained here"
+        warnings: list[str] = []
+        if has_model(self.root / MODEL) and (self.root / VERDICT).is_file():
+            before = read_state(Git(self.root)).champion
+            try:
+                found = act(self.root, approved_by=approved_by, judged=judged)
+            except Refused as refused:
+                verdict = Promotion.find(self.root / VERDICT)
+                why, warnings = str(refused), verdict.warnings if verdict else []
+            else:
+                version = found if found != before else None
+                done = f"{found.name} is the champion: {found.record.reason}"
+                why = done if version else f"nothing to do: the challenger is the champion, {found.name}"
+        say("promotion", why)
+        for warning in warnings:
+            say("warning", warning)
+        if version is not None:
+            self.account.note(promoted=version.name)
+            make_champion_right(self.root)
+        return version, why
 
+    def keep(self, *judged: str) -> None:
+        """Decisions of other data, or of an earlier look, which the run began with, are not its own."""
+        decision, manifest = Retraining.find(self.root / DECISION), Manifest.find(self.root / MANIFEST)
+        looked = self.account.run.looked and decision and manifest and decision.as_of == manifest.as_of
+        self.account.keep(self.root, *(LOOKED if looked else ()), *judged)
 
-def say_decision(root: Path) -> None:
-    say("retraining", decision_sentence(Retraining.find(root / DECISION)))
+    def note_pending(self, *reasons: str) -> None:
+        """So that a full training that fails is taken up, although what called for it is done by then."""
+        Pending(mode="full", reasons=list(reasons)).write(self.root / PENDING)
+
+    def _source_changed(self, settings: Collect) -> bool:
+        """Whether data/raw holds something else than the source now does, or nothing."""
+        manifest = Manifest.find(self.root / MANIFEST)
+        if manifest is None or manifest.fingerprint is None:
+            say("source", f"{settings.source}, not collected yet")
+            return True
+        from pipeline.sources import fingerprint
+
+        collected, found = manifest.fingerprint, fingerprint(settings)
+        changed, fingers = found != collected, f" ({collected[:10]} → {found[:10]})"
+        how = f"{'changed' if changed else 'unchanged'} since it was collected{fingers if changed else ''}"
+        say("source", f"{settings.source}, {how}")
+        return changed
+
+    def _done(self) -> list[str]:
+        """Stages that ran here once."""
+        lock = self.root / "dvc.lock"
+        text = lock.read_text(encoding="utf-8") if lock.is_file() else ""
+        return re.findall(r"^  (\w+):$", text, re.MULTILINE)
 
 
 def drift_sentence(drift: Drift | None) -> str:
@@ -143,59 +215,3 @@ def decision_sentence(decision: Retraining | None) -> str:
     from pipeline.stages.decide_retraining import sentence
 
     return sentence(decision) if decision else f"none: {DECISION} cannot be read"
-
-
-# What is to be done ----------------------------------------------------------------------------------------
-
-
-def plan(root: Path, stale: Stale) -> Plan:
-    decision, pending = Retraining.find(root / DECISION), Pending.find(root / PENDING)
-    return make_plan(stale, decision, champion_name(root), _done(root), pending)
-
-
-def note_pending(root: Path, planned: Plan) -> None:
-    """So that a full training that fails or is killed is taken up, although what called for it is done."""
-    Pending(mode=planned.mode, reasons=list(planned.reasons)).write(root / PENDING)
-
-
-def record(root: Path) -> bool:
-    """Note the training of models/challenger in the registry, with its cost; whether it is a new one."""
-    training, new = record_training(root)
-    if new:
-        seconds = training.record.cost.seconds
-        cost = "" if seconds is None else f", {seconds:,.0f} s"
-        say("record", f"training {training.number}: {training.record.mode}{cost}")
-    return new
-
-
-def promote(
-    root: Path, approved_by: str | None = None, judged: str | None = None
-) -> tuple[Version | None, str]:
-    """Make the challenger the champion, if that is allowed; the new champion, if there is one, and why.
-
-    `judged`: hash of the model that it has to be.
-    """
-    version, why = None, "nothing to promote: no challenger was trained here"
-    warnings: list[str] = []
-    if has_model(root / MODEL) and (root / VERDICT).is_file():
-        before = read_state(Git(root)).champion
-        try:
-            found = act(root, approved_by=approved_by, judged=judged)
-        except Refused as refused:
-            verdict = Promotion.find(root / VERDICT)
-            why, warnings = str(refused), verdict.warnings if verdict else []
-        else:
-            version = found if found != before else None
-            done = f"{found.name} is the champion: {found.record.reason}"
-            why = done if version else f"nothing to do: the challenger is the champion, {found.name}"
-    say("promotion", why)
-    for warning in warnings:
-        say("warning", warning)
-    return version, why
-
-
-def _done(root: Path) -> list[str]:
-    """Stages that ran here once."""
-    lock = root / "dvc.lock"
-    text = lock.read_text(encoding="utf-8") if lock.is_file() else ""
-    return re.findall(r"^  (\w+):$", text, re.MULTILINE)

@@ -15,12 +15,9 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-
-if TYPE_CHECKING:
-    from pipeline.runs.worktrees import Workspace
 
 SKIPPED, PERMANENT = 99, 98
 SCHEDULERS = ("airflow", "celery")
@@ -42,18 +39,15 @@ def open_(
     refused: Annotated[str | None, typer.Option(help="Why it cannot be run as asked for.")] = None,
 ) -> None:
     """Make the run's worktree."""
-    from pipeline.runs.workspace import begin
     from pipeline.runs.worktrees import Settings
 
     settings = Settings(as_of, mode, encoder, epochs, reason, after)
-    _tell_or_skip(lambda: begin(_workspace(dag, run), graph, settings, refused))
+    _take(dag, run, "begin", graph, settings, refused)
 
 
 def stage(dag: Dag, run: Run, name: Annotated[str, typer.Argument(help="A stage of dvc.yaml.")]) -> None:
     """Run one stage in it."""
-    from pipeline.runs.workspace import stage as act
-
-    _tell_or_skip(lambda: act(_workspace(dag, run), name))
+    _take(dag, run, "stage", name)
 
 
 def promote(
@@ -62,23 +56,17 @@ def promote(
     approved_by: Annotated[str | None, typer.Option(help="The person who said yes.")] = None,
 ) -> None:
     """Promote its challenger, if that is allowed."""
-    from pipeline.runs.workspace import promote as act
-
-    _tell(act(_workspace(dag, run), approved_by))
+    _take(dag, run, "promote", approved_by)
 
 
 def publish(dag: Dag, run: Run) -> None:
     """Its dvc.lock on a branch; push what there are remotes for."""
-    from pipeline.runs.workspace import publish as act
-
-    _tell(act(_workspace(dag, run)))
+    _take(dag, run, "publish")
 
 
 def close(dag: Dag, run: Run, state: Annotated[str, typer.Argument(help="success or failed.")]) -> None:
     """Close its account, and remove the worktree if it succeeded."""
-    from pipeline.runs.workspace import close as act
-
-    _tell(act(_workspace(dag, run), "success" if state == "success" else "failed"))
+    _take(dag, run, "close", "success" if state == "success" else "failed")
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -90,26 +78,19 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 
 
-def _workspace(dag: str, run: str) -> Workspace:
-    from pipeline.cli import project
+def _take(dag: str, run: str, step: str, *arguments: Any) -> None:
+    """The step of that name of workspace.py."""
+    from pipeline.run import project
+    from pipeline.runs import workspace
     from pipeline.runs.worktrees import Workspace
 
     die_with_scheduler()
     here, home = project(), os.environ.get("EVERGREEN_REPO")
-    return Workspace(Path(home).resolve() if home else here, dag, run)
-
-
-def _tell(result: dict[str, Any]) -> None:
-    print(json.dumps(result), flush=True)
-
-
-def _tell_or_skip(act: Callable[[], dict[str, Any]]) -> None:
-    from pipeline.runs.workspace import Skipped
-
+    opened = Workspace(Path(home).resolve() if home else here, dag, run)
     try:
-        _tell(act())
-    except Skipped as skipped:
-        _tell({"text": f"skipped: {skipped}"})
+        print(json.dumps(getattr(workspace, step)(opened, *arguments)), flush=True)
+    except workspace.Skipped as skipped:
+        print(json.dumps({"text": f"skipped: {skipped}"}), flush=True)
         raise SystemExit(SKIPPED) from None
 
 

@@ -10,7 +10,6 @@ import fcntl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from pipeline.dashboard.question import question
@@ -21,10 +20,11 @@ from pipeline.documents.drift import Drift
 from pipeline.documents.promotion import Promotion
 from pipeline.documents.retraining import Retraining
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.loop import repro, steps
-from pipeline.loop.history import DRIFT, HISTORY, JUDGED, LOOKED, Account, one_line
-from pipeline.loop.plans import JUDGE, LOOK, TRAIN
-from pipeline.params import Params, past, utc
+from pipeline.loop import repro
+from pipeline.loop.history import DRIFT, HISTORY, Account, one_line
+from pipeline.loop.plans import JUDGE, LOOK, MADE
+from pipeline.loop.steps import Loop, champion_name, decision_sentence, drift_sentence
+from pipeline.params import past, utc
 from pipeline.registry.actions import LOCK
 from pipeline.registry.git import Git
 from pipeline.registry.objects import Objects
@@ -119,28 +119,25 @@ def stage(run: Workspace, name: str) -> Result:
     """One stage, as the cycle would run it. Raises Skipped where this run does without it."""
     with at_work(run, name):
         run.account.note(step=name)
+        loop = Loop(run.root, run.account)
         if name == "collect":
-            return _collect(run)
+            return _collect(loop)
         if name in LOOK:
-            return _look(run, name)
-        if run.mode == "none" and name in ("finetune", *JUDGE):
-            raise Skipped("nothing is trained in this run: the lists alone are made")
-        if run.mode == "judge" and name in TRAIN:
-            return {"text": "not trained: the last challenger is judged again"}
+            return _look(loop, name) | {"branch": run.branch}
+        if name in MADE["full"] and name not in MADE[run.mode or "full"]:
+            raise Skipped(f"a run of mode {run.mode} does without it")
         before, begin = _lock(run), time.monotonic()
-        steps.run(run.root, "--single-item", name)
-        if name == JUDGE[-1]:
-            new = steps.record(run.root)
-            verdict = Promotion.read(run.root / VERDICT)
-            run.account.note(challenger=verdict.challenger.artifact_hash)
-            _keep(run, *JUDGED)
-            own = run.mode != "judge" and not run.account.run.trial
-            if own and (new or not run.account.run.published):  # an old run has no newer challenger
-                _point(CHALLENGER, _snapshot(run, "judged"), run)
-            return _verdict(run.root) | {"question": question(read_one(run.home / HISTORY / run.slug))}
-        ran = _lock(run) != before
-    done = f"done in {time.monotonic() - begin:.0f} s" if ran else "nothing that it reads has changed"
-    return {"text": f"{name}: {done}"}
+        new = loop.make(name)
+        if name != JUDGE[-1]:
+            done = "nothing that it reads has changed"
+            if _lock(run) != before:
+                done = f"done in {time.monotonic() - begin:.0f} s"
+            return {"text": f"{name}: {done}"}
+        own = run.mode != "judge" and not run.account.run.trial
+        if own and (new or not run.account.run.published):  # an old run has no newer challenger
+            _point(CHALLENGER, _snapshot(run, "judged"), run)
+        asked = question(read_one(run.home / HISTORY / run.slug))
+        return _verdict(Promotion.read(run.root / VERDICT)) | {"question": asked}
 
 
 def _lock(run: Workspace) -> str:
@@ -148,49 +145,33 @@ def _lock(run: Workspace) -> str:
     return file.read_text(encoding="utf-8") if file.is_file() else ""
 
 
-def _collect(run: Workspace) -> Result:
-    params = Params.load(run.root / "params.yaml")
-    changed = steps.source_changed(run.root, params)
-    collected = steps.collect(run.root, steps.stale_stages(run.root), changed)
-    manifest = Manifest.read(run.root / MANIFEST)
-    rows, as_of = manifest.rows.kept, manifest.as_of.isoformat()
-    run.account.note(as_of=as_of)
-    how = "collected" if collected else "nothing new in the source"
-    return {"text": f"{how}: {rows} rows as of {as_of}"}
+def _collect(loop: Loop) -> Result:
+    how = "collected" if loop.collect() else "nothing new in the source"
+    manifest = Manifest.read(loop.root / MANIFEST)
+    return {"text": f"{how}: {manifest.rows.kept} rows as of {manifest.as_of.isoformat()}"}
 
 
-def _look(run: Workspace, name: str) -> Result:
+def _look(loop: Loop, name: str) -> Result:
     """The check for drift, or the decision and what comes of it."""
-    root = run.root
-    stale = steps.stale_stages(root)
-    looks = steps.looks(root, stale)
-    if looks:
-        steps.run(root, "--single-item", name)
-    looked = looks or bool(run.account.run.looked)
-    run.account.note(looked=looked)
+    looks = loop.look(name)
     if name != LOOK[-1]:
-        return {"text": steps.drift_sentence(Drift.find(root / DRIFT)) if looks else NO_NEWS}
-    planned = steps.plan(root, steps.stale_stages(root) if looks else stale)
-    mode = "judge" if planned.mode == "none" and planned.judge else planned.mode
-    run.account.note(mode=mode)
-    _keep(run)
-    decision = Retraining.find(root / DECISION)
-    said, due = steps.decision_sentence(decision), decision is not None and decision.retrain
-    reasons = list(planned.reasons) or [said]
-    if mode in ("refresh", "full"):
-        text = said if due else f"{mode}: {'; '.join(reasons)}"
-    elif mode == "none" and not looked:
+        return {"text": drift_sentence(Drift.find(loop.root / DRIFT)) if looks else NO_NEWS}
+    planned = loop.plan()
+    loop.keep()
+    decision = Retraining.find(loop.root / DECISION)
+    text, due = decision_sentence(decision), decision is not None and decision.retrain
+    reasons = list(planned.reasons) or [text]
+    if planned.mode in ("refresh", "full"):
+        text = text if due else f"{planned.mode}: {'; '.join(reasons)}"
+    elif planned.mode == "none" and not loop.account.run.looked:
         text, reasons = f"none: {NO_NEWS}", [NO_NEWS]
-    else:
-        text = said if not due else "none: what was decided has been carried out"
+    elif due:
+        text = "none: what was decided has been carried out"
     as_of = decision.as_of.isoformat() if decision and decision.as_of else None
-    return {"text": text, "mode": mode, "as_of": as_of, "reasons": reasons, "branch": run.branch}
+    return {"text": text, "mode": planned.mode, "as_of": as_of, "reasons": reasons}
 
 
-def _verdict(root: Path) -> Result:
-    verdict = Promotion.find(root / VERDICT)
-    if verdict is None:
-        return {"text": f"not to be promoted: {VERDICT} cannot be read", "promote": False}
+def _verdict(verdict: Promotion) -> Result:
     failed = "; ".join(check.text for check in verdict.failed) or f"see {VERDICT}"
     text = "may be promoted" if verdict.promote else f"not to be promoted: {failed}"
     return {"text": text, "promote": verdict.promote}
@@ -203,24 +184,13 @@ def promote(run: Workspace, approved_by: str | None) -> Result:
         judged = run.account.run.challenger
         if judged is None:
             return {"text": "no promotion: this run has judged no challenger", "promoted": None}
-        version, why = steps.promote(run.root, approved_by, judged)
+        version, why = Loop(run.root, run.account).promote(approved_by, judged)
         if version is None:
             return {"text": f"no promotion: {why}", "promoted": None}
-        run.account.note(promoted=version.name)
-        steps.make_champion_right(run.root)
     return {
         "text": f"{version.name} is the champion: {version.record.reason}",
         "promoted": version.name,
     }
-
-
-def _keep(run: Workspace, *judged: str) -> None:
-    """Decisions of other data, or of an earlier look, which the run began with, are not its own."""
-    root = run.root
-    decision, manifest = Retraining.find(root / DECISION), Manifest.find(root / MANIFEST)
-    looked = run.account.run.looked is True
-    own = LOOKED if looked and decision and manifest and decision.as_of == manifest.as_of else ()
-    run.account.keep(root, *own, *judged)
 
 
 @contextmanager
@@ -248,7 +218,7 @@ def publish(run: Workspace) -> Result:
         git, root, far = Git(run.root), run.root, remote.address()
         git.use_fallback_identity()
         run.account.note(branch=run.branch, step="publish")
-        _keep(run)
+        Loop(root, run.account).keep()
         commit = _snapshot(run, "published")
         git.run("update-ref", f"refs/heads/{run.branch}", commit)
         pushed = Objects(root).remote is not None
@@ -257,7 +227,7 @@ def publish(run: Workspace) -> Result:
         if _is_latest(run, git):
             _point(LATEST, commit, run)
         run.account.note(published=commit)
-    champion = steps.champion_name(run.root)
+    champion = champion_name(run.root)
     as_of = run.account.run.as_of
     facts = {"branch": run.branch, "as_of": as_of and as_of.isoformat(), "champion": champion}
     return {"text": f"{run.branch}{', pushed' if pushed else ''}"} | facts

@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ConfigError
-from pipeline.loop import repro, steps
+from pipeline.loop import repro
 from pipeline.loop.history import HISTORY, Account
 from pipeline.loop.overrides import AS_OF, REFRESH_OF, with_value
+from pipeline.loop.steps import champion_name, make_champion_right
 from pipeline.params import Params
 from pipeline.registry.git import Git
 from pipeline.registry.objects import MODEL, Objects, locked
@@ -144,21 +145,21 @@ def reopen(run: Workspace) -> str:
         share_cache(run)
         repro.check_out(run.root)
         link_sources(run.home, run.root)
-        steps.make_champion_right(run.root)
+        make_champion_right(run.root)
         mark_open(run)
     return f"{run.branch}: opened again, with what it had made itself"
 
 
 def _fill(run: Workspace, git: Git, settings: Settings) -> dict[str, Any]:
     """Settings, cache, the last run's outputs and the champion; what the account says of it."""
-    champion = steps.champion_name(run.root)
+    champion = champion_name(run.root)
     mode = _apply(run.root, settings, champion)
     share_cache(run)
     _seed(run, git, settings.after or (CHALLENGER if mode == "judge" else None))
     if mode == "judge" and not _made(run.root, MODEL):
         raise ConfigError("mode: judge: no challenger was trained yet: use full")
     link_sources(run.home, run.root)
-    steps.make_champion_right(run.root)
+    make_champion_right(run.root)
     trial = bool(settings.encoder or settings.epochs is not None)
     asked = {"mode": mode, "as_of": settings.as_of, "reason": settings.reason}
     return {"champion": champion, "trial": trial, "latest": at(git, LATEST), **asked}
