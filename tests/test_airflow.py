@@ -194,6 +194,29 @@ def by_hand(project: Path, commit: str, clone: Path) -> dict[str, str]:
     return {out["path"]: out["md5"] for out in outs if out["path"] in TRAINED}
 
 
+def test_a_cleared_task_of_an_old_run_goes_on_with_its_own_outputs_and_promotes_nothing(
+    airflow: up.Airflow,
+) -> None:
+    run, newest = airflow.runs(TRAINING)[0], airflow.runs(TRAINING)[-1]
+    champion = read_state(Git(airflow.project)).champion
+    before, outputs = airflow.history(run), hashes(airflow.project, run)
+    assert champion is not None
+    assert champion.name == airflow.history(newest)["promoted"] != before["promoted"]
+    assert outputs["models/challenger"] != hashes(airflow.project, newest)["models/challenger"]
+    asked = {"dag_run_id": run.id, "task_ids": ["promote"], "include_downstream": True}
+    asked |= {"dry_run": False, "only_failed": False, "reset_dag_runs": True}
+    airflow.call("POST", f"/dags/{TRAINING}/clearTaskInstances", asked)
+    states = succeeded(airflow, run)
+    assert (states["promote"], states["recommend"]) == ("skipped", "success")
+    after = airflow.history(run)
+    assert "opened again, with what it had made itself" in airflow.instances(run)["open"]["note"]
+    assert {key: after[key] for key in ("promoted", "challenger", "started")} == {
+        key: before[key] for key in ("promoted", "challenger", "started")
+    }
+    assert hashes(airflow.project, run) == outputs
+    assert read_state(Git(airflow.project)).champion == champion
+
+
 def test_two_manual_runs_at_once_both_end(airflow: up.Airflow) -> None:
     runs = [airflow.trigger(TRAINING, mode="full", epochs=epochs, reason="by hand") for epochs in (3, 4)]
     for run in runs:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import page_history
@@ -18,6 +19,7 @@ import toy
 from collecting import of_files
 
 from pipeline.documents.promotion import Check, Identity, Promotion
+from pipeline.documents.runs import RunRecord
 from pipeline.errors import ConfigError, DataError, PipelineError
 from pipeline.runs import airflow_api, replay
 from pipeline.runs.periods import line, told
@@ -239,6 +241,18 @@ def test_empty_folders_are_told_without_surprise(tmp_path: Path) -> None:
     checks = [Check(name="users", passed=False, text="few"), Check(name="points", passed=True, text="many")]
     Promotion(promote=False, checks=checks, challenger=Identity()).write(tmp_path / "promotion.json")
     assert "refused: users" in line(told(PLAN[0], [tmp_path], None))
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"), [({}, "allowed, not promoted"), ({"promoted": "v2.0.0"}, "v2.0.0 promoted")]
+)
+def test_a_promotion_that_a_person_refused_is_told_as_none(tmp_path: Path, facts: Any, said: str) -> None:
+    run = RunRecord(run_id="one", dag="evergreen_training", state="success", mode="full", **facts)
+    run.write(tmp_path / "run.json")
+    Promotion(promote=True, checks=[], challenger=Identity(artifact_hash="c")).write(
+        tmp_path / "promotion.json"
+    )
+    assert line(told(PLAN[0], [tmp_path], "v1.0.0")).endswith(f" · {said}")
 
 
 @pytest.mark.slow
