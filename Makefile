@@ -27,9 +27,9 @@ help: ## list the verbs
 setup: ## make the environment in .venv, or complete it
 	$(call environment)
 
-run: ## from a fresh clone to a promoted recommender and its report
+run: ## from a fresh clone to a promoted recommender and its report; SOURCE=ifdb on interactive fiction
 	$(call environment)
-	@evergreen cycle
+	@evergreen cycle $(if $(SOURCE),-S collect.source=$(SOURCE))
 
 airflow: ## Airflow with the DAGs on this machine, http://127.0.0.1:8080 (AIRFLOW_PORT); Ctrl-C stops it
 	$(call environment,airflow)

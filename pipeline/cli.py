@@ -116,6 +116,12 @@ def cycle(
         str | None,
         typer.Option(help='Read the data as if it were this moment, e.g. "1998-03-01"; in this run only.'),
     ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-S", metavar="KEY=VALUE", help="Write it into params.yaml first, e.g. collect.source=ifdb."
+        ),
+    ] = None,
 ) -> None:
     """The loop once: look for new data and drift, train if it is time, promote if allowed, recommend.
 
@@ -125,7 +131,7 @@ def cycle(
     from pipeline.show import show_commit, show_results
 
     root = project()
-    run_cycle(root, as_of)
+    run_cycle(root, as_of, settings or ())
     show_results(root)
     show_commit(root)
 

@@ -294,3 +294,7 @@ def test_the_page_of_what_could_not_be_read(tmp_path: Path) -> None:
 def test_percent_never_rounds_to_all_or_nothing() -> None:
     shown = [percent(share) for share in (0, 1e-9, 0.0004, 0.034, 0.12, 0.9999999, 1)]
     assert shown == ["0%", "0.001%", "0.040%", "3.4%", "12%", "99.99%", "100%"]
+
+
+def test_the_source_of_the_items_is_credited_in_the_footer() -> None:
+    assert "<p>Works: A.</p></footer>" in render(Check(source="x", credit="Works: A", findings=[]))

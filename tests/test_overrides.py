@@ -2,9 +2,10 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from pipeline.errors import ConfigError
-from pipeline.loop.overrides import AS_OF, REFRESH_OF, overridden, undo_all, with_value
+from pipeline.loop.overrides import AS_OF, REFRESH_OF, overridden, set_values, undo_all, with_value
 
 
 @pytest.mark.parametrize(
@@ -84,3 +85,34 @@ def test_file_that_was_edited_meanwhile_is_left_alone(tmp_path):
     (tmp_path / "params.yaml").write_text(during + "# mine\n")
     assert undo_all(tmp_path) == ["collect.as_of"]
     assert (tmp_path / "params.yaml").read_text() == during + "# mine\n"
+
+
+def test_settings_are_written_for_good_line_by_line(tmp_path):
+    before = Path("params.yaml").read_text()
+    (tmp_path / "params.yaml").write_text(before)
+    set_values(tmp_path, ["collect.source=ifdb", "preprocess.test_share=0.2", "finetune.lora_rank=8"])
+    after = (tmp_path / "params.yaml").read_text()
+    content = yaml.safe_load(after)
+    assert content["collect"]["source"] == "ifdb"
+    assert (content["preprocess"]["test_share"], content["finetune"]["lora_rank"]) == (0.2, 8)
+    changed = [line for line in after.splitlines() if line not in before.splitlines()]
+    assert len(changed) == 3
+    assert "# movielens-100k |" in changed[0]
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("collect.source", "-S collect.source: write section.key=value"),
+        ("seed=3", "-S seed=3: write section.key=value"),
+        ("preprocess.positive.min_value=1", "write section.key=value, or edit params.yaml"),
+        ("collect.sauce=x", "collect.sauce: no such line"),
+        ("preprocess.test_share=2", "preprocess.test_share"),
+    ],
+)
+def test_a_setting_that_cannot_be_changes_nothing(tmp_path, setting, message):
+    before = Path("params.yaml").read_text()
+    (tmp_path / "params.yaml").write_text(before)
+    with pytest.raises(ConfigError, match=message):
+        set_values(tmp_path, ["collect.source=ifdb", setting])
+    assert (tmp_path / "params.yaml").read_text() == before

@@ -500,3 +500,10 @@ def test_newcomers_and_moved_neighbours_are_shown_or_their_absence_said() -> Non
     assert "Fine-tuning moved no item's nearest texts." in none.replace("&#39;", "'")
     assert_harmless(render(evaluation(), (), None, replace_texts(single_items(), HOSTILE)))
     assert_harmless(render(evaluation(), (), None, {"newcomers": [{}], "moved": [{}]}))
+
+
+def test_the_source_of_the_items_is_credited_in_the_footer() -> None:
+    found = evaluation()
+    assert "<p>Works: A &amp; B.</p></footer>" not in render(found)
+    found["split"]["credit"] = "Works: A & B"
+    assert "<p>Works: A &amp; B.</p></footer>" in render(found)

@@ -10,12 +10,15 @@ from collecting import ROOT, interactions, items, run, settings
 
 from pipeline import sources
 from pipeline.data.tables import read_parquet
+from pipeline.documents.data import Manifest
 from pipeline.errors import ConfigError
-from pipeline.sources import movielens_100k
+from pipeline.sources import ifdb, movielens_100k
 
 
 def test_an_unknown_source_lists_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="no source 'mysql'; there are files, movielens, movielens-100k"):
+    with pytest.raises(
+        ConfigError, match="no source 'mysql'; there are files, ifdb, movielens, movielens-100k"
+    ):
         sources.fingerprint(settings(source="mysql"))
 
 
@@ -77,3 +80,21 @@ def test_movielens_100k(tmp_path: Path) -> None:
     assert manifest["last_timestamp"] == manifest["as_of"] == "1998-04-22T23:10:38+00:00"
     assert isinstance(pd.Timestamp(manifest["first_timestamp"]), pd.Timestamp)
     assert len(list((raw / "interactions").iterdir())) == 8  # September 1997 to April 1998
+
+
+def test_ifdb_is_committed_with_its_credit(tmp_path: Path) -> None:
+    raw = run(tmp_path, settings(source="ifdb"))
+    rows, works = interactions(raw), items(raw)
+    assert (len(rows), rows["user_id"].nunique(), rows["item_id"].nunique()) == (105_635, 3_587, 8_260)
+    assert rows["event"].value_counts().to_dict() == {"played": 62_211, "wishlist": 43_424}
+    assert len(works) == 9_873
+    floatpoint = works.loc["01efmfsk4r79mtks"]
+    assert floatpoint[["title", "year"]].tolist() == ["Floatpoint", 2006]
+    assert floatpoint["text"].startswith("It is night on this side of the planet.")
+    assert floatpoint["categories"][:2] == ["science fiction", "male protagonist"]
+    manifest = Manifest.read(raw / "manifest.json")
+    assert (manifest.rows.rejected, manifest.rows.duplicates, manifest.joined_share) == (0, 0, 1.0)
+    assert manifest.item_rows == {"kept": 9_873, "duplicates": 0, "unreadable_dates": 0}
+    assert works["year"].isna().sum() == works["available_from"].isna().sum() == 173
+    assert "IFDB" in str(manifest.credit)
+    assert "CC BY 3.0 US" in (ifdb.FOLDER / "LICENSE.md").read_text()

@@ -53,6 +53,7 @@ def of(facts: gathered.Facts, manifest: Manifest) -> Check:
     return Check.of(
         {
             "source": manifest.source,
+            "credit": sources.credit(facts.params.collect),
             "as_of": manifest.as_of,
             "rows": manifest.rows,
             "rejected": manifest.rejected,

@@ -29,6 +29,7 @@ def render(check: Check) -> str:
         "check.html",
         title="Check of the data",
         check=check,
+        credit=check.credit,
         lead=lead(check),
         verdict=verdict(check),
         findings=[_row(finding) for finding in check.findings],

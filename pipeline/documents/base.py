@@ -38,6 +38,8 @@ def _moment(value: Any) -> Any:
     return moment.to_pydatetime(warn=False) if hasattr(moment, "to_pydatetime") else moment
 
 
+IF_KNOWN: Any = Field(None, exclude_if=lambda value: value is None)
+"""Of a field that is left out of the JSON where it is None."""
 Count = Annotated[int, BeforeValidator(_plain), Field(gt=-LARGEST, lt=LARGEST)]
 Number = Annotated[int | float | None, BeforeValidator(_number)]
 """Finite; null for NaN, infinities and whatever no float can hold."""

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from pipeline.documents.base import Count, Document, Moment, Number, Part
+from pipeline.documents.base import IF_KNOWN, Count, Document, Moment, Number, Part
 from pipeline.documents.data import PointCounts, Rows, Window
 
 
@@ -69,6 +69,7 @@ class Check(Document):
     remedy: ClassVar[str] = "run `evergreen check`"
 
     source: str
+    credit: str | None = IF_KNOWN  # to be said where items are shown
     as_of: Moment | None = None
     rows: Rows = Rows()
     rejected: dict[str, dict[str, Count]] = Field(default_factory=dict)

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from pipeline.documents.base import Count, Document, Moment, Number, Part
+from pipeline.documents.base import IF_KNOWN, Count, Document, Moment, Number, Part
 
 
 class Rows(Part):
@@ -25,6 +25,7 @@ class Manifest(Document):
     remedy: ClassVar[str] = "run `dvc repro --force collect`"
 
     source: str | None = None
+    credit: str | None = IF_KNOWN  # to be said where items are shown
     fingerprint: str | None = None
     as_of: Moment
     first_timestamp: Moment | None = None
@@ -79,6 +80,7 @@ class Summary(Document):
     remedy: ClassVar[str] = "run `dvc repro --force preprocess`"
 
     as_of: Moment | None = None
+    credit: str | None = IF_KNOWN  # as in the manifest
     data_hash: str | None = None
     collected: Rows | None = None
     rejected: dict[str, dict[str, Count]] | None = None

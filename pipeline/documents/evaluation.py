@@ -6,10 +6,8 @@ from typing import Any, ClassVar
 
 from pydantic import ConfigDict, Field
 
-from pipeline.documents.base import Document, Moment, Number, Part
+from pipeline.documents.base import IF_KNOWN, Document, Moment, Number, Part
 
-IF_KNOWN: Any = Field(None, exclude_if=lambda value: value is None)
-"""Left out of the file where there is none."""
 Figures = dict[str, Number]
 """users, points, and each metric with its ends (`_low`, `_high`)."""
 

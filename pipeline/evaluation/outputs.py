@@ -57,7 +57,9 @@ def facts(data: Path, challenger: Path, training: Path, prepared: Prepared) -> J
     points = {VALIDATION: prepared.validation, TEST: prepared.test}
     for name, asked in points.items():
         windows[name] = windows.get(name, {}) | {"points": len(asked)}
-    counted = {key: getattr(summary, key) for key in ("repeats", "points_capped", "points_unavailable")}
+    counted = {
+        key: getattr(summary, key) for key in ("repeats", "points_capped", "points_unavailable", "credit")
+    }
     cost, fit_end = Cost.find(training / "summary.json"), card.fit_end or summary.fit_end
     return {
         "as_of": summary.as_of.isoformat() if summary.as_of else moment(prepared.log.time.max()),

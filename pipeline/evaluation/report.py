@@ -97,6 +97,7 @@ def render(
         "evaluation.html",
         title="Evaluation report",
         lead=_lead(evaluation),
+        credit=split.get("credit"),
         facts=_facts(evaluation),
         of_training=_of_training(mapping(evaluation.get("training"))),
         windows=_windows(split),

@@ -19,7 +19,7 @@ data/history. What a run that was killed left undone, the next one does.
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
@@ -27,18 +27,21 @@ from pathlib import Path
 from pipeline.documents.retraining import Retraining
 from pipeline.errors import PipelineError
 from pipeline.loop.history import HISTORY, Account
-from pipeline.loop.overrides import AS_OF, REFRESH_OF, overridden, undo_all
+from pipeline.loop.overrides import AS_OF, REFRESH_OF, overridden, set_values, undo_all
 from pipeline.loop.plans import JUDGE, LAST, LOOK, TRAIN, Plan
 from pipeline.loop.steps import PENDING, STATE, Loop, champion_name, make_champion_right, say
 from pipeline.registry.git import Git
 from pipeline.registry.records import DECISION, now
 
 
-def cycle(root: Path, as_of: str | None = None) -> None:
-    """Raises PipelineError with a stage's or an action's own line if one fails."""
+def cycle(root: Path, as_of: str | None = None, settings: Sequence[str] = ()) -> None:
+    """`settings`: as for `set_values`. Raises PipelineError with the failed stage's or action's line."""
     with _alone(root):
         for key in undo_all(root):
             say("params.yaml", f"was edited during a run that was killed: check {key}")
+        set_values(root, settings)
+        for setting in settings:
+            say("params.yaml", f"says {setting} from now on")
         with ExitStack() as stack:
             if as_of is not None:
                 stack.enter_context(overridden(root, AS_OF, as_of))

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from pipeline.errors import ConfigError
 from pipeline.files import write_text
@@ -45,7 +47,28 @@ def undo_all(root: Path) -> list[str]:
     return [".".join(key) for key in reversed(KEYS) if not _undo(root, key)]
 
 
-def with_value(text: str, key: tuple[str, str], value: str | int | None) -> str:
+def set_values(root: Path, assignments: Sequence[str]) -> None:
+    """Write `section.key=value` into params.yaml, for good, as `dvc exp run -S` does; all of them or none.
+
+    Raises ConfigError for what params.yaml may not say.
+    """
+    path = root / "params.yaml"
+    before = text = path.read_text(encoding="utf-8")
+    for assignment in assignments:
+        name, sign, value = assignment.partition("=")
+        section, dot, key = name.strip().partition(".")
+        if not sign or not dot or "." in key:
+            raise ConfigError(f"-S {assignment}: write section.key=value, or edit params.yaml")
+        text = with_value(text, (section, key), yaml.safe_load(value))
+    write_text(path, text)
+    try:
+        Params.load(path)
+    except BaseException:
+        write_text(path, before)
+        raise
+
+
+def with_value(text: str, key: tuple[str, str], value: Any) -> str:
     """params.yaml with another value for the key. Raises ConfigError if it has no such line."""
     section_name, name = key
     section = re.search(rf"^{section_name}:[^\n]*\n(?:[ \t#][^\n]*\n|\n)*", text + "\n", re.MULTILINE)

@@ -5,7 +5,8 @@ A source module has two functions (docs/sources.md shows a whole one):
     read(settings: Collect) -> Tables
     fingerprint(settings: Collect) -> str    # sha256 (hex) over the contents it would read, without parsing
 
-Modules whose name starts with an underscore help them and are no sources.
+A constant CREDIT is shown at the foot of reports that show its items. Modules whose name starts with an
+underscore help them and are no sources.
 """
 
 from __future__ import annotations
@@ -82,6 +83,11 @@ def with_put(items: pd.DataFrame, settings: Collect) -> pd.DataFrame:
     from pipeline.sources import _feedback
 
     return _feedback.with_items(items, settings.feedback)
+
+
+def credit(settings: Collect) -> str | None:
+    """What has to be said wherever the source's items are shown: its constant CREDIT, if it has one."""
+    return getattr(load(settings.source), "CREDIT", None)
 
 
 def fingerprint(settings: Collect) -> str:

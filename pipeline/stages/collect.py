@@ -102,6 +102,7 @@ def collect(
     tables.write_parquet(tables.check(users, "users", settings.source), folder / "users.parquet")
     return Manifest(
         source=settings.source,
+        credit=sources.credit(settings),
         as_of=settings.as_of or last,
         first_timestamp=first,
         last_timestamp=last,

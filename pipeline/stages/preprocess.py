@@ -148,6 +148,7 @@ def write(prepared: Prepared, manifest: Manifest, folder: Path) -> None:
     tables.write_parquet(prepared.items, folder / "items.parquet")
     summary = prepared.summary.but(
         as_of=manifest.as_of,
+        credit=manifest.credit,
         data_hash=manifest.content_hash,
         collected=manifest.rows,
         rejected=manifest.rejected,
