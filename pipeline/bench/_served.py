@@ -132,6 +132,7 @@ def recommender(table: pd.DataFrame, log: Log, generator: np.random.Generator) -
     collaborative = Collaborative(
         ease=_matrix(len(items), popular, KEPT_NEIGHBOURS, generator),
         knn=_matrix(len(items), np.flatnonzero(known).astype(np.int32), KNN_NEIGHBOURS, generator),
+        rules=_matrix(len(items), np.flatnonzero(known).astype(np.int32), KNN_NEIGHBOURS, generator),
         ials=Factors(factors, known, IALS_REGULARISATION, IALS_ALPHA),
         count=count.astype(np.float32),
         value=np.zeros(len(items), np.float32),
