@@ -116,7 +116,7 @@ def test_little_new_data_reaches_the_lists_but_not_the_model(cycled):
     said = decisions(lines)
     assert said["drift"] == "none in 2 signals (1998-02-01 to 1998-03-01, 1 rows of 1 users)"
     assert said["retraining"].startswith("none: no drift; 1 rows came since the last training, 12.5%")
-    assert said["training"].startswith("none: the lists hear of the new histories, users and items")
+    assert said["training"].startswith("none: the lists use the new histories, users and items")
     assert said["promotion"] == "nothing to do: the challenger is the champion, v1.0.0"
     assert (cycled / "data" / "prepared" / "rows.txt").read_text().endswith("1998-03-01")
     assert trainings(cycled) == [("full", "v1.0.0", True)]

@@ -216,7 +216,7 @@ def test_runs_decide_as_the_cycle_does_and_leave_the_checkout_alone(project: Pat
     assert (project / "data" / "history" / "training-one" / "dvc.lock").read_text() == toy.git(
         project, "show", "runs/training-one:dvc.lock"
     )
-    # Little news: the lists hear of it.
+    # Little news: the lists alone use it.
     add_rows(project, "1998-03-01")
     assert monitor(project, "two")["text"].startswith("none: no drift; 1 rows came since the last training")
     add_rows(project, "1998-03-02")

@@ -7,7 +7,7 @@
 3. If there are new data (or new rules for it): detect_drift and decide_retraining.
 4. Training runs if that decision says so and was not carried out yet, or if a person changed the params or
    the code of what is trained. A refresh keeps the champion's encoder (finetune.refresh_of, in this run).
-   If data are new and nothing is trained, preprocess runs alone: the lists hear of it, the model does not.
+   If data are new and nothing is trained, preprocess runs alone: the lists use them, the model is unchanged.
 5. The training is recorded; what reports/promotion.json allows is promoted, and the folder made right again.
 6. `recommend` runs if the champion, the data or its params changed.
 
@@ -78,7 +78,7 @@ def _make(loop: Loop, plan: Plan) -> bool:
             loop.make(*plan.stages)
         (loop.root / PENDING).unlink(missing_ok=True)
         if plan.mode == "none" and plan.stages:
-            say("training", "none: the lists hear of the new histories, users and items, the model does not")
+            say("training", "none: the lists use the new histories, users and items; the model is unchanged")
         elif not plan.stages and not plan.reasons:
             say("training", "nothing new in source, params and code: no stage is run")
         return loop.promote()[0] is not None
