@@ -17,7 +17,7 @@ import pandas as pd
 import scipy.sparse as sp
 import torch
 
-from pipeline.data import tables as t
+from pipeline.data import tables
 from pipeline.data.histories import MICROSECONDS_A_DAY, Catalogue, Log
 from pipeline.models.artifacts import folder_hash
 from pipeline.models.baselines import Factors, ItemMatrix
@@ -60,11 +60,11 @@ def make(root: Path, size: Size, seed: int = 17) -> None:
     generator = np.random.default_rng(seed)
     settings = Params.load(Path("params.yaml"))
     rows, items = interactions(size, generator), catalogue(size, generator)
-    months = rows[t.TIME].dt.strftime("%Y-%m")
+    months = rows[tables.TIME].dt.strftime("%Y-%m")
     for month, part in rows.groupby(months):
-        t.write_parquet(part, root / "data/raw/interactions" / f"month={month}" / "part-0.parquet")
-    t.write_parquet(items, root / "data/raw/items.parquet")
-    end = rows[t.TIME].max()
+        tables.write_parquet(part, root / "data/raw/interactions" / f"month={month}" / "part-0.parquet")
+    tables.write_parquet(items, root / "data/raw/items.parquet")
+    end = rows[tables.TIME].max()
     card: dict[str, Any] = {
         "name": "challenger",
         "as_of": end.isoformat(),
@@ -97,27 +97,27 @@ def interactions(size: Size, generator: np.random.Generator) -> pd.DataFrame:
     time = pd.to_datetime(datetime.now(UTC)).as_unit("us") - pd.to_timedelta(ago, unit="us")
     return pd.DataFrame(
         {
-            t.USER: pd.Series([f"u{number}" for number in user], dtype="str"),
-            t.ITEM: pd.Series([f"i{number}" for number in item], dtype="str"),
-            t.TIME: pd.Series(time).astype(t.MOMENT),
-            t.EVENT: pd.Series("rating", index=range(size.rows), dtype="str"),
-            t.VALUE: generator.integers(1, 6, size.rows).astype(float),
-            t.TEXT: pd.Series(None, index=range(size.rows), dtype="str"),
+            tables.USER: pd.Series([f"u{number}" for number in user], dtype="str"),
+            tables.ITEM: pd.Series([f"i{number}" for number in item], dtype="str"),
+            tables.TIME: pd.Series(time).astype(tables.MOMENT),
+            tables.EVENT: pd.Series("rating", index=range(size.rows), dtype="str"),
+            tables.VALUE: generator.integers(1, 6, size.rows).astype(float),
+            tables.TEXT: pd.Series(None, index=range(size.rows), dtype="str"),
         }
     )
 
 
 def catalogue(size: Size, generator: np.random.Generator) -> pd.DataFrame:
     kinds = generator.integers(0, len(GENRES), (size.items, 2))
-    never = pd.Series(pd.NaT, index=range(size.items), dtype=t.MOMENT)
+    never = pd.Series(pd.NaT, index=range(size.items), dtype=tables.MOMENT)
     return pd.DataFrame(
         {
-            t.ITEM: pd.Series([f"i{number}" for number in range(size.items)], dtype="str"),
-            t.TITLE: pd.Series([f"Item number {number}" for number in range(size.items)], dtype="str"),
-            t.TEXT: pd.Series(None, index=range(size.items), dtype="str"),
-            t.CATEGORIES: [[GENRES[one], GENRES[other]] for one, other in kinds],
-            t.AVAILABLE_FROM: never,
-            t.AVAILABLE_UNTIL: never,
+            tables.ITEM: pd.Series([f"i{number}" for number in range(size.items)], dtype="str"),
+            tables.TITLE: pd.Series([f"Item number {number}" for number in range(size.items)], dtype="str"),
+            tables.TEXT: pd.Series(None, index=range(size.items), dtype="str"),
+            tables.CATEGORIES: [[GENRES[one], GENRES[other]] for one, other in kinds],
+            tables.AVAILABLE_FROM: never,
+            tables.AVAILABLE_UNTIL: never,
         }
     )
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from pipeline.data import tables as t
+from pipeline.data import tables
 from pipeline.data.histories import MICROSECONDS_A_DAY, Points, Prepared
 
 DAYS, ITEMS_A_DAY, USERS, VISITS, TAKEN = 60, 40, 800, 8, 6
@@ -58,12 +58,21 @@ class World:
             noise = generator.gumbel(size=len(self.born))  # the largest sums are a draw without replacement
             taken = np.argsort(-(self.chances(np.array([who]), np.array([day]))[0] + noise))[:TAKEN]
             found += [(who, item, day + place / 1440) for place, item in enumerate(taken)]
-        table = pd.DataFrame(found, columns=[t.USER, t.ITEM, "day"]).drop_duplicates([t.USER, t.ITEM])
-        times = (START + pd.to_timedelta(table.pop("day"), unit="D")).astype(t.MOMENT)
-        names = {t.USER: [f"u{n:04d}" for n in table[t.USER]], t.ITEM: [f"i{n:05d}" for n in table[t.ITEM]]}
-        table = table.assign(**names, **{t.TIME: times, t.EVENT: "view", t.VALUE: np.nan, t.TEXT: None})
-        table = table.astype({t.VALUE: "float64", t.TEXT: "str", t.USER: "str", t.ITEM: "str"})
-        return table.sort_values([t.TIME, t.USER, t.ITEM], ignore_index=True)
+        table = pd.DataFrame(found, columns=[tables.USER, tables.ITEM, "day"]).drop_duplicates(
+            [tables.USER, tables.ITEM]
+        )
+        times = (START + pd.to_timedelta(table.pop("day"), unit="D")).astype(tables.MOMENT)
+        names = {
+            tables.USER: [f"u{n:04d}" for n in table[tables.USER]],
+            tables.ITEM: [f"i{n:05d}" for n in table[tables.ITEM]],
+        }
+        table = table.assign(
+            **names, **{tables.TIME: times, tables.EVENT: "view", tables.VALUE: np.nan, tables.TEXT: None}
+        )
+        table = table.astype(
+            {tables.VALUE: "float64", tables.TEXT: "str", tables.USER: "str", tables.ITEM: "str"}
+        )
+        return table.sort_values([tables.TIME, tables.USER, tables.ITEM], ignore_index=True)
 
     def items(self, seed: int) -> pd.DataFrame:
         generator = np.random.default_rng([seed, 2])
@@ -73,24 +82,24 @@ class World:
             )
             for topic in self.topic
         ]
-        never = pd.Series([pd.NaT] * len(texts), dtype=t.MOMENT)
+        never = pd.Series([pd.NaT] * len(texts), dtype=tables.MOMENT)
         born = (START + pd.to_timedelta(self.born, unit="D")).as_unit("us")
         return pd.DataFrame(
             {
-                t.ITEM: [f"i{n:05d}" for n in range(len(texts))],
-                t.TITLE: texts,
-                t.TEXT: pd.Series([None] * len(texts), dtype="str"),
-                t.CATEGORIES: [[] for _ in texts],
-                t.AVAILABLE_FROM: pd.Series(born),
-                t.AVAILABLE_UNTIL: never,
+                tables.ITEM: [f"i{n:05d}" for n in range(len(texts))],
+                tables.TITLE: texts,
+                tables.TEXT: pd.Series([None] * len(texts), dtype="str"),
+                tables.CATEGORIES: [[] for _ in texts],
+                tables.AVAILABLE_FROM: pd.Series(born),
+                tables.AVAILABLE_UNTIL: never,
             }
         )
 
     def write(self, raw: Path, seed: int) -> None:
         rows = self.rows(seed)
-        t.write_parquet(rows, raw / "interactions" / "month=all" / "part-0.parquet")
-        t.write_parquet(self.items(seed), raw / "items.parquet")
-        as_of = {"as_of": rows[t.TIME].max().isoformat(), "content_hash": "turnover"}
+        tables.write_parquet(rows, raw / "interactions" / "month=all" / "part-0.parquet")
+        tables.write_parquet(self.items(seed), raw / "items.parquet")
+        as_of = {"as_of": rows[tables.TIME].max().isoformat(), "content_hash": "turnover"}
         (raw / "manifest.json").write_text(json.dumps(as_of), encoding="utf-8")
 
 

@@ -20,8 +20,8 @@ from tqdm import tqdm
 from pipeline.bench import _turnover, _windows, ranking
 from pipeline.bench._fits import Bench, Ranked, fingerprint
 from pipeline.bench.gate import load
-from pipeline.evaluation import figures as f
 from pipeline.evaluation import tuning
+from pipeline.evaluation.figures import CHALLENGER, HEADLINE
 from pipeline.evaluation.findings import FROZEN_STATE
 from pipeline.models.ranking import rank_points
 from pipeline.params import Params
@@ -68,7 +68,7 @@ def fits(bench: Bench) -> dict[str, list[Ranked]]:
         )
 
     for seed in range(bench.params.seed, bench.params.seed + ranking.SEEDS):
-        for name, frozen in ((f.CHALLENGER, False), (FROZEN_STATE, True)):
+        for name, frozen in ((CHALLENGER, False), (FROZEN_STATE, True)):
             one = bench.kept(name, seed, code, partial(listed, seed, frozen))
             found.setdefault(name, []).append(one)
     return found
@@ -97,9 +97,9 @@ def summary(given: Json, made_up: Json) -> Json:
     for world, found in (("given", given), ("turnover", made_up)):
         rows = found["figures"]
         figures |= {f"{world}: {name}": row for name, row in rows.items()}
-        head = {name: row[f.HEADLINE] for name, row in rows.items()}
-        ours = head[f.CHALLENGER]
-        ours_too = (f.CHALLENGER, FROZEN_STATE, BEST_POSSIBLE)
+        head = {name: row[HEADLINE] for name, row in rows.items()}
+        ours = head[CHALLENGER]
+        ours_too = (CHALLENGER, FROZEN_STATE, BEST_POSSIBLE)
         peers = {name: value for name, value in head.items() if name not in ours_too}
         best = max(peers, key=lambda name: peers[name])
         popular = max(head["popularity"], head["recent_popularity"])
@@ -111,8 +111,8 @@ def summary(given: Json, made_up: Json) -> Json:
             f"{world}: best baseline {best}: challenger {pair['challenger_minus']:+.4f} "
             f"[{pair['pair_low']:+.4f}, {pair['pair_high']:+.4f}]"
         )
-    possible = made_up["figures"][BEST_POSSIBLE][f.HEADLINE]
-    ratios["turnover_challenger_over_best_possible"] = made_up["figures"][f.CHALLENGER][f.HEADLINE] / possible
+    possible = made_up["figures"][BEST_POSSIBLE][HEADLINE]
+    ratios["turnover_challenger_over_best_possible"] = made_up["figures"][CHALLENGER][HEADLINE] / possible
     return {
         "name": "live",
         "conditions": {"given": given["conditions"], "turnover": made_up["conditions"]},

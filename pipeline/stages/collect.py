@@ -38,7 +38,7 @@ from pipeline import sources
 from pipeline.data import joining, tables
 from pipeline.data.catalogue import describe_items, empty, items_table, no, optional, users_table
 from pipeline.data.moments import LATEST, Days, TimeColumn
-from pipeline.data.partitions import Partitions
+from pipeline.data.partitions import Partitions, Written
 from pipeline.data.rejected import AFTER_AS_OF, Rejected, rejected_file
 from pipeline.data.values import as_ids, as_numbers, as_prose, id_faults
 from pipeline.documents.data import Manifest, Rows
@@ -64,20 +64,8 @@ def collect(
     is read once more without them. Raises DataError if too many rows are bad or none is left, ConfigError
     where as_of is long after the data.
     """
-    found, kept = read(), _Kept(Partitions(folder / "spill"))
-    times = TimeColumn(tables.TIME, found.times.get(tables.TIME), latest, found.decimal)
-    with rejected_file(folder / "rejected.parquet") as rejected:
-        for chunk in _progress(found.interactions):
-            rows, reasons = check_interactions(chunk, times, settings.as_of, found.decimal)
-            rejected.add("interactions", chunk, reasons)
-            kept.add(rows[reasons.isna()], settings.source)
-        for chunk in found.feedback:  # kept at a known time each, whatever that of the source's rows
-            rows, reasons = check_interactions(chunk, TimeColumn(tables.TIME), settings.as_of)
-            rejected.add("interactions", chunk, reasons)
-            kept.add(rows[reasons.isna()], settings.source, dated=False)
-        items, item_rows = items_table(found.items, kept.described, rejected, found.times, found.decimal)
-        items = sources.with_put(items, settings)
-        users, user_rows = users_table(found.users, rejected)
+    source = read()
+    kept, rejected = _checked(source, settings, folder, latest)
     if latest == LATEST and (end := kept.days.end()) is not None:
         log.warning(
             f"a few rows lie more than a year after all others, which end before {end:%Y-%m-%d}: set apart "
@@ -94,12 +82,41 @@ def collect(
     first, last = (pd.Timestamp(edge, tz="UTC") for edge in (written.first, written.last))
     _check_as_of(settings.as_of, first, last)
     joined = None
-    if found.items is not None:
-        joined = joining.enforce(
-            joining.rows_of_items(folder / "interactions"), items[tables.ITEM], settings.min_joined_share
+    if source.items is not None:
+        rows_of = joining.rows_of_items(folder / "interactions")
+        joined = joining.enforce(rows_of, kept.item_table[tables.ITEM], settings.min_joined_share)
+    for name, table in (("items", kept.item_table), ("users", kept.user_table)):
+        tables.write_parquet(tables.check(table, name, settings.source), folder / f"{name}.parquet")
+    return _manifest(settings, kept, rejected, written).but(
+        joined_share=joined, content_hash=_content_hash(folder)
+    )
+
+
+def _checked(
+    source: sources.Tables, settings: Collect, folder: Path, latest: pd.Timestamp
+) -> tuple[_Kept, Rejected]:
+    """Every row is kept, or written to rejected.parquet with its reason."""
+    kept = _Kept(Partitions(folder / "spill"))
+    times = TimeColumn(tables.TIME, source.times.get(tables.TIME), latest, source.decimal)
+    with rejected_file(folder / "rejected.parquet") as rejected:
+        for chunk in _progress(source.interactions):
+            rows, reasons = check_interactions(chunk, times, settings.as_of, source.decimal)
+            rejected.add("interactions", chunk, reasons)
+            kept.add(rows[reasons.isna()], settings.source)
+        for chunk in source.feedback:  # kept at a known time each, whatever that of the source's rows
+            rows, reasons = check_interactions(chunk, TimeColumn(tables.TIME), settings.as_of)
+            rejected.add("interactions", chunk, reasons)
+            kept.add(rows[reasons.isna()], settings.source, dated=False)
+        items, kept.item_rows = items_table(
+            source.items, kept.described, rejected, source.times, source.decimal
         )
-    tables.write_parquet(tables.check(items, "items", settings.source), folder / "items.parquet")
-    tables.write_parquet(tables.check(users, "users", settings.source), folder / "users.parquet")
+        kept.item_table = sources.with_put(items, settings)
+        kept.user_table, kept.user_rows = users_table(source.users, rejected)
+    return kept, rejected
+
+
+def _manifest(settings: Collect, kept: _Kept, rejected: Rejected, written: Written) -> Manifest:
+    first, last = (pd.Timestamp(edge, tz="UTC") for edge in (written.first, written.last))
     return Manifest(
         source=settings.source,
         credit=sources.credit(settings),
@@ -116,22 +133,24 @@ def collect(
         rejected={table: dict(sorted(counts.items())) for table, counts in sorted(rejected.counts.items())},
         users=len(kept.users),
         items=len(kept.items),
-        item_rows=item_rows,
-        joined_share=joined,
-        user_rows=user_rows,
-        content_hash=_content_hash(folder),
+        item_rows=kept.item_rows,
+        user_rows=kept.user_rows,
     )
 
 
 @dataclass
 class _Kept:
-    """What the kept interactions add up to, chunk by chunk."""
+    """What the kept rows add up to, chunk by chunk."""
 
     partitions: Partitions
     days: Days = field(default_factory=Days)
     described: dict[str, pd.DataFrame] = field(default_factory=dict)
     users: set[str] = field(default_factory=set)
     items: set[str] = field(default_factory=set)
+    item_table: pd.DataFrame = field(default_factory=pd.DataFrame)
+    item_rows: dict[str, int] = field(default_factory=dict)  # kept, duplicates, ...
+    user_table: pd.DataFrame = field(default_factory=pd.DataFrame)
+    user_rows: dict[str, int] = field(default_factory=dict)
 
     def add(self, rows: pd.DataFrame, source: str, dated: bool = True) -> None:
         """`dated`: their times tell where the data end."""
