@@ -34,7 +34,7 @@ Reason = Annotated[str | None, typer.Option(help="Why; kept in the registry's re
 
 
 def main() -> None:
-    """Entry point: everything that a user can mend is one line on standard error and exit code 1."""
+    """Entry point: a user error is one line on standard error and exit code 1."""
     try:
         code = app(prog_name="evergreen", standalone_mode=False)
     except Exception as error:

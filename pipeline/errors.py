@@ -1,4 +1,4 @@
-"""What the user can mend. Each message: what is wrong, in which file, column or key, and what to do."""
+"""User errors. Each message: what is wrong, in which file, column or key, and what to do."""
 
 
 class PipelineError(Exception):

@@ -322,7 +322,7 @@ class DecidePromotion(Section):
     max_model_mib: Annotated[float | None, Field(gt=0)]
     """Size of the model folder; null: no limit."""
     accept_new_features: bool
-    """true: the challenger's scorer may be told other features than the champion's."""
+    """true: the challenger's scorer may have other features than the champion's."""
     replace_unread: str | None
     """A champion's version that this code cannot read, to be replaced without a comparison with it."""
 

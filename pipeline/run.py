@@ -34,7 +34,7 @@ def die_with_parent() -> None:
 
 
 def explain(error: BaseException) -> str | None:
-    """The one line for what the user can mend; None for a bug."""
+    """The one line of a user error; None for a bug."""
     if isinstance(error, PipelineError):
         return f"error: {error}"
     if isinstance(error, OSError) and error.errno is not None:

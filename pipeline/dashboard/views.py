@@ -24,7 +24,7 @@ from pipeline.pages import moment as moment_text
 from pipeline.registry.versions import State, Version
 
 RECENT = 8
-"""Runs that are told in full; older ones are a line each."""
+"""Runs that are shown in full; older ones are a line each."""
 BY = {"cycle": "evergreen cycle", "evergreen_monitoring": "monitoring", "evergreen_training": "training"}
 KINDS = {Verdict.DRIFT: "no", Verdict.ONCE: "unsure", Verdict.NONE: "yes", Verdict.UNMEASURED: "nothing"}
 MODELS, ABLATIONS = ("challenger", "champion"), ("without_text", "frozen_text", "frozen_state")

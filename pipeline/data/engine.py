@@ -37,7 +37,7 @@ def open_engine(settings: Preprocess, spill: Path) -> Iterator[ibis.BaseBackend]
 
 @contextmanager
 def duckdb_connection(spill: Path) -> Iterator[ibis.BaseBackend]:
-    """An in-memory DuckDB that spills into the folder `spill`; its errors that a user can mend as ours."""
+    """An in-memory DuckDB that spills into the folder `spill`; its user errors become ours."""
     connection = ibis.duckdb.connect(
         memory_limit=f"{memory_limit()}B",
         threads=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,

@@ -111,7 +111,7 @@ def pointed(text: pd.Series, decimal: str | None) -> pd.Series:
     """Numbers whose decimals follow the sign `decimal`, with a point; what is no such number is missing.
 
     Thousands may be parted by the other sign, a blank or an apostrophe ("1.234,5", "1 234,5"). None: a point
-    and no thousands, and the text comes as it is: without being told, nobody knows what "1,234" is.
+    and no thousands, and the text comes as it is: "1,234" alone may be either.
     """
     if decimal is None:
         return text

@@ -4,7 +4,7 @@ In: rows of both sides (the interactions' columns; perhaps `positive`, `new_user
 columns it calls drifted, and whether its own rule (half of them) calls that drift.
 Rule: the rule of its DataDriftPreset untouched (a test by size and kind of the column up to 1,000 reference
 rows, then a distance with a fixed threshold), over columns that someone would give it: event, value, hour,
-weekday, the item's rank by popularity, length of the text, and what else is there. Types are told and columns
+weekday, the item's rank by popularity, length of the text, and what else is there. Types are given, columns
 with nothing on one side left out, or it would raise. Importing this module costs some 9 CPU seconds.
 """
 

@@ -3,7 +3,7 @@
 In: the check's result (its signals), rows of the reference and of the newest window. Out: a `Snapshot` of
 Evidently: a metric for each signal with the value that the check computed, a test for each with the check's
 verdict, and a picture of each column. Same input, same bytes: no clock, and ids are counted.
-Rule: Evidently judges nothing here. Columns and types are told explicitly (it takes ids for numbers and drops
+Rule: Evidently judges nothing here. Columns and types are given to it (it takes ids for numbers and drops
 columns in silence), pictures come without its tests, and rows are sampled: they are only to be looked at.
 Importing this module costs some 9 CPU seconds.
 """

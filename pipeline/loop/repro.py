@@ -25,7 +25,7 @@ from pipeline.registry.objects import locked
 from pipeline.run import ENVIRONMENT, ERROR_FILE, PERMANENT
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
+Status = TypeVar("Status")
 GRACE_SECONDS = 10
 NOT_CACHED = 254
 # An output that could not be copied into the cache (a full disk) dvc logs, and takes the stage for done.
@@ -129,7 +129,7 @@ def transfer(root: Path, verb: Literal["push", "pull"], targets: Iterable[str] =
         raise PipelineError(f"`dvc {verb}`: {lines[0].removeprefix('ERROR: ')}: see `dvc remote list`")
 
 
-def _status(root: Path, read: Callable[[list[Any]], T]) -> dict[str, T]:
+def _status(root: Path, read: Callable[[list[Any]], Status]) -> dict[str, Status]:
     code, output, error = _run(root, ["status", "--json"], {}, show=False)
     try:
         found = json.loads(output)

@@ -158,7 +158,7 @@ class Objects:
         os.environ.setdefault("DVC_NO_ANALYTICS", "1")
         from dvc.repo import Repo
 
-        logging.getLogger("dvc").setLevel(logging.CRITICAL)  # what is missing is told by the one line below
+        logging.getLogger("dvc").setLevel(logging.CRITICAL)  # one line below says what is missing
         try:
             with Repo(str(self.root)) as repo:
                 return act(repo)

@@ -45,7 +45,7 @@ RECORDS = "registry"
 
 Place = Literal["cache", "remote", "missing", "unknown"]
 Status = Literal["champion", "retired", "registered"]
-R = TypeVar("R", bound=Record)
+AnyRecord = TypeVar("AnyRecord", bound=Record)
 _VERSION = re.compile(rf"{NAME}@(v(\d+)\.\d+\.\d+)")
 _APPOINTMENT = re.compile(rf"{NAME}#{STAGE}(!?)#(\d+)")
 _COUNTER = re.compile(rf"{NAME}[@#].*#(\d+)")
@@ -163,7 +163,7 @@ def message(subject: str, record: Record) -> str:
     return f"{subject}\n\n{record.to_json()}"
 
 
-def _record(tag: Tag, kind: type[R]) -> R:
+def _record(tag: Tag, kind: type[AnyRecord]) -> AnyRecord:
     """The JSON behind the first paragraph; one without content in a tag that gto or a person made."""
     return kind.find_in(tag.message.partition("\n\n")[2]) or kind()
 

@@ -25,7 +25,7 @@ FILES = [FOLDER / "interactions.parquet", FOLDER / "items.parquet"]
 def read(settings: Collect) -> Tables:
     interactions, items = (pq.ParquetFile(path).read().to_pandas() for path in FILES)
     start = items[tables.AVAILABLE_FROM]
-    items[tables.AVAILABLE_FROM] = start = start.mask(start.str.startswith("1-"))  # year 1: nobody knows
+    items[tables.AVAILABLE_FROM] = start = start.mask(start.str.startswith("1-"))  # year 1: unknown
     items[tables.YEAR] = pd.to_numeric(start.str[:4]).astype("Int64")
     return Tables([interactions], items)
 

@@ -24,7 +24,7 @@ pipeline/evaluation/gate.py). Shares are of the champion's own figure, so that t
 - coverage, popularity: what is listed has not collapsed to few or to the most popular items. The guards are
   wide, since a model that knows more lists less of what nobody takes;
 - latency, size: milliseconds a list and MiB within their limits;
-- features: the scorer is told the same as the champion's, or accept_new_features says that it may differ;
+- features: the scorer has the same inputs as the champion's, or accept_new_features says that it may differ;
 - beats_popularity, beats_recent_popularity: the interval's lower end is above 0;
 - champion_beats_recent_popularity: never blocks, but warns if the champion in service no longer does;
 - leads_baselines: never blocks, but warns if the best baseline has the higher mean.
