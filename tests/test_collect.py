@@ -258,12 +258,12 @@ def test_availability_is_read_and_kept_even_if_later(tmp_path: Path, log: Path) 
         (
             [HEADER, *GOOD],
             {"as_of": "1999-01-01"},
-            r"none of 3 interactions can be kept \(0 are bad, 3 later than",
+            r"none of 3 interactions can be kept: all are later than collect\.as_of",
         ),
         (
             [HEADER, ",,,,"],
             {"max_rejected_share": 1},
-            r"none of 1 interactions can be kept \(1 are bad, 0 later",
+            r"none of 1 interactions can be kept: .* 1; for example .*log\.csv:2",
         ),
     ],
 )

@@ -103,6 +103,16 @@ def test_check_names_the_setting_that_mends_bad_rows(tmp_path: Path) -> None:
     assert 'decimal to ","' in finding.line
 
 
+def test_check_names_what_mends_a_source_of_which_nothing_can_be_kept(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.csv", HEADER, *(f"u{n},i,{n:02d}/01/2020" for n in range(1, 29)))
+    [finding] = check(Params.load(params_file(tmp_path, of_files(path)))).findings
+    assert (finding.kind, finding.key) == ("unreadable", "collect.files.columns.timestamp")
+    assert '"%d/%m/%Y"' in finding.line
+    book = workbook(tmp_path / "x.xlsx", A=ORDERS, B=ORDERS)
+    [finding] = check(Params.load(params_file(tmp_path, of_files(book)))).findings
+    assert finding.key == "collect.files.sheet"
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -19,7 +19,7 @@ from pipeline.check import rules, texts
 from pipeline.data.engine import duckdb_connection
 from pipeline.data.joining import joined_share
 from pipeline.data.rejected import advice
-from pipeline.documents.check import Check, Finding, TextFigures
+from pipeline.documents.check import Check, Finding, TextFigures, key_in
 from pipeline.documents.data import Manifest
 from pipeline.errors import ConfigError, DataError, PipelineError
 from pipeline.files import write_text
@@ -103,6 +103,5 @@ def _texts(facts: gathered.Facts) -> tuple[TextFigures | None, list[Finding]]:
 
 def _unreadable(error: DataError) -> Finding:
     """With the key that its line names, if any."""
-    words = (word.rstrip(":,.") for word in str(error).split())
-    key = next((word for word in words if word.startswith("collect.")), "collect.files")
+    key = key_in(str(error), "collect.files")
     return Finding(kind="unreadable", severity="error", text=str(error), key=key)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from pipeline.check.facts import COLUMNS, Facts, percent
 from pipeline.check.glance import RULES
-from pipeline.documents.check import Finding, TextFigures
+from pipeline.documents.check import Finding, TextFigures, key_in
 from pipeline.documents.data import Manifest
 
 
@@ -33,7 +33,6 @@ def _rejected(facts: Facts, manifest: Manifest) -> Iterator[Finding]:
             share = count / read
             listed = [f"{reason.replace('_', ' ')}: {rows:,} rows" for reason, rows in bad.items()]
             mending = facts.advice.get(table, "")
-            keys = [word.rstrip(":,") for word in mending.split() if word.startswith("collect.")]
             yield Finding(
                 kind="bad_rows",
                 severity="error" if share > limit else "warning" if share > limit / 5 else "note",
@@ -41,7 +40,7 @@ def _rejected(facts: Facts, manifest: Manifest) -> Iterator[Finding]:
                 figure=share,
                 unit="share",
                 examples=listed,
-                key=(keys or [COLUMNS])[0],
+                key=key_in(mending, COLUMNS),
                 remedy=(mending or "correct the source, or name the right columns")
                 + f"; up to collect.max_rejected_share ({limit:g}) of them are left out",
             )

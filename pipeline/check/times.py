@@ -11,16 +11,15 @@ import pandas as pd
 
 from pipeline.check.facts import COLUMNS, Facts, percent
 from pipeline.data.splitting import MOST_AT_ONCE
-from pipeline.documents.check import Finding
+from pipeline.documents.check import Finding, key_in
 
 LEAST_ROWS = 50  # below, a share says nothing
 
 
 def no_windows(facts: Facts) -> Iterator[Finding]:
     if facts.windows and (problem := facts.windows.problem):
-        keys = (word.rstrip(":,") for word in problem.split())
-        key = next((word for word in keys if word.startswith(("preprocess.", "collect."))), None)
-        yield Finding(kind="no_windows", severity="error", text=problem, key=key or f"{COLUMNS}.timestamp")
+        key = key_in(problem, f"{COLUMNS}.timestamp")
+        yield Finding(kind="no_windows", severity="error", text=problem, key=key)
 
 
 def one_moment(facts: Facts) -> Iterator[Finding]:

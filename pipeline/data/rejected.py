@@ -70,15 +70,18 @@ class Rejected:
         bad, asked = self.bad(table), self.read.get(table, 0) - self.later(table)
         if bad <= share * asked:
             return
+        raise DataError(
+            f"{table}: {bad:,} of {asked:,} rows are bad ({bad / asked:.1%}; collect.max_rejected_share is "
+            f"{share:g}): {self.faults(table)}" + (", or raise the limit" if bad <= asked / 2 else "")
+        )
+
+    def faults(self, table: str) -> str:
+        """What is wrong with most bad rows, an example, and what mends it; there is one at least."""
         reasons = {name: number for name, number in self.counts[table].items() if name != AFTER_AS_OF}
         top = sorted(reasons, key=lambda name: (-reasons[name], name))[:3]
         listed = ", ".join(f"{name.replace('_', ' ')} {reasons[name]:,}" for name in top)
-        raise DataError(
-            f"{table}: {bad:,} of {asked:,} rows are bad ({bad / asked:.1%}; collect.max_rejected_share is "
-            f"{share:g}): {listed}; for example {self.examples[table, top[0]]}; "
-            + (_advice(top[0], self.cells.get(top[0], [])) or "correct the file or collect.files.columns")
-            + (", or raise the limit" if bad <= asked / 2 else "")
-        )
+        remedy = _advice(top[0], self.cells.get(top[0], [])) or "correct the file or collect.files.columns"
+        return f"{listed}; for example {self.examples[table, top[0]]}; {remedy}"
 
     @staticmethod
     def _cells(frame: pd.DataFrame, reasons: pd.Series) -> pd.DataFrame:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from pipeline.documents.base import IF_KNOWN, Count, Document, Moment, Number, Part
 from pipeline.documents.data import PointCounts, Rows, Window
+
+
+def key_in(text: str, default: str) -> str:
+    """The first key of params.yaml that a sentence names."""
+    named = re.search(r"\b(?:collect|preprocess|finetune)(?:\.\w+)+", text)
+    return named[0] if named else default
 
 
 class Finding(Part):

@@ -234,11 +234,11 @@ def _nothing_kept(rejected: Rejected, settings: Collect) -> str:
     read, later = rejected.read.get("interactions", 0), rejected.later("interactions")
     if not read:
         return f"{settings.source}: no interactions: bring a file with rows"
-    bad = rejected.bad("interactions")
-    return (
-        f"{settings.source}: none of {read:,} interactions can be kept ({bad:,} are bad, "
-        f"{later:,} later than collect.as_of): correct the file or collect.as_of"
-    )
+    nothing = f"{settings.source}: none of {read:,} interactions can be kept"
+    if not rejected.bad("interactions"):
+        return f"{nothing}: all are later than collect.as_of: correct that, or the file"
+    also = f"{later:,} are later than as_of, and " if later else ""
+    return f"{nothing}: {also}{rejected.faults('interactions')}"
 
 
 def _content_hash(folder: Path) -> str:
