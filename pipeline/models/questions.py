@@ -16,6 +16,9 @@ from pipeline.errors import DataError
 from pipeline.models.encoder import texts_to_vectors
 from pipeline.models.ranking import popularity_order, rank_points, top_k
 from pipeline.parts.recommender import Recommender, centred
+from pipeline.parts.words import Words
+
+WORDS = 1.5  # weight of the cosine of words beside that of meaning, whose values spread more
 
 
 def recommend(
@@ -34,10 +37,12 @@ def recommend(
     order = popularity_order(model.popularity, prepared.catalogue.ids)
     if text is not None:
         nobody = log.points(np.full(1, -1, np.int32), np.full(1, -1, np.int32), np.full(1, now))
-        top, scores = top_k(_closeness(model, text)[None], nobody, prepared.catalogue, order, k)
+        words = Words.of(prepared.catalogue.items["item_text"].fillna("").tolist())
+        closeness = _closeness(model, text) + WORDS * words.closeness(text)
+        top, scores = top_k(closeness[None], nobody, prepared.catalogue, order, k)
         scored = [(item, score) for item, score in zip(top[0], scores[0], strict=True) if not np.isnan(score)]
         return [
-            _row(model, rank, item, score, ["its text is near yours"])
+            _row(model, rank, item, score, [_why(words.shared(text, item))])
             for rank, (item, score) in enumerate(scored)
         ]
     if items is not None:
@@ -84,6 +89,10 @@ def _closeness(model: Recommender, text: str) -> np.ndarray:
     score = model.text @ centred(vector, model.centre)[0]
     score[~model.text.any(axis=1)] = np.nan
     return score
+
+
+def _why(shared: list[str]) -> str:
+    return f"its text has {', '.join(shared)}" if shared else "its text is near yours"
 
 
 def _row(model: Recommender, rank: int, item: int, score: float, reasons: list[str]) -> dict[str, Any]:

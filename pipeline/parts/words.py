@@ -1,0 +1,49 @@
+"""Words that a typed text shares with items' texts: TF-IDF (Salton and Buckley 1988), by scikit-learn.
+
+A language model finds what means the same, this what says the same: names, places, rare words.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+COMMON = 0.1  # a word in more texts than this share is no reason
+
+
+@dataclass(frozen=True)
+class Words:
+    vectorizer: Any  # sklearn's TfidfVectorizer; None: no text has a word
+    weights: sp.csr_matrix  # (items, words) float32 rows of unit length
+
+    @classmethod
+    def of(cls, texts: list[str]) -> Words:
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        vectorizer = TfidfVectorizer(sublinear_tf=True, dtype=np.float32)
+        try:
+            return cls(vectorizer, sp.csr_matrix(vectorizer.fit_transform(texts)))
+        except ValueError:  # sklearn's: an empty vocabulary
+            return cls(None, sp.csr_matrix((len(texts), 0), dtype=np.float32))
+
+    def closeness(self, text: str) -> np.ndarray:
+        """(items,) float32 cosine of TF-IDF vectors, 0 without a shared word."""
+        if self.vectorizer is None:
+            return np.zeros(self.weights.shape[0], np.float32)
+        return np.asarray((self.weights @ self.vectorizer.transform([text]).T).todense(), np.float32)[:, 0]
+
+    def shared(self, text: str, item: int, most: int = 4) -> list[str]:
+        """The words that bring the item closest to the text, the strongest first; none that is common."""
+        if self.vectorizer is None:
+            return []
+        both = sp.csr_matrix(self.vectorizer.transform([text]).multiply(self.weights[[item]]))
+        texts = self.weights.shape[0]
+        # idf = 1 + ln((1 + texts) / (1 + texts with the word))
+        idf = self.vectorizer.idf_[both.indices]
+        rare = idf >= 1 + np.log((1 + texts) / (1 + max(1.0, COMMON * texts)))
+        order = np.argsort(-both.data[rare], kind="stable")[:most]
+        names = self.vectorizer.get_feature_names_out()
+        return [str(names[column]) for column in both.indices[rare][order]]
