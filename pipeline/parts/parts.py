@@ -57,7 +57,7 @@ class Parts:
         if self.sequence is not None:
             columns |= self.sequence.columns(asked, items)
         if self.text is not None:
-            columns |= self.text.columns(asked, items, ials, self.collaborative.cold)
+            columns |= self.text.columns(asked, items, ials, self.collaborative.cold, columns["live_count"])
         return columns | _of_history(asked, items)
 
     def _ials(self, asked: Asked) -> np.ndarray:

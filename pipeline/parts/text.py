@@ -28,6 +28,7 @@ NARROW = 96  # dimensions in which pairs are compared
 MOST_CATEGORIES = 200
 SPANS = (1.0, 3.0, 10.0, 30.0)  # years over which newness fades
 CATEGORY_WEIGHT = 0.5
+FADING = 0.7  # power of 1 + rows by which an item's text columns fall
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,19 @@ class Text:
         lists["text_of_cold"][~ials.any(axis=1)] = -1
         return lists
 
-    def columns(self, asked: Asked, items: np.ndarray, ials: np.ndarray, cold: np.ndarray) -> Columns:
+    def columns(
+        self, asked: Asked, items: np.ndarray, ials: np.ndarray, cold: np.ndarray, rows: np.ndarray
+    ) -> Columns:
+        """`rows`: (points, candidates) log1p of the rows that the live state has of each item.
+
+        Every column fades with them: what was done with an item says more than its text, and a scorer that
+        may use the texts of known items learns chance from them (docs/log.md).
+        """
+        columns = self._plain(asked, items, ials, cold)
+        fading = np.exp(-FADING * rows)
+        return {name: column * fading for name, column in columns.items()}
+
+    def _plain(self, asked: Asked, items: np.ndarray, ials: np.ndarray, cold: np.ndarray) -> Columns:
         columns: Columns = {}
         vectors = self._narrow
         for half_life in (5, 30):
