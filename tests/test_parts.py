@@ -27,6 +27,7 @@ from pipeline.parts.candidates import union
 from pipeline.parts.recommender import Recommender, save
 from pipeline.parts.ridge import Ridge
 from pipeline.parts.sampling import Sample, Sizes, sample
+from pipeline.parts.text import FADING
 from pipeline.stages import preprocess
 
 
@@ -114,6 +115,23 @@ def test_nothing_of_a_points_moment_or_later_is_in_candidates_or_columns(
     with_future, without = model.parts.columns(asked, items), past.columns(asked_past, items)
     for name, column in with_future.items():
         np.testing.assert_allclose(column, without[name], rtol=1e-6, atol=1e-6, err_msg=name)
+
+
+def test_text_columns_fade_with_the_rows_of_an_item(world: tuple[Prepared, recipe.Trained]) -> None:
+    prepared, trained = world
+    parts = trained.models["challenger"].parts
+    asked = next(parts.ask(prepared.test))
+    items, ials = parts.candidates(asked), parts.collaborative.users(asked)[5]
+    assert parts.text is not None
+    cold = parts.collaborative.cold
+    none = parts.text.columns(asked, items, ials, cold, np.zeros(items.shape))
+    nine = parts.text.columns(asked, items, ials, cold, np.full(items.shape, np.log1p(9)))
+    assert any(column.any() for column in none.values())
+    for name, column in none.items():
+        np.testing.assert_allclose(nine[name], column * 10**-FADING, rtol=1e-5)
+    taken = parts.columns(asked, items)
+    known = taken["live_count"] > 0
+    assert (np.abs(taken["text_mean"]) <= np.abs(none["text_mean"]) * 2**-FADING + 1e-6)[known].all()
 
 
 def test_a_frozen_state_stands_still(world: tuple[Prepared, recipe.Trained]) -> None:

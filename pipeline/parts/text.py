@@ -111,11 +111,11 @@ class Text:
         Every column fades with them: what was done with an item says more than its text, and a scorer that
         may use the texts of known items learns chance from them (docs/log.md).
         """
-        columns = self._plain(asked, items, ials, cold)
+        columns = self._unfaded(asked, items, ials, cold)
         fading = np.exp(-FADING * rows)
         return {name: column * fading for name, column in columns.items()}
 
-    def _plain(self, asked: Asked, items: np.ndarray, ials: np.ndarray, cold: np.ndarray) -> Columns:
+    def _unfaded(self, asked: Asked, items: np.ndarray, ials: np.ndarray, cold: np.ndarray) -> Columns:
         columns: Columns = {}
         vectors = self._narrow
         for half_life in (5, 30):
