@@ -199,10 +199,10 @@ def test_a_run_on_raw_tables_is_resumed_from_disk(tmp_path: Path, monkeypatch: p
 
 def test_the_cache_knows_data_settings_and_seed(world: World) -> None:
     keys = {
-        world_key(world.timeline, PARAMS, "fast"),
+        world_key(world.timeline, PARAMS, "light"),
         world_key(world.timeline, PARAMS, "full"),
-        world_key(world.timeline, PARAMS.model_copy(update={"seed": 3}), "fast"),
-        world_key(replace(world.timeline, key="other"), PARAMS, "fast"),
+        world_key(world.timeline, PARAMS.model_copy(update={"seed": 3}), "light"),
+        world_key(replace(world.timeline, key="other"), PARAMS, "light"),
     }
     assert len(keys) == 4
 

@@ -1,4 +1,4 @@
-"""The LightFM of `evergreen bench ranking`: features, newcomers, and what happens without a compiler."""
+"""The LightFM of `evergreen bench ranking`: features, cold items, and what happens without a compiler."""
 
 import sys
 import types
@@ -79,7 +79,7 @@ def test_without_columns_there_are_items_alone() -> None:
     np.testing.assert_array_equal(_lightfm.feature_matrix(bare, KNOWN, "words").toarray(), np.eye(5, 3))
 
 
-def test_newcomers_are_no_negatives_but_are_scored_by_what_they_share(fake: list[FakeLightFM]) -> None:
+def test_cold_items_are_no_negatives_but_are_scored_by_what_they_share(fake: list[FakeLightFM]) -> None:
     build, grid = _lightfm.lightfm(data(), 7)
     settings = {name: values[0] for name, values in grid.items()} | {"features": "categories"}
     empty, told = build(settings).score(data().test)

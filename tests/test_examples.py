@@ -1,4 +1,4 @@
-"""What the report tells of single items: newcomers on the lists, and neighbours that fine-tuning changed."""
+"""What the report tells of single items: cold items on the lists, and neighbours that fine-tuning changed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import tiny
 
 from pipeline.data import tables as t
 from pipeline.data.histories import Catalogue, load_prepared
-from pipeline.evaluation.examples import moved, newcomers
+from pipeline.evaluation.examples import cold_items, moved
 from pipeline.stages import preprocess
 
 
@@ -39,7 +39,7 @@ def test_nothing_moved_where_nothing_was_trained() -> None:
     assert moved(catalogue(3), np.eye(3, dtype=np.float32), np.eye(3, dtype=np.float32)[::-1]) == []
 
 
-def test_newcomers_are_told_with_those_who_would_see_them(tmp_path: Path) -> None:
+def test_cold_items_are_told_with_those_who_would_see_them(tmp_path: Path) -> None:
     settings = tiny.params(tmp_path / "params.yaml", tmp_path)
     preprocess.main(tiny.raw(tmp_path / "raw"), tmp_path / "prepared", settings)
     prepared = load_prepared(tmp_path / "prepared")
@@ -49,10 +49,10 @@ def test_newcomers_are_told_with_those_who_would_see_them(tmp_path: Path) -> Non
     listed[:, 0] = 1
     listed[0, 1] = 0
     listed[:, 2] = 2  # known in train
-    found = newcomers(prepared, listed, count)
+    found = cold_items(prepared, listed, count)
     assert [one["item"]["item_id"] for one in found] == list(prepared.catalogue.ids[[1, 0]])
     assert [one["points"] for one in found] == [len(prepared.test), 1]
     assert len(found[0]["users"]) == min(3, len(np.unique(prepared.test.user)))
     user = str(prepared.user_ids[prepared.test.user[0]])
     assert [one["user_id"] for one in found[1]["users"]] == [user]
-    assert newcomers(prepared, listed, np.ones(len(count))) == []
+    assert cold_items(prepared, listed, np.ones(len(count))) == []

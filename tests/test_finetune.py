@@ -244,7 +244,7 @@ def test_scorer_is_not_fitted_on_inputs_that_met_no_row(
 
     def split(*arguments: object) -> object:
         parts = made(*arguments)  # type: ignore[arg-type]
-        return replace(parts, inner=np.zeros_like(parts.inner))
+        return replace(parts, cuts=[replace(cut, inner=np.zeros_like(cut.inner)) for cut in parts.cuts])
 
     monkeypatch.setattr(recipe, "split", split)
     context = Run(Params.load(world / "params.yaml").finetune, 1, tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 from dataclasses import replace
@@ -22,6 +23,7 @@ from pipeline.models.ranking import popularity_order, rank_points
 from pipeline.models.training import Run
 from pipeline.params import Params
 from pipeline.parts import pairs, recipe, scorer
+from pipeline.parts import split as splitting
 from pipeline.parts.asked import Asked
 from pipeline.parts.candidates import union
 from pipeline.parts.recommender import Recommender, save
@@ -255,3 +257,19 @@ def test_without_rows_every_item_is_alike_and_nothing_fails(tmp_path: Path) -> N
     assert told["scorer_epochs"] == 0
     assert listed.tolist() == [[0, -1]]
     assert torch.isfinite(model.scorer.linear.weight).all()
+
+
+@pytest.mark.parametrize(("enough", "cuts"), [(1, 1), (10**9, 4)])
+def test_few_points_behind_a_cut_are_joined_by_those_of_earlier_ones(
+    world: tuple[Prepared, recipe.Trained], monkeypatch: pytest.MonkeyPatch, enough: int, cuts: int
+) -> None:
+    monkeypatch.setattr(splitting, "ENOUGH_POINTS", enough)
+    prepared, _ = world
+    found = recipe.split(prepared, 1)
+    assert len(found.cuts) == cuts
+    behind = [cut.later.time for cut in found.cuts]
+    for cut, later in zip(found.cuts, behind, strict=True):
+        assert prepared.log.time[cut.inner].max() < later.min()
+    assert all(one.max() < other.min() for one, other in itertools.pairwise(behind))
+    assert found.scorer_points == sum(map(len, behind))
+    assert np.concatenate(behind).max() <= prepared.train_end

@@ -138,7 +138,7 @@ def single_items() -> dict[str, list[dict[str, Any]]]:
     fargo, brown = {"item_id": "1", "title": "Fargo (1996)"}, {"item_id": "8", "title": "Jackie Brown (1997)"}
     seen_by = [{"user_id": "0042", "history": [fargo, brown]}, {"user_id": "0043", "history": []}]
     return {
-        "newcomers": [{"item": {"item_id": "77", "title": None}, "points": 12, "users": seen_by}],
+        "cold_items": [{"item": {"item_id": "77", "title": None}, "points": 12, "users": seen_by}],
         "moved": [{"item": fargo, "before": [brown], "after": [{"item_id": "9", "title": "Good Will"}]}],
     }
 
@@ -491,7 +491,7 @@ def test_slices_show_the_difference_from_the_champion() -> None:
     assert "− champion" not in render(found)
 
 
-def test_newcomers_and_moved_neighbours_are_shown_or_their_absence_said() -> None:
+def test_cold_items_and_moved_neighbours_are_shown_or_their_absence_said() -> None:
     html = assert_harmless(render(evaluation(), examples(), curves(), single_items())).text
     for text in ("77 (no title)", "0042", "nothing yet", "Nearest before", "Good Will"):
         assert text in html
@@ -499,7 +499,7 @@ def test_newcomers_and_moved_neighbours_are_shown_or_their_absence_said() -> Non
     assert "No list of ten holds an item that train never had." in none
     assert "Fine-tuning moved no item's nearest texts." in none.replace("&#39;", "'")
     assert_harmless(render(evaluation(), (), None, replace_texts(single_items(), HOSTILE)))
-    assert_harmless(render(evaluation(), (), None, {"newcomers": [{}], "moved": [{}]}))
+    assert_harmless(render(evaluation(), (), None, {"cold_items": [{}], "moved": [{}]}))
 
 
 def test_the_source_of_the_items_is_credited_in_the_footer() -> None:

@@ -40,7 +40,7 @@ class Options:
     start_share: float = timeline.START_SHARE
     policies: Path | None = None  # a file of further ones
     choose: bool = False  # thresholds, on the first half
-    full: bool = False  # fine-tuning instead of the fast scorer
+    full: bool = False  # the whole training instead of the light preset
 
 
 def backtest(raw: Path, params: Params, options: Options) -> Json:

@@ -77,7 +77,7 @@ class Fast:
 
     vectors: np.ndarray | None
     seed: int
-    code: str = "fast"
+    code: str = "light"
 
     def key(self, number: int, mode: str, champion: str) -> str:
         return f"w{number:02d}"

@@ -274,7 +274,7 @@ class Court:
             "comparison": comparison,
             "ms_per_list": {CHALLENGER: 0.0},
         }
-        model = Model.of({"fit_end": FIT_END, "features": ["fast"], "mib": 0.0})
+        model = Model.of({"fit_end": FIT_END, "features": ["light"], "mib": 0.0})
         one, other = (model.but(artifact_hash=name) for name in (CHALLENGER, CHAMPION))
         verdict = decide_promotion(Evaluation.of(evaluation), one, other, self.params.decide_promotion)
         everywhere = comparison["slices"]["all"]

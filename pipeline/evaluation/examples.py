@@ -1,4 +1,4 @@
-"""Users and items of the evaluation report: lists and what was taken, newcomers, what fine-tuning moved.
+"""Users and items of the evaluation report: lists and what was taken, cold items, what fine-tuning moved.
 
 In: the prepared data, the challenger's (points, k) lists, item vectors before and after fine-tuning. Out:
 dictionaries as pipeline/evaluation/report.py takes them.
@@ -21,7 +21,7 @@ from pipeline.models.content import VectorScorer
 
 EXAMPLES, ITEMS, SALT = 10, 10, "evergreen.examples"
 MOVED, NEIGHBOURS, BLOCK = 5, 5, 512
-NEWCOMERS, AUDIENCE = 10, 3
+COLD_ITEMS, AUDIENCE = 10, 3
 
 Json = dict[str, Any]
 
@@ -75,12 +75,12 @@ def single_items(
     before = None if vectors is None else VectorScorer.of(vectors).vectors
     after = getattr(scorer, "text", None)
     return {
-        "newcomers": newcomers(prepared, listed, count),
+        "cold_items": cold_items(prepared, listed, count),
         "moved": moved(prepared.catalogue, before, after),
     }
 
 
-def newcomers(prepared: Prepared, listed: np.ndarray, count: np.ndarray) -> list[Json]:
+def cold_items(prepared: Prepared, listed: np.ndarray, count: np.ndarray) -> list[Json]:
     """The items without rows in train ((items,) `count`) that lists hold most often, and who would see them.
 
     {"item", "points": how many lists of ten hold it, "users": [{"user_id", "history": [ITEM, ...]}, ...]}.
@@ -91,7 +91,7 @@ def newcomers(prepared: Prepared, listed: np.ndarray, count: np.ndarray) -> list
     point, items = point[new], items[new]
     found, times = np.unique(items, return_counts=True)
     item, told = _titles(prepared.catalogue), []
-    for index in found[np.argsort(-times, kind="stable")[:NEWCOMERS]]:
+    for index in found[np.argsort(-times, kind="stable")[:COLD_ITEMS]]:
         at = point[items == index]
         _, first = np.unique(prepared.test.user[at], return_index=True)
         seers = at[np.sort(first)]

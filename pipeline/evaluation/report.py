@@ -87,7 +87,7 @@ def render(
     curves: pd.DataFrame | None = None,
     items: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
 ) -> str:
-    """The page; `items`: `newcomers` and `moved` of pipeline/evaluation/examples.py.
+    """The page; `items`: `cold_items` and `moved` of pipeline/evaluation/examples.py.
 
     Raises KeyError only if `evaluation` has no `models`.
     """
@@ -130,7 +130,7 @@ def render(
         by_popularity=_buckets(evaluation, "by_popularity_decile", "decile", best),
         pair_legend={kind(name): words(name) for name in ("challenger", best) if name in models},
         examples=[_example(one) for one in examples],
-        newcomers=[_newcomer(one) for one in mapping(items).get("newcomers") or ()],
+        cold_items=[_cold_item(one) for one in mapping(items).get("cold_items") or ()],
         moved=[_moved(one) for one in mapping(items).get("moved") or ()],
     )
 
@@ -308,7 +308,7 @@ def _example(example: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _newcomer(found: Mapping[str, Any]) -> dict[str, Any]:
+def _cold_item(found: Mapping[str, Any]) -> dict[str, Any]:
     users = [
         {"user_id": user.get("user_id"), "history": [_item(one) for one in user.get("history") or ()]}
         for user in map(mapping, found.get("users") or ())

@@ -15,7 +15,7 @@ from pipeline.models import baselines as b
 
 HALF_LIVES = (1, 5, 30)  # of a history, in its items
 DISLIKED = 0.3  # weight of a history row that is no success
-MANY = 10  # rows of a history from which on a user is no newcomer
+MANY = 10  # rows of a history from which on a user is no new user
 
 Value = TypeVar("Value")
 

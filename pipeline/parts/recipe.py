@@ -27,7 +27,7 @@ from pipeline.parts.kinds import Kinds
 from pipeline.parts.living import Living
 from pipeline.parts.parts import Parts
 from pipeline.parts.recommender import Recommender
-from pipeline.parts.sampling import Sizes, sample
+from pipeline.parts.sampling import Sample, Sizes, joined, sample
 from pipeline.parts.scorer import fit_linear, fit_scorer, prior_scorer
 from pipeline.parts.sequence import Sequence
 from pipeline.parts.split import Split, at_most, older_and_newer, split
@@ -71,7 +71,7 @@ def train(
     makes them, its tower goes on from its weights; everything else is fitted anew; no ablations.
     """
     rows = split(prepared, run.seed)
-    summary: dict[str, object] = {"scorer_points": len(rows.later), "train_rows": int(rows.full.sum())}
+    summary: dict[str, object] = {"scorer_points": rows.scorer_points, "train_rows": int(rows.full.sum())}
     encoder, frozen, spaces, of_texts = _spaces(prepared, run, rows, champion, ablations)
     settings = choose(prepared.log, rows.full, rows.validation, len(prepared.catalogue))
     summary |= of_texts | {
@@ -117,7 +117,7 @@ class Base:
     prepared: Prepared
     rows: Split
     kinds: Kinds
-    inner: tuple[Collaborative, Living]
+    cuts: list[tuple[Collaborative, Living]]  # one for each of `rows`
     full: tuple[Collaborative, Living]
     serving: Serving
 
@@ -130,32 +130,40 @@ class Base:
             collaborative = Collaborative.fit(data, mask, len(catalogue), settings, seed)
             return collaborative, Living.of(data, catalogue, pace, collaborative.ials, serving.delay_seconds)
 
-        return cls(prepared, rows, Kinds.of(catalogue), of(rows.inner), of(rows.full), serving)
+        cuts = [of(cut.inner) for cut in rows.cuts]
+        return cls(prepared, rows, Kinds.of(catalogue), cuts, of(rows.full), serving)
 
     def model(
         self, run: Run, name: str, space: Space | None, tower: SequenceTower | None
     ) -> tuple[Recommender, dict[str, object]]:
         """Tower, text and scorer of one kind of text vectors, and their figures."""
         rows, begin = self.rows, time.perf_counter()
-        early = self._parts(run, rows.inner, self.inner, f"sequence ({name})", space, tower)
-        phase = f"sequence on all of train ({name})"
-        assert early.sequence is not None
-        late = self._parts(run, rows.full, self.full, phase, space, early.sequence.tower)
         generator = np.random.default_rng([run.seed, 2])
-        # Parts that were fitted on no row at all would teach the scorer nothing but to distrust them.
-        enough = rows.inner.any() and len(rows.later) >= FEWEST_SCORER_POINTS and len(rows.validation) > 1
-        if enough:
-            names, fitted_on = sample(early, rows.later, None, SCORER_SIZES, generator)
+        samples: list[Sample] = []
+        names: list[str] | None = None
+        for number, (cut, fitted) in enumerate(zip(rows.cuts, self.cuts, strict=True)):
+            phase = f"sequence ({name})" if number == 0 else f"sequence to cut {number + 1} ({name})"
+            early = self._parts(run, cut.inner, fitted, phase, space, tower)
+            tower = early.sequence.tower if early.sequence is not None else None
+            # Parts that were fitted on no row at all would teach the scorer nothing but to distrust them.
+            if cut.inner.any() and len(cut.later):
+                names, found = sample(early, cut.later, names, SCORER_SIZES, generator)
+                samples.append(found)
+        late = self._parts(run, rows.full, self.full, f"sequence on all of train ({name})", space, tower)
+        if names and sum(map(len, samples)) >= FEWEST_SCORER_POINTS and len(rows.validation) > 1:
             _, against = sample(late, rows.validation, names, VALIDATION_SIZES, generator)
             run.seconds[f"features ({name})"] = round(time.perf_counter() - begin, 1)
-            scorer, figures = fit_scorer(run, f"scorer ({name})", names, fitted_on, against)
+            scorer, figures = fit_scorer(run, f"scorer ({name})", names, joined(samples), against)
         else:
-            points = rows.later[:1] if len(rows.later) else _somewhere(self.prepared.log)
-            names, shown = sample(late, points, None, Sizes(1, 1), generator)
+            names, shown = sample(late, self._any_point(), None, Sizes(1, 1), generator)
             scorer, figures = prior_scorer(names, shown), {"scorer_epochs": 0}
         centre = None if space is None else space.centre
         model = Recommender(name, {"features": names}, late, scorer, centre)
         return model, figures | {"validation_ndcg@10": validation_ndcg(model, rows.validation)}
+
+    def _any_point(self) -> Points:
+        later = self.rows.cuts[-1].later
+        return later[:1] if len(later) else _somewhere(self.prepared.log)
 
     def _parts(
         self,
@@ -183,7 +191,7 @@ def light(
     `vectors`: (items, width), zero rows without text.
     """
     space = Space.of(vectors) if vectors is not None else None
-    inner, newer = older_and_newer(log, rows)
+    newest = older_and_newer(log, rows)
     pace, kinds = half_lives(log.time[rows]), Kinds.of(catalogue)
 
     def parts(mask: np.ndarray) -> Parts:
@@ -193,13 +201,13 @@ def light(
         return Parts(catalogue, collaborative, None, text, kinds, living)
 
     generator = np.random.default_rng([seed, 1])
-    points = at_most(newer, LIGHT_POINTS_PER_USER, MOST_LIGHT_POINTS, generator)
+    points = at_most(newest.later, LIGHT_POINTS_PER_USER, MOST_LIGHT_POINTS, generator)
     points = points[np.argsort(points.time, kind="stable")]
-    early, cut = parts(inner), int(len(points) * (1 - LIGHT_VALIDATION))
+    early, cut = parts(newest.inner), int(len(points) * (1 - LIGHT_VALIDATION))
     asked = points[:cut] if cut else _somewhere(log)
     names, fitted_on = sample(early, asked, None, LIGHT_SIZES, generator)
     scorer = prior_scorer(names, fitted_on, seed)
-    if len(points) >= FEWEST_LIGHT_POINTS and inner.any():
+    if len(points) >= FEWEST_LIGHT_POINTS and newest.inner.any():
         _, against = sample(early, points[cut:], names, LIGHT_SIZES, generator)
         fit_linear(scorer, names, fitted_on, against)
     centre = None if space is None else space.centre

@@ -66,6 +66,12 @@ def sample(
     return names, Sample(features, log_weight, _weight(points))
 
 
+def joined(samples: list[Sample]) -> Sample:
+    """One after the other, of the same features and sizes."""
+    parts = ((each.features, each.log_weight, each.weight) for each in samples)
+    return Sample(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
+
+
 def _weight(points: Points) -> np.ndarray:
     """Users with many points count less, though more than once: between every point and every user alike."""
     if not len(points):

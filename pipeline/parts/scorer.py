@@ -24,7 +24,7 @@ PRIOR = {"ease_5": 0.4, "knn_5": 0.2, "ials_5": 0.4, "live_1": 0.3, "live_3": 0.
 PENALTIES = (0.3, 0.1, 3e-2, 1e-2, 3e-3, 1e-3)  # of the squared distance from the blend, per nat
 STEPS = 80  # of L-BFGS
 CLIP = 8.0  # deviations
-BATCH, EPOCHS = 128, 8
+BATCH, EPOCHS = 128, 5
 
 
 class Scorer(nn.Module):

@@ -1,6 +1,9 @@
 """Which rows of train the parts are fitted on, and which points the scorer.
 
 train:       | inner rows ...................... | later rows .. |   validation   |   test
+
+Where the later rows hold few successes, earlier cuts give more: parts fitted on the rows before a cut, points
+between it and the next.
 """
 
 from __future__ import annotations
@@ -12,36 +15,64 @@ import numpy as np
 from pipeline.data.histories import Log, Points, Prepared
 from pipeline.models.baselines import train_rows
 
-LATER_SHARE = 0.2  # of train's rows, the newest: the scorer's
+CUTS = (0.8, 0.65, 0.5, 0.35)  # shares of train's rows that lie before a cut; the first is always made
+ENOUGH_POINTS = 4_000  # of the scorer, from which on no further cut is made
 POINTS_PER_USER = 100  # of the scorer's sample
 MOST_SCORER_POINTS = 12_000
 MOST_VALIDATION_POINTS = 1_500
 
 
 @dataclass(frozen=True)
+class Cut:
+    inner: np.ndarray  # (rows of the log,) bool, before the cut
+    later: Points  # between it and the next: what the scorer is fitted on
+
+
+@dataclass(frozen=True)
 class Split:
-    inner: np.ndarray  # (rows of the log,) bool
-    full: np.ndarray
-    later: Points  # what the scorer is fitted on
+    cuts: list[Cut]  # oldest first, at least one
+    full: np.ndarray  # (rows of the log,) bool, all of train
     validation: Points
+
+    @property
+    def inner(self) -> np.ndarray:
+        """(rows of the log,) bool, before every point of the scorer."""
+        return self.cuts[0].inner
+
+    @property
+    def scorer_points(self) -> int:
+        return sum(len(cut.later) for cut in self.cuts)
 
 
 def split(prepared: Prepared, seed: int) -> Split:
-    """Inner and later rows of train, by time; equal timestamps stay together (in the later part)."""
-    data = prepared.log
-    full = train_rows(data)
-    inner, newer = older_and_newer(data, full)
+    """Cuts of train, by time; equal timestamps stay together (behind the cut)."""
+    data, full = prepared.log, train_rows(prepared.log)
     generator = np.random.default_rng([seed, 1])
-    later = at_most(newer, POINTS_PER_USER, MOST_SCORER_POINTS, generator)
-    validation = at_most(prepared.validation, len(data), MOST_VALIDATION_POINTS, generator)
-    return Split(inner, full, later, validation)
+    cuts: list[Cut] = []
+    until, total = np.iinfo(np.int64).max, 0
+    for share in CUTS:
+        inner, rows, moment = _cut(data, full, share, until)
+        if cuts and not inner.any():
+            break
+        later = at_most(data.successes(rows), POINTS_PER_USER, MOST_SCORER_POINTS, generator)
+        cuts.insert(0, Cut(inner, later))
+        until, total = moment, total + len(later)
+        if total >= ENOUGH_POINTS:
+            break
+    return Split(cuts, full, at_most(prepared.validation, len(data), MOST_VALIDATION_POINTS, generator))
 
 
-def older_and_newer(data: Log, rows: np.ndarray) -> tuple[np.ndarray, Points]:
-    """(mask of the older rows, points of the newest LATER_SHARE); equal timestamps stay together."""
+def older_and_newer(data: Log, rows: np.ndarray) -> Cut:
+    """The rows of a mask before the newest cut, and the points behind it."""
+    inner, newer, _ = _cut(data, rows, CUTS[0], np.iinfo(np.int64).max)
+    return Cut(inner, data.successes(newer))
+
+
+def _cut(data: Log, rows: np.ndarray, share: float, until: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """(mask of the rows before the cut, mask of those from it to `until`, its moment in microseconds)."""
     times = np.sort(data.time[rows])
-    cut = times[int(len(times) * (1 - LATER_SHARE))] if len(times) else 0
-    return rows & (data.time < cut), data.successes(rows & (data.time >= cut))
+    moment = int(times[int(len(times) * share)]) if len(times) else 0
+    return rows & (data.time < moment), rows & (data.time >= moment) & (data.time < until), moment
 
 
 def at_most(points: Points, per_user: int, total: int, generator: np.random.Generator) -> Points:
