@@ -27,7 +27,7 @@ def run(monkeypatch, capsys, tmp_path):
     (tmp_path / "dvc.yaml").touch()
     bench = types.SimpleNamespace(run=lambda data: given.append(data) or RESULT)
     monkeypatch.setitem(sys.modules, "pipeline.bench.drift", bench)
-    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
     (tmp_path / "below").mkdir()
 
     def run_it(*arguments: str) -> tuple[int, str, str, list[Path | None]]:

@@ -123,7 +123,7 @@ def test_images_are_built_from_targets_and_files_that_exist() -> None:
             assert f"!{path}" in ignored, path
     extras = re.findall(r"python setup_environment\.py (.+)$", DOCKERFILE, re.MULTILINE)
     assert len(extras) == 2
-    assert set(extras) == {"airflow deploy sql"}
+    assert set(extras) == {"airflow deploy serve sql"}
 
 
 def test_a_tag_has_one_builder_and_no_registry_is_asked_for_it() -> None:

@@ -7,6 +7,7 @@ service, its hash and a smoke list are checked, and then it takes over; a broken
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import threading
@@ -86,6 +87,7 @@ class Engine:
                 self.problem = None
                 self.swaps += other
                 self.follow()
+        gc.collect()  # the old one's arrays are in cycles, and would wait for a collection that comes late
 
     def _smoke(self, world: World, lister: Lister) -> None:
         """A few lists, which have to have items and finite scores. Raises ArtifactError."""

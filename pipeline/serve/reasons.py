@@ -23,7 +23,7 @@ from pipeline.serve.state import Present
 Told = tuple[str, int | None] | None
 
 KINDS = {
-    "history": ("ease", "knn", "ials", "folded", "neighbours", "imputed", "sequence", "repeat"),
+    "history": ("ease", "knn", "rules", "ials", "folded", "neighbours", "imputed", "sequence", "repeat"),
     "text": ("text",),
     "category": ("categories", "year", "release"),
     "popular": ("live", "train_count", "item_value", "item_liked", "item_"),
