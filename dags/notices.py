@@ -83,10 +83,10 @@ def _api() -> str:
 def _token(base: str) -> str:
     user, password = (os.environ.get(f"EVERGREEN_API_{name}") for name in ("USER", "PASSWORD"))
     if user and password:
-        found = _call("POST", f"{base}/auth/token", {"username": user, "password": password})
+        answer = _call("POST", f"{base}/auth/token", {"username": user, "password": password})
     else:
-        found = _call("GET", f"{base}/auth/token")
-    return str(found["access_token"])
+        answer = _call("GET", f"{base}/auth/token")
+    return str(answer["access_token"])
 
 
 def _call(method: str, url: str, body: Any = None, headers: dict[str, str] | None = None) -> Any:

@@ -165,8 +165,8 @@ class Promote(Step):
     def after(self, context: Context, result: dict[str, Any]) -> None:
         if not result.get("promoted"):
             raise AirflowSkipException(result.get("text"))
-        told = {"version": result["promoted"], "reason": result["text"], "run_id": context["run_id"]}
-        context["outlet_events"][CHAMPION].extra = told
+        fields = {"version": result["promoted"], "reason": result["text"], "run_id": context["run_id"]}
+        context["outlet_events"][CHAMPION].extra = fields
 
 
 class Publish(Step):
@@ -174,8 +174,8 @@ class Publish(Step):
         super().__init__(verb="publish", outlets=[LISTS], **options)
 
     def after(self, context: Context, result: dict[str, Any]) -> None:
-        told = {key: result.get(key) for key in ("champion", "as_of", "branch")}
-        context["outlet_events"][LISTS].extra = told
+        fields = {key: result.get(key) for key in ("champion", "as_of", "branch")}
+        context["outlet_events"][LISTS].extra = fields
 
 
 class CloseRun(Step):
@@ -215,7 +215,7 @@ def is_backfill(context: Context) -> bool:
 
 def requested(context: Context) -> dict[str, Any] | None:
     """What the newest event of the asset says; None where the run has another cause."""
-    events = [event for found in (context.get("triggering_asset_events") or {}).values() for event in found]
+    events = [event for group in (context.get("triggering_asset_events") or {}).values() for event in group]
     return dict(max(events, key=lambda event: event.timestamp).extra) if events else None
 
 
@@ -299,7 +299,7 @@ DEFAULTS: dict[str, Any] = AGAIN | {"on_failure_callback": failed, "owner": "eve
 
 def _result(line: str) -> dict[str, Any]:
     try:
-        found = json.loads(line)
+        result = json.loads(line)
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return result if isinstance(result, dict) else {}

@@ -100,14 +100,16 @@ def check(as_json: JSON = False) -> None:
     from pipeline.show import show_check
 
     root = project()
-    found = checking.check(Params.load(root / "params.yaml"))
-    checking.write(found, root / "reports")
+    report = checking.check(Params.load(root / "params.yaml"))
+    checking.write(report, root / "reports")
     if as_json:
-        _print_json(found.to_dict())
+        _print_json(report.to_dict())
     else:
-        show_check(lead(found), [(finding, figure(finding)) for finding in found.findings], verdict(found)[2])
-    if found.errors:
-        raise DataError(found.errors[0].line)
+        show_check(
+            lead(report), [(finding, figure(finding)) for finding in report.findings], verdict(report)[2]
+        )
+    if report.errors:
+        raise DataError(report.errors[0].line)
 
 
 @command(app, "cycle", "Collect, check for drift, train if due, promote.")
@@ -207,12 +209,12 @@ def backtest(
     file, raw = policies and policies.absolute(), data and data.absolute()
     root = project()
     options = command.Options(windows=windows, start_share=start, policies=file, choose=choose, full=full)
-    found = command.backtest(raw or root / "data" / "raw", Params.load(root / "params.yaml"), options)
-    command.write(found, root / "reports")
+    report = command.backtest(raw or root / "data" / "raw", Params.load(root / "params.yaml"), options)
+    command.write(report, root / "reports")
     if as_json:
-        _print_json(found)
+        _print_json(report)
     else:
-        show_backtest(found)
+        show_backtest(report)
 
 
 @command(app, "replay", "The data's own history, lived again.")
@@ -368,11 +370,11 @@ def lineage(
     from pipeline.registry.versions import lineage as find
     from pipeline.show import show_lineage
 
-    found = find(project(), version)
+    origin = find(project(), version)
     if as_json:
-        _print_json(found.to_dict())
+        _print_json(origin.to_dict())
     else:
-        show_lineage(found)
+        show_lineage(origin)
 
 
 def _add_benches() -> None:

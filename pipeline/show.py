@@ -59,19 +59,19 @@ def show_periods(periods: Sequence[Period]) -> None:
     table = _table(("as of", "drift", "decision", "training", "promotion", "champion"), title="")
     for period in periods:
         decision = period.decision.partition(":")[0]
-        told = (period.drift, decision, period.training, period.promotion, period.champion or "none")
-        table.add_row(f"{period.as_of:%Y-%m-%d}", *(_plain(text) for text in told))
+        cells = (period.drift, decision, period.training, period.promotion, period.champion or "none")
+        table.add_row(f"{period.as_of:%Y-%m-%d}", *(_plain(text) for text in cells))
     _console().print(table)
 
 
-def show_backtest(found: dict[str, Any]) -> None:
+def show_backtest(report: dict[str, Any]) -> None:
     """Policies, best first, and where the reports are."""
     from pipeline.backtest.page import verdict
 
     console = _console()
     columns = ("policy", "nDCG@10", "kept gain", "2nd half", "trainings", "promoted", "seconds", "regret")
-    table = _table(columns, title=f"{len(found['windows'])} windows, {found.get('model')} scorer")
-    policies = found["policies"]
+    table = _table(columns, title=f"{len(report['windows'])} windows, {report.get('model')} scorer")
+    policies = report["policies"]
     for name in sorted(policies, key=lambda name: -(policies[name]["mean"] or 0)):
         row = policies[name]
         half = row["parts"]["second_half"]["kept_gain"]
@@ -85,7 +85,7 @@ def show_backtest(found: dict[str, Any]) -> None:
             _number(row["regret"]),
         )
     console.print(table)
-    console.print(Text(f"{verdict(found)}."))
+    console.print(Text(f"{verdict(report)}."))
     console.print(Text("reports/backtest.html           curves, decisions and reasons"))
 
 
@@ -163,8 +163,8 @@ def show_drift(result: Drift) -> None:
     console.print(_plain(f"{result.outcome}: {result.text}"), soft_wrap=True)
     for side, span in (("reference", result.reference), ("current", result.current)):
         if span:
-            told = span.to_dict()
-            text = f"{told['from']} to {told['to']}, {told['rows']:,} rows of {told['users']:,} users"
+            fields = span.to_dict()
+            text = f"{fields['from']} to {fields['to']}, {fields['rows']:,} rows of {fields['users']:,} users"
             console.print(_plain(f"{side:<10}{text}"), soft_wrap=True)
     if not result.signals:
         return
@@ -207,27 +207,27 @@ def _day(moment: datetime | None) -> str:
     return "?" if moment is None else f"{moment:%Y-%m-%d}"
 
 
-def show_lineage(found: Lineage) -> None:
+def show_lineage(origin: Lineage) -> None:
     """What `evergreen registry lineage` found, from the version down to the source."""
-    told = found.to_dict()
-    record, manifest = told["record"], told["manifest"] or {}
+    fields = origin.to_dict()
+    record, manifest = fields["record"], fields["manifest"] or {}
     rows = json.dumps(manifest.get("rows"))
-    terms = [f"{one['when']} ({one['action']}: {one['reason']})" for one in told["appointments"]]
+    terms = [f"{one['when']} ({one['action']}: {one['reason']})" for one in fields["appointments"]]
     lines = {
-        "version": f"{found.version}: {record['reason']}",
+        "version": f"{origin.version}: {record['reason']}",
         "made": f"{record['when']} by {record['who']}",
         "champion": "; ".join(terms) or "never",
         "model": f"hash {record['artifact_hash']}, fitted to {record['fit_end']}",
         "metrics": json.dumps(record["metrics"]),
-        "commit": f"{found.commit}, on top of {found.based_on}",
-        "params": f"git show {found.commit[:10]}:params.yaml",
+        "commit": f"{origin.commit}, on top of {origin.based_on}",
+        "params": f"git show {origin.commit[:10]}:params.yaml",
         "data": f"as of {manifest.get('as_of')}, hash {manifest.get('content_hash')}, rows {rows}",
         "source": f"{manifest.get('source')}, fingerprint {manifest.get('fingerprint')}",
     }
     console = _console()
     for key, value in lines.items():
         console.print(_plain(f"{key:<10}{value}"), soft_wrap=True)
-    for path, md5 in found.outputs.items():
+    for path, md5 in origin.outputs.items():
         console.print(_plain(f"{'output':<10}{path}  {md5}"), soft_wrap=True)
 
 

@@ -74,12 +74,12 @@ def of(facts: gathered.Facts, manifest: Manifest) -> Check:
     )
 
 
-def write(found: Check, reports: Path) -> None:
+def write(report: Check, reports: Path) -> None:
     from pipeline.check.page import render
 
     reports.mkdir(exist_ok=True)
-    found.write(reports / REPORT)
-    write_text(reports / PAGE, render(found))
+    report.write(reports / REPORT)
+    write_text(reports / PAGE, render(report))
 
 
 def _windows(connection: ibis.BaseBackend, items: pd.DataFrame, params: Params) -> gathered.Windows:

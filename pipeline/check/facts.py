@@ -111,8 +111,8 @@ def _count_repeats(connection: ibis.BaseBackend, rows: ibis.Table, positive: Pos
     )
     table = taken.join(first, pair)
     counts = table.agg(all=table.count(), repeats=table.count(where=table[tables.TIME] > table["first"]))
-    found = counts.to_pandas().iloc[0]
-    return int(found["all"]), int(found["repeats"])
+    row = counts.to_pandas().iloc[0]
+    return int(row["all"]), int(row["repeats"])
 
 
 def activity(rows_of: pd.Series) -> Activity:

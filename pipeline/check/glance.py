@@ -41,5 +41,5 @@ def glance(raw: Path, params: Params) -> list[Finding]:
     """The first few that would spoil a training, as far as the tables in `raw` alone can tell."""
     with tempfile.TemporaryDirectory(prefix="evergreen-") as spill, duckdb_connection(Path(spill)) as opened:
         facts = gather(opened, raw, params)
-    found = [finding for rule in RULES for finding in rule(facts) if finding.severity != "note"]
-    return sorted(found, key=lambda finding: finding.severity != "error")[:MOST]
+    findings = [finding for rule in RULES for finding in rule(facts) if finding.severity != "note"]
+    return sorted(findings, key=lambda finding: finding.severity != "error")[:MOST]

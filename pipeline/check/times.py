@@ -66,6 +66,7 @@ def far_times(facts: Facts) -> Iterator[Finding]:
     ):
         if len(rows):
             edge = core[0] if side == "before" else core[-1]
+            also = ", or set collect.as_of before them: they are `now` for every decision"
             yield Finding(
                 kind="far_times",
                 severity="warning",
@@ -74,11 +75,7 @@ def far_times(facts: Facts) -> Iterator[Finding]:
                 unit="rows",
                 examples=[moment.isoformat() for moment in rows.index[:3]],
                 key="collect.as_of" if side == "after" else f"{COLUMNS}.timestamp",
-                remedy="correct these times in the source"
-                + (
-                    ", or set collect.as_of before them: they are `now` for every decision"
-                    * (side == "after")
-                ),
+                remedy="correct these times in the source" + (also if side == "after" else ""),
             )
 
 

@@ -39,10 +39,10 @@ def _figures(run: Run) -> list[str]:
     """nDCG@10 of the challenger and of what it is held against, with the paired differences."""
     rows = ["| nDCG@10 | | 95 % interval | challenger − it |", "|---|---|---|---|"]
     for name in SHOWN:
-        found = run.figures(name)
-        if found.get("ndcg@10") is None:
+        figures = run.figures(name)
+        if figures.get("ndcg@10") is None:
             continue
-        value, low, high = (number(found.get(f"ndcg@10{end}")) for end in ("", "_low", "_high"))
+        value, low, high = (number(figures.get(f"ndcg@10{end}")) for end in ("", "_low", "_high"))
         pair = run.evaluation.paired.get(name) if run.evaluation else None
         gap, down, up = (
             (number(end, sign=True) for end in (pair.ndcg, pair.low, pair.high)) if pair else ("",) * 3

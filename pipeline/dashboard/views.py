@@ -34,7 +34,7 @@ Pair = tuple[str, str]
 
 def overview(runs: Sequence[Run], registry: State, problem: str | None = None) -> Values:
     """`runs`: the newest first; `problem`: why the registry could not be read."""
-    told = [summary(run) for run in runs]
+    summaries = [summary(run) for run in runs]
     judged = next((run for run in runs if run.promotion), None)
     now = max((run.as_of for run in runs if run.as_of), default=None)
     back = registry.predecessor(registry.champion) if registry.champion else None
@@ -42,9 +42,9 @@ def overview(runs: Sequence[Run], registry: State, problem: str | None = None) -
         "title": "Evergreen",
         "champion": _champion(registry, now),
         "problem": problem,
-        "broken": [one for one in _newest_of_each(told) if one["state"] == "failed"],
-        "recent": told[:RECENT],
-        "older": told[RECENT:],
+        "broken": [one for one in _newest_of_each(summaries) if one["state"] == "failed"],
+        "recent": summaries[:RECENT],
+        "older": summaries[RECENT:],
         "signals": [
             _signal(one.name, one.newest) | {"chart": one.chart, "checks": one.checks}
             for one in signals_over_time(runs)
@@ -157,12 +157,12 @@ def summary(run: Run) -> Values:
     }
 
 
-def _newest_of_each(told: Sequence[Values]) -> list[Values]:
+def _newest_of_each(summaries: Sequence[Values]) -> list[Values]:
     """The newest run of every maker: a failure of one is not hidden by another's success."""
-    found: dict[str, Values] = {}
-    for one in told:
-        found.setdefault(one["by"], one)
-    return list(found.values())
+    newest: dict[str, Values] = {}
+    for one in summaries:
+        newest.setdefault(one["by"], one)
+    return list(newest.values())
 
 
 def _state(run: Run) -> Pair:
@@ -269,10 +269,10 @@ def _signal(name: str, one: Signal) -> Values:
 
 
 def _reason(one: Reason) -> Values:
-    told = [show(one.value)] if one.value is not None else []
-    told += [f"threshold {show(one.threshold)}"] if one.threshold is not None else []
-    told += [f"calls for {one.calls}"] if one.calls else []
-    return {"signal": words(one.signal), "measured": ", ".join(told), "text": one.text}
+    parts = [show(one.value)] if one.value is not None else []
+    parts += [f"threshold {show(one.threshold)}"] if one.threshold is not None else []
+    parts += [f"calls for {one.calls}"] if one.calls else []
+    return {"signal": words(one.signal), "measured": ", ".join(parts), "text": one.text}
 
 
 def _judged(run: Run) -> Values | None:
@@ -310,8 +310,8 @@ def checks_of(promotion: Promotion) -> tuple[list[Values], list[Values]]:
         checks.append(
             {"name": words(check.name), "passed": check.passed, "measured": measured, "text": check.text}
         )
-    told = [{"why": why, "names": ", ".join(names)} for why, names in idle.items()]
-    return sorted(checks, key=lambda check: check["passed"]), told
+    idle_checks = [{"why": why, "names": ", ".join(names)} for why, names in idle.items()]
+    return sorted(checks, key=lambda check: check["passed"]), idle_checks
 
 
 def _short(value: Any) -> str:
@@ -322,13 +322,13 @@ def _short(value: Any) -> str:
 
 def _intervals(run: Run) -> list[tuple[str, charts.Interval]]:
     """By model: challenger and champion first, then the best."""
-    found = []
+    intervals = []
     for name in run.evaluation.models if run.evaluation else ():
         value, low, high = (run.figures(name).get(f"ndcg@10{end}") for end in ("", "_low", "_high"))
         kind = name if name in MODELS else "ablation" if name in ABLATIONS else "baseline"
         if value is not None:
-            found.append((name, charts.Interval(words(name), value, low, high, kind)))
-    return sorted(found, key=lambda row: (row[0] not in MODELS, -(row[1].value or 0.0)))[:24]
+            intervals.append((name, charts.Interval(words(name), value, low, high, kind)))
+    return sorted(intervals, key=lambda row: (row[0] not in MODELS, -(row[1].value or 0.0)))[:24]
 
 
 def _model(run: Run, name: str, row: charts.Interval) -> Values:
@@ -359,5 +359,5 @@ def minute(value: datetime | None) -> str:
 def _days(begin: datetime | None, end: datetime | None) -> str:
     if begin is None or end is None:
         return MISSING
-    found = round((end - begin).total_seconds() / 86_400)
-    return f"{number(found, 0)} day{'' if abs(found) == 1 else 's'}"
+    days = round((end - begin).total_seconds() / 86_400)
+    return f"{number(days, 0)} day{'' if abs(days) == 1 else 's'}"

@@ -132,20 +132,20 @@ def mostly_excluded(events: pd.DataFrame, positive: Positive) -> str | None:
 
 
 def count_points(
-    moments: ibis.Table, users: ibis.Table, items: ibis.Table, windows: dict[str, Window]
+    taken: ibis.Table, users: ibis.Table, items: ibis.Table, windows: dict[str, Window]
 ) -> dict[str, PointCounts]:
     """Of validation and test: points and what became of the other successes; shares of points that are cold.
 
-    positive = points + capped + unavailable + same_moment (further rows of one moment), and repeats, where
-    they are no points: they are counted either way.
+    `taken`: distinct successes. positive = points + capped + unavailable + same_moment (further rows of one
+    moment), and repeats, where they are no points: they are counted either way.
     """
-    by_status = moments.group_by(["window", "status"]).agg(
-        rows=moments.count(), repeats=moments.count(where=moments.repeat)
+    by_status = taken.group_by(["window", "status"]).agg(
+        rows=taken.count(), repeats=taken.count(where=taken.repeat)
     )
     by_status = by_status.to_pandas()
     rows = by_status.set_index(["window", "status"])["rows"].to_dict()
     repeats = by_status.groupby("window")["repeats"].sum().to_dict()
-    chosen = moments.filter(moments.status == "point")
+    chosen = taken.filter(taken.status == "point")
     chosen = chosen.join(users.select(tables.USER, user_rows="train", user_first="first"), tables.USER)
     chosen = chosen.join(items.select(tables.ITEM, item_rows="train"), tables.ITEM)
     counted = {}
@@ -163,13 +163,13 @@ def count_points(
         )
         statuses = {key: int(rows.get((window, status), 0)) for key, status in STATUSES.items()}
         points, successes = statuses["points"], windows[name].positive
-        moments_asked = sum(statuses.values()) + int(rows.get((window, "repeat"), 0))
+        distinct = sum(statuses.values()) + int(rows.get((window, "repeat"), 0))
         shares: dict[str, Any] = {f"{key}_share": slices[key] / points if points else None for key in COLD}
         counted[name] = PointCounts(
             positive=successes,
             **{key: count for key, count in statuses.items() if key != "repeats"},
             repeats=repeats.get(window, 0),
-            same_moment=successes - moments_asked,
+            same_moment=successes - distinct,
             users=slices["users"],
             users_with_history_at_start=slices["users_with_history_at_start"],
             **shares,

@@ -28,8 +28,8 @@ def rows_of_items(interactions: Path) -> pd.Series:
     total = pd.Series(dtype="int64")
     for batch in ds.dataset(interactions, format="parquet").to_batches(columns=[tables.ITEM]):
         counts = pc.value_counts(batch.column(0))
-        found = pd.Series(counts.field("counts").to_pylist(), counts.field("values").to_pylist())
-        total = total.add(found, fill_value=0)
+        rows_of = pd.Series(counts.field("counts").to_pylist(), counts.field("values").to_pylist())
+        total = total.add(rows_of, fill_value=0)
     return total.astype("int64")
 
 
@@ -43,8 +43,8 @@ def likely_cause(rows_of: pd.Series, table: pd.Series) -> tuple[str | None, floa
     ours, theirs = rows_of.index.to_series().astype("str"), table.astype("str")
     best: tuple[str | None, float] = (None, joined_share(rows_of, table))
     for name, notation in NOTATIONS.items():
-        found = notation(ours).isin(notation(theirs)).to_numpy()
-        joined = float(rows_of[found].sum()) / float(rows_of.sum())
+        matching = notation(ours).isin(notation(theirs)).to_numpy()
+        joined = float(rows_of[matching].sum()) / float(rows_of.sum())
         if joined > best[1] + 0.1:
             best = (name, joined)
     return best

@@ -52,10 +52,10 @@ class Rejected:
         for reason, number in rows["reason"].value_counts().items():
             counts[reason] = counts.get(reason, 0) + int(number)
             if (table, reason) not in self.examples:
-                found = rows[rows["reason"] == reason]
-                self.examples[table, reason] = _example(found.iloc[0])
+                alike = rows[rows["reason"] == reason]
+                self.examples[table, reason] = _example(alike.iloc[0])
                 if reason in _BLAMED:
-                    self.cells[reason] = found[_BLAMED[reason]].head(_CELLS).tolist()
+                    self.cells[reason] = alike[_BLAMED[reason]].head(_CELLS).tolist()
         self.writer.write_table(pa.Table.from_pandas(rows[COLUMNS], _SCHEMA, preserve_index=False))
 
     def bad(self, table: str) -> int:

@@ -83,23 +83,23 @@ def check_shares(
     held = {"train": before, "validation": rows.sum() - before - test, "test": test}
     asked = {"train": 1 - validation_share - test_share, "validation": validation_share, "test": test_share}
     window = min(held, key=lambda name: held[name] / asked[name])
-    found = f"interactions, column timestamp: {share:.1%} of the rows are of {biggest.isoformat()}"
+    fact = f"interactions, column timestamp: {share:.1%} of the rows are of {biggest.isoformat()}"
     remedy = "name the column of when each happened in collect.files.columns.timestamp"
     if share > MOST_AT_ONCE or held[window] < LEAST_OF_SHARE * asked[window] * rows.sum():
         raise DataError(
-            f"{found}, so the {window} window would hold {held[window]:,} of {rows.sum():,} rows, and not "
+            f"{fact}, so the {window} window would hold {held[window]:,} of {rows.sum():,} rows, and not "
             f"{asked[window]:.0%}: {remedy}"
         )
-    return f"{found} and cannot be split by time: {remedy}" if share > 0.5 else None
+    return f"{fact} and cannot be split by time: {remedy}" if share > 0.5 else None
 
 
 def find_cuts(rows_by_time: pd.DataFrame, validation_share: float, test_share: float) -> Cuts:
     """Columns timestamp, rows. Raises DataError if three windows are impossible."""
     table = rows_by_time.sort_values(tables.TIME)
     if len(table) < 3:
-        found = "all timestamps are equal" if len(table) == 1 else f"only {len(table)} different timestamps"
+        fact = "all timestamps are equal" if len(table) == 1 else f"only {len(table)} different timestamps"
         raise DataError(
-            f"interactions, column timestamp: {found}, so train, validation and test cannot follow each "
+            f"interactions, column timestamp: {fact}, so train, validation and test cannot follow each "
             "other; at least 3 are needed: check that `timestamp` names the time of each interaction"
         )
     before = np.cumsum(table["rows"].to_numpy()) - table["rows"].to_numpy()
@@ -161,18 +161,20 @@ def with_fit(rows: ibis.Table, users: ibis.Table, min_user_interactions: int) ->
     return rows.join(enough, tables.USER)
 
 
-def moments(rows: ibis.Table, items: ibis.Table, max_points_per_user: int, repeats: bool) -> ibis.Table:
-    """What a user took with success in validation or test, at one moment each, and whether it is a point.
+def distinct_successes(
+    rows: ibis.Table, items: ibis.Table, max_points_per_user: int, repeats: bool
+) -> ibis.Table:
+    """What a user took with success in validation or test, and when; and whether it is a point.
 
     Columns: point_id, user_id, item_id, timestamp, window, repeat, status. `repeat`: any row of the user has
     the item strictly earlier. Status `point`; `repeat`, unless `repeats` may be points; `unavailable`: the
-    item is not offered at that moment, so no model could rank it; `capped`: the user has enough points in
-    the window (a draw by digest). Rows of the same user, item and timestamp are one moment. `items`: item_id,
+    item is not offered then, so no model could rank it; `capped`: the user has enough points in the window (a
+    draw by digest). Rows of the same user, item and timestamp are one success. `items`: item_id,
     available_from, available_until (exclusive).
     """
     taken = rows.filter(rows.positive & (rows.window != TRAIN))
     taken = taken.select(tables.USER, tables.ITEM, tables.TIME, "window").distinct()
-    # Only pairs that are asked about: the first moments of all pairs would be as many as the rows.
+    # Only pairs that are asked about: the first times of all pairs would be as many as the rows.
     same = rows.semi_join(taken, [tables.USER, tables.ITEM])
     first = same.group_by([tables.USER, tables.ITEM]).agg(first=same[tables.TIME].min())
     table = taken.join(first, [tables.USER, tables.ITEM]).left_join(items, tables.ITEM)
@@ -203,9 +205,9 @@ def moments(rows: ibis.Table, items: ibis.Table, max_points_per_user: int, repea
     )
 
 
-def points(moments: ibis.Table, window: int) -> ibis.Table:
+def points(successes: ibis.Table, window: int) -> ibis.Table:
     """The points of a window, by time, then point_id."""
-    chosen = moments.filter((moments.window == window) & (moments.status == "point"))
+    chosen = successes.filter((successes.window == window) & (successes.status == "point"))
     return chosen.select(tables.POINTS).order_by([tables.TIME, "point_id"])
 
 

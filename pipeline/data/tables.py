@@ -180,16 +180,16 @@ def _are_lists_of_text(column: pd.Series) -> bool:
 
 def _problem(case: dict[str, Any], frame: pd.DataFrame) -> str:
     """One failure case of pandera in our words."""
-    check_name, found = str(case["check"]), case["failure_case"]
+    check_name, cell = str(case["check"]), case["failure_case"]
     if check_name == "column_in_dataframe":
-        return f"no column {found}"
+        return f"no column {cell}"
     column = case["column"]
     if check_name.startswith("dtype"):
         return f"column {column}: type {frame[column].dtype}, should be {_wanted(check_name)}"
     if check_name == "not_nullable":
         return f"column {column}: empty cells"
     if check_name == "field_uniqueness":
-        return f"column {column}: {found!r} occurs more than once"
+        return f"column {column}: {cell!r} occurs more than once"
     return f"column {column}: {check_name}"
 
 

@@ -85,8 +85,8 @@ class FitRecord(Record):
 
     @property
     def cost(self) -> TrainingCost:
-        told = self.training or {}
-        return TrainingCost(seconds=told.get("seconds"), peak_gib=told.get("peak_gib"))
+        training = self.training or {}
+        return TrainingCost(seconds=training.get("seconds"), peak_gib=training.get("peak_gib"))
 
 
 class TrainingRecord(FitRecord):

@@ -87,10 +87,10 @@ class Behaviour:
             return "the champion was evaluated on these rows when it was promoted"
         if lacking := _lacking(self.reference):
             return f"{lacking} in the champion's own test window"
-        found = self._lists(max(_stamp(start) - 1, promoted), _stamp(end))
-        if lacking := _lacking(found):
+        lists = self._lists(max(_stamp(start) - 1, promoted), _stamp(end))
+        if lacking := _lacking(lists):
             return f"{lacking} in this window since the champion's promotion"
-        return self.reference, found
+        return self.reference, lists
 
     def _lists(self, after: int, until: int) -> Lists:
         chosen = self._points(after, until)
@@ -126,12 +126,12 @@ def signals(
     block, block_current = drift_signals.blocks_of(user, side)
     listed = np.concatenate([reference.listed, current.listed])
     score = np.r_[reference.top_score, current.top_score].astype(float)
-    found: dict[str, drift_signals.Signal | str] = {
+    results: dict[str, drift_signals.Signal | str] = {
         "scores": _scores(score, side, block, len(block_current)),
         "coverage": _coverage(listed, side, block, len(behaviour.popularity), len(block_current)),
         "list_popularity": _list_popularity(listed, behaviour.popularity, block, len(block_current)),
     }
-    return block_current, found
+    return block_current, results
 
 
 def quality(reference: Lists, current: Lists, seed: int) -> statistics.Difference:

@@ -74,27 +74,27 @@ def check(
     blank = blank.but(
         as_of=as_of or current[tables.TIME].max(), reference=_describe(reference), current=_span(current)
     )
-    found = windows.close(current, settings) if confirm else [windows.as_window(current)]
-    if lacking := _lacking(reference, current, found, settings):
+    closed = windows.close(current, settings) if confirm else [windows.as_window(current)]
+    if lacking := _lacking(reference, current, closed, settings):
         return blank.but(text=lacking)
     tester = Tester(reference, items, settings, seed, champion)
-    tested = [tester.test(window) for window in found[-_tested(found, shown, settings) :]]
-    return outcomes.as_result(blank, found, tested, confirm)
+    tested = [tester.test(window) for window in closed[-_tested(closed, shown, settings) :]]
+    return outcomes.as_result(blank, closed, tested, confirm)
 
 
-def _tested(found: list[windows.Window], shown: int, settings: DetectDrift) -> int:
-    rows = np.cumsum([len(window.rows) for window in reversed(found)])
+def _tested(closed: list[windows.Window], shown: int, settings: DetectDrift) -> int:
+    rows = np.cumsum([len(window.rows) for window in reversed(closed)])
     return max(2, min(shown, int((rows <= settings.current_rows).sum())))
 
 
 def _lacking(
-    reference: Reference, current: pd.DataFrame, found: list[windows.Window], settings: DetectDrift
+    reference: Reference, current: pd.DataFrame, closed: list[windows.Window], settings: DetectDrift
 ) -> str | None:
     needed = f"at least {settings.min_rows:,} rows of {settings.min_users} users are needed"
-    if not found:
+    if not closed:
         days = f" over {settings.window_days:g} days"
         return f"Not enough new data for a window: {outcomes.counts(current)}; {needed}{days}"
-    for name, rows in (("reference", reference.rows), ("window", found[-1].rows)):
+    for name, rows in (("reference", reference.rows), ("window", closed[-1].rows)):
         if len(rows) < settings.min_rows or rows[tables.USER].nunique() < settings.min_users:
             return f"Not enough data in the {name}: {outcomes.counts(rows)}; {needed}"
     return None
@@ -168,14 +168,14 @@ class Tester:
         tested = (
             statistics.permutation_tests(current, parts, self.settings.permutations, seed) if parts else {}
         )
-        found = {}
+        results = {}
         for name, signal in signals.items():
             if isinstance(signal, str):
-                found[name] = outcomes.not_tested(signal)
+                results[name] = outcomes.not_tested(signal)
             else:
                 finding = signal.judge(tested[name])
-                found[name] = self._outcome(name, finding, tested[name].p_value)
-        return found
+                results[name] = self._outcome(name, finding, tested[name].p_value)
+        return results
 
     def _outcome(self, name: str, finding: drift_signals.Finding, p_value: float) -> outcomes.Outcome:
         return outcomes.Outcome(finding, p_value, getattr(self.settings.floors, name), False, finding.fact)
@@ -227,16 +227,17 @@ class Tester:
         return self._test("points", blocks, signals) | {"quality": self._quality(*lists)}
 
     def _quality(self, reference: drift_champion.Lists, current: drift_champion.Lists) -> outcomes.Outcome:
-        found = drift_champion.quality(reference, current, self.seed + _SEEDS["points"])
-        if found.reference <= 0:
+        quality = drift_champion.quality(reference, current, self.seed + _SEEDS["points"])
+        if quality.reference <= 0:
             return outcomes.not_tested("the champion found nothing at its promotion either")
-        loss, floor = -found.value / found.reference, self.settings.floors.quality
+        loss, floor = -quality.value / quality.reference, self.settings.floors.quality
         fact = (
-            f"nDCG@{drift_champion.K} of the champion {found.current:.3f} "
-            f"(at promotion {found.reference:.3f}): {found.value:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
+            f"nDCG@{drift_champion.K} of the champion {quality.current:.3f} "
+            f"(at promotion {quality.reference:.3f}): "
+            f"{quality.value:+.3f} [{quality.low:+.3f}, {quality.high:+.3f}]"
         )
         finding = drift_signals.Finding(-loss, loss, fact)
-        return outcomes.Outcome(finding, found.p_value, floor, False, fact)
+        return outcomes.Outcome(finding, quality.p_value, floor, False, fact)
 
 
 def daily(rows: pd.DataFrame) -> windows.Daily:

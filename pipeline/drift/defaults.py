@@ -44,5 +44,5 @@ def evidently_defaults(reference: pd.DataFrame, current: pd.DataFrame) -> Defaul
     then, now = columns(reference, current)
     definition = DataDefinition(**types_of(now))
     sides = (Dataset.from_pandas(side, data_definition=definition) for side in (now, then))
-    found = Report([DriftedColumnsCount()]).run(*sides).dict()["metrics"][0]["value"]
-    return Defaults(len(now.columns), int(found["count"]))
+    value = Report([DriftedColumnsCount()]).run(*sides).dict()["metrics"][0]["value"]
+    return Defaults(len(now.columns), int(value["count"]))

@@ -157,11 +157,11 @@ def moment_of(result: Mapping[str, Any]) -> datetime:
 
 def described(result: Mapping[str, Any]) -> dict[str, str]:
     """Champion and windows, as Evidently's metadata."""
-    found = {"model_id": plain(result.get("champion"), 60)}
+    labels = {"model_id": plain(result.get("champion"), 60)}
     for side in ("reference", "current"):
         for key, value in (result.get(side) or {}).items():
-            found[f"{side} {plain(key, 40)}"] = plain(value, 60)
-    return found
+            labels[f"{side} {plain(key, 40)}"] = plain(value, 60)
+    return labels
 
 
 def pictures(reference: pd.DataFrame, newest: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -206,7 +206,7 @@ def sampled(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _columns(rows: pd.DataFrame, ranks: pd.Series) -> pd.DataFrame:
     times = rows[TIME].dt
-    found: dict[str, Any] = {
+    columns: dict[str, Any] = {
         VALUE: rows[VALUE].astype(float).where(np.isfinite(rows[VALUE].astype(float))),
         HOUR: times.hour.astype(float),
         RANK: rows[ITEM].map(ranks).astype(float),
@@ -219,7 +219,7 @@ def _columns(rows: pd.DataFrame, ranks: pd.Series) -> pd.DataFrame:
             if name in rows
         },
     }
-    return pd.DataFrame({name: np.asarray(column) for name, column in found.items()})
+    return pd.DataFrame({name: np.asarray(column) for name, column in columns.items()})
 
 
 def _labels(then: pd.Series, now: pd.Series) -> tuple[pd.Series, pd.Series]:

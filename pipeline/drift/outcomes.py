@@ -25,13 +25,13 @@ class Outcome:
 
 def as_result(
     blank: Drift,
-    found: list[windows.Window],
+    closed: list[windows.Window],
     tested: list[dict[str, Outcome]],
     confirm: bool,
 ) -> Drift:
     """`blank`, with the verdict on the newest of `found`; `tested` are the last ones of them."""
     newest, before = tested[-1], tested[-2] if len(tested) > 1 else None
-    window_before = found[-2] if len(found) > 1 else None
+    window_before = closed[-2] if len(closed) > 1 else None
     signals = {}
     for name, outcome in newest.items():
         previous = None if before is None or not confirm else before[name].flag
@@ -47,13 +47,13 @@ def as_result(
     figures = [{name: _short(each) for name, each in outcomes.items()} for outcomes in tested]
     listed = [
         DriftWindow(**dict(window.describe()), signals=signals_of)
-        for window, signals_of in zip(found, [{}] * (len(found) - len(tested)) + figures, strict=True)
+        for window, signals_of in zip(closed, [{}] * (len(closed) - len(tested)) + figures, strict=True)
     ]
     confirmed = [name for name, signal in signals.items() if signal.confirmed]
     text = (
-        f"Drift: {', '.join(confirmed)}; window {_in_words(found[-1])}"
+        f"Drift: {', '.join(confirmed)}; window {_in_words(closed[-1])}"
         if confirmed
-        else f"No drift in the window {_in_words(found[-1])}"
+        else f"No drift in the window {_in_words(closed[-1])}"
     )
     return blank.but(outcome="ok", text=text, drift=bool(confirmed), signals=signals, windows=listed)
 

@@ -161,13 +161,13 @@ def _facts(result: Mapping[str, Any], windows: Sequence[Any]) -> list[tuple[str,
 
 def _signal(name: str, one: Any) -> dict[str, Any]:
     signal = mapping(one)
-    found = verdict(signal)
+    judged = verdict(signal)
     return {
         "name": str(name),
         "label": LABELS.get(str(name), words(name)),
         "kind": KINDS.get(str(signal.get("kind")), ""),
-        "verdict": found,
-        "said": shown(found),
+        "verdict": judged,
+        "said": shown(judged),
         "text": signal.get("text") or "",
         **{key: signal.get(key) for key in ("value", "floor", "p_value")},
     }
@@ -190,22 +190,22 @@ def _curves(
     """One small chart a signal that has at least two values and a floor to reach."""
     charts = []
     for row in signals:
-        found = [mapping(mapping(window.get("signals")).get(row["name"])) for window in windows]
-        values = [finite(one.get("value")) for one in found]
+        points = [mapping(mapping(window.get("signals")).get(row["name"])) for window in windows]
+        values = [finite(one.get("value")) for one in points]
         known = [place for place, value in enumerate(values) if value is not None]
         floor = finite(row["floor"])
         if len(known) < 2 or floor is None:
             continue
         x = [float(place + 1) for place in range(len(values))]
-        flagged = [value if one.get("flag") else None for value, one in zip(values, found, strict=True)]
+        flagged = [value if one.get("flag") else None for value, one in zip(values, points, strict=True)]
         series = [Series(row["label"], values, x)]
         ends = [x[known[0]], x[known[-1]]]
         for level in _floors(row["name"], floor):
             series.append(Series("floor", [level, level], ends, kind="floor"))
         series.append(Series("flagged", flagged, x, kind="flagged"))
-        told = f"{row['label']} by window: from {number(values[known[0]])} to {number(values[known[-1]])}"
+        caption = f"{row['label']} by window: from {number(values[known[0]])} to {number(values[known[-1]])}"
         charts.append(
-            {"label": row["label"], "chart": line_chart(series, label=told, height=130, x_label="window")}
+            {"label": row["label"], "chart": line_chart(series, label=caption, height=130, x_label="window")}
         )
     return charts
 

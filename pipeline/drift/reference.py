@@ -73,11 +73,11 @@ def make(rows: pd.DataFrame, fit_end: datetime | str, settings: Settings) -> Ref
     rows = rows[rows[tables.TIME] <= end]
     if any(name not in rows for name in windows.SINCE):
         rows = windows.with_since(rows)
-    found = windows.newest(rows, settings, settings.reference_windows)
-    parts = [window.rows.assign(window=np.int8(place)) for place, window in enumerate(found)]
+    newest = windows.newest(rows, settings, settings.reference_windows)
+    parts = [window.rows.assign(window=np.int8(place)) for place, window in enumerate(newest)]
     chosen = pd.concat(parts, ignore_index=True) if parts else rows.head(0)
     sample = sampled(chosen, settings.reference_rows)
-    since = found[0].start if found else None
+    since = newest[0].start if newest else None
     daily = _daily(rows, end, since)
     summary = ReferenceSummary(
         format=FORMAT,
@@ -87,7 +87,7 @@ def make(rows: pd.DataFrame, fit_end: datetime | str, settings: Settings) -> Ref
         items_fitted=rows[tables.ITEM].nunique(),
         rows=len(chosen),
         users=chosen[tables.USER].nunique(),
-        windows=[window.describe() for window in found],
+        windows=[window.describe() for window in newest],
         rows_kept=len(sample),
         rule={name: getattr(settings, name) for name in RULE},
         daily=daily.counts.tolist(),

@@ -275,11 +275,11 @@ def text(sides: Sides, vectors: np.ndarray | None, seed: int) -> Signal | str:
         document, distinct = pd.factorize(own.where(has, ""))
         drawn = texts.reduced(texts.words_to_vectors(list(distinct), seed))
         channels["the rows' texts"] = drawn, document, sides.weight * has
-    found = {name: each for name, each in channels.items() if each[0].any()}
-    if not found:
+    filled = {name: each for name, each in channels.items() if each[0].any()}
+    if not filled:
         return "no texts"
-    areas = {name: _area(sides, *each) for name, each in found.items()}
-    parts = [_whitened_sums(sides, *each) for each in found.values()]
+    areas = {name: _area(sides, *each) for name, each in filled.items()}
+    parts = [_whitened_sums(sides, *each) for each in filled.values()]
     ends = np.cumsum([part.shape[1] for part in parts])
 
     def statistic(reference: np.ndarray, current: np.ndarray) -> np.ndarray:

@@ -133,13 +133,13 @@ class Daily:
         kept = (day >= 0) & (day < days)
         day, code, rows = day[kept], pd.factorize(rows[tables.USER])[0][kept], rows[kept]
         visit = np.unique(code.astype(np.int64) * max(days, 1) + day)
-        found = [(day, code), (visit % max(days, 1), visit // max(days, 1))]
+        pairs = [(day, code), (visit % max(days, 1), visit // max(days, 1))]
         if USER_SINCE in rows and USER_BEFORE in rows:
             new = rows[USER_BEFORE].isna().to_numpy(dtype=bool)
             away = (rows[tables.TIME] - rows[USER_BEFORE]).to_numpy() > ABSENT
-            found += [(day[which], code[which]) for which in (new | away, new)]
-        counts = [np.bincount(at, minlength=days) for at, _ in found]
-        of_user = [np.bincount(each).astype(float) for _, each in found]
+            pairs += [(day[which], code[which]) for which in (new | away, new)]
+        counts = [np.bincount(at, minlength=days) for at, _ in pairs]
+        of_user = [np.bincount(each).astype(float) for _, each in pairs]
         variation = [(each @ each + 0.5) / (each.sum() + 0.5) ** 2 for each in of_user]
         return cls(np.stack(counts, axis=1), np.array(variation))
 
@@ -153,15 +153,15 @@ def _bounds(
 ) -> list[tuple[int, int]]:
     """[start, stop) of consecutive windows; `time` ascends. A step a window, each over a few of its rows."""
     before = _row_before(user)
-    found: list[tuple[int, int]] = []
+    bounds: list[tuple[int, int]] = []
     start = 0
-    while start < len(time) and (most is None or len(found) < most):
+    while start < len(time) and (most is None or len(bounds) < most):
         stop = _stop(time, before, start, rule, closed_at_end)
         if stop is None:
             break
-        found.append((start, stop))
+        bounds.append((start, stop))
         start = stop
-    return found
+    return bounds
 
 
 def _row_before(user: np.ndarray) -> np.ndarray:

@@ -90,8 +90,8 @@ def _undo(root: Path, key: tuple[str, str]) -> bool:
     if not note.is_file():
         return True
     noted: dict[str, Any] = json.loads(note.read_text(encoding="utf-8"))
-    found = path.read_text(encoding="utf-8")
-    if found == noted["during"]:
+    text = path.read_text(encoding="utf-8")
+    if text == noted["during"]:
         write_text(path, noted["before"])
     note.unlink()
-    return found in (noted["during"], noted["before"])
+    return text in (noted["during"], noted["before"])

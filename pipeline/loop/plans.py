@@ -95,6 +95,6 @@ def make_plan(
 
 def causes(changes: list[str]) -> str:
     """What a person changed, if there is any such; else the outputs that changed or are missing."""
-    found = [path for path in changes if not path.startswith(OUTPUTS)] or changes
-    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-    return ", ".join(found[:3]) + more
+    inputs = [path for path in changes if not path.startswith(OUTPUTS)] or changes
+    more = f" and {len(inputs) - 3} more" if len(inputs) > 3 else ""
+    return ", ".join(inputs[:3]) + more

@@ -132,20 +132,20 @@ def transfer(root: Path, verb: Literal["push", "pull"], targets: Iterable[str] =
 def _status(root: Path, read: Callable[[list[Any]], Status]) -> dict[str, Status]:
     code, output, error = _run(root, ["status", "--json"], {}, show=False)
     try:
-        found = json.loads(output)
+        status = json.loads(output)
     except ValueError:
         lines = [line for line in error.splitlines() if line.startswith("ERROR: ")] or ["no output"]
         raise PipelineError(f"`dvc status` failed ({code}): {lines[0].removeprefix('ERROR: ')}") from None
-    return {stage: read(entries) for stage, entries in found.items()}
+    return {stage: read(entries) for stage, entries in status.items()}
 
 
 def _outputs(entries: list[Any]) -> dict[str, str]:
     """path -> deleted, modified ... of one stage's outputs."""
-    found: dict[str, str] = {}
+    states: dict[str, str] = {}
     for entry in entries:
         if isinstance(entry, dict):
-            found |= entry.get("changed outs", {})
-    return found
+            states |= entry.get("changed outs", {})
+    return states
 
 
 def _changes(entries: list[Any]) -> list[str]:
@@ -214,7 +214,7 @@ def _holders(file: Path) -> set[int]:
     """Processes that DVC's locks name, if all of them were started as `_run` does."""
     try:
         locks = json.loads(file.read_text(encoding="utf-8"))
-        infos = [*locks["write"].values(), *(info for found in locks["read"].values() for info in found)]
+        infos = [*locks["write"].values(), *(info for readers in locks["read"].values() for info in readers)]
         ours = all(info["cmd"].startswith("-c ") for info in infos)
         return {int(info["pid"]) for info in infos} if ours and Path("/proc/self").exists() else set()
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -130,9 +130,9 @@ def record_training(root: Path) -> tuple[Training, bool]:
     with git.lock(LOCK) as descriptor:
         state = read_state(git)
         known = (training for training in state.trainings if training.artifact_hash == artifact_hash)
-        if found := next(known, None):
+        if existing := next(known, None):
             export(root, state)
-            return found, False
+            return existing, False
         git.use_fallback_identity()
         record = training_record(root, git, state, card, artifact_hash)
         training = Training(1 + max((one.number for one in state.trainings), default=0), record)
@@ -262,8 +262,8 @@ def _checked_objects(root: Path, objects: Objects, artifact_hash: str) -> str:
 
 def _unfinished(state: State, artifact_hash: str) -> Version | None:
     """A version of this model that a killed promotion registered without appointing it."""
-    found = (v for v in state.versions if v.artifact_hash == artifact_hash and not state.was_champion(v))
-    return next(found, None)
+    versions = (v for v in state.versions if v.artifact_hash == artifact_hash and not state.was_champion(v))
+    return next(versions, None)
 
 
 def _appoint(

@@ -101,13 +101,13 @@ class Git:
     def tags(self, prefix: str) -> list[Tag]:
         """Annotated tags whose names start with `prefix`."""
         form = "%(refname:strip=2)%00%(*objectname)%00%(taggerdate:unix)%00%(contents)%01"
-        found = []
+        tags_there = []
         for row in self.run("for-each-ref", f"--format={form}", f"refs/tags/{prefix}*").split("\x01"):
             if row.strip("\n"):
                 name, commit, moment, message = row.lstrip("\n").split("\0", 3)
                 if commit:
-                    found.append(Tag(name, commit, int(moment), message.strip("\n")))
-        return found
+                    tags_there.append(Tag(name, commit, int(moment), message.strip("\n")))
+        return tags_there
 
     def show(self, commit: str, path: str) -> str | None:
         """A file of the project as it was in `commit`; None if it was not there."""

@@ -75,10 +75,10 @@ class Objects:
         if not md5:
             return None
         try:
-            found = {path: self._object(name) for path, name in self._listing(md5).items()}
+            files_there = {path: self._object(name) for path, name in self._listing(md5).items()}
         except FileNotFoundError:
             return None
-        return found if all(path.is_file() for path in found.values()) else None
+        return files_there if all(path.is_file() for path in files_there.values()) else None
 
     def is_in_remote(self, md5: str) -> bool:
         """Asks the remote; the listing is pushed last, so where it is the files are."""

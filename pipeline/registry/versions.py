@@ -111,12 +111,12 @@ class State:
 
     def predecessor(self, version: Version) -> Version | None:
         """The champion that this version replaced when it was last promoted."""
-        found = previous = None
+        before = previous = None
         for appointment in self.appointments:
             if appointment.version == version and appointment.record.action != "rollback":
-                found = previous
+                before = previous
             previous = appointment.version
-        return found
+        return before
 
     def find(self, wanted: str) -> Version:
         """By `v2.0.0`, `v2`, `2` or `champion`. Raises ArtifactError naming what there is."""
@@ -203,8 +203,8 @@ def versions_table(root: Path) -> list[ListedVersion]:
             place = "cache"
         elif version.md5 and objects.remote:
             try:
-                found = reachable and objects.is_in_remote(version.md5)
-                place = "remote" if found else place if reachable else "unknown"
+                there = reachable and objects.is_in_remote(version.md5)
+                place = "remote" if there else place if reachable else "unknown"
             except ArtifactError as error:
                 log.warning("%s", error)
                 reachable, place = False, "unknown"

@@ -81,12 +81,12 @@ def replay(
 def share(text: str) -> float:
     """`60%` or `0.6` -> 0.6. Raises ConfigError outside 0..1."""
     try:
-        found = float(text.rstrip("%")) / (100 if text.endswith("%") else 1)
+        value = float(text.rstrip("%")) / (100 if text.endswith("%") else 1)
     except ValueError:
-        found = -1.0
-    if not 0 < found < 1:
+        value = -1.0
+    if not 0 < value < 1:
         raise ConfigError(f"--start: {text}: name a share of the interactions, e.g. 60%")
-    return found
+    return value
 
 
 def span(text: str) -> timedelta:
@@ -110,9 +110,9 @@ def moments(settings: Collect, start: float, every: timedelta) -> list[datetime]
     from pipeline.data.moments import TimeColumn
 
     whole = settings.model_copy(update={"as_of": None})
-    found = sources.read(whole)
-    column = TimeColumn(tables.TIME, found.times.get(tables.TIME))
-    every_row = (column.read(chunk[tables.TIME])[0].dropna() for chunk in found.interactions)
+    source = sources.read(whole)
+    column = TimeColumn(tables.TIME, source.times.get(tables.TIME))
+    every_row = (column.read(chunk[tables.TIME])[0].dropna() for chunk in source.interactions)
     read = [chunk[~column.outliers(chunk)] for chunk in every_row]
     times = np.sort(np.concatenate([np.empty(0, "M8[us]"), *(part.to_numpy("M8[us]") for part in read)]))
     if not len(times):

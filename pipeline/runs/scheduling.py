@@ -120,7 +120,7 @@ def die_with_scheduler() -> None:
 
 def _schedulers() -> list[int]:
     """Our ancestors as long as they are a scheduler's processes."""
-    found: list[int] = []
+    processes: list[int] = []
     pid = os.getppid()
     while pid > 1:
         try:
@@ -130,6 +130,6 @@ def _schedulers() -> list[int]:
             break
         if not any(Path(word).name in SCHEDULERS for word in words[:3]):
             break
-        found.append(pid)
+        processes.append(pid)
         pid = parent
-    return found
+    return processes

@@ -83,10 +83,10 @@ class Workspace:
 
     @cached_property
     def account(self) -> Account:
-        found = Account.found(self.home / HISTORY / self.slug)
-        if found is None or not (self.root / OPENED).is_file():
+        account = Account.found(self.home / HISTORY / self.slug)
+        if account is None or not (self.root / OPENED).is_file():
             raise ConfigError(f"{self.root}: not open: clear the run's first task, or trigger a new run")
-        return found
+        return account
 
     @property
     def mode(self) -> str | None:
@@ -226,10 +226,10 @@ def link_sources(home: Path, root: Path) -> None:
     files, encoder = params.collect.files, params.finetune.encoder
     patterns = (params.collect.path, files.interactions, files.items, files.users)
     relative = [pattern for pattern in patterns if pattern and not Path(pattern).is_absolute()]
-    found = [source for pattern in relative for source in home.glob(pattern)]
+    paths = [source for pattern in relative for source in home.glob(pattern)]
     if not Path(encoder).is_absolute() and (home / encoder).is_dir():
-        found.append(home / encoder)
-    for source in found:
+        paths.append(home / encoder)
+    for source in paths:
         link = root / source.relative_to(home)
         if not link.exists():
             link.parent.mkdir(parents=True, exist_ok=True)

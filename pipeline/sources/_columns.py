@@ -123,16 +123,16 @@ def plans(
     `items_inside`: the items are described by columns of the interactions, which become `items.X`.
     Raises ConfigError for an entry that makes no sense, DataError for a column that is not there.
     """
-    everything = {name for table in files.values() for found in table.values() for name in found}
+    everything = {name for table in files.values() for columns_of in table.values() for name in columns_of}
     entries = [_entry(key, value, everything) for key, value in columns.items()]
     entries.sort(key=lambda entry: entry.table is None)  # what is said of one table goes before the rest
     used: set[str] = set()
     result: dict[str, dict[str, Plan]] = {}
-    for table, found in files.items():
+    for table, columns_of in files.items():
         result[table] = {}
-        for file, names in found.items():
+        for file, names in columns_of.items():
             result[table][file] = _plan(entries, table, file, names, items_inside, used)
-        _refuse_gaps(entries, result[table], found)
+        _refuse_gaps(entries, result[table], columns_of)
     _refuse_unused(entries, used, files)
     return result
 

@@ -39,12 +39,12 @@ def download(url: str, sha256: str | None, cache: Path = CACHE) -> Path:
     cache.mkdir(parents=True, exist_ok=True)
     with renamed(path) as temporary:
         _fetch(url, temporary)
-        found = _sha256(temporary)
-        if sha256 not in (None, found):
+        actual = _sha256(temporary)
+        if sha256 not in (None, actual):
             raise DataError(
-                f"{url}: sha256 is {found}, collect.sha256 says {sha256}: correct the one that is wrong"
+                f"{url}: sha256 is {actual}, collect.sha256 says {sha256}: correct the one that is wrong"
             )
-    log.info("downloaded %s, sha256 %s", url, found)
+    log.info("downloaded %s, sha256 %s", url, actual)
     return path
 
 

@@ -54,8 +54,8 @@ OCCUPATIONS = [
 
 def split_year(title: str) -> tuple[str, int | None]:
     """ "Matrix, The (1999)" -> ("Matrix, The", 1999); of a range the first year."""
-    found = _YEAR.search(title)
-    return (title[: found.start()].strip(), int(found[1])) if found else (title.strip(), None)
+    match = _YEAR.search(title)
+    return (title[: match.start()].strip(), int(match[1])) if match else (title.strip(), None)
 
 
 def natural(title: str) -> str:
@@ -65,12 +65,12 @@ def natural(title: str) -> str:
 
 def _article_first(part: str) -> str:
     stripped = part.strip()
-    found = _ARTICLE.match(stripped) or _ARTICLE_INSIDE.match(stripped)
-    if not found:
+    match = _ARTICLE.match(stripped) or _ARTICLE_INSIDE.match(stripped)
+    if not match:
         return part
-    gap = "" if found["article"].endswith("'") else " "
-    rest = found.groupdict().get("rest", "")
-    return part.replace(stripped, f"{found['article']}{gap}{found['title']}{rest}")
+    gap = "" if match["article"].endswith("'") else " "
+    rest = match.groupdict().get("rest", "")
+    return part.replace(stripped, f"{match['article']}{gap}{match['title']}{rest}")
 
 
 def titles_and_years(titles: pd.Series) -> pd.DataFrame:

@@ -43,8 +43,8 @@ def fingerprint(settings: Collect) -> str:
 
 def _paths() -> list[Path]:
     """Raises ConfigError if the wheel or one of its files is missing."""
-    found = find_spec("recbole")
-    for place in (found.submodule_search_locations or []) if found else []:
+    package = find_spec("recbole")
+    for place in (package.submodule_search_locations or []) if package else []:
         folder = Path(place) / "dataset_example" / "ml-100k"
         if all((folder / name).is_file() for name in FILES):
             return [folder / name for name in FILES]

@@ -106,10 +106,10 @@ def _execute(connection: Connection, query: str, table: str, settings: Collect) 
 
 
 def _queries(settings: Collect) -> dict[str, str]:
-    found = {table: getattr(settings.sql, table) for table in ("interactions", "items", "users")}
-    if not found["interactions"]:
+    queries = {table: getattr(settings.sql, table) for table in ("interactions", "items", "users")}
+    if not queries["interactions"]:
         raise ConfigError("collect.sql.interactions: null; give the query of the interactions")
-    return {table: query.strip().rstrip(";") for table, query in found.items() if query}
+    return {table: query.strip().rstrip(";") for table, query in queries.items() if query}
 
 
 @contextmanager

@@ -259,8 +259,8 @@ def _turn_of_full(case: Case, settings: DecideRetraining) -> Reason | None:
 
 
 def _held_back(case: Case, settings: DecideRetraining) -> list[Reason]:
-    found = [_few_rows(case, settings), _gap(case, settings), *_budget(case, settings)]
-    return [reason.but(calls="none") for reason in found if reason]
+    reasons = [_few_rows(case, settings), _gap(case, settings), *_budget(case, settings)]
+    return [reason.but(calls="none") for reason in reasons if reason]
 
 
 def _few_rows(case: Case, settings: DecideRetraining) -> Reason | None:

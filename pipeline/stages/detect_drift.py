@@ -59,10 +59,10 @@ def detect_drift(
         text = f"No row after the champion's fit_end, {reference.fit_end.isoformat()}"
         fitted = reference.rows_fitted
         return _unjudged("not_enough_data", text, as_of=as_of, rows_since_fit_end=0, rows_fitted=fitted), None
-    found = windows.close(current, settings)
-    model = champion() if found else None
+    closed = windows.close(current, settings)
+    model = champion() if closed else None
     result = check(reference, current, items, settings, seed, model, as_of=as_of, shown=SHOWN)
-    return result, found[-1].rows if found else None
+    return result, closed[-1].rows if closed else None
 
 
 def read_reference(

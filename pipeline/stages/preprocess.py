@@ -28,7 +28,7 @@ from pipeline.data import counting, splitting, tables
 from pipeline.data import items as catalogue
 from pipeline.data.engine import named, open_engine, read_parquet, write_parquet
 from pipeline.data.splitting import TEST, VALIDATION, WINDOWS
-from pipeline.documents.data import Manifest, Summary
+from pipeline.documents.data import Manifest, PointCounts, Summary, Window
 from pipeline.errors import ConfigError, DataError
 from pipeline.files import replace_folder, temporary_beside
 from pipeline.params import Params, Preprocess
@@ -82,28 +82,35 @@ def preprocess(connection: ibis.BaseBackend, items: pd.DataFrame, settings: Prep
     offer = [tables.ITEM, tables.AVAILABLE_FROM, tables.AVAILABLE_UNTIL]
     offered = named(connection, "items_offered", ibis.memtable(table[offer]))
     repeats = settings.repeats == "include"
-    moments = splitting.moments(rows, offered, settings.max_points_per_user, repeats)
-    moments = named(connection, "moments", moments)
-    points = counting.count_points(moments, users, seen, windows)
+    successes = splitting.distinct_successes(rows, offered, settings.max_points_per_user, repeats)
+    successes = named(connection, "successes", successes)
+    points = counting.count_points(successes, users, seen, windows)
     counting.check_points(points)
+    table_rows = catalogue.count_items(table, len(items), train_end)
+    summary = _summary(settings, events, windows, points).but(items=table_rows)
+    rows = splitting.with_fit(rows, users, settings.min_user_interactions)
+    return Prepared(_tables(rows, successes), table, summary)
+
+
+def _summary(
+    settings: Preprocess, events: pd.DataFrame, windows: dict[str, Window], points: dict[str, PointCounts]
+) -> Summary:
+    """Without what the manifest and the items say."""
     kept = ("positive", "repeats", "max_points_per_user", "item_text", "max_text_characters")
-    summary = Summary(
+    rows = int(events["rows"].sum())
+    most = events[[tables.EVENT, "rows"]].head(EVENTS_NAMED)
+    return Summary(
         settings=settings.model_dump(include=set(kept)),  # what a model must know of how its data was made
         train_end=windows["train"].last,
         fit_end=windows["validation"].last,
-        rows={"read": int(events["rows"].sum()), "kept": int(by_time["rows"].sum()), "dropped": 0},
+        rows={"read": rows, "kept": sum(window.rows for window in windows.values()), "dropped": 0},
         windows=windows,
         points=points,
         repeats=points["test"].repeats,
         points_capped=points["test"].capped,
         points_unavailable=points["test"].unavailable,
-        items=catalogue.count_items(table, len(items), train_end),
-        events={
-            str(name): int(n) for name, n in events[[tables.EVENT, "rows"]].head(EVENTS_NAMED).to_numpy()
-        },
+        events={str(name): int(count) for name, count in most.to_numpy()},
     )
-    rows = splitting.with_fit(rows, users, settings.min_user_interactions)
-    return Prepared(_tables(rows, moments), table, summary)
 
 
 def _check(settings: Preprocess) -> None:
@@ -119,14 +126,14 @@ def _raw_names(columns: Iterable[str], ours: tuple[str, ...]) -> dict[str, str]:
     return {name: f"{name}_raw" for name in columns if name.lower() in ours}
 
 
-def _tables(rows: ibis.Table, moments: ibis.Table) -> dict[str, ibis.Table]:
+def _tables(rows: ibis.Table, successes: ibis.Table) -> dict[str, ibis.Table]:
     windows = {
         FILES[name]: splitting.in_order(rows.filter(rows.window == number).drop("window"))
         for number, name in enumerate(WINDOWS)
     }
     return windows | {
-        "validation_points": splitting.points(moments, VALIDATION),
-        "test": splitting.points(moments, TEST),
+        "validation_points": splitting.points(successes, VALIDATION),
+        "test": splitting.points(successes, TEST),
     }
 
 
