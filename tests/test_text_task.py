@@ -15,7 +15,7 @@ from pipeline.bench import _naive
 from pipeline.models import encoder as encoder_module
 from pipeline.models.encoder import TextEncoder
 from pipeline.models.networks import one_thread
-from pipeline.models.text_task import Texts, TextTask, frozen_layers
+from pipeline.models.text_task import Texts, TextTask, frozen_layers, look
 from pipeline.models.training import Run
 from pipeline.params import Params
 
@@ -149,3 +149,54 @@ def test_activations_of_frozen_layers_are_kept_in_a_file_past_a_size(
         assert isinstance(mapped, np.memmap)
         np.testing.assert_array_equal(mapped, plain)
     assert [path.name for path in tmp_path.iterdir()] == ["hidden.npy"]
+
+
+def test_a_look_at_many_items_takes_no_more_than_it_may() -> None:
+    generator = np.random.default_rng(0)
+    rows = [
+        (user, int(item), time)
+        for user in range(40)
+        for time, item in enumerate(generator.permutation(900)[:30])
+    ]
+    log = log_of(rows, items=900)
+    points = log.points(log.user, log.item, log.time)
+    looked = look(points, 900, 200, 10, np.random.default_rng(1))
+    assert len(looked.items) == 200
+    assert (np.diff(looked.items) > 0).all()
+    _, row = looked.points.newest(10).rows()
+    assert np.isin(log.item[row], looked.items).all()
+    assert np.isin(looked.points.target, looked.items).all()
+    assert 5 < len(looked.points) < len(points)
+    needed = np.union1d(log.item[row], looked.points.target)
+    assert 80 < len(needed) <= 100
+    everything = look(points, 900, 900, 10, np.random.default_rng(1))
+    assert everything.points is points
+    np.testing.assert_array_equal(everything.items, np.arange(900))
+
+
+def test_few_points_are_all_looked_at_among_random_others() -> None:
+    log = log_of([(0, 1, 0), (0, 2, 1), (0, 3, 2)], items=50)
+    points = log.points(log.user, log.item, log.time)
+    looked = look(points, 50, 20, 10, np.random.default_rng(1))
+    assert len(looked.points) == 3
+    assert len(looked.items) == 20
+    assert {1, 2, 3} <= set(looked.items.tolist())
+    assert len(look(points[:0], 50, 20, 10, np.random.default_rng(1)).items) == 20
+
+
+def test_validation_over_a_sample_of_items_finds_the_nearest(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = make(folder)
+    monkeypatch.setattr(TextTask, "LOOK_ITEMS", ITEMS - 2)
+    task = make(folder)
+    assert len(task.looked) == ITEMS - 2
+    for each in (full, task):
+        each.on_validation_epoch_start()
+    assert task.vectors.shape == (ITEMS - 2, full.vectors.shape[1])
+    torch.testing.assert_close(task.cache[task.looked], full.cache[task.looked])
+    task.points = full.points = task.train_points
+    gains, every = task.gains(np.arange(20)), full.gains(np.arange(20))
+    unseen = ~np.isin(task.train_points.target[:20], task.looked)
+    assert (gains[unseen] == 0).all()
+    assert gains[~unseen].mean() >= every[~unseen].mean() - 0.1  # fewer items to stand above the target

@@ -43,6 +43,34 @@ class Texts:
     vectors: np.ndarray  # (items, width) as the encoder makes them before it is trained
 
 
+def look(points: Points, items: int, most: int, rows: int, generator: np.random.Generator) -> Look:
+    """What validation looks at: every point over every item, or what takes no more than `most` texts.
+
+    Then points in a random order, as long as their targets and the newest `rows` of their histories are half
+    of `most`; random items make up the rest.
+    """
+    if items <= most:
+        return Look(points, np.arange(items))
+    order = generator.permutation(len(points))
+    shuffled = points[order]
+    point, row = shuffled.newest(rows).rows()
+    point = np.concatenate([point, np.arange(len(shuffled))])
+    item = np.concatenate([shuffled.log.item[row], shuffled.target])
+    by_point = np.argsort(point, kind="stable")
+    first = np.sort(np.unique(item[by_point], return_index=True)[1])  # where an item comes up first
+    half = most // 2
+    enough = len(points) if len(first) <= half else int(point[by_point][first[half]])
+    needed = np.unique(item[point < enough])
+    others = generator.permutation(np.setdiff1d(np.arange(items), needed))[: most - len(needed)]
+    return Look(points[np.sort(order[:enough])], np.sort(np.concatenate([needed, others])))
+
+
+@dataclass(frozen=True)
+class Look:
+    points: Points
+    items: np.ndarray  # ascending
+
+
 class TextTask(Task):
     """Softmax cross-entropy over items of train, given the mean of a history's vectors.
 
@@ -54,6 +82,10 @@ class TextTask(Task):
     weight_decay = 0.01
     MOST_CLASSES = 4096
     HISTORY = 20
+    LOOK_ITEMS, LOOK_HISTORY = (
+        3_000,
+        10,
+    )  # texts that are encoded to validate an epoch; newest rows of a history
     cache: Tensor
     written: Tensor
     counts: Tensor
@@ -68,7 +100,11 @@ class TextTask(Task):
         validation: Points,
         half_life: float,
     ) -> None:
-        super().__init__(run, validation)
+        looked = look(
+            validation, len(texts.tokens), self.LOOK_ITEMS, self.LOOK_HISTORY, run.generator("look", 0)
+        )
+        super().__init__(run, looked.points)
+        self.looked = looked.items
         self.encoder, self.space, self.texts = encoder, TextSpace(), texts
         self.train_points, self.half_life = train, half_life
         self.learning_rate = run.settings.learning_rate
@@ -179,19 +215,20 @@ class TextTask(Task):
 
     def on_validation_epoch_start(self) -> None:
         with torch.no_grad():
-            everything = np.arange(len(self.texts.tokens))
-            self.vectors = gather(self.encode, everything)
-            self.keep(everything, self.vectors)
-            self.counts[2] -= len(everything)  # to validate, not to train
+            self.vectors = gather(self.encode, self.looked)
+            self.keep(self.looked, self.vectors)
+            self.counts[2] -= len(self.looked)  # to validate, not to train
         self.centre.copy_(self.vectors.mean(0))
 
     @torch.no_grad()
     def gains(self, rows: np.ndarray) -> np.ndarray:
         assert self.points is not None
-        points = self.points[rows]
-        weights = points.weights(len(self.texts.tokens), self.half_life)
+        points, items = self.points[rows], len(self.texts.tokens)
+        newest = points if len(self.looked) == items else points.newest(self.LOOK_HISTORY)
+        weights = newest.weights(items, self.half_life)[:, self.looked]
         history = torch.from_numpy(weights.toarray()).to(self.device)
-        scores = self.space(history, self.vectors, self.centre).float().cpu().numpy()
+        scores = np.full((len(rows), items), -np.inf, np.float32)
+        scores[:, self.looked] = self.space(history, self.vectors, self.centre).float().cpu().numpy()
         return target_ndcg(scores, points, 10)
 
 

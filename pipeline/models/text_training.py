@@ -115,7 +115,8 @@ def _announcement(s: Finetune, layers: int, texts: int, points: int, a_text: flo
     """
     steps = -(-min(points, POINTS_PER_EPOCH) // s.batch_size) * s.epochs
     encoded = s.encode_per_step if s.cache_steps else min(texts, s.batch_size * (TextTask.HISTORY + 1))
-    seconds = a_text * (3 * steps * encoded + (s.epochs + 1) * texts)
+    looks = s.epochs * min(texts, TextTask.LOOK_ITEMS)
+    seconds = a_text * (3 * steps * encoded + looks + texts)
     trained = min(layers, s.trainable_layers)
     kind = "" if s.lora_rank is None else f" by corrections of rank {s.lora_rank}"
     return (
