@@ -78,11 +78,13 @@ def test_feedback_is_in_the_next_list(engine: Engine) -> None:
 def test_what_others_take_moves_everybody(engine: Engine) -> None:
     before = engine.recommend(Question(user_id="nobody", k=24))[0]
     assert before.fallback == "unknown_user"
-    least = before.items[-1].item_id
+    least = before.items[-1]
     now = engine.moment()
-    engine.store.append([[row(n, f"new{n}", least, now + n) for n in range(40)]])
-    after = ids(engine, user_id="nobody", k=24)
-    assert after.index(least) < 12
+    engine.store.append([[row(n, f"new{n}", least.item_id, now + n) for n in range(40)]])
+    after = {item.item_id: item for item in engine.recommend(Question(user_id="nobody", k=24))[0].items}
+    assert after[least.item_id].score != least.score
+    lately = engine.world.model.parts.living.lately(np.array([engine.moment()]), 1)
+    assert engine.world.model.catalogue.ids[lately[0, 0]] == least.item_id
 
 
 def test_two_workers_know_the_same(engine: Engine, project: Path) -> None:
