@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -125,21 +125,35 @@ class ItemMatrix:
 
     def among_kept(self, weights: sp.csr_matrix) -> np.ndarray:
         """(points, items) weights of the history -> (points, kept) float32 scores of the kept items."""
-        product = weights.tocsc()[:, self.kept].tocsr() @ self.matrix
+        product = self._of_kept(weights) @ self.matrix
         return product.toarray() if sp.issparse(product) else product
 
     def sparse_scores(self, weights: sp.csr_matrix) -> sp.csr_matrix:
         """The same as (points, items), sparse."""
-        sparse = sp.csr_matrix(weights.tocsc()[:, self.kept].tocsr() @ sp.csr_matrix(self.matrix))
+        sparse = sp.csr_matrix(self._of_kept(weights) @ sp.csr_matrix(self.matrix))
         return sp.csr_matrix(
             (sparse.data, self.kept[sparse.indices], sparse.indptr), (weights.shape[0], self.items)
         )
 
-    def pair_scores(self, weights: sp.csr_matrix, items: np.ndarray) -> np.ndarray:
-        """(points, candidates) float32 scores of the items; 0 for those not kept, and for -1."""
+    def _of_kept(self, weights: sp.csr_matrix) -> sp.csr_matrix:
+        """(points, items) -> (points, kept); several times quicker than scipy's choice of columns."""
+        weights = sp.csr_matrix(weights)
+        column = self._place[weights.indices]
+        there = column >= 0
+        indptr = np.r_[0, np.cumsum(there)][weights.indptr]
+        parts = (weights.data[there], column[there], indptr)
+        return sp.csr_matrix(parts, shape=(weights.shape[0], len(self.kept)))
+
+    @cached_property
+    def _place(self) -> np.ndarray:
+        """(items + 1,) place of each item among the kept, -1 for the others and for what is behind."""
         place = np.full(self.items + 1, -1)
         place[self.kept] = np.arange(len(self.kept))
-        column = place[items]  # of -1 the last: -1
+        return place
+
+    def pair_scores(self, weights: sp.csr_matrix, items: np.ndarray) -> np.ndarray:
+        """(points, candidates) float32 scores of the items; 0 for those not kept, and for -1."""
+        column = self._place[items]  # of -1 the last: -1
         scores = self.among_kept(weights)
         if not scores.shape[1]:
             return np.zeros(items.shape, np.float32)
@@ -313,12 +327,16 @@ class Factors:
         scores[weights @ self.known.astype(np.float32) == 0] = np.nan
         return scores
 
+    @cached_property
+    def _gram(self) -> np.ndarray:
+        y = self.vectors.astype(np.float64)
+        return y.T @ y
+
     def users(self, weights: sp.csr_matrix) -> np.ndarray:
         """(points, factors): least squares of Hu, Koren & Volinsky 2008, eq. 4, confidence 1 + alpha x w."""
-        y = self.vectors.astype(np.float64)
-        size = y.shape[1]
+        size = self.vectors.shape[1]
         weights = weights.multiply(self.known[None, :]).tocsr()
-        base = y.T @ y + self.regularisation * np.eye(size)
+        base = self._gram + self.regularisation * np.eye(size)
         user = np.zeros((weights.shape[0], size))
         asked = np.flatnonzero(np.diff(weights.indptr))
         with _one_blas_thread():  # the systems are small
@@ -327,7 +345,7 @@ class Factors:
                 left, right = np.empty((len(points), size, size)), np.empty((len(points), size, 1))
                 for place, point in enumerate(points):
                     span = slice(weights.indptr[point], weights.indptr[point + 1])
-                    history = y[weights.indices[span]]
+                    history = self.vectors[weights.indices[span]].astype(np.float64)
                     extra = self.alpha * weights.data[span].astype(np.float64)
                     left[place] = base + (history.T * extra) @ history
                     right[place, :, 0] = (1 + extra) @ history

@@ -68,12 +68,17 @@ def best_products(
     users: np.ndarray, vectors: np.ndarray, n: int, allowed: np.ndarray | None = None
 ) -> np.ndarray:
     """(points, n) int32: the items with the greatest products, best first. `allowed`: (catalogue,) bool."""
-    numbers = np.arange(len(vectors)) if allowed is None else np.flatnonzero(allowed)
+    # Few items are gathered; of many the others are computed as well, which a copy would cost more than.
+    few = allowed is not None and 2 * int(allowed.sum()) < len(allowed)
+    numbers = np.arange(len(vectors)) if allowed is None or not few else np.flatnonzero(allowed)
     best = np.full((len(users), 0), -1, np.int64)
     score = np.zeros((len(users), 0), np.float32)
     for begin in range(0, len(numbers), BLOCK):
         block = numbers[begin : begin + BLOCK]
-        scores = users.astype(np.float32) @ vectors[block].T
+        rows = vectors[block] if few else vectors[begin : begin + BLOCK]
+        scores = users.astype(np.float32) @ rows.T
+        if allowed is not None and not few:
+            scores[:, ~allowed[block]] = -np.inf
         place = _largest(scores, n)
         best = np.concatenate([best, block[place]], axis=1)
         score = np.concatenate([score, np.take_along_axis(scores, place, axis=1)], axis=1)

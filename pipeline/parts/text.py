@@ -94,8 +94,7 @@ class Text:
 
     def retrieve(self, asked: Asked, n: int, ials: np.ndarray, cold: np.ndarray) -> Retrieved:
         """`ials`: (points, factors) users; `cold`: (items,) bool."""
-        there = np.asarray(self.vectors.any(axis=1))
-        vectors = self._narrow
+        there, vectors = self._there, self._narrow
         users = unit(asked.weights[5] @ vectors)
         lists = {"text": best_products(users, vectors, n, there)}
         lists["text"][~users.any(axis=1)] = -1
@@ -128,6 +127,11 @@ class Text:
         columns["imputed_ials_of_cold"] = imputed * cold_pair
         columns["text_of_cold"] = columns["text_5"] * cold_pair
         return columns
+
+    @cached_property
+    def _there(self) -> np.ndarray:
+        """(items,) bool: has a text."""
+        return np.asarray(self.vectors.any(axis=1))
 
     @cached_property
     def _narrow(self) -> np.ndarray:
@@ -172,8 +176,13 @@ class Text:
     ) -> Text:
         """`vectors`: of the catalogue's texts; `same`: (saved items,) bool, whose text is still the same."""
         ridge = Ridge.of(arrays)
-        found = ridge.predict(facts.matrix(vectors, catalogue)).astype(np.float32)
+        found = np.zeros((len(catalogue), ridge.weights.shape[1]), np.float32)
         known = place[same]
+        new = np.setdiff1d(np.arange(len(catalogue)), known)
+        if len(new):
+            limits = catalogue.available_from[new], catalogue.available_until[new]
+            of_new = Catalogue(catalogue.items.iloc[new].reset_index(drop=True), *limits)
+            found[new] = ridge.predict(facts.matrix(vectors[new], of_new))
         found[known] = np.concatenate([arrays["expected"], arrays["popularity"][:, None]], axis=1)[same]
         return cls(vectors, np.ascontiguousarray(found[:, :-1]), found[:, -1], facts, ridge)
 

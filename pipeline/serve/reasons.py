@@ -10,9 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 
 from pipeline.data.histories import MICROSECONDS_A_DAY, Points
+from pipeline.models.baselines import ItemMatrix
 from pipeline.models.state import NOT_YET
 from pipeline.parts.asked import Asked
 from pipeline.parts.living import Living
@@ -52,6 +54,27 @@ def weights(model: Recommender, features: np.ndarray, listed: np.ndarray) -> dic
     return {kind: parts[:, of_kind == kind].sum(axis=1) for kind in np.unique(of_kind)}
 
 
+def _ease_parts(ease: ItemMatrix, history: sp.csr_matrix, items: np.ndarray) -> np.ndarray:
+    """(history, items): what each item of the one point's history adds to each item's score."""
+    parts = np.zeros((history.nnz, len(items)), np.float32)
+    row, of_row = _places(ease.kept, history.indices)
+    column, of_column = _places(ease.kept, items)
+    if len(row) and len(column):
+        cells = ease.matrix[row][:, column]
+        cells = cells.toarray() if sp.issparse(cells) else cells
+        parts[np.ix_(of_row, of_column)] = cells * history.data[of_row, None]
+    return parts
+
+
+def _places(kept: np.ndarray, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(places among the kept items, which of `items` these are)."""
+    if not len(kept):
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    place = np.minimum(np.searchsorted(kept, items), len(kept) - 1)
+    there = np.flatnonzero(kept[place] == items)
+    return place[there], there
+
+
 @dataclass(frozen=True)
 class Place:
     """A listed item and whom it is listed for."""
@@ -59,7 +82,7 @@ class Place:
     item: int
     points: Points  # one
     index: np.ndarray  # (history,) items of the history
-    strength: np.ndarray  # (history,) their recency weights
+    ease: np.ndarray  # (history,) what each adds to the item's EASE score
     count: int  # rows of the item before the moment
     first: int  # microseconds of the first of them
 
@@ -79,6 +102,7 @@ class Explainer:
     def __init__(self, model: Recommender, present: Present) -> None:
         self.model, self.present = model, present
         self.titles, self.categories = model._titles, model._categories
+        self.ids = model.catalogue.ids
         self._say = {
             "history": self._history,
             "text": self._text,
@@ -97,13 +121,14 @@ class Explainer:
         added = weights(self.model, features, listed)
         state = living.live.at(items[listed], asked.points.time)
         history = asked.weights[5]
+        ease = _ease_parts(self.model.parts.collaborative.ease, history, items[listed])
         found = []
         for row, item in enumerate(items[listed]):
             place = Place(
                 int(item),
                 asked.points,
                 history.indices,
-                history.data,
+                ease[:, row],
                 int(state.count[row]),
                 int(state.first[row]),
             )
@@ -116,7 +141,7 @@ class Explainer:
             told = self._say[kind](place) if added[kind] > 0 and kind in self._say else None
             if told is not None:
                 text, near = told
-                item_id = None if near is None else str(self.model.catalogue.ids[near])
+                item_id = None if near is None else str(self.ids[near])
                 found.append(Reason(kind=kind, text=text, weight=round(added[kind], 4), item_id=item_id))
         if not found:
             best = max(added.values(), default=0.0)
@@ -127,12 +152,9 @@ class Explainer:
 
     def _history(self, place: Place) -> Told:
         """The history item that adds most to the item's EASE score, which is a sum over the history."""
-        if not len(place.index):
+        if place.ease.max(initial=0) <= 0:
             return None
-        added = self.model.parts.collaborative.ease.to(place.item)[place.index] * place.strength
-        if added.max() <= 0:
-            return None
-        near = int(place.index[added.argmax()])
+        near = int(place.index[place.ease.argmax()])
         return f"goes with {self.titles[near]}", near
 
     def _text(self, place: Place) -> Told:
