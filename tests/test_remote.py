@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import toy
 
-from pipeline.errors import ArtifactError, ConfigError
+from pipeline.errors import ArtifactError, Unavailable
 from pipeline.loop.history import HISTORY, Account
 from pipeline.registry.actions import Refused, promote
 from pipeline.registry.git import Git
@@ -70,5 +70,5 @@ def test_of_two_promotions_pushed_at_once_one_wins_and_one_explains(trained: Pat
 
 def test_a_remote_that_is_not_there_is_named(trained: Path) -> None:
     said = "runs/training-run: cannot be fetched from /nowhere: git fetch: fatal: '/nowhere' does not appear"
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(Unavailable, match=said):
         remote.gather(Workspace(trained, "evergreen_training", "run"), "/nowhere")
