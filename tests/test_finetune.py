@@ -174,14 +174,14 @@ runpy.run_module("pipeline.stages.finetune", run_name="__main__")
 @pytest.mark.parametrize(
     ("phase", "told"),
     [
-        ("text", "text: resumed from epoch 1, step 3"),
+        ("text", "text: resumed from epoch 1, step 2"),
         ("scorer (challenger)", "resumed from"),
     ],
 )
 def test_run_killed_in_mid_epoch_goes_on_to_the_same_model(
     world: Path, trained: Path, tmp_path: Path, phase: str, told: str
 ) -> None:
-    killed = [sys.executable, "-c", KILLED, phase, "3", *command(world)[3:]]
+    killed = [sys.executable, "-c", KILLED, phase, "2", *command(world)[3:]]
     done = subprocess.run(killed, cwd=tmp_path, env=environment(), capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert not (tmp_path / OUTPUTS[0]).exists()
