@@ -13,6 +13,7 @@ import pytest
 from pipeline.data.histories import Catalogue, Points, make_log
 from pipeline.drift import champion, windows
 from pipeline.drift import reference as drift_reference
+from pipeline.models.preparation import successes
 from pipeline.params import Positive
 
 FIT_END, PROMOTED = drifting.START + pd.Timedelta(days=20.1), drifting.START + pd.Timedelta(days=40.1)
@@ -142,11 +143,11 @@ def test_scores_coverage_and_popularity_by_hand() -> None:
 
 def test_success_is_the_event_and_of_rows_with_a_value_enough() -> None:
     frame = pd.DataFrame({"event": ["buy", "buy", "view", "buy"], "value": [4.0, 3.0, 5.0, np.nan]})
-    assert champion.successes(frame, Positive(events=None, min_value=4)).tolist() == [True, False, True, True]
-    assert champion.successes(frame, Positive(events=["buy"], min_value=4)).tolist() == [
+    assert successes(frame, Positive(events=None, min_value=4)).tolist() == [True, False, True, True]
+    assert successes(frame, Positive(events=["buy"], min_value=4)).tolist() == [
         True,
         False,
         False,
         True,
     ]
-    assert champion.successes(frame, Positive(events=None, min_value=None)).all()
+    assert successes(frame, Positive(events=None, min_value=None)).all()

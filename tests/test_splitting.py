@@ -13,8 +13,8 @@ from small_data import DAY, FILES, POINT_ROWS, START, catalogue, rows, ten_days
 from pipeline.data import splitting, tables
 from pipeline.data.histories import load_prepared
 from pipeline.data.splitting import find_cuts
-from pipeline.drift.champion import successes
 from pipeline.errors import DataError
+from pipeline.models.preparation import successes
 from pipeline.params import Positive
 
 

@@ -23,10 +23,11 @@ from pipeline.data import items as catalogue_of
 from pipeline.data import tables
 from pipeline.data.histories import Catalogue, make_log
 from pipeline.drift import texts
-from pipeline.drift.champion import Champion, successes
+from pipeline.drift.champion import Champion
 from pipeline.drift.reference import Reference
 from pipeline.drift.windows import ITEM_SINCE, USER_BEFORE, USER_SINCE, as_window, with_since
 from pipeline.errors import DataError
+from pipeline.models.preparation import successes
 from pipeline.params import DetectDrift, Params
 from pipeline.parts.recipe import light
 from pipeline.parts.recommender import Recommender

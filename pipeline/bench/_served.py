@@ -19,10 +19,12 @@ import torch
 
 from pipeline.data import tables
 from pipeline.data.histories import MICROSECONDS_A_DAY, Catalogue, Log
+from pipeline.documents.model import Card
 from pipeline.models.artifacts import folder_hash
 from pipeline.models.baselines import Factors, ItemMatrix
 from pipeline.models.encoder import TextEncoder
 from pipeline.models.networks import SequenceTower
+from pipeline.models.preparation import Preparation
 from pipeline.models.state import half_lives
 from pipeline.params import Params
 from pipeline.parts.asked import Asked
@@ -42,7 +44,6 @@ from pipeline.parts.ridge import Ridge
 from pipeline.parts.scorer import Scorer
 from pipeline.parts.sequence import Sequence
 from pipeline.parts.text import Facts, Text
-from pipeline.serve.world import Shape, prepared
 
 DAYS, EASE_ITEMS, WIDTH = 360, 8_000, 384
 GENRES = [f"genre {number}" for number in range(40)]
@@ -73,8 +74,9 @@ def make(root: Path, size: Size, seed: int = 17) -> None:
         "max_length": settings.finetune.max_length,
         "preprocess": settings.preprocess.model_dump(mode="json"),
     }
-    shape = Shape(settings.preprocess.positive, settings.preprocess.item_text, 1000, pd.Timestamp(end), False)
-    table, log, _ = prepared(rows, items, shape)
+    how = Preparation.of(Card.model_validate(card))
+    assert how is not None
+    table, log, _ = how.apply(rows, items)
     encoder = TextEncoder.load(settings.finetune.encoder, settings.finetune.max_length)
     model = recommender(table, log, generator)
     folder = root / "models/champion"

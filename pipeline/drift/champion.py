@@ -19,8 +19,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from pipeline.data import tables
-from pipeline.data.histories import Catalogue, Log, Points, make_log
+from pipeline.data.histories import Catalogue, Log, Points
 from pipeline.documents.model import Card
 from pipeline.drift import signals as drift_signals
 from pipeline.drift import statistics
@@ -230,24 +229,14 @@ def load(folder: Path, interactions: pd.DataFrame, items: pd.DataFrame) -> Champ
 
     `interactions` are all that are known, old ones too. Raises ArtifactError for a damaged folder.
     """
-    from pipeline.data import items as catalogue
-    from pipeline.params import Positive
+    from pipeline.models.preparation import Preparation
     from pipeline.parts.recommender import Recommender
 
     card = Card.read(folder / CARD)
-    prepared = card.preprocess
-    if not prepared or card.as_of is None or card.fit_end is None or card.train_end is None:
+    how = Preparation.of(card)
+    if how is None or card.as_of is None or card.fit_end is None or card.preprocess is None:
         return "the champion's card does not say how its data were prepared"
-    rows = interactions.sort_values(tables.TIME, kind="stable", ignore_index=True)
-    rows = rows.assign(positive=successes(rows, Positive.model_validate(prepared["positive"])), fit=True)
-    train_end = pd.Timestamp(card.train_end)
-    seen = rows.groupby(tables.ITEM, as_index=False)[tables.TIME].min()
-    seen = seen.rename(columns={tables.TIME: catalogue.FIRST_SEEN})
-    template = catalogue.parse_template(prepared["item_text"], items.columns)
-    table = catalogue.complete(items, seen)
-    table = catalogue.with_text(table, template, prepared["max_text_characters"], train_end)
-    users, offer = np.unique(rows[tables.USER].to_numpy(dtype=object)), Catalogue.of(table)
-    known = make_log([rows], offer, users, prepared.get("repeats") == "include")
+    table, known, _ = how.apply(interactions, items)
     model = Recommender.load(folder, table, known, "champion")
     return Champion(
         model=model,
@@ -257,16 +246,5 @@ def load(folder: Path, interactions: pd.DataFrame, items: pd.DataFrame) -> Champ
         fit_end=pd.Timestamp(card.fit_end),
         promoted_as_of=pd.Timestamp(card.as_of),
         version=model.version,
-        max_points_per_user=prepared["max_points_per_user"],
+        max_points_per_user=card.preprocess["max_points_per_user"],
     )
-
-
-def successes(rows: pd.DataFrame, positive: Any) -> np.ndarray:
-    """(rows,) bool as preprocess.positive says: the event, and of rows that have a value, enough of it."""
-    chosen = np.ones(len(rows), bool)
-    if positive.events is not None:
-        chosen &= rows[tables.EVENT].isin(positive.events).to_numpy(dtype=bool)
-    if positive.min_value is not None:
-        value = rows[tables.VALUE].to_numpy(dtype=float, na_value=np.nan)
-        chosen &= ~(value < positive.min_value)
-    return chosen

@@ -188,7 +188,7 @@ class Engine:
             return
         present = world.present
         world.folded.add(item, present.rows(present.user(event.user_id)).before(event.timestamp))
-        success = world.shape.is_success(event.event, event.value)
+        success = world.preparation.is_success(event.event, event.value)
         value = np.nan if event.value is None else event.value
         present.append(event.user_id, item, event.timestamp, success, value)
 

@@ -82,7 +82,7 @@ class Lister:
             for place, each in enumerate(history)
         ]
         success = [
-            self.world.shape.is_success(each.event or "", each.value) or each.event is None
+            self.world.preparation.is_success(each.event or "", each.value) or each.event is None
             for each in history
         ]
         values = [np.nan if each.value is None else each.value for each in history]
@@ -97,7 +97,7 @@ class Lister:
         self, question: Question, user: int, rows: Rows, now: int, text: np.ndarray | None, model: Recommender
     ) -> list[Listed]:
         """`text`: (width,) centred vector of question.text; `model`: that of the present, or of `now`."""
-        points = rows.points(user, now, self.world.shape.repeats)
+        points = rows.points(user, now, self.world.preparation.repeats)
         asked = Asked(points, len(self.ids))
         scored = self._scored(asked, question, text, model)
         best = self._best(scored, question)

@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.data import items as catalogue
 from pipeline.data import tables as t
-from pipeline.data.histories import Log, make_log
+from pipeline.data.histories import Log
 from pipeline.documents.model import Card, Claim
-from pipeline.drift.champion import successes
 from pipeline.errors import ArtifactError, DataError
 from pipeline.models.artifacts import CARD, VERSION, folder_hash, has_model, pinned
+from pipeline.models.preparation import Preparation
 from pipeline.models.ranking import popularity_order
 from pipeline.params import Positive
 from pipeline.parts.living import Living
@@ -31,53 +30,6 @@ CHAMPION, RAW = Path("models/champion"), Path("data/raw")
 
 
 @dataclass(frozen=True)
-class Shape:
-    """How the champion's card wants rows to be read."""
-
-    positive: Positive
-    template: str
-    max_text_characters: int
-    train_end: pd.Timestamp
-    repeats: bool
-
-    @classmethod
-    def of(cls, card: Card) -> Shape:
-        settings = card.preprocess
-        if not settings or card.train_end is None:
-            raise ArtifactError(
-                f"{CHAMPION / CARD}: does not say how its data were prepared: train and promote anew"
-            )
-        return cls(
-            Positive.model_validate(settings["positive"]),
-            settings["item_text"],
-            settings["max_text_characters"],
-            pd.Timestamp(card.train_end),
-            settings.get("repeats") == "include",
-        )
-
-    def is_success(self, event: str, value: float | None) -> bool:
-        events, least = self.positive.events, self.positive.min_value
-        if events is not None and event not in events:
-            return False
-        return value is None or least is None or not value < least
-
-    def reactions(self, rows: pd.DataFrame) -> dict[str, dict[str, Any] | None]:
-        """Events by which a person likes and dislikes, as the rows have them; None where these have no no."""
-        mode = rows[t.EVENT].mode()
-        event = (self.positive.events or [str(mode.iloc[0]) if len(mode) else "like"])[0]
-        values = rows.loc[rows[t.EVENT] == event, t.VALUE].dropna()
-        if self.positive.min_value is not None and len(values) and values.min() < self.positive.min_value:
-            best, worst = float(values.max()), float(values.min())
-            return {"like": {"event": event, "value": best}, "dislike": {"event": event, "value": worst}}
-        return {"like": {"event": event}, "dislike": {"event": "dislike"} if self.positive.events else None}
-
-    def items(self, table: pd.DataFrame) -> pd.DataFrame:
-        """`table` as `complete` gives it, with item_text."""
-        template = catalogue.parse_template(self.template, table.columns)
-        return catalogue.with_text(table, template, self.max_text_characters, self.train_end)
-
-
-@dataclass(frozen=True)
 class World:
     """One champion and the state it answers from."""
 
@@ -85,7 +37,7 @@ class World:
     then: Recommender  # the same with the state of any moment up to `end`
     present: Present
     folded: PresentFolded
-    shape: Shape
+    preparation: Preparation
     order: np.ndarray  # (items,) place of each by popularity
     user_ids: np.ndarray  # (users,) object, of the log
     end: int  # microseconds just after the newest row of the log
@@ -125,9 +77,13 @@ def load(root: Path, store: Store) -> World:
         if claim and claim.artifact_hash and claim.artifact_hash != digest:
             raise ArtifactError(f"{CHAMPION}: not what version.json says it is: run `evergreen champion`")
         card = Card.read(folder / CARD)
-        shape = Shape.of(card)
+        how = Preparation.of(card)
+        if how is None:
+            raise ArtifactError(
+                f"{CHAMPION / CARD}: does not say how its data were prepared: train and promote anew"
+            )
         rows, items, seq, changed = tables(root / RAW, store)
-        table, log, users = prepared(rows, items, shape)
+        table, log, users = how.apply(rows, items)
         then = Recommender.load(folder, table, log, "champion")
         version = claim.version if claim else f"sha256:{digest[:12]}"
         fit_end = None if card.fit_end is None else card.fit_end.isoformat()
@@ -139,7 +95,7 @@ def load(root: Path, store: Store) -> World:
         then=then,
         present=present,
         folded=folded,
-        shape=shape,
+        preparation=how,
         order=popularity_order(then.parts.collaborative.count, then.catalogue.ids),
         user_ids=users,
         end=int(log.time.max(initial=0)) + 1,
@@ -148,7 +104,7 @@ def load(root: Path, store: Store) -> World:
         seq=seq,
         changed=changed,
         claimed=claimed,
-        reactions=shape.reactions(rows),
+        reactions=reactions(rows, how.positive),
     )
 
 
@@ -180,13 +136,12 @@ def tables(raw: Path, store: Store) -> tuple[pd.DataFrame, pd.DataFrame, int, in
     return rows, with_changes(items, changes), seq, max((change.seq for change in changes), default=0)
 
 
-def prepared(rows: pd.DataFrame, items: pd.DataFrame, shape: Shape) -> tuple[pd.DataFrame, Log, np.ndarray]:
-    """(items with item_text, log over them, user ids): as preprocess makes them."""
-    rows = rows.sort_values(t.TIME, kind="stable", ignore_index=True)
-    rows = rows.assign(positive=successes(rows, shape.positive), fit=True)
-    first = rows.drop_duplicates(t.ITEM)[[t.ITEM, t.TIME]].rename(columns={t.TIME: catalogue.FIRST_SEEN})
-    table = shape.items(catalogue.complete(items, first))
-    from pipeline.data.histories import Catalogue
-
-    users = np.sort(rows[t.USER].unique().astype(object))
-    return table, make_log([rows], Catalogue.of(table), users, shape.repeats), users
+def reactions(rows: pd.DataFrame, positive: Positive) -> dict[str, dict[str, Any] | None]:
+    """Events by which a person likes and dislikes, as the rows have them; None where these have no no."""
+    mode = rows[t.EVENT].mode()
+    event = (positive.events or [str(mode.iloc[0]) if len(mode) else "like"])[0]
+    values = rows.loc[rows[t.EVENT] == event, t.VALUE].dropna()
+    if positive.min_value is not None and len(values) and values.min() < positive.min_value:
+        best, worst = float(values.max()), float(values.min())
+        return {"like": {"event": event, "value": best}, "dislike": {"event": event, "value": worst}}
+    return {"like": {"event": event}, "dislike": {"event": "dislike"} if positive.events else None}
