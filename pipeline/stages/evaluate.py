@@ -84,20 +84,12 @@ def evaluate(
     model whose lists it shares (a champion that is the challenger). `points_after`: microseconds; earlier
     points are none of the champion's. `progress` hears each name in its turn.
     """
-    items = len(prepared.catalogue)
-    counts = popularity(prepared.log, train_rows(prepared.log), items)
+    counts = popularity(prepared.log, train_rows(prepared.log), len(prepared.catalogue))
     order = popularity_order(counts, prepared.catalogue.ids)
-    lists: Lists = {}
-    seconds = {}
-    for name, model in models.items():
-        progress(name)
-        begin = time.perf_counter()
-        lists[name] = rank_points(model, prepared.test, prepared.catalogue, order, settings.k)
-        seconds[name] = time.perf_counter() - begin
+    lists, seconds = _ranked(prepared, models, order, settings.k, progress)
     lists |= {name: lists[other] for name, other in (same or {}).items()}
     lists = {name: lists[name] for name in sorted(lists, key=_place)}
     unit, source = _similarity(vectors, prepared.catalogue)
-    groups = user_groups(prepared.users, prepared.user_ids, prepared.test)
     question = Question(
         prepared.test,
         prepared.catalogue,
@@ -107,7 +99,7 @@ def evaluate(
         settings.k,
         settings.bootstrap_samples,
         seed,
-        groups,
+        user_groups(prepared.users, prepared.user_ids, prepared.test),
     )
     progress("figures")
     measured = Measured.of(question, {name: listed for name, (listed, _) in lists.items()})
@@ -136,6 +128,24 @@ def evaluate(
         left_out = {"points_left_out": int((~later).sum())}
         figures["comparison"] = compared.comparison() | left_out
     return Evaluation(figures, lists)
+
+
+def _ranked(
+    prepared: Prepared,
+    models: Mapping[str, Model],
+    order: np.ndarray,
+    k: int,
+    progress: Callable[[str], object],
+) -> tuple[Lists, dict[str, float]]:
+    """(lists of every model, the seconds that each took)."""
+    lists: Lists = {}
+    seconds = {}
+    for name, model in models.items():
+        progress(name)
+        begin = time.perf_counter()
+        lists[name] = rank_points(model, prepared.test, prepared.catalogue, order, k)
+        seconds[name] = time.perf_counter() - begin
+    return lists, seconds
 
 
 def _all_slices(measured: Measured, compared: Measured | None) -> tuple[Json, Json]:
