@@ -3,7 +3,6 @@ the page, a browser. One Airflow for all of it: starting it takes most of the ti
 """
 
 import json
-import shutil
 import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ from urllib.parse import quote
 import deployment
 import pytest
 import toy
+from chromium_up import chromium
 from deployment import Deployment, until
 
 from pipeline.registry.git import Git
@@ -27,10 +27,6 @@ for needed in ("airflow.providers.fab", "selenium"):
 
 DATES = [datetime(1998, 1, 1, tzinfo=UTC), datetime(1998, 2, 1, tzinfo=UTC)]
 SCREENS = Path(tempfile.gettempdir()) / "evergreen-screens"
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --hide-scrollbars --window-size=1200,900"
-)
 REPORT = "<!doctype html><h1>Evaluation report</h1><script>document.body.append('ran')</script>"
 
 
@@ -180,25 +176,12 @@ class Browser:
 
 @pytest.fixture(scope="module")
 def browser(airflow: Deployment, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    from selenium import webdriver
-
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not chromium or not driver:
-        pytest.skip("chromium or chromedriver is not installed")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (*FLAGS.split(), f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    found = webdriver.Chrome(options, webdriver.ChromeService(driver))
-    try:
+    with chromium(tmp_path_factory.mktemp("chromium")) as found:
         found.get(f"{airflow.address}/auth/login/")
         cookie = deployment.browser_cookie(airflow.address, "vera")
         found.add_cookie({"name": "_token", "value": cookie, "path": "/"})
         found.get_log("browser")
         yield Browser(found)
-    finally:
-        found.quit()
 
 
 def test_a_person_sees_graph_run_page_and_both_reports(

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import served
+from chromium_up import chromium
 from served_process import Served, running
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -18,10 +19,6 @@ for needed in ("fastapi", "uvicorn", "prometheus_client", "sqlalchemy", "seleniu
     pytest.importorskip(needed)
 
 SCREENS = Path(tempfile.gettempdir()) / "evergreen-screens"
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --hide-scrollbars --window-size=1100,900"
-)
 
 
 @pytest.fixture(scope="module")
@@ -34,21 +31,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    from selenium import webdriver
-
-    chromium, chromedriver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not chromium or not chromedriver:
-        pytest.skip("chromium or chromedriver is not installed")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (*FLAGS.split(), f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    found = webdriver.Chrome(options, webdriver.ChromeService(chromedriver))
-    try:
+    with chromium(tmp_path_factory.mktemp("chromium")) as found:
         yield found
-    finally:
-        found.quit()
 
 
 def until(look: Callable[[], Any], what: str = "") -> Any:
