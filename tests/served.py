@@ -11,8 +11,8 @@ import yaml
 
 from pipeline.data.histories import load_prepared
 from pipeline.models.artifacts import folder_hash
-from pipeline.models.training import Run
 from pipeline.params import Params
+from pipeline.training.fitting import Run
 
 _ONCE: list[Path] = []
 
@@ -28,7 +28,7 @@ def project(root: Path) -> Path:
     """data/raw, and models/champion as v1.0.0."""
     import tiny
 
-    from pipeline.parts import recipe
+    from pipeline.models import recipe
     from pipeline.stages import preprocess
 
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
@@ -45,8 +45,8 @@ def project(root: Path) -> Path:
 
 def put(root: Path, trained: object, version: str) -> None:
     """The trained challenger as the champion of this version."""
-    from pipeline.parts import recipe
-    from pipeline.parts.recommender import save
+    from pipeline.models import recipe
+    from pipeline.models.recommender import save
 
     assert isinstance(trained, recipe.Trained)
     folder = root / "models" / "champion"

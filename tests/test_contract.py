@@ -192,6 +192,17 @@ def test_neither_a_page_nor_a_bench_trains_anew(path: str) -> None:
     assert not [dep for dep in of_kind("finetune", "deps") if within(path, dep)]
 
 
+def test_what_ranks_knows_nothing_of_what_fits() -> None:
+    """Evaluation, lists and the service load models/ alone; training/ builds on it."""
+    fits = {
+        str(file.relative_to(ROOT))
+        for module in (ROOT / "pipeline" / "models").glob("*.py")
+        for file in imported_files(module)
+        if within(str(file.relative_to(ROOT)), "pipeline/training")
+    }
+    assert not fits
+
+
 def loaded(*arguments: str) -> set[str]:
     """Modules that a fresh interpreter has loaded at the end of `python -X importtime ARGUMENTS`."""
     command = [sys.executable, "-X", "importtime", *arguments]

@@ -17,12 +17,12 @@ from pipeline.data import tables
 from pipeline.data.histories import load_prepared
 from pipeline.drift import champion, reference
 from pipeline.errors import ArtifactError
+from pipeline.models import recommender
 from pipeline.models.baselines import train_rows
 from pipeline.params import Params
-from pipeline.parts import recommender
-from pipeline.parts.recipe import light
 from pipeline.stages import detect_drift as stage
 from pipeline.stages import preprocess
+from pipeline.training.recipe import light
 
 
 @pytest.fixture(scope="module")

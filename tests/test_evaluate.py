@@ -20,8 +20,8 @@ from pipeline.documents.promotion import Model
 from pipeline.evaluation import outputs
 from pipeline.evaluation import slices as slices_module
 from pipeline.models.baselines import ConstantScorer
+from pipeline.models.recommender import FORMAT
 from pipeline.params import Evaluate, Params
-from pipeline.parts.recommender import FORMAT
 from pipeline.stages import evaluate as stage
 from pipeline.stages import preprocess
 from pipeline.stages.decide_promotion import decide_promotion

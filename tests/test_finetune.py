@@ -18,13 +18,12 @@ from torch import Tensor
 
 from pipeline.data.histories import load_prepared
 from pipeline.errors import ConfigError, DataError
-from pipeline.models import text_training
+from pipeline.models import recipe, text_training
 from pipeline.models.artifacts import folder_hash
-from pipeline.models.text_task import TextTask
-from pipeline.models.training import Run
 from pipeline.params import Params
-from pipeline.parts import recipe
 from pipeline.stages import finetune, preprocess
+from pipeline.training.fitting import Run
+from pipeline.training.text_task import TextTask
 
 REPOSITORY = Path.cwd()
 OUTPUTS = ("models/challenger", "models/ablations", "reports/training")
@@ -117,7 +116,7 @@ def test_weights_of_the_encoder_change(world: Path, trained: Path) -> None:
 
 def test_taste_is_learned(world: Path, trained: Path) -> None:
     from pipeline.models.ranking import popularity_order, rank_points
-    from pipeline.parts.recommender import Recommender
+    from pipeline.models.recommender import Recommender
 
     prepared = load_prepared(world / "prepared")
     model = Recommender.load(trained / "models/challenger", prepared.catalogue.items, prepared.log)
@@ -227,7 +226,7 @@ def test_no_item_text_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.chdir(tmp_path)
     finetune.main(tmp_path / "prepared", *(Path(path) for path in OUTPUTS), params=settings)
     prepared = load_prepared(tmp_path / "prepared")
-    from pipeline.parts.recommender import Recommender
+    from pipeline.models.recommender import Recommender
 
     model = Recommender.load(Path(OUTPUTS[0]), prepared.catalogue.items, prepared.log)
     assert all(np.isfinite(scores[items >= 0]).all() for items, scores in model.candidates(prepared.test))

@@ -22,10 +22,10 @@ import torch
 
 from pipeline.bench import encode, training
 from pipeline.bench._device import peak_gib
-from pipeline.models import training as lightning
 from pipeline.models.encoder import TextEncoder
-from pipeline.models.training import NDCG
 from pipeline.params import Params
+from pipeline.training import fitting as lightning
+from pipeline.training.fitting import NDCG
 
 ROOT = Path(__file__).parent.parent
 MINILM = {

@@ -19,18 +19,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.data.histories import Catalogue, Prepared, load_prepared
+from pipeline.models import pairs
+from pipeline.models.asked import Asked
+from pipeline.models.candidates import union
 from pipeline.models.ranking import popularity_order, rank_points
-from pipeline.models.training import Run
+from pipeline.models.recommender import Recommender, save
+from pipeline.models.ridge import Ridge
+from pipeline.models.text import FADING
 from pipeline.params import Params
-from pipeline.parts import pairs, recipe, scorer
-from pipeline.parts import split as splitting
-from pipeline.parts.asked import Asked
-from pipeline.parts.candidates import union
-from pipeline.parts.recommender import Recommender, save
-from pipeline.parts.ridge import Ridge
-from pipeline.parts.sampling import Sample, Sizes, sample
-from pipeline.parts.text import FADING
 from pipeline.stages import preprocess
+from pipeline.training import recipe
+from pipeline.training import scorer_task as scorer
+from pipeline.training import split as splitting
+from pipeline.training.fitting import Run
+from pipeline.training.sampling import Sample, Sizes, sample
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import yaml
 
 from pipeline.data.histories import load_prepared
 from pipeline.models.ranking import rank_points
-from pipeline.parts.recommender import Recommender
+from pipeline.models.recommender import Recommender
 from pipeline.stages import finetune, preprocess
 
 OUTPUTS = ("challenger", "ablations", "training")

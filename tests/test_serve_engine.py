@@ -14,8 +14,8 @@ import served
 
 pytest.importorskip("sqlalchemy")
 
-from pipeline.parts.asked import Asked
-from pipeline.parts.parts import stacked
+from pipeline.models.asked import Asked
+from pipeline.models.parts import stacked
 from pipeline.serve.engine import Engine
 from pipeline.serve.events import Row, Store
 from pipeline.serve.listing import Unknown

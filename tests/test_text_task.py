@@ -15,9 +15,9 @@ from pipeline.bench import _naive
 from pipeline.models import encoder as encoder_module
 from pipeline.models.encoder import TextEncoder
 from pipeline.models.networks import one_thread
-from pipeline.models.text_task import Texts, TextTask, frozen_layers, look
-from pipeline.models.training import Run
 from pipeline.params import Params
+from pipeline.training.fitting import Run
+from pipeline.training.text_task import Texts, TextTask, frozen_layers, look
 
 ITEMS = 24
 TEXTS = [f"{'red' if i % 2 else 'blue'} thing number {i} {'. ' * (i % 5)}" for i in range(ITEMS)]

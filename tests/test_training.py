@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from pipeline.data.histories import Points
 from pipeline.errors import ConfigError
-from pipeline.models import training
-from pipeline.models.cost import Meter
-from pipeline.models.training import Batches, Run, Task, check, fit, is_out_of_memory
 from pipeline.params import Params
+from pipeline.training import fitting
+from pipeline.training.cost import Meter
+from pipeline.training.fitting import Batches, Run, Task, check, fit, is_out_of_memory
 
 
 class Parabola(Task):
@@ -56,7 +56,7 @@ def test_every_precision_makes_steps(tmp_path: Path, precision: str) -> None:
 def test_without_a_terminal_progress_is_told_in_lines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(training, "LINE_SECONDS", 0)
+    monkeypatch.setattr(fitting, "LINE_SECONDS", 0)
     tiny.params(tmp_path / "params.yaml", Path("encoder"))
     run = Run(Params.load(tmp_path / "params.yaml").finetune, 1, tmp_path)
     task = Parabola(run)

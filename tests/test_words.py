@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.parts.words import Words
+from pipeline.models.words import Words
 
 TEXTS = [f"the tale of number {n}" for n in range(20)] + ["the heist in Prague", "", "the Prague tale"]
 

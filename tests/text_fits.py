@@ -18,10 +18,10 @@ import torch
 
 from pipeline.bench.training import Way, World, make
 from pipeline.data.histories import Log
-from pipeline.models import training
 from pipeline.models.encoder import TextEncoder
-from pipeline.models.text_task import TextTask
 from pipeline.params import Finetune, Params
+from pipeline.training import fitting
+from pipeline.training.text_task import TextTask
 
 EPOCHS, SEED = 2, 1
 
@@ -74,7 +74,7 @@ def fit(given: Finetune, folder: Path, stop_at: int | None = None) -> tuple[Text
     """
     small = world(given)
     task, _ = make(small, Way(given), SEED)
-    run = training.Run(given, SEED, folder)
+    run = fitting.Run(given, SEED, folder)
     task.run_ = run
     whole = task.step
 
@@ -84,8 +84,8 @@ def fit(given: Finetune, folder: Path, stop_at: int | None = None) -> tuple[Text
         return whole(batch, generator)
 
     task.step = step  # type: ignore[method-assign]
-    batches = training.Batches(run, task.phase, len(small.train), given.batch_size)
-    training.fit(run, task, batches, EPOCHS, processes=True)
+    batches = fitting.Batches(run, task.phase, len(small.train), given.batch_size)
+    fitting.fit(run, task, batches, EPOCHS, processes=True)
     return task, run.curves
 
 

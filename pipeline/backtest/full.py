@@ -40,7 +40,7 @@ class Full:
         return own if mode == "full" else f"{own}{REFRESH_OF}{champion.split(REFRESH_OF)[-1]}"
 
     def fit(self, timeline: Timeline, key: str) -> Fitted:
-        from pipeline.parts.recommender import Recommender
+        from pipeline.models.recommender import Recommender
 
         folder = self.folder / key
         if not has_model(folder):

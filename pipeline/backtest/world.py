@@ -37,8 +37,8 @@ from pipeline.models.popular import LivePopularity
 from pipeline.models.ranking import Model as Ranks
 from pipeline.models.ranking import popularity_order, rank_points
 from pipeline.params import Params
-from pipeline.parts.recipe import light
 from pipeline.stages.decide_promotion import decide_promotion, sentence
+from pipeline.training.recipe import light
 
 K = 10  # list length
 MIB = 2**20

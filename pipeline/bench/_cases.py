@@ -28,9 +28,9 @@ from pipeline.drift.reference import Reference
 from pipeline.drift.windows import ITEM_SINCE, USER_BEFORE, USER_SINCE, as_window, with_since
 from pipeline.errors import DataError
 from pipeline.models.preparation import successes
+from pipeline.models.recommender import Recommender
 from pipeline.params import DetectDrift, Params
-from pipeline.parts.recipe import light
-from pipeline.parts.recommender import Recommender
+from pipeline.training.recipe import light
 
 ANCHORS = (0.3, 0.4, 0.5, 0.6)  # shares of the rows that a champion knows
 SPARE = 1.15  # times the least rows and users, so that a random group rarely falls short

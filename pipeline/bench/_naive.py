@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.models.text_task import TextTask
+from pipeline.training.text_task import TextTask
 
 
 def loss(task: TextTask, batch: np.ndarray) -> tuple[Tensor, int]:

@@ -21,14 +21,9 @@ from pipeline.data import tables
 from pipeline.data.histories import MICROSECONDS_A_DAY, Catalogue, Log
 from pipeline.documents.model import Card
 from pipeline.models.artifacts import folder_hash
+from pipeline.models.asked import Asked
 from pipeline.models.baselines import Factors, ItemMatrix
-from pipeline.models.encoder import TextEncoder
-from pipeline.models.networks import SequenceTower
-from pipeline.models.preparation import Preparation
-from pipeline.models.state import half_lives
-from pipeline.params import Params
-from pipeline.parts.asked import Asked
-from pipeline.parts.collaborative import (
+from pipeline.models.collaborative import (
     IALS_ALPHA,
     IALS_FACTORS,
     IALS_REGULARISATION,
@@ -36,14 +31,19 @@ from pipeline.parts.collaborative import (
     KNN_NEIGHBOURS,
     Collaborative,
 )
-from pipeline.parts.kinds import Kinds
-from pipeline.parts.living import Living
-from pipeline.parts.parts import Parts
-from pipeline.parts.recommender import Recommender, save
-from pipeline.parts.ridge import Ridge
-from pipeline.parts.scorer import Scorer
-from pipeline.parts.sequence import Sequence
-from pipeline.parts.text import Facts, Text
+from pipeline.models.encoder import TextEncoder
+from pipeline.models.kinds import Kinds
+from pipeline.models.living import Living
+from pipeline.models.networks import SequenceTower
+from pipeline.models.parts import Parts
+from pipeline.models.preparation import Preparation
+from pipeline.models.recommender import Recommender, save
+from pipeline.models.ridge import Ridge
+from pipeline.models.scorer import Scorer
+from pipeline.models.sequence import Sequence
+from pipeline.models.state import half_lives
+from pipeline.models.text import Facts, Text
+from pipeline.params import Params
 
 DAYS, EASE_ITEMS, WIDTH = 360, 8_000, 384
 GENRES = [f"genre {number}" for number in range(40)]

@@ -22,8 +22,8 @@ from pipeline.errors import ConfigError, DataError
 from pipeline.models.encoder import TextEncoder, tokenize
 from pipeline.models.networks import one_thread
 from pipeline.models.pretrained import locate
-from pipeline.models.training import precision
 from pipeline.params import Finetune, Params
+from pipeline.training.fitting import precision
 
 TEXTS, ROUNDS = 1000, 3
 TOKENS = 1024  # rows of the products that are measured

@@ -28,10 +28,10 @@ from pipeline.models import baselines
 from pipeline.models.networks import SequenceTower, one_thread
 from pipeline.models.popular import LivePopularity
 from pipeline.models.ranking import Model, popularity_order, rank_points
-from pipeline.parts import recipe
-from pipeline.parts.recommender import Recommender
-from pipeline.parts.scorer import Scorer
-from pipeline.parts.sequence import Sequence
+from pipeline.models.recommender import Recommender
+from pipeline.models.scorer import Scorer
+from pipeline.models.sequence import Sequence
+from pipeline.training import recipe
 
 FEW, MANY = 10_000, 100_000
 ROWS, USERS, WIDTH, K = 50_000, 2_000, 384, 20

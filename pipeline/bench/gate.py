@@ -1,7 +1,7 @@
 """How often the promotion's gate lets equal and truly better challengers pass.
 
 In: prepared data, or raw data that are prepared on the way. Out: shares of promotions, with intervals.
-Rule: models are trained in seconds (`light` of pipeline/parts/recipe.py) on the train window, ranked at the
+Rule: models are trained in seconds (`light` in pipeline/training) on the train window, ranked at the
 test points and judged by the real decide_promotion with the settings of params.yaml. Equals are two models of
 another seed, or of another sample of the same rows (drawn with replacement); each pair is judged both ways.
 Better ones know all of train, where the champion knows a random half of its rows.
@@ -52,8 +52,8 @@ from pipeline.models.popular import LivePopularity
 from pipeline.models.ranking import Model as Ranks
 from pipeline.models.ranking import popularity_order, rank_points
 from pipeline.params import Params
-from pipeline.parts.recipe import light
 from pipeline.stages.decide_promotion import decide_promotion
+from pipeline.training.recipe import light
 
 REPEATS, ROUND = 24, 5  # models a kind; how many of another kind, or its own, each meets
 FULL, SAMPLE, HALF, SAMPLE_USERS, HALF_USERS = "full", "sample", "half", "sample_users", "half_users"

@@ -39,10 +39,10 @@ from pipeline.evaluation import tuning
 from pipeline.evaluation.figures import CHALLENGER, HEADLINE, Measured, Question, accuracy_columns
 from pipeline.evaluation.metrics import accuracy, mean_of_users, target_rank
 from pipeline.models.ranking import rank_points
-from pipeline.models.training import Run
+from pipeline.models.recommender import Recommender
 from pipeline.params import Params
-from pipeline.parts.recommender import Recommender
 from pipeline.stages.finetune import finetune
+from pipeline.training.fitting import Run
 
 SEEDS, K, SAMPLES = 3, 10, 1000
 FOLDER = Path(".evergreen/ranking")

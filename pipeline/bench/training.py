@@ -32,10 +32,10 @@ from pipeline.data.histories import Points
 from pipeline.errors import DataError
 from pipeline.models.encoder import TextEncoder, tokenize
 from pipeline.models.networks import one_thread
-from pipeline.models.text_task import Texts, TextTask, frozen_layers
 from pipeline.models.tokens import Tokens
-from pipeline.models.training import Run, precision, target_ndcg
 from pipeline.params import Finetune, Params
+from pipeline.training.fitting import Run, precision, target_ndcg
+from pipeline.training.text_task import Texts, TextTask, frozen_layers
 
 SEEDS, STEPS, EVERY = 3, 64, 8  # of the exact way; a validation after every so many steps
 MEASURED, MEASURED_NAIVE = 4, 2  # steps whose time is taken, after one that is not
@@ -61,8 +61,8 @@ class World:
     def load(cls, folder: Path, settings: Finetune, seed: int) -> World:
         # Not at the top: a world that is made by hand (tests/test_gpu.py) needs no Parquet and no drift.
         from pipeline.bench.gate import load
-        from pipeline.models.text_training import HALF_LIFE
-        from pipeline.parts.split import split
+        from pipeline.training.split import split
+        from pipeline.training.text_training import HALF_LIFE
 
         prepared = load(folder)[0]
         parts = split(prepared, seed)

@@ -230,7 +230,7 @@ def load(folder: Path, interactions: pd.DataFrame, items: pd.DataFrame) -> Champ
     `interactions` are all that are known, old ones too. Raises ArtifactError for a damaged folder.
     """
     from pipeline.models.preparation import Preparation
-    from pipeline.parts.recommender import Recommender
+    from pipeline.models.recommender import Recommender
 
     card = Card.read(folder / CARD)
     how = Preparation.of(card)

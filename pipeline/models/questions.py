@@ -15,8 +15,8 @@ from pipeline.data.text import clean
 from pipeline.errors import DataError
 from pipeline.models.encoder import texts_to_vectors
 from pipeline.models.ranking import popularity_order, rank_points, top_k
-from pipeline.parts.recommender import Recommender, centred
-from pipeline.parts.words import Words
+from pipeline.models.recommender import Recommender, centred
+from pipeline.models.words import Words
 
 WORDS = 1.5  # weight of the cosine of words beside that of meaning, whose values spread more
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from pipeline.data.histories import Catalogue, Points
 from pipeline.models.baselines import BLOCK_BYTES, Scorer
-from pipeline.parts.pairs import excluded_matrix, lookup
+from pipeline.models.pairs import excluded_matrix, lookup
 
 SALT = "evergreen.ranking"
 FILL = 1024  # items at a time, where candidates are too few for a list

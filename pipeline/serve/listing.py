@@ -11,11 +11,11 @@ import pandas as pd
 from pipeline.data import tables as t
 from pipeline.data.histories import Points
 from pipeline.errors import DataError
-from pipeline.parts.asked import Asked
-from pipeline.parts.candidates import union
-from pipeline.parts.pairs import Retrieved
-from pipeline.parts.parts import stacked
-from pipeline.parts.recommender import Recommender
+from pipeline.models.asked import Asked
+from pipeline.models.candidates import union
+from pipeline.models.pairs import Retrieved
+from pipeline.models.parts import stacked
+from pipeline.models.recommender import Recommender
 from pipeline.serve.messages import Listed, Question, Reason
 from pipeline.serve.reasons import Explainer
 from pipeline.serve.state import Rows

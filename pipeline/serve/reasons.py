@@ -14,11 +14,11 @@ import scipy.sparse as sp
 import torch
 
 from pipeline.data.histories import MICROSECONDS_A_DAY, Points
+from pipeline.models.asked import Asked
 from pipeline.models.baselines import ItemMatrix
+from pipeline.models.living import Living
+from pipeline.models.recommender import Recommender
 from pipeline.models.state import NOT_YET
-from pipeline.parts.asked import Asked
-from pipeline.parts.living import Living
-from pipeline.parts.recommender import Recommender
 from pipeline.serve.messages import Reason
 from pipeline.serve.state import Present
 

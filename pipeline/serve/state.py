@@ -3,7 +3,7 @@
 A service is asked about now alone, and every row that it knows is earlier than now. So instead of a log that
 is searched by time it keeps what each item and user has at the end of it: sums (`LiveState`), an item's last
 takers, a user's last items. An event changes a few cells. Parts ask it as they ask `Live`
-(pipeline/parts/living.py); on the same rows both give the same (tests/test_serve_state.py).
+(pipeline/models/living.py); on the same rows both give the same (tests/test_serve_state.py).
 """
 
 from __future__ import annotations

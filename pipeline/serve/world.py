@@ -18,11 +18,11 @@ from pipeline.data.histories import Log
 from pipeline.documents.model import Card, Claim
 from pipeline.errors import ArtifactError, DataError
 from pipeline.models.artifacts import CARD, VERSION, folder_hash, has_model, pinned
+from pipeline.models.living import Living
 from pipeline.models.preparation import Preparation
 from pipeline.models.ranking import popularity_order
+from pipeline.models.recommender import Recommender
 from pipeline.params import Positive
-from pipeline.parts.living import Living
-from pipeline.parts.recommender import Recommender
 from pipeline.serve.events import Store, StoreError, with_changes
 from pipeline.serve.state import Present, PresentFolded
 

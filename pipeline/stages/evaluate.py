@@ -46,11 +46,11 @@ from pipeline.evaluation.slices import by_history_length, by_popularity_decile, 
 from pipeline.evaluation.tuning import Fitted, fit_baselines
 from pipeline.models.artifacts import CARD, folder_hash, has_model, pinned
 from pipeline.models.baselines import HistoryScorer, popularity, train_rows
+from pipeline.models.candidates import retrieval
 from pipeline.models.content import VectorScorer, category_matrix
 from pipeline.models.ranking import Model, popularity_order, rank_points
+from pipeline.models.recommender import FORMAT, Recommender, frozen_vectors
 from pipeline.params import Evaluate, Params
-from pipeline.parts.candidates import retrieval
-from pipeline.parts.recommender import FORMAT, Recommender, frozen_vectors
 from pipeline.run import run
 
 log = logging.getLogger(__name__)

@@ -1,9 +1,9 @@
 """Train the challenger: the text encoder, the parts that retrieve and describe, the scorer over their pairs.
 
 In: data/prepared (pipeline/data/histories.py). Out: models/challenger (a model folder,
-pipeline/parts/recommender.py), models/ablations (`without_text`, `frozen_text`, and the un-tuned vectors of
+pipeline/models/recommender.py), models/ablations (`without_text`, `frozen_text`, and the un-tuned vectors of
 all items), reports/training (curves.csv: phase, step, metric, value; summary.json; cost.json). Phases:
-pipeline/parts/recipe.py.
+pipeline/training/recipe.py.
 
 With finetune.refresh_of the encoder of models/champion is kept and the rest is fitted, without ablations.
 That folder is no dependency of the stage: a version's content never changes, and its name is in the params.
@@ -35,14 +35,14 @@ from pipeline.documents.model import Card, Cost
 from pipeline.drift import reference
 from pipeline.errors import ConfigError, Unavailable
 from pipeline.files import replace_folder, temporary_beside
+from pipeline.models import recommender
 from pipeline.models.artifacts import has_model
-from pipeline.models.cost import Meter
-from pipeline.models.training import Run, check, is_out_of_memory
+from pipeline.models.recommender import Recommender
 from pipeline.params import DetectDrift, Params
-from pipeline.parts import recommender
-from pipeline.parts.recipe import Serving, Trained, train
-from pipeline.parts.recommender import Recommender
 from pipeline.run import run
+from pipeline.training.cost import Meter
+from pipeline.training.fitting import Run, check, is_out_of_memory
+from pipeline.training.recipe import Serving, Trained, train
 
 log = logging.getLogger(__name__)
 CHECKPOINTS = Path(".evergreen/checkpoints")

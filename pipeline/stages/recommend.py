@@ -27,7 +27,7 @@ from pipeline.params import Params
 from pipeline.run import run
 
 if TYPE_CHECKING:
-    from pipeline.parts.recommender import Recommender
+    from pipeline.models.recommender import Recommender
 
 log = logging.getLogger(__name__)
 SCHEMA = pa.schema(
@@ -89,7 +89,7 @@ def main(prepared: Path, champion: Path, top_k: Path, params: Path = Path("param
         write(top_k, [])
         log.info("no champion yet: no recommendations; `evergreen cycle` trains and promotes one")
         return
-    from pipeline.parts.recommender import Recommender
+    from pipeline.models.recommender import Recommender
 
     data = load_prepared(prepared)
     with pinned(champion) as folder:

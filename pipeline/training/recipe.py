@@ -17,21 +17,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.data.histories import Catalogue, Log, Points, Prepared
+from pipeline.models.collaborative import Collaborative, Settings, choose
 from pipeline.models.encoder import TextEncoder
+from pipeline.models.kinds import Kinds
+from pipeline.models.living import Living
 from pipeline.models.networks import SequenceTower
+from pipeline.models.parts import Parts
+from pipeline.models.recommender import Recommender
 from pipeline.models.state import half_lives
-from pipeline.models.text_training import text_vectors
-from pipeline.models.training import Run
-from pipeline.parts.collaborative import Collaborative, Settings, choose
-from pipeline.parts.kinds import Kinds
-from pipeline.parts.living import Living
-from pipeline.parts.parts import Parts
-from pipeline.parts.recommender import Recommender
-from pipeline.parts.sampling import Sample, Sizes, joined, sample
-from pipeline.parts.scorer import fit_linear, fit_scorer, prior_scorer
-from pipeline.parts.sequence import Sequence
-from pipeline.parts.split import Split, at_most, older_and_newer, split
-from pipeline.parts.text import Space, Text
+from pipeline.models.text import Space, Text
+from pipeline.training.fitting import Run
+from pipeline.training.sampling import Sample, Sizes, joined, sample
+from pipeline.training.scorer_task import fit_linear, fit_scorer, prior_scorer
+from pipeline.training.sequence_task import fit_sequence
+from pipeline.training.split import Split, at_most, older_and_newer, split
+from pipeline.training.text_training import text_vectors
 
 FEWEST_SCORER_POINTS = 20
 SCORER_SIZES, VALIDATION_SIZES = Sizes(60, 60), Sizes(200, 200)
@@ -177,7 +177,7 @@ class Base:
         data, catalogue = self.prepared.log, self.prepared.catalogue
         vectors = None if space is None else space.vectors
         collaborative, living = fitted
-        sequence = Sequence.fit(run, data, mask, vectors, len(catalogue), phase, before)
+        sequence = fit_sequence(run, data, mask, vectors, len(catalogue), phase, before)
         text = None if vectors is None else Text.fit(vectors, catalogue, collaborative)
         return Parts(catalogue, collaborative, sequence, text, self.kinds, living, self.serving.candidates)
 

@@ -13,10 +13,9 @@ import scipy.sparse as sp
 
 from pipeline.data.histories import Log, Points
 from pipeline.models import baselines as b
-from pipeline.models.rules import sequential_rules
-from pipeline.parts.asked import DISLIKED, HALF_LIVES, Asked
-from pipeline.parts.binding import Arrays, moved
-from pipeline.parts.pairs import (
+from pipeline.models.asked import DISLIKED, HALF_LIVES, Asked
+from pipeline.models.binding import Arrays, moved
+from pipeline.models.pairs import (
     Columns,
     Retrieved,
     best_cells,
@@ -28,6 +27,7 @@ from pipeline.parts.pairs import (
     product,
     standardised,
 )
+from pipeline.models.rules import sequential_rules
 
 IALS_FACTORS, IALS_REGULARISATION, IALS_ALPHA = 64, 20.0, 3.0
 KNN_NEIGHBOURS, KNN_SHRINKAGE = 100, 30.0

@@ -14,48 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.data.histories import Log
-from pipeline.models.networks import SequenceTower, one_thread
-from pipeline.models.sequence_task import SequenceTask
-from pipeline.models.training import Batches, Run, fit
-from pipeline.parts.asked import Asked
-from pipeline.parts.binding import Arrays
-from pipeline.parts.pairs import Columns, Retrieved, best_products, product, standardised
-
-EPOCHS, BATCH = 8, 32
-MORE_EPOCHS = 3  # on all of train, from the weights fitted on its inner rows
+from pipeline.models.asked import Asked
+from pipeline.models.binding import Arrays
+from pipeline.models.networks import SequenceTower
+from pipeline.models.pairs import Columns, Retrieved, best_products, product, standardised
 
 
 @dataclass(frozen=True)
 class Sequence:
     tower: SequenceTower
-
-    @classmethod
-    def fit(
-        cls,
-        run: Run,
-        log: Log,
-        rows: np.ndarray,
-        text: np.ndarray | None,
-        items: int,
-        phase: str,
-        before: SequenceTower | None = None,
-    ) -> Sequence:
-        """On the rows of a mask; `before`: a tower whose weights it goes on from, for fewer epochs."""
-        known = np.zeros(items, bool)
-        known[log.item[rows]] = True
-        torch.manual_seed(run.seed)
-        tower, epochs = SequenceTower(known, text, run.settings.user_tower), EPOCHS
-        if before is not None and before.kind == tower.kind:
-            epochs = MORE_EPOCHS
-            weights = {key: value for key, value in before.state_dict().items() if key != "known"}
-            tower.load_state_dict(weights, strict=False)
-        torch.manual_seed(run.seed)
-        task = SequenceTask(run, phase, tower, log, rows, None)
-        if len(task.segments):
-            with one_thread():
-                fit(run, task, Batches(run, phase, len(task.segments), BATCH), epochs, validate=False)
-        return cls(tower.cpu().eval())
 
     def arrays(self) -> Arrays:
         """What of it is saved; texts are the text part's."""

@@ -14,9 +14,9 @@ import torch
 from pipeline.data.histories import Points, Prepared
 from pipeline.errors import ConfigError
 from pipeline.models.encoder import TextEncoder, tokenize
-from pipeline.models.text_task import Texts, TextTask, frozen_layers
-from pipeline.models.training import Batches, Run, fit, is_out_of_memory
 from pipeline.params import Finetune
+from pipeline.training.fitting import Batches, Run, fit, is_out_of_memory
+from pipeline.training.text_task import Texts, TextTask, frozen_layers
 
 log = logging.getLogger(__name__)
 

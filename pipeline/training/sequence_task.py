@@ -8,8 +8,38 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.data.histories import Log, Points
-from pipeline.models.networks import SequenceTower
-from pipeline.models.training import Run, Task
+from pipeline.models.networks import SequenceTower, one_thread
+from pipeline.models.sequence import Sequence
+from pipeline.training.fitting import Batches, Run, Task, fit
+
+EPOCHS, BATCH = 8, 32
+MORE_EPOCHS = 3  # on all of train, from the weights fitted on its inner rows
+
+
+def fit_sequence(
+    run: Run,
+    log: Log,
+    rows: np.ndarray,
+    text: np.ndarray | None,
+    items: int,
+    phase: str,
+    before: SequenceTower | None = None,
+) -> Sequence:
+    """On the rows of a mask; `before`: a tower whose weights it goes on from, for fewer epochs."""
+    known = np.zeros(items, bool)
+    known[log.item[rows]] = True
+    torch.manual_seed(run.seed)
+    tower, epochs = SequenceTower(known, text, run.settings.user_tower), EPOCHS
+    if before is not None and before.kind == tower.kind:
+        epochs = MORE_EPOCHS
+        weights = {key: value for key, value in before.state_dict().items() if key != "known"}
+        tower.load_state_dict(weights, strict=False)
+    torch.manual_seed(run.seed)
+    task = SequenceTask(run, phase, tower, log, rows, None)
+    if len(task.segments):
+        with one_thread():
+            fit(run, task, Batches(run, phase, len(task.segments), BATCH), epochs, validate=False)
+    return Sequence(tower.cpu().eval())
 
 
 class SequenceTask(Task):

@@ -14,10 +14,10 @@ import numpy as np
 import scipy.sparse as sp
 
 from pipeline.data.histories import MICROSECONDS_A_DAY, Catalogue, Log
+from pipeline.models.asked import Asked
 from pipeline.models.baselines import Factors
+from pipeline.models.pairs import Columns, Retrieved, best_cells, lookup
 from pipeline.models.state import Folded, Live
-from pipeline.parts.asked import Asked
-from pipeline.parts.pairs import Columns, Retrieved, best_cells, lookup
 
 SHORT, LONG = 1, 3  # places of the half-lives that retrieve
 MOST_AGE = 36_500.0  # days

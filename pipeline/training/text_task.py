@@ -25,8 +25,8 @@ from pipeline.data.histories import Points
 from pipeline.models.encoder import TextEncoder
 from pipeline.models.networks import TextSpace
 from pipeline.models.tokens import Tokens
-from pipeline.models.training import Run, Task, is_out_of_memory, target_ndcg
 from pipeline.params import Finetune
+from pipeline.training.fitting import Run, Task, is_out_of_memory, target_ndcg
 
 
 def frozen_layers(encoder: TextEncoder, settings: Finetune) -> int:

@@ -1,5 +1,4 @@
-"""The second step: features of (point, candidate) pairs to scores. A convex linear part, and an MLP that
-corrects it.
+"""How the scorer is fitted: its linear part to the optimum, then an MLP that corrects it.
 
 The linear part is a conditional logit (McFadden 1974) on standardised features: listwise log-likelihood of
 the item taken among its candidates, minus a penalty on the squared distance from a simple blend (PRIOR). It
@@ -14,55 +13,17 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.optimize import minimize
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.models.training import Batches, Run, Task, fit
-from pipeline.parts.sampling import NOWHERE, Sample
+from pipeline.models.scorer import Scorer
+from pipeline.training.fitting import Batches, Run, Task, fit
+from pipeline.training.sampling import NOWHERE, Sample
 
 PRIOR = {"ease_5": 0.4, "knn_5": 0.2, "ials_5": 0.4, "live_1": 0.3, "live_3": 0.2}
 PENALTIES = (0.3, 0.1, 3e-2, 1e-2, 3e-3, 1e-3)  # of the squared distance from the blend, per nat
 STEPS = 80  # of L-BFGS
-CLIP = 8.0  # deviations
 BATCH, EPOCHS = 128, 5
-
-
-class Scorer(nn.Module):
-    """(..., features) -> (...) scores."""
-
-    mean: Tensor
-    deviation: Tensor
-
-    def __init__(self, features: int, hidden: int = 64) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(features))
-        self.register_buffer("deviation", torch.ones(features))
-        self.linear = nn.Linear(features, 1, bias=False)
-        nn.init.zeros_(self.linear.weight)
-        last = nn.Linear(hidden // 2, 1, bias=False)
-        nn.init.zeros_(last.weight)
-        self.mlp = nn.Sequential(
-            nn.Linear(features, hidden), nn.GELU(), nn.Linear(hidden, hidden // 2), nn.GELU(), last
-        )
-
-    def standardise(self, features: np.ndarray, there: np.ndarray) -> None:
-        """Mean and deviation of the cells that are there; a constant feature stays as it is."""
-        cells = torch.from_numpy(features[there]).float()
-        self.mean.copy_(cells.mean(dim=0))
-        deviation = cells.std(dim=0, correction=0)
-        self.deviation.copy_(torch.where(deviation > 1e-4, deviation, 1.0))
-
-    def inputs(self, features: Tensor) -> Tensor:
-        return ((features - self.mean) / self.deviation).clamp(-CLIP, CLIP)
-
-    def forward(self, features: Tensor) -> Tensor:
-        x = self.inputs(features)
-        return (self.linear(x) + self.mlp(x)).squeeze(-1)
-
-    @torch.no_grad()
-    def score(self, features: np.ndarray) -> np.ndarray:
-        """(points, candidates, features) float32 -> (points, candidates) float32."""
-        return self(torch.from_numpy(features)).numpy()
 
 
 def listwise(logits: Tensor, sample: Sample, batch: np.ndarray | slice) -> Tensor:

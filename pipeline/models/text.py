@@ -15,13 +15,13 @@ from functools import cached_property
 import numpy as np
 
 from pipeline.data.histories import Catalogue
+from pipeline.models.asked import Asked
+from pipeline.models.binding import Arrays
+from pipeline.models.collaborative import Collaborative
 from pipeline.models.content import VectorScorer, category_matrix, category_names
-from pipeline.parts.asked import Asked
-from pipeline.parts.binding import Arrays
-from pipeline.parts.collaborative import Collaborative
-from pipeline.parts.kinds import years
-from pipeline.parts.pairs import Columns, Retrieved, best_products, gathered, product, standardised
-from pipeline.parts.ridge import Ridge
+from pipeline.models.kinds import years
+from pipeline.models.pairs import Columns, Retrieved, best_products, gathered, product, standardised
+from pipeline.models.ridge import Ridge
 
 LAST_ITEMS = 8
 NARROW = 96  # dimensions in which pairs are compared

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.data.histories import MICROSECONDS_A_DAY, Catalogue, Points
-from pipeline.parts.asked import Asked
-from pipeline.parts.candidates import union
-from pipeline.parts.collaborative import RETRIEVING, Collaborative
-from pipeline.parts.kinds import Kinds
-from pipeline.parts.living import Living
-from pipeline.parts.pairs import Columns, Retrieved, history_matrix, lookup
-from pipeline.parts.sequence import Sequence
-from pipeline.parts.text import Text
+from pipeline.models.asked import Asked
+from pipeline.models.candidates import union
+from pipeline.models.collaborative import RETRIEVING, Collaborative
+from pipeline.models.kinds import Kinds
+from pipeline.models.living import Living
+from pipeline.models.pairs import Columns, Retrieved, history_matrix, lookup
+from pipeline.models.sequence import Sequence
+from pipeline.models.text import Text
 
 CHUNK = 64  # points whose features are in memory at a time
 EACH = 50  # items that a retriever brings

@@ -8,9 +8,9 @@ import numpy as np
 import scipy.sparse as sp
 
 from pipeline.data.histories import MICROSECONDS_A_DAY, Catalogue
+from pipeline.models.asked import Asked
 from pipeline.models.content import category_matrix
-from pipeline.parts.asked import Asked
-from pipeline.parts.pairs import Columns
+from pipeline.models.pairs import Columns
 
 MOST = 16  # categories of an item that are compared, the rarest first
 

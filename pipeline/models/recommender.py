@@ -3,7 +3,7 @@
 model.json          the card: format, dates, settings, feature names, validation figures
 encoder/            the language model and its tokenizer (absent in ablations)
 items.parquet       item_id and item_text that the arrays index
-parts.safetensors   what the parts keep (pipeline/parts/parts.py), and the scorer
+parts.safetensors   what the parts keep (pipeline/models/parts.py), and the scorer
 
 Loaded with another items table, arrays move to its items; new or changed texts go through the encoder.
 """
@@ -28,15 +28,15 @@ from pipeline.data.histories import Catalogue, Log, Points
 from pipeline.documents.model import Claim
 from pipeline.errors import ArtifactError
 from pipeline.models.artifacts import CARD, VERSION, read_card
+from pipeline.models.binding import Arrays, of_prefix, prefixed
+from pipeline.models.collaborative import Collaborative
 from pipeline.models.encoder import TextEncoder, texts_to_vectors
-from pipeline.parts.binding import Arrays, of_prefix, prefixed
-from pipeline.parts.collaborative import Collaborative
-from pipeline.parts.kinds import Kinds
-from pipeline.parts.living import Living
-from pipeline.parts.parts import Parts, stacked
-from pipeline.parts.scorer import Scorer
-from pipeline.parts.sequence import Sequence
-from pipeline.parts.text import Facts, Text
+from pipeline.models.kinds import Kinds
+from pipeline.models.living import Living
+from pipeline.models.parts import Parts, stacked
+from pipeline.models.scorer import Scorer
+from pipeline.models.sequence import Sequence
+from pipeline.models.text import Facts, Text
 
 FORMAT = 5
 FROZEN = "frozen_vectors.npy"  # beside the ablations

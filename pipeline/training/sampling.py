@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pipeline.data.histories import Points
-from pipeline.parts.asked import Asked
-from pipeline.parts.pairs import Columns, excluded_matrix, lookup
-from pipeline.parts.parts import Parts
+from pipeline.models.asked import Asked
+from pipeline.models.pairs import Columns, excluded_matrix, lookup
+from pipeline.models.parts import Parts
 
 HARD_BY = ("ease_5", "knn_5", "rules_5", "ials_5", "sequence_z", "live_1", "live_3")
 NOWHERE = -1e9  # log weight of a place without an item

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.data.histories import Catalogue, Points
+from pipeline.models.pairs import Retrieved
 from pipeline.models.ranking import listable
-from pipeline.parts.pairs import Retrieved
 
 if TYPE_CHECKING:
-    from pipeline.parts.parts import Parts
+    from pipeline.models.parts import Parts
 
 
 def union(retrieved: Retrieved, points: Points, catalogue: Catalogue, most: int) -> np.ndarray:
