@@ -28,7 +28,7 @@ def project(root: Path) -> Path:
     """data/raw, and models/champion as v1.0.0."""
     import tiny
 
-    from pipeline.models import recipe
+    from pipeline.training import recipe
     from pipeline.stages import preprocess
 
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
@@ -45,7 +45,7 @@ def project(root: Path) -> Path:
 
 def put(root: Path, trained: object, version: str) -> None:
     """The trained challenger as the champion of this version."""
-    from pipeline.models import recipe
+    from pipeline.training import recipe
     from pipeline.models.recommender import save
 
     assert isinstance(trained, recipe.Trained)
