@@ -28,8 +28,8 @@ def project(root: Path) -> Path:
     """data/raw, and models/champion as v1.0.0."""
     import tiny
 
-    from pipeline.training import recipe
     from pipeline.stages import preprocess
+    from pipeline.training import recipe
 
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     root.mkdir(parents=True)
@@ -45,8 +45,8 @@ def project(root: Path) -> Path:
 
 def put(root: Path, trained: object, version: str) -> None:
     """The trained challenger as the champion of this version."""
-    from pipeline.training import recipe
     from pipeline.models.recommender import save
+    from pipeline.training import recipe
 
     assert isinstance(trained, recipe.Trained)
     folder = root / "models" / "champion"

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from pipeline.data.histories import load_prepared
 from pipeline.errors import ConfigError, DataError
-from pipeline.models import recipe, text_training
 from pipeline.models.artifacts import folder_hash
 from pipeline.params import Params
 from pipeline.stages import finetune, preprocess
+from pipeline.training import recipe, text_training
 from pipeline.training.fitting import Run
 from pipeline.training.text_task import TextTask
 
@@ -150,11 +150,11 @@ def test_model_folder_holds_no_time_and_repeats_exactly(world: Path, trained: Pa
 
 KILLED = """
 import os, runpy, signal, sys
-from pipeline.models import training
+from pipeline.training import fitting
 
 phase, step = sys.argv[1], int(sys.argv[2])
-training.CHECKPOINT_SECONDS = 0
-saved = training.Saved.on_train_batch_end
+fitting.CHECKPOINT_SECONDS = 0
+saved = fitting.Saved.on_train_batch_end
 
 
 def then_die(self, trainer, module, *others):
@@ -163,7 +163,7 @@ def then_die(self, trainer, module, *others):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-training.Saved.on_train_batch_end = then_die
+fitting.Saved.on_train_batch_end = then_die
 sys.argv = ["finetune", *sys.argv[3:]]
 runpy.run_module("pipeline.stages.finetune", run_name="__main__")
 """

@@ -193,7 +193,7 @@ def test_random_items_stand_for_all_others(world: tuple[Prepared, recipe.Trained
     prepared, trained = world
     parts = trained.models["challenger"].parts
     points = prepared.validation[:8]
-    _, drawn = sample(parts, points, None, Sizes(4, 30), np.random.default_rng(0))
+    _, drawn = sample(parts, list(parts.ask(points)), None, Sizes(4, 30), np.random.default_rng(0))
     there = drawn.log_weight > -1e8
     stands_for = np.where(there, np.exp(drawn.log_weight), 0).sum(axis=1)
     excluded = np.array(

@@ -27,26 +27,30 @@ class Asked:
     points: Points
     items: int  # of the catalogue
     width: int | None = None  # candidates that scores are standardised over
-    _kept: dict[int, object] = field(default_factory=dict)
+    _kept: dict[tuple[int, str], tuple[object, object]] = field(default_factory=dict)
 
-    @cached_property
+    @property
     def weights(self) -> dict[int, sp.csr_matrix]:
         """Half-life -> (points, items)."""
+        return self.once(self.points, "weights", self._weights)
+
+    def _weights(self) -> dict[int, sp.csr_matrix]:
         liking = b.liking(self.points.log, DISLIKED)
         return {h: b.without_small(self.points.weights(self.items, h, liking)) for h in HALF_LIVES}
 
-    @cached_property
+    @property
     def plain(self) -> sp.csr_matrix:
         """(points, items): every item of the history alike."""
-        return self.points.weights(self.items)
+        return self.once(self.points, "plain", lambda: self.points.weights(self.items))
 
     @cached_property
     def few(self) -> np.ndarray:
         """(points, 1) float32: 1 for an empty history, falling to 0 at MANY rows."""
         return np.maximum(1 - self.points.lengths / MANY, 0).astype(np.float32)[:, None]
 
-    def once(self, part: object, compute: Callable[[], Value]) -> Value:
-        """What a part computes of the points, for retrieving and again for its columns."""
-        if id(part) not in self._kept:
-            self._kept[id(part)] = compute()
-        return self._kept[id(part)]  # type: ignore[return-value]
+    def once(self, part: object, what: str, compute: Callable[[], Value]) -> Value:
+        """What a part makes of the points: for its lists, its columns, and every model that it is part of."""
+        key = id(part), what
+        if key not in self._kept:
+            self._kept[key] = part, compute()  # the part is held, so that its id stays its own
+        return self._kept[key][1]  # type: ignore[return-value]

@@ -74,7 +74,7 @@ class Collaborative:
 
     def users(self, asked: Asked) -> dict[int, np.ndarray]:
         """Half-life -> (points, factors) of iALS."""
-        return asked.once(self, lambda: {h: self.ials.users(asked.weights[h]) for h in HALF_LIVES})
+        return asked.once(self, "users", lambda: {h: self.ials.users(asked.weights[h]) for h in HALF_LIVES})
 
     @property
     def cold(self) -> np.ndarray:

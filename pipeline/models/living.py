@@ -89,7 +89,7 @@ class Living:
         return columns
 
     def _neighbours(self, asked: Asked) -> sp.csr_matrix:
-        return asked.once(self, lambda: self.live.neighbours(asked.points, asked.items))
+        return asked.once(self, "neighbours", lambda: self.live.neighbours(asked.points, asked.items))
 
 
 def _log_days(microseconds: np.ndarray, known: np.ndarray) -> np.ndarray:

@@ -12,6 +12,7 @@ import scipy.sparse as sp
 
 from pipeline.data.histories import Points
 
+DENSE = 2**20  # cells up to which a sparse matrix is read as a dense one, which is quicker
 BLOCK = 65_536  # items whose products with the users are in memory at a time
 
 Columns = dict[str, np.ndarray]
@@ -24,6 +25,9 @@ Retrieved = dict[str, np.ndarray]
 def lookup(matrix: sp.csr_matrix, items: np.ndarray) -> np.ndarray:
     """The cells (point, item) of a (points, items) sparse matrix; 0 where it has none."""
     matrix = sp.csr_matrix(matrix)
+    if matrix.shape[0] * matrix.shape[1] <= DENSE:
+        dense = matrix.toarray()[np.arange(len(items))[:, None], items]  # -1 reads the last: taken back below
+        return np.where(items >= 0, dense, 0).astype(np.float32)
     matrix.sort_indices()
     out = np.zeros(items.shape, np.float32)
     if not matrix.nnz:
@@ -87,6 +91,9 @@ def best_products(
 
 def best_cells(matrix: sp.csr_matrix, n: int) -> np.ndarray:
     """(points, n) int32: the columns of the greatest positive cells of each row, best first."""
+    if matrix.shape[0] * matrix.shape[1] <= DENSE:
+        dense = matrix.toarray()
+        return best_columns(np.where(dense > 0, dense, -np.inf), n)
     out = np.full((matrix.shape[0], n), -1, np.int32)
     for row in range(matrix.shape[0]):
         span = slice(matrix.indptr[row], matrix.indptr[row + 1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -38,7 +39,9 @@ class Parts:
             yield Asked(chunk, len(self.catalogue))
 
     def retrieve(self, asked: Asked) -> Retrieved:
-        lists = self.collaborative.retrieve(asked, EACH) | self.living.retrieve(asked, EACH)
+        lists: Retrieved = {}
+        for part in (self.collaborative, self.living):  # which a challenger shares with its ablations
+            lists |= asked.once(part, "lists", partial(part.retrieve, asked, EACH))
         if self.sequence is not None:
             lists |= self.sequence.retrieve(asked, EACH)
         if self.text is not None:

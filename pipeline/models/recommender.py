@@ -11,7 +11,7 @@ Loaded with another items table, arrays move to its items; new or changed texts 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +28,7 @@ from pipeline.data.histories import Catalogue, Log, Points
 from pipeline.documents.model import Claim
 from pipeline.errors import ArtifactError
 from pipeline.models.artifacts import CARD, VERSION, read_card
+from pipeline.models.asked import Asked
 from pipeline.models.binding import Arrays, of_prefix, prefixed
 from pipeline.models.collaborative import Collaborative
 from pipeline.models.encoder import TextEncoder, texts_to_vectors
@@ -74,8 +75,12 @@ class Recommender:
 
     def candidates(self, points: Points) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Of chunks of points: (points, candidates) int32 items, -1 behind; float32 scores, -inf there."""
+        return self.answers(self.parts.ask(points))
+
+    def answers(self, asked_points: Iterable[Asked]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The same of what is asked already."""
         names = self.card["features"]
-        for asked in self.parts.ask(points):
+        for asked in asked_points:
             items = self.parts.candidates(asked)
             scores = self.scorer.score(stacked(self.parts.columns(asked, items), names))
             yield items, np.where(items >= 0, scores, -np.inf).astype(np.float32)

@@ -61,7 +61,7 @@ class Sequence:
             read = self.tower.users(asked.points, self._vectors[0]).numpy()
             return np.concatenate([read, np.ones((len(read), 1), np.float32)], axis=1)
 
-        return asked.once(self, users)
+        return asked.once(self, "users", users)
 
     def retrieve(self, asked: Asked, n: int) -> Retrieved:
         known = self.tower.known[:-1, 0].numpy() > 0

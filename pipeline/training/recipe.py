@@ -17,12 +17,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.data.histories import Catalogue, Log, Points, Prepared
+from pipeline.models.asked import Asked
 from pipeline.models.collaborative import Collaborative, Settings, choose
 from pipeline.models.encoder import TextEncoder
 from pipeline.models.kinds import Kinds
 from pipeline.models.living import Living
 from pipeline.models.networks import SequenceTower
-from pipeline.models.parts import Parts
+from pipeline.models.parts import CHUNK, Parts
 from pipeline.models.recommender import Recommender
 from pipeline.models.state import half_lives
 from pipeline.models.text import Space, Text
@@ -111,14 +112,23 @@ def _spaces(
 
 
 @dataclass(frozen=True)
+class Fitted:
+    """On some rows, and what is asked of it: points keep what it makes of them for the next model."""
+
+    collaborative: Collaborative
+    living: Living
+    asked: list[Asked]
+
+
+@dataclass(frozen=True)
 class Base:
     """What does not depend on the text, fitted once for the challenger and its ablations."""
 
     prepared: Prepared
     rows: Split
     kinds: Kinds
-    cuts: list[tuple[Collaborative, Living]]  # one for each of `rows`
-    full: tuple[Collaborative, Living]
+    cuts: list[Fitted]  # one for each of `rows`
+    full: Fitted
     serving: Serving
 
     @classmethod
@@ -126,12 +136,14 @@ class Base:
         data, catalogue = prepared.log, prepared.catalogue
         pace = half_lives(data.time[rows.full])
 
-        def of(mask: np.ndarray) -> tuple[Collaborative, Living]:
+        def of(mask: np.ndarray, points: Points) -> Fitted:
             collaborative = Collaborative.fit(data, mask, len(catalogue), settings, seed)
-            return collaborative, Living.of(data, catalogue, pace, collaborative.ials, serving.delay_seconds)
+            living = Living.of(data, catalogue, pace, collaborative.ials, serving.delay_seconds)
+            asked = [Asked(chunk, len(catalogue)) for chunk in points.chunks(CHUNK)]
+            return Fitted(collaborative, living, asked)
 
-        cuts = [of(cut.inner) for cut in rows.cuts]
-        return cls(prepared, rows, Kinds.of(catalogue), cuts, of(rows.full), serving)
+        cuts = [of(cut.inner, cut.later) for cut in rows.cuts]
+        return cls(prepared, rows, Kinds.of(catalogue), cuts, of(rows.full, rows.validation), serving)
 
     def model(
         self, run: Run, name: str, space: Space | None, tower: SequenceTower | None
@@ -147,19 +159,19 @@ class Base:
             tower = early.sequence.tower if early.sequence is not None else None
             # Parts that were fitted on no row at all would teach the scorer nothing but to distrust them.
             if cut.inner.any() and len(cut.later):
-                names, found = sample(early, cut.later, names, SCORER_SIZES, generator)
+                names, found = sample(early, fitted.asked, names, SCORER_SIZES, generator)
                 samples.append(found)
         late = self._parts(run, rows.full, self.full, f"sequence on all of train ({name})", space, tower)
         if names and sum(map(len, samples)) >= FEWEST_SCORER_POINTS and len(rows.validation) > 1:
-            _, against = sample(late, rows.validation, names, VALIDATION_SIZES, generator)
+            _, against = sample(late, self.full.asked, names, VALIDATION_SIZES, generator)
             run.seconds[f"features ({name})"] = round(time.perf_counter() - begin, 1)
             scorer, figures = fit_scorer(run, f"scorer ({name})", names, joined(samples), against)
         else:
-            names, shown = sample(late, self._any_point(), None, Sizes(1, 1), generator)
+            names, shown = sample(late, list(late.ask(self._any_point())), None, Sizes(1, 1), generator)
             scorer, figures = prior_scorer(names, shown), {"scorer_epochs": 0}
         centre = None if space is None else space.centre
         model = Recommender(name, {"features": names}, late, scorer, centre)
-        return model, figures | {"validation_ndcg@10": validation_ndcg(model, rows.validation)}
+        return model, figures | {"validation_ndcg@10": validation_ndcg(model, self.full.asked)}
 
     def _any_point(self) -> Points:
         later = self.rows.cuts[-1].later
@@ -169,17 +181,24 @@ class Base:
         self,
         run: Run,
         mask: np.ndarray,
-        fitted: tuple[Collaborative, Living],
+        fitted: Fitted,
         phase: str,
         space: Space | None,
         before: SequenceTower | None,
     ) -> Parts:
         data, catalogue = self.prepared.log, self.prepared.catalogue
         vectors = None if space is None else space.vectors
-        collaborative, living = fitted
         sequence = fit_sequence(run, data, mask, vectors, len(catalogue), phase, before)
-        text = None if vectors is None else Text.fit(vectors, catalogue, collaborative)
-        return Parts(catalogue, collaborative, sequence, text, self.kinds, living, self.serving.candidates)
+        text = None if vectors is None else Text.fit(vectors, catalogue, fitted.collaborative)
+        return Parts(
+            catalogue,
+            fitted.collaborative,
+            sequence,
+            text,
+            self.kinds,
+            fitted.living,
+            self.serving.candidates,
+        )
 
 
 def light(
@@ -205,10 +224,10 @@ def light(
     points = points[np.argsort(points.time, kind="stable")]
     early, cut = parts(newest.inner), int(len(points) * (1 - LIGHT_VALIDATION))
     asked = points[:cut] if cut else _somewhere(log)
-    names, fitted_on = sample(early, asked, None, LIGHT_SIZES, generator)
+    names, fitted_on = sample(early, list(early.ask(asked)), None, LIGHT_SIZES, generator)
     scorer = prior_scorer(names, fitted_on, seed)
     if len(points) >= FEWEST_LIGHT_POINTS and newest.inner.any():
-        _, against = sample(early, points[cut:], names, LIGHT_SIZES, generator)
+        _, against = sample(early, list(early.ask(points[cut:])), names, LIGHT_SIZES, generator)
         fit_linear(scorer, names, fitted_on, against)
     centre = None if space is None else space.centre
     return Recommender("light", {"features": names}, parts(rows), scorer, centre)
@@ -220,16 +239,16 @@ def _somewhere(log: Log) -> Points:
     return log.points(np.full(1, -1, np.int32), np.zeros(1, np.int32), np.full(1, moment, np.int64))
 
 
-def validation_ndcg(model: Recommender, points: Points) -> float | None:
+def validation_ndcg(model: Recommender, asked: list[Asked]) -> float | None:
     """nDCG@10 as it is reported: mean over a user's points, then over users."""
-    if not len(points):
+    if not asked:
         return None
-    gains, begin = np.zeros(len(points)), 0
-    for items, scores in model.candidates(points):
-        rows = slice(begin, begin + len(items))
-        target = np.where(items == points.target[rows, None], scores, -np.inf).max(axis=1, initial=-np.inf)
+    gains = []
+    for chunk, (items, scores) in zip(asked, model.answers(asked), strict=True):
+        here = items == chunk.points.target[:, None]
+        target = np.where(here, scores, -np.inf).max(axis=1, initial=-np.inf)
         rank = (scores >= target[:, None]).sum(axis=1)
-        gains[rows] = np.where((target > -np.inf) & (rank <= 10), 1 / np.log2(1 + np.maximum(rank, 1)), 0)
-        begin = rows.stop
-    place = np.unique(points.user, return_inverse=True)[1]
-    return round(float((np.bincount(place, gains) / np.bincount(place)).mean()), 6)
+        found = (target > -np.inf) & (rank <= 10)
+        gains.append(np.where(found, 1 / np.log2(1 + np.maximum(rank, 1)), 0))
+    place = np.unique(np.concatenate([chunk.points.user for chunk in asked]), return_inverse=True)[1]
+    return round(float((np.bincount(place, np.concatenate(gains)) / np.bincount(place)).mean()), 6)

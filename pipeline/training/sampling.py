@@ -42,16 +42,20 @@ class Sample:
 
 
 def sample(
-    parts: Parts, points: Points, names: list[str] | None, sizes: Sizes, generator: np.random.Generator
+    parts: Parts,
+    asked_points: list[Asked],
+    names: list[str] | None,
+    sizes: Sizes,
+    generator: np.random.Generator,
 ) -> tuple[list[str], Sample]:
     """(names of the features: all by default; the sample). The item taken stands first."""
     features = log_weight = None
-    begin = 0
-    for asked in parts.ask(points):
+    begin, count = 0, sum(len(asked.points) for asked in asked_points)
+    for asked in asked_points:
         columns, weights = _of_chunk(parts, asked, sizes, generator)
         names = list(columns) if names is None else names
         if features is None or log_weight is None:
-            shape = (len(points), 1 + sizes.hard + sizes.random)
+            shape = (count, 1 + sizes.hard + sizes.random)
             features = np.zeros((*shape, len(names)), np.float16)
             log_weight = np.full(shape, NOWHERE, np.float32)
         rows = slice(begin, begin + len(asked.points))
@@ -60,10 +64,9 @@ def sample(
         log_weight[rows] = weights
         begin = rows.stop
     if features is None or log_weight is None or names is None:
-        return names or [], Sample(
-            np.zeros((0, 1, 0), np.float16), np.zeros((0, 1), np.float32), _weight(points)
-        )
-    return names, Sample(features, log_weight, _weight(points))
+        nothing = np.zeros((0, 1), np.float32)
+        return names or [], Sample(np.zeros((0, 1, 0), np.float16), nothing, nothing[:, 0])
+    return names, Sample(features, log_weight, _weight([asked.points for asked in asked_points]))
 
 
 def joined(samples: list[Sample]) -> Sample:
@@ -72,11 +75,11 @@ def joined(samples: list[Sample]) -> Sample:
     return Sample(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
-def _weight(points: Points) -> np.ndarray:
+def _weight(chunks: list[Points]) -> np.ndarray:
     """Users with many points count less, though more than once: between every point and every user alike."""
-    if not len(points):
-        return np.zeros(0, np.float32)
-    weight = np.bincount(points.user)[points.user] ** -0.5
+    user = np.concatenate([points.user for points in chunks])
+    _, place, count = np.unique(user, return_inverse=True, return_counts=True)
+    weight = count[place] ** -0.5
     return (weight / weight.mean()).astype(np.float32)
 
 

@@ -22,7 +22,7 @@ from pipeline.training.sampling import NOWHERE, Sample
 
 PRIOR = {"ease_5": 0.4, "knn_5": 0.2, "ials_5": 0.4, "live_1": 0.3, "live_3": 0.2}
 PENALTIES = (0.3, 0.1, 3e-2, 1e-2, 3e-3, 1e-3)  # of the squared distance from the blend, per nat
-STEPS = 80  # of L-BFGS
+STEPS, PRECISE = 80, 1e-6  # L-BFGS ends after so many, or where one gains less than this share of the loss
 BATCH, EPOCHS = 128, 5
 
 
@@ -104,12 +104,13 @@ def _optimum(inputs: Tensor, sample: Sample, weights: Tensor, start: Tensor, pen
         residual = likely.exp_()
         residual[:, 0] -= 1
         residual *= point_weight[:, None]
-        gradient = torch.einsum("pc,pcf->f", residual, inputs).double()
+        gradient = torch.bmm(residual[:, None], inputs)[:, 0].double().sum(dim=0)
         away = free - start
         total = -(taken.double() * point_weight).sum() + penalty * (away * away).sum()
         return float(total), (gradient + 2 * penalty * away).numpy()
 
-    found = minimize(loss, weights.numpy(), jac=True, method="L-BFGS-B", options={"maxiter": STEPS})
+    options = {"maxiter": STEPS, "ftol": PRECISE}
+    found = minimize(loss, weights.numpy(), jac=True, method="L-BFGS-B", options=options)
     return torch.from_numpy(found.x)
 
 
