@@ -12,7 +12,8 @@ import scipy.sparse as sp
 
 from pipeline.data.histories import Points
 
-DENSE = 2**20  # cells up to which a sparse matrix is read as a dense one, which is quicker
+DENSE = 2**20  # cells up to which a sparse matrix is read as a dense one
+GROUP = 64  # scores of which the greatest is found first
 BLOCK = 65_536  # items whose products with the users are in memory at a time
 
 Columns = dict[str, np.ndarray]
@@ -23,22 +24,16 @@ Retrieved = dict[str, np.ndarray]
 
 
 def lookup(matrix: sp.csr_matrix, items: np.ndarray) -> np.ndarray:
-    """The cells (point, item) of a (points, items) sparse matrix; 0 where it has none."""
+    """The cells (point, item) of a (points, items) sparse matrix without duplicates; 0 where it has none."""
     matrix = sp.csr_matrix(matrix)
-    if matrix.shape[0] * matrix.shape[1] <= DENSE:
-        dense = matrix.toarray()[np.arange(len(items))[:, None], items]  # -1 reads the last: taken back below
-        return np.where(items >= 0, dense, 0).astype(np.float32)
-    matrix.sort_indices()
     out = np.zeros(items.shape, np.float32)
-    if not matrix.nnz:
-        return out
-    width = matrix.shape[1]
-    row = np.repeat(np.arange(matrix.shape[0], dtype=np.int64), np.diff(matrix.indptr))
-    key = row * width + matrix.indices
-    wanted = np.arange(len(items), dtype=np.int64)[:, None] * width + items
-    place = np.minimum(np.searchsorted(key, wanted), len(key) - 1)
-    found = (key[place] == wanted) & (items >= 0)
-    out[found] = matrix.data[place[found]]
+    row = np.zeros(matrix.shape[1], np.float32)  # one point's, written and cleared: no cell is sorted
+    for point in range(len(items)):
+        span = slice(matrix.indptr[point], matrix.indptr[point + 1])
+        row[matrix.indices[span]] = matrix.data[span]
+        out[point] = row[items[point]]  # -1 reads the last item: taken back below
+        row[matrix.indices[span]] = 0
+    out[items < 0] = 0
     return out
 
 
@@ -91,7 +86,7 @@ def best_products(
 
 def best_cells(matrix: sp.csr_matrix, n: int) -> np.ndarray:
     """(points, n) int32: the columns of the greatest positive cells of each row, best first."""
-    if matrix.shape[0] * matrix.shape[1] <= DENSE:
+    if matrix.shape[0] * matrix.shape[1] <= DENSE:  # quicker than row by row
         dense = matrix.toarray()
         return best_columns(np.where(dense > 0, dense, -np.inf), n)
     out = np.full((matrix.shape[0], n), -1, np.int32)
@@ -117,9 +112,20 @@ def best_columns(scores: np.ndarray, n: int, numbers: np.ndarray | None = None) 
 
 def _largest(scores: np.ndarray, n: int) -> np.ndarray:
     """(rows, at most n) places of the largest cells of each row, in any order."""
-    if scores.shape[1] <= n:
-        return np.broadcast_to(np.arange(scores.shape[1]), scores.shape)
-    return np.argpartition(-scores, n - 1, axis=1)[:, :n]
+    count = scores.shape[1]
+    if count <= n:
+        return np.broadcast_to(np.arange(count), scores.shape)
+    groups = count // GROUP
+    if groups <= 8 * n:  # few: at once
+        return np.argpartition(-scores, n - 1, axis=1)[:, :n]
+    # The n largest lie in the n groups with the largest maxima, or in what is left over behind the groups.
+    maxima = scores[:, : groups * GROUP].reshape(len(scores), groups, GROUP).max(axis=2)
+    group = np.argpartition(-maxima, n - 1, axis=1)[:, :n]
+    inside = (group[:, :, None] * GROUP + np.arange(GROUP)).reshape(len(scores), -1)
+    behind = np.broadcast_to(np.arange(groups * GROUP, count), (len(scores), count - groups * GROUP))
+    place = np.concatenate([inside, behind], axis=1)
+    best = np.argpartition(-np.take_along_axis(scores, place, axis=1), n - 1, axis=1)[:, :n]
+    return np.take_along_axis(place, best, axis=1)
 
 
 def _padded(items: np.ndarray, score: np.ndarray, n: int) -> np.ndarray:
