@@ -20,6 +20,7 @@ from pipeline.serve.engine import Engine
 from pipeline.serve.events import Row, Store
 from pipeline.serve.listing import Unknown
 from pipeline.serve.messages import Question
+from pipeline.serve.single import One, largest
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +99,7 @@ def test_two_workers_know_the_same(engine: Engine, project: Path) -> None:
 
 
 def test_it_lists_what_the_evaluation_would_list(engine: Engine) -> None:
-    """The present state scores as the log's own state does at that moment."""
+    """The present state, asked for one point, retrieves and scores as the log's does at that moment."""
     world, now = engine.world, engine.world.end
     for user in range(0, 30, 5):
         points = world.log.points(np.array([user], np.int32), np.full(1, -1, np.int32), np.array([now]))
@@ -107,11 +108,25 @@ def test_it_lists_what_the_evaluation_would_list(engine: Engine) -> None:
         names = world.then.card["features"]
         expected = world.then.scorer.score(stacked(world.then.parts.columns(asked, items), names))[0]
         present = world.present.rows(user).points(user, now, False)
-        mine = Asked(present, len(world.then.catalogue))
-        found = world.model.parts.candidates(mine)
-        np.testing.assert_array_equal(found, items)
-        scores = world.model.scorer.score(stacked(world.model.parts.columns(mine, found), names))[0]
+        mine = One(present, len(world.then.catalogue))
+        lists, its_lists = world.model.parts.retrieve(mine), world.then.parts.retrieve(asked)
+        assert lists.keys() == its_lists.keys()
+        for name, its_list in its_lists.items():  # in any order: of equal scores the rounding decides
+            assert set(lists[name][0]) == set(its_list[0]), name
+        columns, its_columns = world.model.parts.columns(mine, items), world.then.parts.columns(asked, items)
+        assert columns.keys() == its_columns.keys()
+        for name, column in its_columns.items():
+            np.testing.assert_allclose(columns[name], column, rtol=1e-3, atol=1e-4, err_msg=name)
+        scores = world.model.scorer.score(stacked(columns, names))[0]
         np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_of_many_scores_the_largest_are_found() -> None:
+    generator = np.random.default_rng(4)
+    for size in (3, 100, 6_399, 70_001):
+        scores = generator.integers(0, 50, size).astype(np.float32)  # with ties
+        scores[: size // 3] = -np.inf
+        np.testing.assert_array_equal(largest(scores, 50), np.argsort(-scores, kind="stable")[:50])
 
 
 def test_a_history_given_in_place_and_two_clicks_agree(engine: Engine) -> None:

@@ -39,30 +39,39 @@ def factors() -> Factors:
 
 
 @settings(deadline=None, max_examples=80)
-@given(ROWS, st.integers(0, 40))
-def test_events_after_a_log_give_what_the_whole_log_gives(rows: list[Row], first: int) -> None:
+@given(ROWS, st.integers(0, 40), st.booleans())
+def test_events_after_a_log_give_what_the_whole_log_gives(
+    rows: list[Row], first: int, backwards: bool
+) -> None:
     rows = sorted(rows, key=lambda row: row[2])
     before, after = rows[:first], rows[first:]
     base, whole, known = live_of(before), live_of(rows), factors()
     users = np.array([str(number) for number in range(USERS)], dtype=object)
     present = Present(base, users)
     folded = PresentFolded(Folded.of(base.log, base, known.vectors, known.known), known)
-    for user, item, hour, positive in after:
+    since = np.full(ITEMS, NOT_YET)
+    since[2] = 60 * HOUR
+    latest = before[-1][2] if before else 0
+    for user, item, hour, positive in after[::-1] if backwards else after:
         folded.add(item, present.rows(user))
         present.append(str(user), item, hour * HOUR, positive, float("nan"))
+        latest = max(latest, hour)
+        for half_life, n in ((0, 2), (1, 4)):  # between events, too: lists move with each
+            present.top(np.array([latest * HOUR]), half_life, n)
+        present.newest(since, np.array([latest * HOUR]), 4)
     now = np.array([61 * HOUR])
     items = np.arange(-1, ITEMS)[None]
     mine, its = present.at(items, now[:, None]), whole.at(items, now[:, None])
     np.testing.assert_allclose(mine.decayed, its.decayed, rtol=1e-9)
     for name in ("count", "successes", "first", "last"):
         np.testing.assert_array_equal(getattr(mine, name), getattr(its, name), err_msg=name)
-    np.testing.assert_array_equal(present.top(now, 1, 4), whole.top(now, 1, 4))
-    since = np.full(ITEMS, NOT_YET)
-    since[2] = 60 * HOUR
+    for half_life, n in ((0, 2), (1, 4)):
+        np.testing.assert_array_equal(present.top(now, half_life, n), whole.top(now, half_life, n))
     np.testing.assert_array_equal(present.newest(since, now, 4), whole.newest(since, now, 4))
-    of_whole = Folded.of(whole.log, whole, known.vectors, known.known).at(items, now[:, None])
-    for own, its_own in zip(folded.at(items, now[:, None]), of_whole, strict=True):
-        np.testing.assert_allclose(own, its_own, rtol=1e-4, atol=1e-6)
+    if not backwards:  # a late row counts with the history that is known by then
+        of_whole = Folded.of(whole.log, whole, known.vectors, known.known).at(items, now[:, None])
+        for own, its_own in zip(folded.at(items, now[:, None]), of_whole, strict=True):
+            np.testing.assert_allclose(own, its_own, rtol=1e-4, atol=1e-6)
     for user in range(USERS):
         points = whole.log.points(np.array([user], np.int32), np.full(1, -1, np.int32), now)
         point = present.rows(user).points(user, int(now[0]), False)

@@ -184,14 +184,25 @@ class LiveState:
         """
         self._advance(now)
         taken = np.flatnonzero(self._sums.successes > 0)
-        mark = self._sums.mark[taken]
-        heights = np.log2(self._sums.decayed[taken, half_life])
-        heights += (mark - mark.min(initial=NEVER)) / MICROSECONDS_A_DAY / self.half_lives[half_life]
+        heights = self.heights(now, half_life, taken)
         best = largest(heights, n)
         best = best[np.lexsort((best, -heights[best]))]
         listed = np.full(n, -1, np.int32)
         listed[: len(best)] = taken[best]
         return listed
+
+    def heights(self, now: int, half_life: int, items: np.ndarray) -> np.ndarray:
+        """(items,) float64 log2 of the decayed count + age of the epoch / half-life; -inf without a success.
+
+        It stands still between an item's successes, and a success moves it upwards.
+        """
+        self._advance(now)
+        found = np.full(len(items), -np.inf)
+        there = self._sums.successes[items] > 0
+        taken = items[there]
+        days = self._sums.mark[taken] / MICROSECONDS_A_DAY
+        found[there] = np.log2(self._sums.decayed[taken, half_life]) + days / self.half_lives[half_life]
+        return found
 
     def history(self, user: Hashable, now: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Items (int32), times (int64), successes (bool) of a user's rows before `now`, oldest first.

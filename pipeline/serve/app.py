@@ -12,7 +12,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
@@ -26,6 +26,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from pydantic import BeforeValidator, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.serve.access import MOST_BYTES, Keys, Rate, problem_with
@@ -155,7 +156,7 @@ def create(root: Path | None = None, url: str | None = None) -> FastAPI:
     )
     app.state.service = service
     _problems(app)
-    _guard(app, service)
+    app.add_middleware(Guard, service=service)
     if origins := os.environ.get("EVERGREEN_CORS"):
         app.add_middleware(
             CORSMiddleware,
@@ -175,14 +176,14 @@ def create(root: Path | None = None, url: str | None = None) -> FastAPI:
 def _lists(app: FastAPI, service: Service) -> None:
     engine = service.engine
 
-    @app.post("/recommend", tags=["lists"])
-    def recommend(question: Question) -> Answer:
+    @app.post("/recommend", tags=["lists"], response_model=Answer)
+    def recommend(question: Question) -> Response:
         """Items for a known user, for a history given in place, for a text, or for any of these together."""
         answer, impression = engine.recommend(question)
         if question.as_of is None:  # a list of the past is shown to nobody
             service.writer.show(impression)
         service.measured.listed(answer.fallback)
-        return answer
+        return Response(answer.model_dump_json(), media_type="application/json")
 
     @app.get("/items/{item_id}/similar", tags=["lists"])
     def similar(item_id: Annotated[Id, InPath()], k: Annotated[int, Field(ge=1, le=MOST_LISTED)] = 10) -> Any:
@@ -300,25 +301,42 @@ def _problems(app: FastAPI) -> None:
         return problem(error.status_code, str(error.detail), request)
 
 
-def _guard(app: FastAPI, service: Service) -> None:
-    @app.middleware("http")
-    async def guard(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
-        begin = time.perf_counter()
-        request.state.request_id = number = request.headers.get("x-request-id", "")[:64] or uuid.uuid4().hex
-        response = _refusal(service, request)
-        if response is None:
-            try:
-                response = await call(request)
-            except Exception:
-                log.exception("request %s failed", number)
-                response = problem(500, "a fault of the service: its log has more", request)
-        response.headers["X-Request-Id"] = number
-        route = getattr(request.scope.get("route"), "path", "other")
+class Guard:
+    """Around every call: who may, its id, its time. Plain ASGI: Starlette's own middlewares cost a
+    millisecond."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self.app, self.service = app, service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        begin, request, status = time.perf_counter(), Request(scope, receive), 0
+        number = request.headers.get("x-request-id", "")[:64] or uuid.uuid4().hex
+        request.state.request_id = number
+
+        async def told(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (b"x-request-id", number.encode("latin-1"))]
+            await send(message)
+
+        try:
+            refusal = _refusal(self.service, request)
+            await (refusal or self.app)(scope, receive, told)
+        except Exception:
+            log.exception("request %s failed", number)
+            if status:
+                raise  # half an answer is out already
+            answer = problem(500, "a fault of the service: its log has more", request)
+            await answer(scope, receive, told)
+        route = getattr(scope.get("route"), "path", "other")
         seconds = time.perf_counter() - begin
-        service.measured.answered(route, response.status_code, seconds)
+        self.service.measured.answered(route, status, seconds)
         # The route, not the path: that may hold a user's id.
-        log.info("%s %s %s %d %.1f ms", number, request.method, route, response.status_code, 1000 * seconds)
-        return response
+        log.info("%s %s %s %d %.1f ms", number, request.method, route, status, 1000 * seconds)
 
 
 def _refusal(service: Service, request: Request) -> Response | None:

@@ -52,6 +52,7 @@ class Engine:
         self._stale = False  # the catalogue has changed: to be bound anew
         self._refused_claim: str | None = None
         self._last_now = self._offset = self._seq = self._changed = 0
+        self._stamp: int | None = None  # of the store when all of it was taken in
         self._followed = time.monotonic()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -81,6 +82,7 @@ class Engine:
                     self._encoder = None
                 self._world, self._lister = world, lister
                 self._seq, self._changed, self._stale = world.seq, world.changed, False
+                self._stamp = None
                 if not self._last_now:
                     wall = time.time_ns() // 1000
                     self._offset = wall - world.end if wall - world.end > OLD_DATA else 0
@@ -168,11 +170,15 @@ class Engine:
             return
         with self._lock:
             try:
+                stamp = self.store.stamp()
+                if stamp is not None and stamp == self._stamp and self.store_problem is None:
+                    self._followed = time.monotonic()
+                    return
                 happened, changes = self.store.after(self._seq), self.store.changes_after(self._changed)
             except StoreError as error:
                 self.store_problem = str(error)
                 return
-            self.store_problem = None
+            self.store_problem, self._stamp = None, stamp
             for event in happened:
                 self._take(event)
                 self._seq = event.seq

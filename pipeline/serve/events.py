@@ -107,6 +107,7 @@ class Store:
                 "postgresql+psycopg://evergreen:${PASSWORD}@host/events, and install that database's driver"
             ) from None
         self.sqlite = self.engine.dialect.name == "sqlite"
+        self._watching: Connection | None = None
         if self.sqlite:
             _settle_sqlite(self.engine, self._reader)
         self.metadata = sa.MetaData()
@@ -127,6 +128,8 @@ class Store:
             self.metadata.create_all(self.engine)
 
     def close(self) -> None:
+        if self._watching is not None:
+            self._watching.close()
         self.engine.dispose()
         self._reader.dispose()
 
@@ -197,6 +200,18 @@ class Store:
         """Events with greater numbers, ascending."""
         with _told(), self._reader.connect() as connection:
             return [Happened(*row) for row in connection.execute(self._after, {"last": last})]
+
+    def stamp(self) -> int | None:
+        """A number that changes with every commit to the database, for far less than a query; None: unknown.
+
+        For one caller at a time: it is that of a connection that stays open.
+        """
+        if not self.sqlite:
+            return None
+        with _told():
+            if self._watching is None:
+                self._watching = self._reader.connect()
+            return int(self._watching.connection.cursor().execute("PRAGMA data_version").fetchone()[0])
 
     def changes_after(self, last: int) -> list[Change]:
         with _told(), self._reader.connect() as connection:

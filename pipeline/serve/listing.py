@@ -12,12 +12,12 @@ from pipeline.data import tables as t
 from pipeline.data.histories import Points
 from pipeline.errors import DataError
 from pipeline.models.asked import Asked
-from pipeline.models.candidates import union
 from pipeline.models.pairs import Retrieved
 from pipeline.models.parts import stacked
 from pipeline.models.recommender import Recommender
 from pipeline.serve.messages import Listed, Question, Reason
 from pipeline.serve.reasons import Explainer
+from pipeline.serve.single import One, union
 from pipeline.serve.state import Rows
 from pipeline.serve.world import World
 
@@ -98,7 +98,7 @@ class Lister:
     ) -> list[Listed]:
         """`text`: (width,) centred vector of question.text; `model`: that of the present, or of `now`."""
         points = rows.points(user, now, self.world.preparation.repeats)
-        asked = Asked(points, len(self.ids))
+        asked = One(points, len(self.ids))
         scored = self._scored(asked, question, text, model)
         best = self._best(scored, question)
         reasons: list[list[Reason]] = [[] for _ in best]
@@ -143,9 +143,7 @@ class Lister:
             close = model.text @ text
             close[~model.text.any(axis=1)] = -np.inf
             lists["asked"] = self._padded(self._nearest(close, question, points))
-        lists = {name: self._allowed(question, points, items[0])[None] for name, items in lists.items()}
-        items = union(lists, points, model.catalogue, parts.most if hasattr(parts, "most") else 500)[0]
-        items = items[items >= 0]
+        items = union(lists, lambda items: self._fine(question, points, items), parts.most)
         if not len(items):
             return Scored(items, np.zeros(0, np.float32), None)
         if close is not None and not points.lengths[0]:
@@ -175,20 +173,22 @@ class Lister:
         return np.asarray(items, np.int32)[None]
 
     def _allowed(self, question: Question, points: Points, items: np.ndarray) -> np.ndarray:
-        """The (n,) items with -1 for what the question excludes, what is not on offer, what the user had."""
+        """The (n,) items with -1 for what may not be listed."""
+        fine = (items >= 0) & self._fine(question, points, np.maximum(items, 0))
+        return np.where(fine, items, -1).astype(np.int32)
+
+    def _fine(self, question: Question, points: Points, items: np.ndarray) -> np.ndarray:
+        """(n,) bool: not what the question excludes, what is not on offer, what the user had."""
         catalogue, now = self.world.model.catalogue, int(points.time[0])
-        safe = np.maximum(items, 0)
-        fine = (
-            (items >= 0) & (catalogue.available_from[safe] <= now) & (now < catalogue.available_until[safe])
-        )
+        fine = (catalogue.available_from[items] <= now) & (now < catalogue.available_until[items])
         if not points.log.repeats:
             fine &= ~np.isin(items, points.log.item[: int(points.stop[0])])
         if question.exclude:
             fine &= ~np.isin(items, [self.place.get(item, -1) for item in question.exclude])
         if question.categories:
             wanted = set(question.categories)
-            fine &= np.array([bool(wanted & self.explainer.categories[item]) for item in safe], bool)
-        return np.where(fine, items, -1).astype(np.int32)
+            fine &= np.array([bool(wanted & self.explainer.categories[item]) for item in items], bool)
+        return fine
 
     # From scores to rows ----------------------------------------------------------------------------------
 

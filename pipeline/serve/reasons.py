@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
-import torch
 
 from pipeline.data.histories import MICROSECONDS_A_DAY, Points
 from pipeline.models.asked import Asked
 from pipeline.models.baselines import ItemMatrix
 from pipeline.models.living import Living
 from pipeline.models.recommender import Recommender
+from pipeline.models.scorer import CLIP
 from pipeline.models.state import NOT_YET
 from pipeline.serve.messages import Reason
 from pipeline.serve.state import Present
@@ -32,6 +32,7 @@ KINDS = {
     "new": ("cold", "live_new", "live_age"),
 }
 MOST = 3  # reasons of an item
+READ, VERY_NEWEST = 50, 10  # newest rows of a history whose texts, and whose categories, are compared
 SPANS = ((1, "the last day"), (7, "the last week"), (30, "the last month"))
 
 
@@ -43,15 +44,22 @@ def kind_of(feature: str) -> str:
     return max(found)[1] if found else "model"
 
 
-def weights(model: Recommender, features: np.ndarray, listed: np.ndarray) -> dict[str, np.ndarray]:
-    """Kind -> (listed,) what it adds. `features`: (candidates, features); `listed`: rows of it."""
-    names = model.card["features"]
-    with torch.no_grad():
-        inputs = model.scorer.inputs(torch.from_numpy(features)).numpy()
-    linear = model.scorer.linear.weight.detach().numpy()[0]
-    parts = linear * (inputs[listed] - inputs.mean(axis=0))
-    of_kind = np.array([kind_of(name) for name in names])
-    return {kind: parts[:, of_kind == kind].sum(axis=1) for kind in np.unique(of_kind)}
+class Linear:
+    """The linear part of a scorer, by kinds of reasons."""
+
+    def __init__(self, model: Recommender) -> None:
+        scorer = model.scorer
+        self.mean, self.deviation = scorer.mean.numpy(), scorer.deviation.numpy()
+        self.weight = scorer.linear.weight.detach().numpy()[0]
+        of_feature = np.array([kind_of(name) for name in model.card["features"]])
+        self.kinds = np.unique(of_feature)
+        self.member = (of_feature[:, None] == self.kinds).astype(np.float32)  # (features, kinds)
+
+    def added(self, features: np.ndarray, listed: np.ndarray) -> dict[str, np.ndarray]:
+        """Kind -> (listed,) what it adds. `features`: (candidates, features); `listed`: rows of it."""
+        inputs = np.clip((features - self.mean) / self.deviation, -CLIP, CLIP)
+        parts = (self.weight * (inputs[listed] - inputs.mean(axis=0))) @ self.member
+        return {str(kind): parts[:, place] for place, kind in enumerate(self.kinds)}
 
 
 def _ease_parts(ease: ItemMatrix, history: sp.csr_matrix, items: np.ndarray) -> np.ndarray:
@@ -75,25 +83,26 @@ def _places(kept: np.ndarray, items: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return place[there], there
 
 
+def _newest(points: Points, rows: int) -> np.ndarray:
+    """Different items among the newest rows of the one point's history."""
+    start, stop = int(points.start[0]), int(points.stop[0])
+    items = np.unique(points.log.item[max(start, stop - rows) : stop])
+    return items[items >= 0]
+
+
 @dataclass(frozen=True)
 class Place:
     """A listed item and whom it is listed for."""
 
     item: int
-    points: Points  # one
+    now: int
+    newest: np.ndarray  # different items among the newest rows of the history
+    close: np.ndarray  # (newest,) cosine of each one's text
+    kinds: frozenset[str]  # categories of the very newest
     index: np.ndarray  # (history,) items of the history
     ease: np.ndarray  # (history,) what each adds to the item's EASE score
     count: int  # rows of the item before the moment
     first: int  # microseconds of the first of them
-
-    @property
-    def now(self) -> int:
-        return int(self.points.time[0])
-
-    def newest(self, rows: int) -> np.ndarray:
-        """Different items among the newest rows of the history."""
-        items = np.unique(self.points.log.item[self.points.newest(rows).rows()[1]])
-        return items[items >= 0]
 
 
 class Explainer:
@@ -103,6 +112,7 @@ class Explainer:
         self.model, self.present = model, present
         self.titles, self.categories = model._titles, model._categories
         self.ids = model.catalogue.ids
+        self._linear = Linear(model)
         self._say = {
             "history": self._history,
             "text": self._text,
@@ -118,15 +128,22 @@ class Explainer:
 
         `living`: the state of the point's moment, which is now or earlier.
         """
-        added = weights(self.model, features, listed)
-        state = living.live.at(items[listed], asked.points.time)
+        added = self._linear.added(features, listed)
+        points, top = asked.points, items[listed]
+        state = living.live.at(top, points.time)
         history = asked.weights[5]
-        ease = _ease_parts(self.model.parts.collaborative.ease, history, items[listed])
+        ease = _ease_parts(self.model.parts.collaborative.ease, history, top)
+        newest, vectors = _newest(points, READ), self.model.text
+        close = np.zeros((0, len(top))) if vectors is None else vectors[newest] @ vectors[top].T
+        kinds = frozenset().union(*(self.categories[item] for item in _newest(points, VERY_NEWEST)))
         found = []
-        for row, item in enumerate(items[listed]):
+        for row, item in enumerate(top):
             place = Place(
                 int(item),
-                asked.points,
+                int(points.time[0]),
+                newest,
+                close[:, row],
+                kinds,
                 history.indices,
                 ease[:, row],
                 int(state.count[row]),
@@ -158,16 +175,13 @@ class Explainer:
         return f"goes with {self.titles[near]}", near
 
     def _text(self, place: Place) -> Told:
-        vectors, history = self.model.text, place.newest(50)
-        if vectors is None or not len(history):
+        if place.close.max(initial=0) <= 0:
             return None
-        close = vectors[history] @ vectors[place.item]
-        near = int(history[close.argmax()])
-        return (f"described like {self.titles[near]}", near) if close.max() > 0 else None
+        near = int(place.newest[place.close.argmax()])
+        return f"described like {self.titles[near]}", near
 
     def _category(self, place: Place) -> Told:
-        mine = set().union(*(self.categories[item] for item in place.newest(10)))
-        shared = sorted(self.categories[place.item] & mine)
+        shared = sorted(self.categories[place.item] & place.kinds)
         return (f"also {', '.join(shared[:3])}", None) if shared else None
 
     def _popular(self, place: Place) -> Told:

@@ -8,9 +8,10 @@ takers, a user's last items. An event changes a few cells. Parts ask it as they 
 
 from __future__ import annotations
 
-from bisect import bisect_right, insort
+from bisect import insort
 from collections import defaultdict
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -111,6 +112,49 @@ class Last:
         self.number[self.number == number] = -1
 
 
+class Top(NamedTuple):
+    best: np.ndarray  # (n,) items of the greatest heights, -1 behind
+    moved: set[int]  # items whose height has grown since
+
+
+@dataclass
+class Newest:
+    """Items in the order in which they became known."""
+
+    known: np.ndarray  # (items,) int64 microseconds from which on each is known; NEVER: not yet
+    given: np.ndarray  # (items,) bool: by the catalogue; else by its first row
+    order: np.ndarray  # (items,) ascending in `known`, of equal ones the smaller index last
+    moments: np.ndarray  # `known` in that order
+
+    @classmethod
+    def of(cls, state: LiveState, available_from: np.ndarray, now: int) -> Newest:
+        items = np.arange(len(available_from))
+        first = state.item(items, now).first
+        known = np.where(first < NEVER, first + state.delay + 1, NEVER)
+        given = available_from > NOT_YET
+        known = np.where(given, available_from, known)
+        order = np.lexsort((-items, known))
+        return cls(known, given, order, known[order])
+
+    def took(self, item: int, moment: int) -> None:
+        if self.given[item] or moment >= self.known[item]:
+            return
+        self.known[item] = moment
+        order = self.order[self.order != item]
+        begin, end = (int(np.searchsorted(self.known[order], moment, side)) for side in ("left", "right"))
+        place = begin + int((order[begin:end] > item).sum())
+        self.order = np.insert(order, place, item)
+        self.moments = self.known[self.order]
+
+    def best(self, now: int, n: int) -> np.ndarray:
+        """(n,) int32 newest first, -1 behind."""
+        stop = int(np.searchsorted(self.moments, min(now, NEVER - 1), side="right"))
+        found = np.full(n, -1, np.int32)
+        best = self.order[max(0, stop - n) : stop][::-1]
+        found[: len(best)] = best
+        return found
+
+
 class Present:
     """What `Live` knows at the end of its log, event by event from there on. Not for several threads."""
 
@@ -126,11 +170,9 @@ class Present:
         self.own = Last(len(user_ids), HELD).fill(log.indptr[:-1], log.indptr[1:], log.item, log.time)
         self._further: defaultdict[int, list[tuple[int, int, bool, float]]] = defaultdict(list)
         self._forgotten: set[int] = set()
-        self._lists: dict[object, object] = {}  # what stands still until the next event
-
-    def grow(self, items: int) -> None:
-        self.items = items
-        self._lists.clear()
+        self._tops: dict[tuple[int, int], Top] = {}
+        self._newest: Newest | None = None
+        self._pending: list[tuple[int, int]] = []  # (item, time) of rows that no top list has counted
 
     def user(self, user_id: str) -> int:
         """Its number; -1 for a user without rows."""
@@ -158,11 +200,13 @@ class Present:
         """Take in an event; the user's number."""
         user = self.number.setdefault(user_id, len(self.number))
         self.state.append(None, user_id, item, time, positive)
+        self._pending.append((item, time))
         insort(self._further[user], (time, item, positive, value), key=lambda row: row[0])
         self.takers.add(item, user, time)
         self.own.add(user, item, time)
         self.newest_time = max(self.newest_time, time)
-        self._lists.clear()
+        if self._newest is not None:
+            self._newest.took(item, time + self.state.delay + 1)
         return user
 
     def forget(self, user_id: str) -> None:
@@ -174,7 +218,8 @@ class Present:
             self._forgotten.add(user)
             self.takers.forget(user)
             self.own.number[user] = -1
-            self._lists.clear()
+            self._tops.clear()
+            self._newest = None
 
     # What parts ask of `Live`; moments are now, `time` an array of one value.
 
@@ -182,25 +227,37 @@ class Present:
         return self.state.item(np.asarray(item), int(np.max(time)))
 
     def top(self, time: np.ndarray, half_life: int, n: int) -> np.ndarray:
-        """Between events the order stands still."""
-        key = ("top", half_life, n)
-        if key not in self._lists:
-            self._lists[key] = self.state.top(int(np.max(time)), half_life, n)
-        return np.repeat(np.asarray(self._lists[key])[None], len(time), axis=0)
+        """Between events the order stands still, and an event moves its own item alone, upwards."""
+        now, key = int(np.max(time)), (half_life, n)
+        self._settle(now)
+        if key not in self._tops:
+            self._tops[key] = Top(self.state.top(now, half_life, n), set())
+        best, moved = self._tops[key]
+        if moved:
+            items = np.union1d(best[best >= 0], list(moved))
+            heights = self.state.heights(now, half_life, items)
+            order = np.lexsort((items, -heights))[:n]
+            order = order[heights[order] > -np.inf]
+            best = np.full(n, -1, np.int32)
+            best[: len(order)] = items[order]
+            self._tops[key] = Top(best, set())
+        return np.repeat(best[None], len(time), axis=0)
+
+    def _settle(self, now: int) -> None:
+        """Rows that the moment knows have moved their items."""
+        known = now - self.state.delay
+        settled = {item for item, time in self._pending if time < known}
+        if settled:
+            self._pending = [row for row in self._pending if row[1] >= known]
+            for top in self._tops.values():
+                top.moved.update(settled)
 
     def newest(self, available_from: np.ndarray, time: np.ndarray, n: int) -> np.ndarray:
-        if "newest" not in self._lists:
-            first = self.state.item(np.arange(self.items), int(np.max(time))).first
-            known = np.where(first < NEVER, first + 1, NEVER)
-            known = np.where(available_from > NOT_YET, available_from, known)
-            order = np.lexsort((-np.arange(self.items), known))
-            self._lists["newest"] = (order, known[order])
-        order, known = self._lists["newest"]  # type: ignore[misc]
-        stop = bisect_right(known, int(np.max(time)), hi=int(np.searchsorted(known, NEVER)))
-        found = np.full(n, -1, np.int32)
-        best = order[max(0, stop - n) : stop][::-1]
-        found[: len(best)] = best
-        return np.repeat(found[None], len(time), axis=0)
+        if self._newest is None:
+            self._newest = Newest.of(self.state, available_from, int(np.max(time)))
+            for item, moment in self._pending:
+                self._newest.took(item, moment + self.state.delay + 1)
+        return np.repeat(self._newest.best(int(np.max(time)), n)[None], len(time), axis=0)
 
     def neighbours(self, points: Points, items: int) -> sp.csr_matrix:
         """As pipeline.models.neighbours."""

@@ -24,6 +24,7 @@ from pipeline.models.ranking import popularity_order
 from pipeline.models.recommender import Recommender
 from pipeline.params import Positive
 from pipeline.serve.events import Store, StoreError, with_changes
+from pipeline.serve.single import single
 from pipeline.serve.state import Present, PresentFolded
 
 CHAMPION, RAW = Path("models/champion"), Path("data/raw")
@@ -109,9 +110,9 @@ def load(root: Path, store: Store) -> World:
 
 
 def with_living(model: Recommender, present: Any, folded: Any) -> Recommender:
-    """The same parts asking the present state instead of a log."""
+    """The same parts, for one point at a time, asking the present state instead of a log."""
     living = Living(present, folded, model.catalogue.available_from)
-    return replace(model, parts=replace(model.parts, living=living))
+    return replace(model, parts=replace(single(model.parts), living=living))
 
 
 def tables(raw: Path, store: Store) -> tuple[pd.DataFrame, pd.DataFrame, int, int]:

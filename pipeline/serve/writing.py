@@ -1,7 +1,8 @@
 """What goes to the event store: callers wait until it is durable, and share commits.
 
 One thread writes. What arrives while it commits is one transaction after that, so a commit's wait for the
-disk is paid once for all who wait. Impressions ride along and nobody waits for them.
+disk is paid once for all who wait. Impressions ride along, or are written a few times a second; nobody waits
+for them.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -17,7 +19,7 @@ from pipeline.serve.events import Impression, Row, Store, StoreError
 log = logging.getLogger(__name__)
 AT_ONCE = 512  # callers' batches in one transaction
 MOST_WAITING = 20_000  # impressions beyond these are dropped, and counted
-RETRY_SECONDS = 1.0
+SHOW_SECONDS, RETRY_SECONDS = 0.25, 1.0  # between writes of impressions; after one that failed
 
 Counts = tuple[int, int]
 
@@ -34,6 +36,7 @@ class Writer:
         self.dropped = 0
         self._jobs: queue.SimpleQueue[Job | Impression | None] = queue.SimpleQueue()
         self._unshown: list[Impression] = []
+        self._show_at = 0.0  # when the waiting impressions are written
         self._thread = threading.Thread(target=self._run, name="write", daemon=True)
         self._thread.start()
 
@@ -63,20 +66,27 @@ class Writer:
                     break
             if jobs:
                 self._commit(jobs)
-            self._show()
+            if jobs or ended:
+                self._show()
 
     def _next(self) -> Job | Impression | None:
-        # Impressions that could not be written are tried again, also when nothing new comes.
+        # Impressions wait for each other, or for the next events; those not written are tried again.
         while True:
-            try:
-                return self._jobs.get(timeout=RETRY_SECONDS if self._unshown else None)
-            except queue.Empty:
+            left = self._show_at - time.monotonic()
+            if self._unshown and left <= 0:
                 self._show()
+                left = self._show_at - time.monotonic()
+            try:
+                return self._jobs.get(timeout=max(left, 0.001) if self._unshown else None)
+            except queue.Empty:
+                continue
 
     def _sort(self, work: Job | Impression | None, jobs: list[Job]) -> bool:
         if isinstance(work, Job):
             jobs.append(work)
         elif work is not None:
+            if not self._unshown:
+                self._show_at = time.monotonic() + SHOW_SECONDS
             self._unshown.append(work)
         return work is None
 
@@ -98,6 +108,7 @@ class Writer:
             self.store.show(self._unshown)
             self._unshown = []
         except StoreError as error:
+            self._show_at = time.monotonic() + RETRY_SECONDS
             beyond = len(self._unshown) - MOST_WAITING
             if beyond > 0:
                 self.dropped += beyond
