@@ -16,7 +16,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.models.scorer import Scorer
+from pipeline.models.scorer import CLIP, Scorer
 from pipeline.training.fitting import Batches, Run, Task, fit
 from pipeline.training.sampling import NOWHERE, Sample
 
@@ -71,9 +71,7 @@ def _prior(names: list[str]) -> Tensor:
 def fit_linear(scorer: Scorer, names: list[str], sample: Sample, validation: Sample) -> dict[str, Any]:
     """Leaves the weights with validation's best likelihood in the scorer."""
     blend = weights = _prior(names)
-    with torch.no_grad():
-        inputs = scorer.inputs(torch.from_numpy(sample.features).float())
-        against = scorer.inputs(torch.from_numpy(validation.features).float())
+    inputs, against = _inputs(scorer, sample), _inputs(scorer, validation)
     blend_loss = _mean_loss(against @ blend.float(), validation)
     best, penalty, kept = blend_loss, None, blend
     for value in PENALTIES:  # from the blend outwards, each from where the last ended
@@ -84,6 +82,12 @@ def fit_linear(scorer: Scorer, names: list[str], sample: Sample, validation: Sam
     with torch.no_grad():
         scorer.linear.weight.copy_(kept.float()[None])
     return {"penalty": penalty, "blend_loss": round(blend_loss, 6), "linear_loss": round(best, 6)}
+
+
+def _inputs(scorer: Scorer, sample: Sample) -> Tensor:
+    """The same as `scorer.inputs`, in place: of all the training's arrays these are the largest."""
+    copy = torch.from_numpy(sample.features.astype(np.float32))
+    return copy.sub_(scorer.mean).div_(scorer.deviation).clamp_(-CLIP, CLIP)
 
 
 def _mean_loss(logits: Tensor, sample: Sample) -> float:
