@@ -16,6 +16,7 @@ pytest.importorskip("sqlalchemy")
 
 from pipeline.models.asked import Asked
 from pipeline.models.parts import stacked
+from pipeline.models.recommender import Recommender
 from pipeline.serve.engine import Engine
 from pipeline.serve.events import Row, Store
 from pipeline.serve.listing import Unknown
@@ -98,22 +99,23 @@ def test_two_workers_know_the_same(engine: Engine, project: Path) -> None:
     assert other.world.present.user("someone") >= 0
 
 
-def test_it_lists_what_the_evaluation_would_list(engine: Engine) -> None:
+def test_it_lists_what_the_evaluation_would_list(engine: Engine, project: Path) -> None:
     """The present state, asked for one point, retrieves and scores as the log's does at that moment."""
     world, now = engine.world, engine.world.end
+    then = Recommender.load(project / "models/champion", world.model.catalogue.items, world.log)
     for user in range(0, 30, 5):
         points = world.log.points(np.array([user], np.int32), np.full(1, -1, np.int32), np.array([now]))
-        asked = Asked(points, len(world.then.catalogue))
-        items = world.then.parts.candidates(asked)
-        names = world.then.card["features"]
-        expected = world.then.scorer.score(stacked(world.then.parts.columns(asked, items), names))[0]
+        asked = Asked(points, len(then.catalogue))
+        items = then.parts.candidates(asked)
+        names = then.card["features"]
+        expected = then.scorer.score(stacked(then.parts.columns(asked, items), names))[0]
         present = world.present.rows(user).points(user, now, False)
-        mine = One(present, len(world.then.catalogue))
-        lists, its_lists = world.model.parts.retrieve(mine), world.then.parts.retrieve(asked)
+        mine = One(present, len(then.catalogue))
+        lists, its_lists = world.model.parts.retrieve(mine), then.parts.retrieve(asked)
         assert lists.keys() == its_lists.keys()
         for name, its_list in its_lists.items():  # in any order: of equal scores the rounding decides
             assert set(lists[name][0]) == set(its_list[0]), name
-        columns, its_columns = world.model.parts.columns(mine, items), world.then.parts.columns(asked, items)
+        columns, its_columns = world.model.parts.columns(mine, items), then.parts.columns(asked, items)
         assert columns.keys() == its_columns.keys()
         for name, column in its_columns.items():
             np.testing.assert_allclose(columns[name], column, rtol=1e-3, atol=1e-4, err_msg=name)

@@ -9,6 +9,8 @@ Arrays = dict[str, np.ndarray]
 
 def moved(values: np.ndarray, place: np.ndarray, items: int) -> np.ndarray:
     """(saved items, ...) values at their `place` among so many `items`, zero elsewhere; -1: gone."""
+    if items == len(place) and (place == np.arange(items)).all():
+        return values  # the same catalogue
     out = np.zeros((items, *values.shape[1:]), values.dtype)
     out[place[place >= 0]] = values[place >= 0]
     return out

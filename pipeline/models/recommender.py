@@ -29,7 +29,7 @@ from pipeline.documents.model import Claim
 from pipeline.errors import ArtifactError
 from pipeline.models.artifacts import CARD, VERSION, read_card
 from pipeline.models.asked import Asked
-from pipeline.models.binding import Arrays, of_prefix, prefixed
+from pipeline.models.binding import Arrays, moved, of_prefix, prefixed
 from pipeline.models.collaborative import Collaborative
 from pipeline.models.encoder import TextEncoder, texts_to_vectors
 from pipeline.models.kinds import Kinds
@@ -272,11 +272,10 @@ def _bound_text(
     if "text.vectors" not in arrays:
         return None
     saved = of_prefix("text", arrays)
-    out = np.zeros((len(catalogue), saved["vectors"].shape[1]), np.float32)
     texts = catalogue.items["item_text"].fillna("").to_numpy(dtype=object)
     same = place >= 0
     same[same] = texts[place[same]] == own["item_text"].fillna("").to_numpy(dtype=object)[same]
-    out[place[same]] = saved["vectors"][same]
+    out = moved(saved["vectors"], np.where(same, place, -1), len(catalogue))
     done = np.zeros(len(catalogue), bool)
     done[place[same]] = True
     new = np.flatnonzero(~done & (texts != ""))

@@ -21,7 +21,7 @@ import numpy as np
 from pipeline.data.text import clean
 from pipeline.errors import ArtifactError, PipelineError
 from pipeline.models.encoder import TextEncoder, texts_to_vectors
-from pipeline.serve.events import Change, Happened, Impression, Store, StoreError
+from pipeline.serve.events import Change, Impression, Store, StoreError
 from pipeline.serve.listing import Lister, Unknown
 from pipeline.serve.messages import Answer, Listed, Question
 from pipeline.serve.world import World, claim_in, load
@@ -85,15 +85,20 @@ class Engine:
                 self._stamp = None
                 if not self._last_now:
                     wall = time.time_ns() // 1000
-                    self._offset = wall - world.end if wall - world.end > OLD_DATA else 0
+                    newest = max(world.end, world.present.newest_time + 1)
+                    self._offset = wall - newest if wall - newest > OLD_DATA else 0
                 self.problem = None
                 self.swaps += other
                 self.follow()
-        gc.collect()  # the old one's arrays are in cycles, and would wait for a collection that comes late
+        # The old one's arrays are in cycles, and would wait for a collection that comes late. What is there
+        # now stays: no collection has to look at it again while lists wait.
+        gc.unfreeze()
+        gc.collect()
+        gc.freeze()
 
     def _smoke(self, world: World, lister: Lister) -> None:
         """A few lists, which have to have items and finite scores. Raises ArtifactError."""
-        now = max(world.end, self._last_now)
+        now = max(world.end, world.present.newest_time + 1, self._last_now)
         users = [*world.user_ids[: SMOKE_USERS - 1], "nobody, who has no row"]
         try:
             for user in users:
@@ -180,29 +185,18 @@ class Engine:
                 return
             self.store_problem, self._stamp = None, stamp
             for event in happened:
-                self._take(event)
+                self.unknown_items += not self.world.take(event)
                 self._seq = event.seq
             for change in changes:
                 self._change(change)
                 self._changed = change.seq
             self._followed = time.monotonic()
 
-    def _take(self, event: Happened) -> None:
-        world, item = self.world, self._listing.place.get(event.item_id)
-        if item is None:
-            self.unknown_items += 1
-            return
-        present = world.present
-        world.folded.add(item, present.rows(present.user(event.user_id)).before(event.timestamp))
-        success = world.preparation.is_success(event.event, event.value)
-        value = np.nan if event.value is None else event.value
-        present.append(event.user_id, item, event.timestamp, success, value)
-
     def _change(self, change: Change) -> None:
         if change.kind == "user":
             self.world.present.forget(change.key)
         elif change.content is None:
-            item = self._listing.place.get(change.key)
+            item = self.world.place.get(change.key)
             if item is not None:  # at once; when it is bound anew the table says so, too
                 until = self.world.model.catalogue.available_until
                 until[item] = min(int(until[item]), change.timestamp)
@@ -261,11 +255,11 @@ class Engine:
     def knows_item(self, item_id: str) -> bool:
         with self._lock:
             self.follow()
-            return item_id in self._listing.place
+            return item_id in self.world.place
 
     def _vector(self, text: str) -> np.ndarray | None:
         """(width,) float32 in the space of the items' texts; None where there is no encoder, or no word."""
-        model = self.world.then
+        model = self.world.model
         if model.centre is None:
             return None
         if self._encoder is None:

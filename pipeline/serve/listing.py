@@ -6,7 +6,6 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
 from pipeline.data import tables as t
 from pipeline.data.histories import Points
@@ -46,18 +45,18 @@ class Lister:
     def __init__(self, world: World) -> None:
         self.world = world
         catalogue = world.model.catalogue
-        self.ids = catalogue.ids
-        self.place = {str(item): place for place, item in enumerate(self.ids)}
+        self.place = world.place
         self.explainer = Explainer(world.model, world.present)
+        self.ids = self.explainer.ids
         self.by_order = np.argsort(world.order)
         self._members: defaultdict[str, list[int]] = defaultdict(list)
         for item in self.by_order:
             for category in self.explainer.categories[item]:
                 self._members[category].append(int(item))
-        title = catalogue.items.get(t.TITLE)
         self.titles: list[str | None] = [None] * len(self.ids)
-        if title is not None:
-            self.titles = [None if pd.isna(each) or each == "" else str(each) for each in title]
+        if t.TITLE in catalogue.items:
+            titles = catalogue.items[t.TITLE].astype(object)
+            self.titles = titles.where(titles.notna() & (titles != ""), None).tolist()
 
     def rows(self, question: Question, now: int) -> tuple[int, Rows]:
         """(number of the user, its rows with those given in place). Raises Unknown for an item nobody has."""

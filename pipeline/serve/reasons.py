@@ -110,8 +110,10 @@ class Explainer:
 
     def __init__(self, model: Recommender, present: Present) -> None:
         self.model, self.present = model, present
-        self.titles, self.categories = model._titles, model._categories
-        self.ids = model.catalogue.ids
+        self.titles, self.ids = model._titles, model.catalogue.ids
+        same: dict[frozenset[str], frozenset[str]] = {}  # many items share theirs
+        self.categories = [same.setdefault(each, each) for each in model._categories]
+        del model.__dict__["_categories"]
         self._linear = Linear(model)
         self._say = {
             "history": self._history,

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 import scipy.sparse as sp
+import torch
+from torch import nn
 
 from pipeline.data.histories import MICROSECONDS_A_DAY
 from pipeline.models import baselines as b
@@ -262,7 +264,14 @@ class OneCollaborative(Collaborative):
 class OneSequence(Sequence):
     @classmethod
     def one(cls, part: Sequence) -> Self:
-        return cls(**_fields(part))
+        """Once its items' vectors are made, the tower gives up what they were made of: half of its memory."""
+        made = cls(**_fields(part))
+        made.__dict__["_vectors"] = part._vectors
+        tower = part.tower
+        tower.id_embedding.weight = nn.Parameter(torch.zeros(0, 0), requires_grad=False)
+        if tower.project is not None:
+            tower.text = torch.zeros(0, 0)
+        return made
 
     def retrieve(self, asked: Asked, n: int) -> Retrieved:
         return {"sequence": self._turned.best(self._users(asked), n)}

@@ -88,11 +88,11 @@ class Last:
 
     def fill(self, start: np.ndarray, stop: np.ndarray, number: np.ndarray, time: np.ndarray) -> Last:
         """From rows that lie owner by owner in order of time: [start, stop) of each."""
-        place = stop[:, None] - 1 - np.arange(self.width)
-        there = place >= start[:, None]
-        if len(number):
-            self.number[: len(start)] = np.where(there, number[np.where(there, place, 0)], -1)
-            self.time[: len(start)] = np.where(there, time[np.where(there, place, 0)], NOT_YET)
+        newest = np.minimum(stop - start, self.width)
+        owner = np.repeat(np.arange(len(start)), newest)
+        place = np.arange(int(newest.sum())) - np.repeat(np.cumsum(newest) - newest, newest)
+        row = stop[owner] - 1 - place
+        self.number[owner, place], self.time[owner, place] = number[row], time[row]
         return self
 
     def add(self, owner: int, number: int, time: int) -> None:

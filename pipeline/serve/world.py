@@ -1,12 +1,13 @@
 """The champion bound to everything that is known: the tables of data/raw, and the event store on top of them.
 
-Rows are prepared as the champion's card says (preprocess.positive, item_text). An event that `collect` has
-joined to data/raw already counts once.
+Rows are prepared as the champion's card says (preprocess.positive, item_text). Events of the store come on
+top one by one; one that `collect` has joined to data/raw already counts once.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,19 @@ import pandas as pd
 from pipeline.data import tables as t
 from pipeline.data.histories import Log
 from pipeline.documents.model import Card, Claim
-from pipeline.errors import ArtifactError, DataError
+from pipeline.errors import ArtifactError
 from pipeline.models.artifacts import CARD, VERSION, folder_hash, has_model, pinned
 from pipeline.models.living import Living
 from pipeline.models.preparation import Preparation
 from pipeline.models.ranking import popularity_order
 from pipeline.models.recommender import Recommender
-from pipeline.params import Positive
-from pipeline.serve.events import Store, StoreError, with_changes
+from pipeline.serve.events import Change, Happened, Store, StoreError
+from pipeline.serve.prepared import KEY, Prepared, prepared, raw_tables, row_hash
 from pipeline.serve.single import single
 from pipeline.serve.state import Present, PresentFolded
 
 CHAMPION, RAW = Path("models/champion"), Path("data/raw")
+ONE_BY_ONE = 20_000  # further events; of more, a log is made anew
 
 
 @dataclass(frozen=True)
@@ -35,13 +37,14 @@ class World:
     """One champion and the state it answers from."""
 
     model: Recommender  # its live state is that of the present
-    then: Recommender  # the same with the state of any moment up to `end`
+    half_lives: tuple[float, ...]  # days, of the live state
+    delay_seconds: float
     present: Present
     folded: PresentFolded
     preparation: Preparation
     order: np.ndarray  # (items,) place of each by popularity
+    place: dict[str, int]  # of each item by its id
     user_ids: np.ndarray  # (users,) object, of the log
-    end: int  # microseconds just after the newest row of the log
     version: str
     fit_end: str | None
     seq: int  # of the newest event in it
@@ -52,6 +55,30 @@ class World:
     @property
     def log(self) -> Log:
         return self.present.log
+
+    @property
+    def end(self) -> int:
+        """Microseconds just after the newest row of the log: how far `then` knows."""
+        return int(self.log.time.max(initial=0)) + 1
+
+    @cached_property
+    def then(self) -> Recommender:
+        """The model with the state of any moment up to `end`: made when it is asked for, since few do."""
+        factors, catalogue = self.model.parts.collaborative.ials, self.model.catalogue
+        living = Living.of(self.log, catalogue, self.half_lives, factors, self.delay_seconds)
+        return replace(self.model, parts=replace(self.model.parts, living=living))
+
+    def take(self, event: Happened) -> bool:
+        """Take in an event; False for an item that the catalogue lacks."""
+        item = self.place.get(event.item_id)
+        if item is None:
+            return False
+        present = self.present
+        self.folded.add(item, present.rows(present.user(event.user_id)).before(event.timestamp))
+        success = self.preparation.is_success(event.event, event.value)
+        value = np.nan if event.value is None else event.value
+        present.append(event.user_id, item, event.timestamp, success, value)
+        return True
 
 
 def claim_in(root: Path) -> str | None:
@@ -83,66 +110,69 @@ def load(root: Path, store: Store) -> World:
             raise ArtifactError(
                 f"{CHAMPION / CARD}: does not say how its data were prepared: train and promote anew"
             )
-        rows, items, seq, changed = tables(root / RAW, store)
-        table, log, users = how.apply(rows, items)
-        then = Recommender.load(folder, table, log, "champion")
-        version = claim.version if claim else f"sha256:{digest[:12]}"
-        fit_end = None if card.fit_end is None else card.fit_end.isoformat()
-        then = replace(then, folder=root / CHAMPION)  # of the encoder, which is read when it is needed
-    living, factors = then.parts.living, then.parts.collaborative.ials
-    present, folded = Present(living.live, users), PresentFolded(living.folded, factors)
-    return World(
-        model=with_living(then, present, folded),
-        then=then,
+        changes, happened = _of_store(store)
+        base = prepared(root, how, changes)
+        further = _further(happened, base)
+        if len(further) > ONE_BY_ONE:
+            rows, items = raw_tables(root / RAW, changes)
+            rows = pd.concat([rows, as_rows(further)], ignore_index=True)
+            base, further = Prepared.of(rows, items, how), []
+        loaded = Recommender.load(folder, base.items, base.log, "champion")
+    fit_end = None if card.fit_end is None else card.fit_end.isoformat()
+    live, factors = loaded.parts.living.live, loaded.parts.collaborative.ials
+    folded = PresentFolded(loaded.parts.living.folded, factors)
+    # The encoder is read from the champion's folder, when it is needed.
+    loaded = replace(loaded, folder=root / CHAMPION, parts=single(loaded.parts))
+    present = Present(live, base.user_ids)
+    ids = loaded.catalogue.ids
+    world = World(
+        model=with_living(loaded, present, folded),
+        half_lives=live.half_lives,
+        delay_seconds=live.delay / 1_000_000,
         present=present,
         folded=folded,
         preparation=how,
-        order=popularity_order(then.parts.collaborative.count, then.catalogue.ids),
-        user_ids=users,
-        end=int(log.time.max(initial=0)) + 1,
-        version=version,
+        order=popularity_order(loaded.parts.collaborative.count, ids),
+        place={str(item): place for place, item in enumerate(ids)},
+        user_ids=base.user_ids,
+        version=claim.version if claim else f"sha256:{digest[:12]}",
         fit_end=fit_end,
-        seq=seq,
-        changed=changed,
+        seq=happened[-1].seq if happened else 0,
+        changed=max((change.seq for change in changes), default=0),
         claimed=claimed,
-        reactions=reactions(rows, how.positive),
+        reactions=base.reactions,
     )
+    for event in further:
+        world.take(event)
+    return world
 
 
-def with_living(model: Recommender, present: Any, folded: Any) -> Recommender:
-    """The same parts, for one point at a time, asking the present state instead of a log."""
-    living = Living(present, folded, model.catalogue.available_from)
-    return replace(model, parts=replace(single(model.parts), living=living))
+def with_living(model: Recommender, present: Present, folded: PresentFolded) -> Recommender:
+    """The same parts asking the present state instead of a log."""
+    living = Living(present, folded, model.catalogue.available_from)  # type: ignore[arg-type]
+    return replace(model, parts=replace(model.parts, living=living))
 
 
-def tables(raw: Path, store: Store) -> tuple[pd.DataFrame, pd.DataFrame, int, int]:
-    """(interactions, items, newest event in them, newest change in them)."""
-    columns = [t.USER, t.ITEM, t.TIME, t.EVENT, t.VALUE]
-    if not (raw / "interactions").is_dir():
-        raise DataError(f"{raw / 'interactions'}: no such table: run `dvc repro collect`, or `dvc pull`")
-    rows = t.read_parquet(raw / "interactions", columns=columns)
-    items = t.read_parquet(raw / "items.parquet", "items")
+def _of_store(store: Store) -> tuple[list[Change], list[Happened]]:
+    """(changes, events) of the store; none where it does not answer."""
     try:
-        seq, changes = store.newest(), store.changes_after(0)
-        frames = [frame[columns] for frame in store.frames(seq)] if seq else []
+        return store.changes_after(0), store.after(0)
     except StoreError:
-        return rows, items, 0, 0
-    if frames:
-        rows = pd.concat([rows, *frames], ignore_index=True)
-        first = ~rows.duplicated([t.USER, t.ITEM, t.TIME, t.EVENT])
-        rows = rows[first]
-    forgotten = {change.key for change in changes if change.kind == "user"}
-    if forgotten:
-        rows = rows[~rows[t.USER].isin(forgotten)]
-    return rows, with_changes(items, changes), seq, max((change.seq for change in changes), default=0)
+        return [], []
 
 
-def reactions(rows: pd.DataFrame, positive: Positive) -> dict[str, dict[str, Any] | None]:
-    """Events by which a person likes and dislikes, as the rows have them; None where these have no no."""
-    mode = rows[t.EVENT].mode()
-    event = (positive.events or [str(mode.iloc[0]) if len(mode) else "like"])[0]
-    values = rows.loc[rows[t.EVENT] == event, t.VALUE].dropna()
-    if positive.min_value is not None and len(values) and values.min() < positive.min_value:
-        best, worst = float(values.max()), float(values.min())
-        return {"like": {"event": event, "value": best}, "dislike": {"event": event, "value": worst}}
-    return {"like": {"event": event}, "dislike": {"event": "dislike"} if positive.events else None}
+def _further(happened: list[Happened], base: Prepared) -> list[Happened]:
+    """Those of the events that are no rows of data/raw yet, each once."""
+    if not happened:
+        return []
+    rows = as_rows(happened)
+    there = np.isin(row_hash(rows), base.rows, kind="sort") | rows.duplicated(KEY).to_numpy()
+    return [event for event, known in zip(happened, there, strict=True) if not known]
+
+
+def as_rows(happened: list[Happened]) -> pd.DataFrame:
+    """Events as rows of `interactions`, without their texts."""
+    frame = pd.DataFrame(happened, columns=Happened._fields)
+    frame[t.TIME] = pd.to_datetime(frame[t.TIME], unit="us", utc=True).astype(t.MOMENT)
+    frame[t.VALUE] = frame[t.VALUE].astype("float64")
+    return frame.astype({name: "str" for name in (t.USER, t.ITEM, t.EVENT)})[[*KEY, t.VALUE]]
