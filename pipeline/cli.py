@@ -270,9 +270,12 @@ def champion(
     to: Annotated[Path | None, typer.Option(help="Another folder than models/champion.")] = None,
 ) -> None:
     """Put the champion's folder into models/champion (or elsewhere), verified by hash, never half."""
+    from pipeline.loop.steps import note_encoder
     from pipeline.registry.actions import CHAMPION, put_champion
 
     target = to.absolute() if to else None
+    if target is None:
+        note_encoder(project())
     version, changed = put_champion(project(), target)
     if version is None:
         said = "no champion yet: `evergreen cycle` trains and promotes the first one"

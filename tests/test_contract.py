@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipeline.documents.model import Encoder
+from pipeline.models.pretrained import identify
 from pipeline.params import Params
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -126,6 +128,11 @@ def test_git_ignores_outputs_but_neither_the_lock_nor_the_champions_readme() -> 
     command = ["git", "check-ignore", "--no-index", *outs, *kept]
     ignored = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.split()
     assert ignored == outs
+
+
+def test_the_delivered_encoder_is_the_one_that_is_installed() -> None:
+    """So that `dvc repro` typed in a fresh clone makes nothing that the next cycle would make anew."""
+    assert Encoder.read(ROOT / "data" / "encoder.json") == identify(PARAMS["finetune"]["encoder"])
 
 
 # Imports

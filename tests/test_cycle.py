@@ -396,6 +396,24 @@ def _processes_in(folder: Path) -> list[str]:
     return found
 
 
+def test_other_weights_in_the_encoders_folder_train_anew(cycled):
+    weights = cycled / "weights" / "model.safetensors"
+    weights.touch()
+    (cycled / "weights" / "README.md").write_text("Mine")
+    assert toy.evergreen(cycled, "champion").returncode == 0
+    assert "finetune" not in repro.status(cycled)  # the same content
+    weights.write_text("other")
+    assert toy.evergreen(cycled, "champion").returncode == 0
+    assert repro.status(cycled)["finetune"] == ["data/encoder.json"]
+    lines = cycle(cycled)
+    assert stages_run(lines)[:1] == ["finetune"]
+    assert decisions(lines)["training"] == "finetune: data/encoder.json changed"
+    assert toy.git(cycled, "status", "--porcelain", "--untracked-files=no", "data") == ""
+    # Lists need no encoder: one that is gone is missed when a training starts.
+    shutil.rmtree(cycled / "weights")
+    assert stages_run(cycle(cycled)) == []
+
+
 def test_two_cycles_in_one_folder(cycled):
     import fcntl
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from pipeline.data.histories import load_prepared
 from pipeline.errors import ConfigError, DataError
 from pipeline.models.artifacts import folder_hash
+from pipeline.models.pretrained import identify
 from pipeline.params import Params
 from pipeline.stages import finetune, preprocess
 from pipeline.training import recipe, text_training
@@ -34,12 +35,13 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("world")
     tiny.raw(folder / "raw")
     tiny.params(folder / "params.yaml", tiny.encoder(folder / "encoder"))
+    identify(str(folder / "encoder")).write(folder / "encoder.json")
     preprocess.main(folder / "raw", folder / "prepared", folder / "params.yaml")
     return folder
 
 
 def command(world: Path) -> list[str]:
-    paths = [str(world / "prepared"), *OUTPUTS]
+    paths = [str(world / "prepared"), str(world / "encoder.json"), *OUTPUTS]
     return [sys.executable, "-m", "pipeline.stages.finetune", *paths, "--params", str(world / "params.yaml")]
 
 
@@ -213,7 +215,9 @@ def test_bfloat16_trains_what_single_precision_does(
     """What precision: auto means on processors and GPUs that compute in it."""
     settings = tiny.params(tmp_path / "params.yaml", world / "encoder", precision="bf16-mixed")
     monkeypatch.chdir(tmp_path)
-    finetune.main(world / "prepared", *(Path(path) for path in OUTPUTS), params=settings)
+    finetune.main(
+        world / "prepared", world / "encoder.json", *(Path(path) for path in OUTPUTS), params=settings
+    )
     found = [pd.read_csv(at / OUTPUTS[2] / "curves.csv") for at in (tmp_path, trained)]
     loss = [c.loc[(c["phase"] == "text") & (c["metric"] == "loss"), "value"].to_numpy() for c in found]
     np.testing.assert_allclose(*loss, rtol=0.02)
@@ -224,7 +228,8 @@ def test_no_item_text_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     settings = tiny.params(tmp_path / "params.yaml", tiny.encoder(tmp_path / "encoder"))
     preprocess.main(tmp_path / "raw", tmp_path / "prepared", settings)
     monkeypatch.chdir(tmp_path)
-    finetune.main(tmp_path / "prepared", *(Path(path) for path in OUTPUTS), params=settings)
+    made = (Path(path) for path in OUTPUTS)
+    finetune.main(tmp_path / "prepared", tmp_path / "encoder.json", *made, params=settings)
     prepared = load_prepared(tmp_path / "prepared")
     from pipeline.models.recommender import Recommender
 

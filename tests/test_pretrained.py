@@ -104,3 +104,22 @@ def test_a_gguf_file_needs_its_readers(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(pretrained.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"GGUF file: run `pip install .* gguf accelerate`"):
         TextEncoder.load(str(tmp_path), 16)
+
+
+def test_an_encoder_is_known_by_what_is_read_of_it(tmp_path: Path) -> None:
+    folder = tiny.encoder(tmp_path / "encoder")
+    before = pretrained.identify("encoder", tmp_path)
+    assert before.spec == "encoder"
+    (folder / "README.md").write_text("A model card")
+    (folder / "onnx").mkdir()
+    (folder / "onnx" / "model.onnx").write_text("the same for another library")
+    assert pretrained.identify("encoder", tmp_path) == before
+    pooling = folder / "1_Pooling" / "config.json"
+    pooling.parent.mkdir()
+    pooling.write_text("{}")
+    pooled = pretrained.identify("encoder", tmp_path)
+    (folder / "model.safetensors").write_bytes(b"other")
+    assert len({each.sha256 for each in (before, pooled, pretrained.identify("encoder", tmp_path))}) == 3
+    assert pretrained.identify("owner/model", tmp_path).sha256 is None
+    with pytest.raises(ConfigError, match="no such folder"):
+        pretrained.identify("./nowhere", tmp_path)

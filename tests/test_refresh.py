@@ -37,7 +37,9 @@ def test_a_refresh_keeps_the_texts_and_fits_the_rest_anew(
     Path("params.yaml").write_text(Path(__file__).parents[1].joinpath("params.yaml").read_text())
     params = tiny.params(tmp_path / "first.yaml", tiny.encoder(tmp_path / "encoder"))
     old = prepare(tmp_path / "old", params, 0.7)
-    finetune.main(old, *(tmp_path / "old" / name for name in OUTPUTS), params=params)
+    finetune.main(
+        old, tmp_path / "encoder.json", *(tmp_path / "old" / name for name in OUTPUTS), params=params
+    )
     champion = tmp_path / "champion"
     shutil.copytree(tmp_path / "old" / "challenger", champion)
     (champion / "version.json").write_text('{"version": "v1.0.0"}')
@@ -46,7 +48,8 @@ def test_a_refresh_keeps_the_texts_and_fits_the_rest_anew(
     content["finetune"]["refresh_of"] = "v1.0.0"
     params.write_text(yaml.safe_dump(content))
     new = prepare(tmp_path / "new", params, 1.0)
-    finetune.main(new, *(tmp_path / "new" / name for name in OUTPUTS), params=params, champion=champion)
+    made = (tmp_path / "new" / name for name in OUTPUTS)
+    finetune.main(new, tmp_path / "encoder.json", *made, params=params, champion=champion)
 
     prepared = load_prepared(new)
     model, before = (

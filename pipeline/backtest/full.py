@@ -22,6 +22,7 @@ from pipeline.documents.data import Manifest
 from pipeline.documents.model import Claim, Cost
 from pipeline.files import replace_folder, temporary_beside
 from pipeline.models.artifacts import VERSION, has_model
+from pipeline.models.pretrained import identify
 from pipeline.params import Params
 
 REFRESH_OF = "-refresh-of-"
@@ -66,7 +67,10 @@ class Full:
             params.write_text(yaml.safe_dump(content), encoding="utf-8")
             preprocess.main(raw, prepared, params)
             trained, training = beside / "model", beside / "training"
-            finetune.main(prepared, trained, beside / "ablations", training, params, self.folder / base)
+            encoder, ablations = beside / "encoder.json", beside / "ablations"
+            if not base:
+                identify(self.params.finetune.encoder).write(encoder)
+            finetune.main(prepared, encoder, trained, ablations, training, params, self.folder / base)
             Claim(version=key).write(trained / VERSION)
             (trained / SECONDS).write_text((training / "summary.json").read_text(encoding="utf-8"))
             replace_folder(trained, folder)

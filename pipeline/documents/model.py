@@ -20,6 +20,15 @@ class Cost(Document):
     peak_gib: Number = None
 
 
+class Encoder(Document):
+    """data/encoder.json: which weights finetune.encoder names, so that other ones make finetune stale."""
+
+    remedy: ClassVar[str] = "run `evergreen champion`"
+
+    spec: str
+    sha256: str | None = None  # over the folder's files; None: a hub id, whose content is not looked at
+
+
 class Card(Document):
     """model.json. Models add what they need to load themselves (`model_extra`)."""
 

@@ -1,6 +1,6 @@
 """The loop once, without Airflow: look, decide, train if it is time, promote if allowed, recommend.
 
-1. The champion's folder is made right (models/champion), and data/registry.json with it.
+1. What no stage makes is made right: models/champion, data/registry.json, data/encoder.json.
 2. The source's fingerprint is compared with data/raw/manifest.json; plain `dvc repro` does not look at the
    source. If it differs, or collect is stale anyhow, collect is forced: dvc would else restore from its
    run-cache what an earlier run with the same parameters had read.
@@ -29,7 +29,7 @@ from pipeline.errors import PipelineError
 from pipeline.loop.history import HISTORY, Account
 from pipeline.loop.overrides import AS_OF, REFRESH_OF, overridden, set_values, undo_all
 from pipeline.loop.plans import JUDGE, LAST, LOOK, TRAIN, Plan
-from pipeline.loop.steps import PENDING, STATE, Loop, champion_name, make_champion_right, say
+from pipeline.loop.steps import PENDING, STATE, Loop, champion_name, make_inputs_right, say
 from pipeline.registry.git import Git
 from pipeline.registry.records import DECISION, now
 
@@ -50,7 +50,7 @@ def cycle(root: Path, as_of: str | None = None, settings: Sequence[str] = ()) ->
 
 
 def _cycle(loop: Loop) -> None:
-    make_champion_right(loop.root)
+    make_inputs_right(loop.root)
     loop.collect()
     looked = loop.look(*LOOK)
     plan, outdated = loop.plan(), LAST in loop.stale

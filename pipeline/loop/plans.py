@@ -10,6 +10,7 @@ judged again.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from pipeline.documents.retraining import Mode, Pending, Retraining
@@ -25,7 +26,9 @@ LAST = "recommend"
 MADE = {"full": (*TRAIN, *JUDGE), "refresh": (*TRAIN, *JUDGE), "judge": JUDGE, "none": TRAIN[:1]}
 """Mode -> the stages between decision and promotion that it may run."""
 OUTPUTS = ("data/", "models/", "reports/", "recommendations/")
-"""Whatever else a stage depends on, a person changes."""
+"""Whatever else a stage depends on, a person changes; so do they ENCODER."""
+ENCODER = Path("data/encoder.json")
+"""What the weights are that finetune.encoder names (pipeline/loop/steps.py)."""
 MEANING = ("params.yaml: collect.source", "params.yaml: collect.files", "params.yaml: collect.sql")
 """Another source or other columns are other data, not more of it."""
 
@@ -72,7 +75,7 @@ def make_plan(
     by_hand = tuple(
         f"{stage}: {causes(stale[stage])} changed"
         for stage in unmade
-        if stage in done and any(not path.startswith(OUTPUTS) for path in stale[stage])
+        if stage in done and any(_is_input(path) for path in stale[stage])
     )
     if by_hand:
         return Plan("full", by_hand, MADE["full"])
@@ -84,7 +87,7 @@ def make_plan(
         why = "every stage runs, for the first time" if first else f"{mode}, as decided"
         return Plan(mode, (why,), MADE[mode])
     if unmade:
-        waiting = [stage for stage in JUDGE if any(not p.startswith(OUTPUTS) for p in stale.get(stage, []))]
+        waiting = [stage for stage in JUDGE if any(_is_input(path) for path in stale.get(stage, []))]
         waiting = [stage for stage in waiting if stage in done]
         waits = (f"{' and '.join(waiting)} changed, and wait for the next training",) if waiting else ()
         return Plan("none", waits, tuple(stage for stage in MADE["none"] if stage in stale))
@@ -95,6 +98,11 @@ def make_plan(
 
 def causes(changes: list[str]) -> str:
     """What a person changed, if there is any such; else the outputs that changed or are missing."""
-    inputs = [path for path in changes if not path.startswith(OUTPUTS)] or changes
+    inputs = [path for path in changes if _is_input(path)] or changes
     more = f" and {len(inputs) - 3} more" if len(inputs) > 3 else ""
     return ", ".join(inputs[:3]) + more
+
+
+def _is_input(path: str) -> bool:
+    """Of what `dvc status` names: no stage makes it."""
+    return path == str(ENCODER) or not path.startswith(OUTPUTS)

@@ -11,12 +11,15 @@ from pathlib import Path
 
 from pipeline.documents.data import Manifest
 from pipeline.documents.drift import Drift, Span
+from pipeline.documents.model import Encoder
 from pipeline.documents.promotion import Promotion
 from pipeline.documents.retraining import Pending, Retraining
+from pipeline.errors import ConfigError
 from pipeline.loop import repro
 from pipeline.loop.history import DRIFT, JUDGED, LOOKED, Account
-from pipeline.loop.plans import JUDGE, LOOK, MEANING, TRAIN, Plan, Stale, causes, make_plan, news
+from pipeline.loop.plans import ENCODER, JUDGE, LOOK, MEANING, TRAIN, Plan, Stale, causes, make_plan, news
 from pipeline.models.artifacts import has_model
+from pipeline.models.pretrained import identify
 from pipeline.params import Collect, Params
 from pipeline.registry.actions import CHAMPION, Refused, put_champion, record_training
 from pipeline.registry.actions import promote as act
@@ -38,13 +41,26 @@ def champion_name(root: Path) -> str | None:
     return champion.name if champion else None
 
 
-def make_champion_right(root: Path) -> None:
+def make_inputs_right(root: Path) -> None:
+    """What stages depend on and none of them makes: champion, data/registry.json and data/encoder.json."""
+    note_encoder(root)
     champion, changed = put_champion(root)
     if champion is None:
         say("champion", "none yet")
     else:
         done = f"put into {CHAMPION}, verified" if changed else f"already in {CHAMPION}, verified"
         say("champion", f"{champion.name}, {done}")
+
+
+def note_encoder(root: Path) -> None:
+    """Write data/encoder.json if it would change; without the encoder it stays, and finetune says so."""
+    try:
+        encoder = identify(Params.load(root / "params.yaml").finetune.encoder, root)
+    except ConfigError:
+        return
+    if Encoder.find(root / ENCODER) != encoder:
+        encoder.write(root / ENCODER)
+    Git(root).overlook(str(ENCODER))  # every time: `dvc exp run` undoes it
 
 
 class Loop:
@@ -94,7 +110,8 @@ class Loop:
 
     def look(self, *stages: str) -> bool:
         """Check for drift and decide, where one of both is out of date; whether it was."""
-        moved = any(path.startswith("data/") for stage in TRAIN for path in self.stale.get(stage, []))
+        changed = {path for stage in TRAIN for path in self.stale.get(stage, [])} - {str(ENCODER)}
+        moved = any(path.startswith("data/") for path in changed)
         decision = Retraining.find(self.root / DECISION)
         rolled_back = (decision.champion if decision else None) != champion_name(self.root)
         looks = (moved and rolled_back) or any(stage in self.stale for stage in LOOK)
@@ -155,7 +172,7 @@ class Loop:
             say("warning", warning)
         if version is not None:
             self.account.note(promoted=version.name)
-            make_champion_right(self.root)
+            make_inputs_right(self.root)
         return version, why
 
     def keep(self, *judged: str) -> None:

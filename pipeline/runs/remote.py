@@ -15,7 +15,7 @@ import yaml
 from pipeline.errors import ArtifactError, ConfigError, Unavailable
 from pipeline.loop import repro
 from pipeline.loop.history import HISTORY, JUDGED, LOOKED
-from pipeline.loop.steps import make_champion_right
+from pipeline.loop.steps import make_inputs_right
 from pipeline.registry.actions import LOCK
 from pipeline.registry.git import Git
 from pipeline.registry.objects import MODEL, Objects, locked
@@ -76,7 +76,7 @@ def enter(run: Workspace, remote: str, stage: str | None) -> None:
         mark_open(run)
     elif Git(run.root).head() != commit:
         Git(run.root).run("reset", "--quiet", "--hard", commit)
-    make_champion_right(run.root)
+    make_inputs_right(run.root)
     _pull(run.root, stage)
 
 

@@ -23,7 +23,8 @@ from pipeline.errors import ConfigError
 from pipeline.loop import repro
 from pipeline.loop.history import HISTORY, Account
 from pipeline.loop.overrides import AS_OF, REFRESH_OF, with_value
-from pipeline.loop.steps import champion_name, make_champion_right
+from pipeline.loop.plans import ENCODER
+from pipeline.loop.steps import champion_name, make_inputs_right
 from pipeline.params import Params
 from pipeline.registry.git import Git
 from pipeline.registry.objects import MODEL, Objects, locked
@@ -145,7 +146,7 @@ def reopen(run: Workspace) -> str:
         share_cache(run)
         repro.check_out(run.root)
         link_sources(run.home, run.root)
-        make_champion_right(run.root)
+        make_inputs_right(run.root)
         mark_open(run)
     return f"{run.branch}: opened again, with what it had made itself"
 
@@ -159,7 +160,7 @@ def _fill(run: Workspace, git: Git, settings: Settings) -> dict[str, Any]:
     if mode == "judge" and not _made(run.root, MODEL):
         raise ConfigError("mode: judge: no challenger was trained yet: use full")
     link_sources(run.home, run.root)
-    make_champion_right(run.root)
+    make_inputs_right(run.root)
     trial = bool(settings.encoder or settings.epochs is not None)
     asked = {"mode": mode, "as_of": settings.as_of, "reason": settings.reason}
     return {"champion": champion, "trial": trial, "latest": at(git, LATEST), **asked}
@@ -205,14 +206,21 @@ def share_cache(run: Workspace) -> None:
 
 
 def _seed(run: Workspace, git: Git, after: str | None) -> None:
-    """The dvc.lock of `after` or the last run, with what it names out of the cache; the rest is made anew."""
-    lock = git.show(after, "dvc.lock") if after else None
-    lock = lock or git.show(LATEST, "dvc.lock")
-    if lock is None and (run.home / "dvc.lock").is_file():
-        lock = (run.home / "dvc.lock").read_text(encoding="utf-8")
-    if lock is not None:
-        (run.root / "dvc.lock").write_text(lock.rstrip("\n") + "\n", encoding="utf-8")
+    """The dvc.lock of `after` or the last run, with what it names out of the cache; the rest is made anew.
+
+    And the encoder that it was made with, which this machine may lack.
+    """
+    ref = next((ref for ref in (after, LATEST) if ref and git.show(ref, "dvc.lock")), None)
+    for name in ("dvc.lock", str(ENCODER)):
+        text = git.show(ref, name) if ref else _text(run.home / name)
+        if text is not None:
+            (run.root / name).write_text(text.rstrip("\n") + "\n", encoding="utf-8")
+    if (run.root / "dvc.lock").is_file():
         repro.check_out(run.root)
+
+
+def _text(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.is_file() else None
 
 
 def _made(root: Path, path: str) -> bool:

@@ -1,16 +1,18 @@
 """Train the challenger: the text encoder, the parts that retrieve and describe, the scorer over their pairs.
 
-In: data/prepared (pipeline/data/histories.py). Out: models/challenger (a model folder,
-pipeline/models/recommender.py), models/ablations (`without_text`, `frozen_text`, and the un-tuned vectors of
-all items), reports/training (curves.csv: phase, step, metric, value; summary.json; cost.json). Phases:
-pipeline/training/recipe.py.
+In: data/prepared (pipeline/data/histories.py), data/encoder.json (which weights finetune.encoder names;
+`evergreen cycle` keeps it, so that other weights in a folder train anew). Out: models/challenger (a model
+folder, pipeline/models/recommender.py), models/ablations (`without_text`, `frozen_text`, and the un-tuned
+vectors of all items), reports/training (curves.csv: phase, step, metric, value; summary.json; cost.json).
+Phases: pipeline/training/recipe.py.
 
 With finetune.refresh_of the encoder of models/champion is kept and the rest is fitted, without ablations.
 That folder is no dependency of the stage: a version's content never changes, and its name is in the params.
 
 Killed and started again it goes on from the last checkpoint, in .evergreen/checkpoints/<hash of settings,
 data and code>, removed after success.
-Run: python -m pipeline.stages.finetune data/prepared models/challenger models/ablations reports/training
+Run: python -m pipeline.stages.finetune data/prepared data/encoder.json \\
+    models/challenger models/ablations reports/training
 """
 
 from __future__ import annotations
@@ -31,12 +33,13 @@ from lightning_utilities.core.rank_zero import rank_zero_only
 import pipeline
 from pipeline.data.histories import Prepared, load_prepared
 from pipeline.documents.data import Summary
-from pipeline.documents.model import Card, Cost
+from pipeline.documents.model import Card, Cost, Encoder
 from pipeline.drift import reference
 from pipeline.errors import ConfigError, Unavailable
 from pipeline.files import replace_folder, temporary_beside
 from pipeline.models import recommender
 from pipeline.models.artifacts import has_model
+from pipeline.models.pretrained import identify
 from pipeline.models.recommender import Recommender
 from pipeline.params import DetectDrift, Params
 from pipeline.run import run
@@ -69,10 +72,10 @@ def finetune(
         ) from None
 
 
-def checkpoint_key(data: Path, params: Params) -> str:
+def checkpoint_key(data: Path, params: Params, encoder: Encoder | None = None) -> str:
     """Hash of everything that a resumed run must share with the one it continues."""
     kept = [params.finetune.model_dump_json(), params.seed, params.recommend.candidates]
-    kept.append(params.evaluate.live_delay_seconds)
+    kept += [params.evaluate.live_delay_seconds, encoder and encoder.sha256]
     digest = hashlib.sha256(json.dumps(kept).encode())
     sources = sorted(Path(pipeline.__path__[0]).rglob("*.py"))
     for path in [*sorted(data.glob("*.parquet")), *sources]:
@@ -98,6 +101,21 @@ def refreshed(version: str | None, champion: Path, prepared: Prepared) -> Recomm
     return there
 
 
+def used_encoder(params: Params, noted: Path) -> Encoder | None:
+    """What finetune.encoder names now; None for a refresh, which has the champion's. Warns where
+    data/encoder.json says otherwise. Raises ConfigError where there is none."""
+    if params.finetune.refresh_of is not None:
+        return None
+    encoder = identify(params.finetune.encoder)
+    if Encoder.find(noted) != encoder:
+        log.warning(
+            "warning: %s is not of this encoder, so the next cycle will train again: "
+            "run `evergreen champion` before `dvc repro`",
+            noted,
+        )
+    return encoder
+
+
 def _quiet() -> None:
     """Without Lightning's notes on settings that are meant; of several processes only the first speaks."""
     if getattr(rank_zero_only, "rank", 0):
@@ -108,6 +126,7 @@ def _quiet() -> None:
 
 def main(
     data: Path,
+    encoder: Path,
     challenger: Path,
     ablations: Path,
     training: Path,
@@ -119,7 +138,7 @@ def main(
     check(settings.finetune)
     prepared = load_prepared(data)
     summary = Summary.read(data / "summary.json")
-    folder = CHECKPOINTS / checkpoint_key(data, settings)
+    folder = CHECKPOINTS / checkpoint_key(data, settings, used_encoder(settings, encoder))
     meter, context = Meter(folder), Run(settings.finetune, settings.seed, folder)
     serving = Serving(settings.recommend.candidates, settings.evaluate.live_delay_seconds)
     before = refreshed(settings.finetune.refresh_of, champion, prepared)
