@@ -149,7 +149,7 @@ def recommend(
     as_json: JSON = False,
 ) -> None:
     """The champion's best items for a user, a history (--items ID,ID,...) or a text, with reasons."""
-    from pipeline.lists import listed
+    from pipeline.lists import credit, listed
     from pipeline.show import show_list
 
     root = project()
@@ -158,7 +158,7 @@ def recommend(
     if as_json:
         _print_json(rows)
     else:
-        show_list(rows)
+        show_list(rows, credit(root))
 
 
 @command(app, "drift", "Compare two interaction tables.")

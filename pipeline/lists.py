@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.data import tables
+from pipeline.documents.data import Summary
 from pipeline.errors import ArtifactError, ConfigError
 from pipeline.models.artifacts import has_model, pinned, version_in
 from pipeline.registry.actions import CHAMPION
@@ -52,6 +53,12 @@ def _ask(champion: Path, data: Path, question: dict[str, Any]) -> list[dict[str,
             if attempt == _TRIES - 1:
                 raise
     raise AssertionError("unreachable")
+
+
+def credit(root: Path) -> str | None:
+    """What has to be said where items of the data are shown."""
+    summary = Summary.find(root / PREPARED / "summary.json")
+    return None if summary is None else summary.credit
 
 
 def is_known(data: Path, user: str) -> bool:

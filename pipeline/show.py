@@ -147,14 +147,17 @@ def show_check(lead: str, findings: Sequence[tuple[Finding, str]], verdict: str)
     console.print(Text("reports/check.html              figures and pictures"))
 
 
-def show_list(rows: list[dict[str, Any]]) -> None:
-    """What `evergreen recommend` found."""
+def show_list(rows: list[dict[str, Any]], credit: str | None = None) -> None:
+    """What `evergreen recommend` found, and whose the titles are."""
     table = _table(("", "item", "title", "score", "why"), right=("", "score"))
     for row in rows:
         score = "by popularity" if row["score"] is None else f"{row['score']:.3f}"
         cells = (str(row["rank"]), row["item_id"], row["title"] or "", score, "; ".join(row["reasons"]))
         table.add_row(*map(_plain, cells))
-    _console().print(table)
+    console = _console()
+    console.print(table)
+    if credit:
+        console.print(_plain(credit), soft_wrap=True)
 
 
 def show_drift(result: Drift) -> None:

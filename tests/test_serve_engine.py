@@ -145,6 +145,19 @@ def test_a_text_lists_what_is_described_so(engine: Engine) -> None:
     assert all(item.categories == ["red"] for item in both.items)
 
 
+def test_a_text_lists_what_the_command_line_lists(engine: Engine, project: Path) -> None:
+    from pipeline.models.questions import recommend
+
+    text = "red thing number 13"
+    told = recommend(project / "models/champion", project / "data/prepared", text=text, k=6)
+    answer, _ = engine.recommend(Question(text=text, k=6))
+    assert [item.item_id for item in answer.items] == [row["item_id"] for row in told]
+    assert [item.reasons[0].text for item in answer.items] == [row["reasons"][0] for row in told]
+    assert "13" in answer.items[0].reasons[0].text  # the matching word is named
+    both, _ = engine.recommend(Question(text=text, user_id="u20", k=6))
+    assert all(item.reasons[0].text.startswith("its text") for item in both.items)
+
+
 def test_filters_hold(engine: Engine) -> None:
     blue = ids(engine, user_id="u21", categories=["blue"], k=24)
     assert blue
@@ -249,3 +262,18 @@ def test_the_thread_follows(engine: Engine) -> None:
     while engine.world.present.user("followed") < 0:
         assert time.monotonic() < limit
         time.sleep(0.01)
+
+
+def test_the_page_and_the_command_line_say_whose_the_items_are(
+    engine: Engine, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from pipeline.lists import credit
+    from pipeline.show import show_list
+
+    assert engine.for_page()["credit"] is None
+    assert credit(project) is None
+    for path in (project / "data/raw/manifest.json", project / "data/prepared/summary.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"credit": "by IFDB, CC BY 3.0 US"}))
+    assert engine.for_page()["credit"] == "by IFDB, CC BY 3.0 US"
+    show_list([], credit(project))
+    assert "by IFDB, CC BY 3.0 US" in capsys.readouterr().out

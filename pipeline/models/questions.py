@@ -38,11 +38,11 @@ def recommend(
     if text is not None:
         nobody = log.points(np.full(1, -1, np.int32), np.full(1, -1, np.int32), np.full(1, now))
         words = Words.of(prepared.catalogue.items["item_text"].fillna("").tolist())
-        closeness = _closeness(model, text) + WORDS * words.closeness(text)
+        closeness = text_closeness(model, _vector(model, text), words, text)
         top, scores = top_k(closeness[None], nobody, prepared.catalogue, order, k)
         scored = [(item, score) for item, score in zip(top[0], scores[0], strict=True) if not np.isnan(score)]
         return [
-            _row(model, rank, item, score, [_why(words.shared(text, item))])
+            _row(model, rank, item, score, [text_reason(words, text, item)])
             for rank, (item, score) in enumerate(scored)
         ]
     if items is not None:
@@ -77,8 +77,20 @@ def _history_in_place(prepared: Prepared, items: list[str], now: int) -> Log:
     )
 
 
-def _closeness(model: Recommender, text: str) -> np.ndarray:
-    """(items,) float32 cosine between the text and each item's, both centred; NaN for items without text."""
+def text_closeness(model: Recommender, vector: np.ndarray, words: Words, text: str) -> np.ndarray:
+    """(items,) float32: of the text to each item's, by meaning and by words; NaN for items without text.
+
+    `vector`: (width,) of the text, centred.
+    """
+    part = model.parts.text
+    assert part is not None
+    score: np.ndarray = part.vectors @ vector + WORDS * words.closeness(text)
+    score[~part._there] = np.nan
+    return score
+
+
+def _vector(model: Recommender, text: str) -> np.ndarray:
+    """(width,) float32 of the text, centred."""
     if model.text is None or model.folder is None or model.centre is None:
         raise DataError("--text: the model was trained on items without texts: give --user or --items")
     encoder = model.encoder()
@@ -86,12 +98,13 @@ def _closeness(model: Recommender, text: str) -> np.ndarray:
     vector, _ = texts_to_vectors(encoder, [clean(text, 10_000)])
     if not vector.any():
         raise DataError("--text: nothing is left of it after clean-up: write some words")
-    score = model.text @ centred(vector, model.centre)[0]
-    score[~model.text.any(axis=1)] = np.nan
-    return score
+    found: np.ndarray = centred(vector, model.centre)[0]
+    return found
 
 
-def _why(shared: list[str]) -> str:
+def text_reason(words: Words, text: str, item: int) -> str:
+    """Why the item answers the text: the words that both have, if there are any."""
+    shared = words.shared(text, item)
     return f"its text has {', '.join(shared)}" if shared else "its text is near yours"
 
 

@@ -6,6 +6,7 @@ A language model finds what means the same, this what says the same: names, plac
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -45,5 +46,10 @@ class Words:
         idf = self.vectorizer.idf_[both.indices]
         rare = idf >= 1 + np.log((1 + texts) / (1 + max(1.0, COMMON * texts)))
         order = np.argsort(-both.data[rare], kind="stable")[:most]
-        names = self.vectorizer.get_feature_names_out()
-        return [str(names[column]) for column in both.indices[rare][order]]
+        return [str(self._names[column]) for column in both.indices[rare][order]]
+
+    @cached_property
+    def _names(self) -> np.ndarray:
+        """(words,): scikit-learn sorts them anew whenever it is asked."""
+        names: np.ndarray = self.vectorizer.get_feature_names_out()
+        return names

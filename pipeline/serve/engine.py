@@ -19,12 +19,13 @@ from typing import Any
 import numpy as np
 
 from pipeline.data.text import clean
+from pipeline.documents.data import Manifest
 from pipeline.errors import ArtifactError, PipelineError
 from pipeline.models.encoder import TextEncoder, texts_to_vectors
 from pipeline.serve.events import Change, Impression, Store, StoreError
 from pipeline.serve.listing import Lister, Unknown
 from pipeline.serve.messages import Answer, Listed, Question
-from pipeline.serve.world import World, claim_in, load
+from pipeline.serve.world import RAW, World, claim_in, load
 
 log = logging.getLogger(__name__)
 OLD_DATA = 30 * 86_400_000_000  # microseconds: data that ended longer ago are asked on a clock of their own
@@ -116,6 +117,7 @@ class Engine:
             try:
                 with self._lock:
                     self.follow()
+                _ = self.world.words  # made here, so that no text has to wait for them
                 if self._stale or time.monotonic() - looked > CHAMPION_SECONDS:
                     looked = time.monotonic()
                     self.renew()
@@ -288,7 +290,9 @@ class Engine:
                 newest = [int(item) for item in world.present.rows(int(user)).item[-3:][::-1] if item >= 0]
                 titles = [lister.titles[item] or str(lister.ids[item]) for item in newest]
                 users.append({"user_id": str(world.user_ids[user]), "titles": titles})
-            return {"version": world.version, "users": users, **world.reactions}
+            credit = Manifest.find(self.root / RAW / "manifest.json")
+            told = {"version": world.version, "users": users, **world.reactions}
+            return told | {"credit": credit.credit if credit else None}
 
     def catalogue_rows(self, words: str, most: int) -> list[dict[str, Any]]:
         """Items whose title holds the words, the most popular first: for the page."""

@@ -13,9 +13,10 @@ from pipeline.errors import DataError
 from pipeline.models.asked import Asked
 from pipeline.models.pairs import Retrieved
 from pipeline.models.parts import stacked
+from pipeline.models.questions import text_closeness, text_reason
 from pipeline.models.recommender import Recommender
 from pipeline.serve.messages import Listed, Question, Reason
-from pipeline.serve.reasons import Explainer
+from pipeline.serve.reasons import MOST, Explainer
 from pipeline.serve.single import One, union
 from pipeline.serve.state import Rows
 from pipeline.serve.world import World
@@ -37,6 +38,7 @@ class Scored:
     items: np.ndarray  # (candidates,) int32
     score: np.ndarray  # (candidates,) float32
     features: np.ndarray | None  # (candidates, features) float32; None: not the model's scores
+    close: np.ndarray | None = None  # (candidates,) what nearness to the text adds to the score
 
 
 class Lister:
@@ -103,11 +105,9 @@ class Lister:
         reasons: list[list[Reason]] = [[] for _ in best]
         if question.explain and scored.features is not None:
             reasons = self.explainer.reasons(asked, scored.features, scored.items, best, model.parts.living)
-        elif question.explain:
-            reasons = [
-                [Reason(kind="text", text="its text is near yours", weight=float(scored.score[row]))]
-                for row in best
-            ]
+        if question.explain and scored.close is not None:
+            told = [self._of_text(question, scored, int(row)) for row in best]
+            reasons = [[first, *others][:MOST] for first, others in zip(told, reasons, strict=True)]
         listed = [
             self._row(int(scored.items[row]), rank, float(scored.score[row]), why)
             for rank, (row, why) in enumerate(zip(best, reasons, strict=True), 1)
@@ -116,6 +116,12 @@ class Lister:
             taken = {int(scored.items[row]) for row in best}
             listed += self._filling(question, points, taken, len(listed))
         return listed
+
+    def _of_text(self, question: Question, scored: Scored, row: int) -> Reason:
+        """How near the item's text is, in words that both have; its weight is what it adds to the score."""
+        assert scored.close is not None
+        text = text_reason(self.world.words, question.text or "", int(scored.items[row]))
+        return Reason(kind="text", text=text, weight=round(float(scored.close[row]), 4))
 
     def popular(self, question: Question, now: int, model: Recommender) -> list[Listed]:
         """What everybody takes lately, where the model cannot be asked."""
@@ -139,19 +145,22 @@ class Lister:
             lists["categories"] = self._padded(self._of_categories(question)[:OF_CATEGORIES])
         close = None
         if text is not None and model.text is not None:
-            close = model.text @ text
-            close[~model.text.any(axis=1)] = -np.inf
+            close = text_closeness(model, text, self.world.words, question.text or "")
+            close[np.isnan(close)] = -np.inf
             lists["asked"] = self._padded(self._nearest(close, question, points))
         items = union(lists, lambda items: self._fine(question, points, items), parts.most)
         if not len(items):
             return Scored(items, np.zeros(0, np.float32), None)
         if close is not None and not points.lengths[0]:
-            return Scored(items, close[items].astype(np.float32), None)
+            near = close[items].astype(np.float32)
+            return Scored(items, near, None, near)
         features = stacked(parts.columns(asked, items[None]), model.card["features"])
         score = model.scorer.score(features)[0]
+        near = None
         if close is not None:
-            score = _standard(score) + _standard(close[items])
-        return Scored(items, score, features[0])
+            near = _standard(close[items])
+            score = _standard(score) + near
+        return Scored(items, score, features[0], near)
 
     def _nearest(self, close: np.ndarray, question: Question, points: Points) -> np.ndarray:
         if question.categories:

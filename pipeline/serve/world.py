@@ -23,6 +23,7 @@ from pipeline.models.living import Living
 from pipeline.models.preparation import Preparation
 from pipeline.models.ranking import popularity_order
 from pipeline.models.recommender import Recommender
+from pipeline.models.words import Words
 from pipeline.serve.events import Change, Happened, Store, StoreError
 from pipeline.serve.prepared import KEY, Prepared, prepared, raw_tables, row_hash
 from pipeline.serve.single import single
@@ -67,6 +68,11 @@ class World:
         factors, catalogue = self.model.parts.collaborative.ials, self.model.catalogue
         living = Living.of(self.log, catalogue, self.half_lives, factors, self.delay_seconds)
         return replace(self.model, parts=replace(self.model.parts, living=living))
+
+    @cached_property
+    def words(self) -> Words:
+        """Of the items' texts."""
+        return Words.of(self.model.catalogue.items["item_text"].fillna("").tolist())
 
     def take(self, event: Happened) -> bool:
         """Take in an event; False for an item that the catalogue lacks."""
