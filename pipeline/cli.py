@@ -265,6 +265,22 @@ def serve(
     serving.serve(root, host, port, workers)
 
 
+@command(app, "feedback", "What people made of the lists they were shown.")
+def feedback(
+    days: Annotated[int, typer.Option(min=1, help="The newest so many days of the event store.")] = 30,
+    as_json: JSON = False,
+) -> None:
+    """Click-through, likes, returns, coverage and diversity of the service's lists, also by version."""
+    from pipeline.serve.satisfaction import command
+    from pipeline.show import show_feedback
+
+    told = command(project(), days)
+    if as_json:
+        _print_json(told)
+    else:
+        show_feedback(told)
+
+
 @command(app, "champion", "Put the champion's folder in place.")
 def champion(
     to: Annotated[Path | None, typer.Option(help="Another folder than models/champion.")] = None,

@@ -160,6 +160,16 @@ def show_list(rows: list[dict[str, Any]], credit: str | None = None) -> None:
         console.print(_plain(credit), soft_wrap=True)
 
 
+def show_feedback(told: dict[str, Any]) -> None:
+    """What people made of the lists that they were shown: in all, then by version."""
+    parts = {"all": told} | told["by_version"]
+    table = _table(("", *parts), right=tuple(parts))
+    for name in ("lists", "items_shown", "click_through", "likes", "returns_7_days", "coverage", "diversity"):
+        cells = ("" if part[name] is None else f"{part[name]:,.6g}" for part in parts.values())
+        table.add_row(name.replace("_", " "), *map(_plain, cells))
+    _console().print(table)
+
+
 def show_drift(result: Drift) -> None:
     """What a drift check found: the verdict, then a sentence a signal."""
     console = _console()

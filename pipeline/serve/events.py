@@ -247,6 +247,28 @@ class Store:
                 frame[t.VALUE] = frame[t.VALUE].astype("float64")
                 yield frame.astype({name: "str" for name in (t.USER, t.ITEM, t.EVENT, t.TEXT)})
 
+    def lists(self) -> pd.DataFrame:
+        """Every impression, in order of time; times are microseconds, `items` is the store's JSON."""
+        import sqlalchemy as sa
+
+        return self._frame(sa.select(self.impressions).order_by(self.impressions.c[t.TIME]))
+
+    def reactions(self) -> pd.DataFrame:
+        """Every event with the list on which it happened; times are microseconds."""
+        import sqlalchemy as sa
+
+        names = [t.USER, t.ITEM, t.TIME, t.EVENT, t.VALUE, "impression_id"]
+        frame = self._frame(sa.select(*(self.events.c[name] for name in names)).order_by(self.events.c.seq))
+        return frame.astype({t.VALUE: "float64"})
+
+    def _frame(self, query: Any) -> pd.DataFrame:
+        import pandas as pd
+
+        with _told(), self._reader.connect() as connection:
+            result = connection.execute(query)
+            frame = pd.DataFrame(result.all(), columns=list(result.keys()))
+        return frame.astype({t.TIME: "int64"} | {n: "str" for n in (t.USER, t.ITEM, t.EVENT) if n in frame})
+
     def exists(self) -> bool:
         """Whether a service has ever used this database."""
         import sqlalchemy as sa

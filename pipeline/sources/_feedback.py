@@ -23,7 +23,7 @@ from pipeline.sources import PLACE
 
 def frames(url: str) -> Iterator[pd.DataFrame]:
     """Rows of `interactions`, in the order in which they were acknowledged."""
-    with _store(url) as store:
+    with opened(url) as store:
         for frame in store.frames():
             place = "feedback:" + frame["seq"].astype("str")
             yield frame.drop(columns="seq").assign(**{PLACE: place})
@@ -31,18 +31,18 @@ def frames(url: str) -> Iterator[pd.DataFrame]:
 
 def fingerprint(url: str) -> str:
     """Of how many events and changes there are, and of the newest: none is ever changed in place."""
-    with _store(url) as store:
+    with opened(url) as store:
         return hashlib.sha256(repr(store.extent()).encode()).hexdigest()
 
 
 def with_items(items: pd.DataFrame, url: str) -> pd.DataFrame:
     """`items` (as collect writes them) with those put in the place of theirs, and those withdrawn over."""
-    with _store(url) as store:
+    with opened(url) as store:
         return with_changes(items, store.changes_after(0))
 
 
 @contextmanager
-def _store(url: str) -> Iterator[Store]:
+def opened(url: str) -> Iterator[Store]:
     address = os.path.expandvars(url)
     if missing := re.search(r"\$\{?(\w+)\}?", address):
         raise ConfigError(f"collect.feedback: the environment has no {missing[1]}: export it")
