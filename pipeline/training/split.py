@@ -59,7 +59,8 @@ def split(prepared: Prepared, seed: int) -> Split:
         until, total = moment, total + len(later)
         if total >= ENOUGH_POINTS:
             break
-    return Split(cuts, full, at_most(prepared.validation, len(data), MOST_VALIDATION_POINTS, generator))
+    own = np.random.default_rng([seed, 3])  # the same points whatever the cuts: their figures can be compared
+    return Split(cuts, full, at_most(prepared.validation, len(data), MOST_VALIDATION_POINTS, own))
 
 
 def older_and_newer(data: Log, rows: np.ndarray) -> Cut:
