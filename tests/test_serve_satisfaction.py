@@ -11,8 +11,8 @@ import pytest
 pytest.importorskip("sqlalchemy")
 
 from pipeline.data.histories import MICROSECONDS_A_DAY, Catalogue
-from pipeline.serve.satisfaction import satisfaction
 from pipeline.serve.events import Impression, Row, Store
+from pipeline.serve.satisfaction import satisfaction
 
 DAY = MICROSECONDS_A_DAY
 ITEMS = pd.DataFrame({"item_id": [*"abcde"], "categories": [["x"], ["x"], ["y"], ["x", "y"], []]})
@@ -35,7 +35,7 @@ def store(tmp_path: Path) -> Store:
             shown("1", 100.1, "u", "ab"),
             shown("2", 100.2, "u", "ac"),
             shown("3", 101, "v", "c"),
-            shown("4", 105, None, "abd", "v2"),
+            shown("4", 105, None, "adb", "v2"),
             shown("5", 109, "v", "ab", "v2"),
         ]
     )
@@ -71,7 +71,7 @@ def test_figures_by_hand(store: Store) -> None:
     # Days 100 (u: again on 107) and 101 (v: again on 109, too late); 109 is too new to tell.
     assert told["returns_7_days"] == 0.5
     assert told["coverage"] == 0.8
-    # ab 1, ac 0, abd (1 + 2 / sqrt 2) / 3, ab 1; list 3 has one item.
+    # ab 1, ac 0, adb (1 + 2 / sqrt 2) / 3, ab 1; list 3 has one item.
     assert told["diversity"] == pytest.approx(1 - (1 + 0 + (1 + 2**0.5) / 3 + 1) / 4, abs=1e-6)
 
 
