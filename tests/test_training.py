@@ -1,5 +1,6 @@
 """Fitting anything: as many steps as there are, in every precision; and settings that no fit can have."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from pipeline.data.histories import Points
 from pipeline.errors import ConfigError
 from pipeline.params import Params
 from pipeline.training import fitting
-from pipeline.training.cost import Meter
+from pipeline.training.cost import Meter, Phases
 from pipeline.training.fitting import Batches, Run, Task, check, fit, is_out_of_memory
 
 
@@ -69,13 +70,32 @@ def test_without_a_terminal_progress_is_told_in_lines(
 
 def test_the_tries_before_a_kill_are_part_of_the_cost(tmp_path: Path) -> None:
     (tmp_path / "tries").mkdir()
-    (tmp_path / "tries" / "0.json").write_text('{"seconds": 1000, "peak_gib": 99}')
-    seconds, memory = Meter(tmp_path).stop()
-    assert 1000 <= seconds < 1100
-    assert memory == 99
-    third, _ = Meter(tmp_path).stop()  # counts what the second noted, too
-    assert third >= seconds - 1
+    killed = {"seconds": 1000, "peak_gib": 99, "seconds_by_phase": {"text": 900, "sequence": 50}}
+    (tmp_path / "tries" / "0.json").write_text(json.dumps(killed))
+    phases = Phases()
+    second = Meter(tmp_path, phases)
+    phases.start("sequence")
+    phases.stop("sequence")
+    phases.start("scorer")  # still under way
+    cost = second.stop()
+    assert 1000 <= cost["seconds"] < 1100
+    assert cost["peak_gib"] == 99
+    assert cost["seconds_by_phase"]["text"] == 900
+    assert 50 <= cost["seconds_by_phase"]["sequence"] < 150
+    assert set(cost["seconds_by_phase"]) == {"text", "sequence", "scorer"}
+    third = Meter(tmp_path, Phases()).stop()  # counts what the second noted, too
+    assert third["seconds"] >= cost["seconds"] - 1
+    assert third["seconds_by_phase"]["text"] == 900
     assert len(list((tmp_path / "tries").glob("*.json"))) == 3
+
+
+def test_a_phase_that_is_met_again_counts_on() -> None:
+    phases = Phases()
+    phases.start("text")
+    phases.stop("text")
+    before = phases.seconds()["text"]
+    phases.start("text")
+    assert phases.seconds()["text"] > before > 0
 
 
 def test_accumulation_and_precision_are_the_encoder_s_alone(tmp_path: Path) -> None:

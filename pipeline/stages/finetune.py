@@ -139,7 +139,8 @@ def main(
     prepared = load_prepared(data)
     summary = Summary.read(data / "summary.json")
     folder = CHECKPOINTS / checkpoint_key(data, settings, used_encoder(settings, encoder))
-    meter, context = Meter(folder), Run(settings.finetune, settings.seed, folder)
+    context = Run(settings.finetune, settings.seed, folder)
+    meter = Meter(folder, context.phases)
     serving = Serving(settings.recommend.candidates, settings.evaluate.live_delay_seconds)
     before = refreshed(settings.finetune.refresh_of, champion, prepared)
     trained = finetune(prepared, context, before, serving=serving)
@@ -155,19 +156,13 @@ def main(
         training=trained.summary,
     )
     _write_models(trained, card, prepared, challenger, ablations, data, settings.detect_drift)
-    seconds, memory = meter.stop()
-    cost = Cost.of(
-        {
-            **trained.summary,
-            "seconds": round(seconds, 1),
-            "peak_gib": round(memory, 2),
-            "seconds_by_phase": context.seconds,
-        }
-    )
+    cost = Cost.of(trained.summary | meter.stop())
     _write_report(training, cost, context.curves)
     shutil.rmtree(folder, ignore_errors=True)
     quality = trained.summary.get("challenger_validation_ndcg@10")
-    log.info("trained in %.0f s, %.1f GiB at most; validation nDCG@10 %s", cost.seconds, memory, quality)
+    log.info(
+        "trained in %.0f s, %.1f GiB at most; validation nDCG@10 %s", cost.seconds, cost.peak_gib, quality
+    )
 
 
 def _write_models(

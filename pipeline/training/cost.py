@@ -1,4 +1,4 @@
-"""What a training cost over all its tries: seconds and peak memory, noted every few seconds.
+"""What a training cost over all its tries: seconds, by phase too, and peak memory, noted every few seconds.
 
 A try that is killed leaves its last note in the folder of the checkpoints, so the one that goes on counts it.
 """
@@ -10,19 +10,39 @@ import os
 import resource
 import threading
 import time
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from pipeline.files import write_text
 
 SECONDS = 5.0  # between notes: what a kill can lose
 
 
+class Phases:
+    """Seconds of the clock by phase, in this try; of one under way those so far. Phases may overlap."""
+
+    def __init__(self) -> None:
+        self._ended: Counter[str] = Counter()
+        self._begun: dict[str, float] = {}
+
+    def start(self, phase: str) -> None:
+        self._begun[phase] = time.monotonic()
+
+    def stop(self, phase: str) -> None:
+        self._ended[phase] += time.monotonic() - self._begun.pop(phase)  # type: ignore[assignment]
+
+    def seconds(self) -> Counter[str]:
+        now = time.monotonic()
+        return self._ended + Counter({phase: now - begin for phase, begin in [*self._begun.items()]})
+
+
 class Meter:
     """Runs from when it is made until `stop`, in the first process of a training; others note nothing."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, phases: Phases) -> None:
         """`folder`: of the training's checkpoints; made where it is absent."""
-        self.begin, self.notes = time.monotonic(), folder / "tries"
+        self.begin, self.notes, self.phases = time.monotonic(), folder / "tries", phases
         self.earlier = [json.loads(path.read_text(encoding="utf-8")) for path in self.notes.glob("*.json")]
         self.path = self.notes / f"{len(self.earlier)}.json"
         self._stopped = threading.Event()
@@ -33,20 +53,26 @@ class Meter:
     def _note(self) -> None:
         self.notes.mkdir(parents=True, exist_ok=True)
         while True:
-            write_text(self.path, json.dumps({"seconds": self._seconds(), "peak_gib": _peak_gib()}))
+            write_text(self.path, json.dumps(self._try()))
             if self._stopped.wait(SECONDS):
                 return
 
-    def _seconds(self) -> float:
-        return time.monotonic() - self.begin
+    def _try(self) -> dict[str, Any]:
+        seconds, phases = time.monotonic() - self.begin, self.phases.seconds()
+        return {"seconds": seconds, "peak_gib": _peak_gib(), "seconds_by_phase": phases}
 
-    def stop(self) -> tuple[float, float]:
-        """(seconds of all tries, GiB at most in any)."""
+    def stop(self) -> dict[str, Any]:
+        """Of all tries: seconds, seconds_by_phase; peak_gib: the most of any."""
         self._stopped.set()
         if self._thread.is_alive():
             self._thread.join()  # nothing is written into the folder any more
-        seconds = self._seconds() + sum(note["seconds"] for note in self.earlier)
-        return seconds, max([_peak_gib(), *(note["peak_gib"] for note in self.earlier)])
+        tries = [*self.earlier, self._try()]
+        phases: Counter[str] = sum((Counter(note["seconds_by_phase"]) for note in tries), Counter())
+        return {
+            "seconds": round(sum(note["seconds"] for note in tries), 1),
+            "peak_gib": round(max(note["peak_gib"] for note in tries), 2),
+            "seconds_by_phase": {phase: round(seconds, 1) for phase, seconds in phases.items()},
+        }
 
 
 def _peak_gib() -> float:

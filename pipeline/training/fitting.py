@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader
 from pipeline.data.histories import Points
 from pipeline.errors import ConfigError
 from pipeline.params import Finetune
+from pipeline.training.cost import Phases
 
 log = logging.getLogger(__name__)
 NDCG = "validation_ndcg@10"
@@ -42,8 +43,7 @@ class Run:
     folder: Path
     """Checkpoints and curves; survives a kill, removed after success."""
     curves: list[dict[str, Any]] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)
-    """Of the clock, by phase; of a run that was killed only what came after."""
+    phases: Phases = field(default_factory=Phases)
 
     def generator(self, phase: str, epoch: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, zlib.crc32(phase.encode()), epoch])
@@ -277,7 +277,6 @@ def fit(
     Without `validate` all epochs are run and the last weights stay. With `processes` on all devices that the
     settings name; their processes end here, all but the first.
     """
-    begin = time.perf_counter()
     folder = run.folder / task.phase
     done, last = folder / "done.pt", folder / "last.ckpt"
     if done.exists():
@@ -286,6 +285,7 @@ def fit(
         run.curves.extend(state["curves"])
         log.info("%s: resumed: already trained", task.phase)
         return int(state["epoch"])
+    run.phases.start(task.phase)
     # The best is saved before the newest, whose state tells of it: a kill in between loses neither.
     best = ModelCheckpoint(
         folder, "best", monitor=task.metric, mode="max", save_weights_only=True, save_on_train_epoch_end=False
@@ -312,7 +312,7 @@ def fit(
     if trainer.is_global_zero:
         curves = [row for row in run.curves if row["phase"] == task.phase]
         _save(done, {"weights": task.state_dict(), "epoch": epoch, "curves": curves})
-    run.seconds[task.phase] = round(time.perf_counter() - begin, 1)
+    run.phases.stop(task.phase)
     if trainer.world_size > 1:
         _end_others(trainer)
     return epoch

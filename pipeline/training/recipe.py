@@ -11,7 +11,6 @@ The live state is no fit: at every point it is what all users did strictly befor
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -149,7 +148,8 @@ class Base:
         self, run: Run, name: str, space: Space | None, tower: SequenceTower | None
     ) -> tuple[Recommender, dict[str, object]]:
         """Tower, text and scorer of one kind of text vectors, and their figures."""
-        rows, begin = self.rows, time.perf_counter()
+        rows = self.rows
+        run.phases.start(f"features ({name})")
         generator = np.random.default_rng([run.seed, 2])
         samples: list[Sample] = []
         names: list[str] | None = None
@@ -164,10 +164,11 @@ class Base:
         late = self._parts(run, rows.full, self.full, f"sequence on all of train ({name})", space, tower)
         if names and sum(map(len, samples)) >= FEWEST_SCORER_POINTS and len(rows.validation) > 1:
             _, against = sample(late, self.full.asked, names, VALIDATION_SIZES, generator)
-            run.seconds[f"features ({name})"] = round(time.perf_counter() - begin, 1)
+            run.phases.stop(f"features ({name})")
             scorer, figures = fit_scorer(run, f"scorer ({name})", names, joined(samples), against)
         else:
             names, shown = sample(late, list(late.ask(self._any_point())), None, Sizes(1, 1), generator)
+            run.phases.stop(f"features ({name})")
             scorer, figures = prior_scorer(names, shown), {"scorer_epochs": 0}
         centre = None if space is None else space.centre
         model = Recommender(name, {"features": names}, late, scorer, centre)
