@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.backtest import policies as p
+from pipeline.backtest import policies
 from pipeline.documents.drift import Drift
 from pipeline.documents.registry import ExportedTraining
 from pipeline.errors import ConfigError
@@ -28,14 +28,16 @@ def drifted(*names: str) -> Drift:
     return Drift.of({"outcome": "ok", "drift": bool(names), "signals": signals, "current": current})
 
 
-def state(number: int = 3, rows_since: int = 150, drift: Any = None, evidently: bool = False) -> p.State:
+def state(
+    number: int = 3, rows_since: int = 150, drift: Any = None, evidently: bool = False
+) -> policies.State:
     """The last training had 1,000 rows on January 1, 900 of them fitted; now 900 + rows_since are known."""
 
     def check() -> Drift:
         assert drift is not None, "nobody asked for a drift check"
         return drift
 
-    return p.State(
+    return policies.State(
         number=number,
         as_of=NOW,
         rows=900 + rows_since,
@@ -48,20 +50,20 @@ def state(number: int = 3, rows_since: int = 150, drift: Any = None, evidently: 
     )
 
 
-def standard(name: str) -> p.Policy:
-    return {policy.name: policy for policy in p.standard(SETTINGS, 60)}[name]
+def standard(name: str) -> policies.Policy:
+    return {policy.name: policy for policy in policies.standard(SETTINGS, 60)}[name]
 
 
-def mode(policy: p.Policy, at: p.State) -> str:
+def mode(policy: policies.Policy, at: policies.State) -> str:
     return policy.decide(at).mode
 
 
 def test_the_standard_ones_are_the_contracts_and_two_controls() -> None:
-    names = [policy.name for policy in p.standard(SETTINGS, 60)]
+    names = [policy.name for policy in policies.standard(SETTINGS, 60)]
     contract = ["never", "every_window", "every_2nd", "max_age", "drift_only", "quality_only"]
     contract += ["evidently_defaults", "default"]
     assert names == [*contract, "max_new_share", "ungated"]
-    assert [policy.name for policy in p.standard(SETTINGS, 60) if not policy.gated] == ["ungated"]
+    assert [policy.name for policy in policies.standard(SETTINGS, 60) if not policy.gated] == ["ungated"]
 
 
 @pytest.mark.parametrize(
@@ -73,15 +75,15 @@ def test_schedules(name: str, trains: list[int]) -> None:
 
 
 def test_a_calendar_spreads_its_trainings_evenly() -> None:
-    policy = p.calendar(3, 8)
+    policy = policies.calendar(3, 8)
     assert [n for n in range(1, 8) if mode(policy, state(n)) != "none"] == [2, 4, 6]
-    assert not any(mode(p.calendar(0, 8), state(n)) != "none" for n in range(1, 8))
-    assert all(mode(p.calendar(7, 8), state(n)) != "none" for n in range(1, 8))
+    assert not any(mode(policies.calendar(0, 8), state(n)) != "none" for n in range(1, 8))
+    assert all(mode(policies.calendar(7, 8), state(n)) != "none" for n in range(1, 8))
 
 
 def test_max_age_counts_days_of_data_since_the_last_training() -> None:
     assert mode(standard("max_age"), state()) == "refresh"  # 60 days
-    older = {policy.name: policy for policy in p.standard(SETTINGS, 61)}["max_age"]
+    older = {policy.name: policy for policy in policies.standard(SETTINGS, 61)}["max_age"]
     assert mode(older, state()) == "none"
 
 
@@ -119,7 +121,7 @@ def test_evidently_is_believed_by_its_policy_alone() -> None:
 
 
 def test_every_decision_has_a_reason() -> None:
-    for policy in p.standard(SETTINGS, 60):
+    for policy in policies.standard(SETTINGS, 60):
         decision = policy.decide(state(drift=drifted()))
         assert decision.reasons
         assert all(reason.text for reason in decision.reasons)
@@ -135,7 +137,7 @@ def test_a_file_names_intervals_and_settings(tmp_path: Path) -> None:
     path = write(
         tmp_path, "third: {every: 3}\nrare: {max_new_share: 0.5, drift: ignore, quality_drop: ignore}\n"
     )
-    third, rare = p.read(path, SETTINGS)
+    third, rare = policies.read(path, SETTINGS)
     assert [n for n in range(1, 8) if mode(third, state(n)) != "none"] == [3, 6]
     assert mode(rare, state(rows_since=600)) == "refresh"
     assert mode(rare, state(rows_since=599)) == "none"
@@ -157,9 +159,9 @@ def test_a_file_names_intervals_and_settings(tmp_path: Path) -> None:
 )
 def test_what_is_wrong_with_a_file_is_named(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        p.read(write(tmp_path, text), SETTINGS)
+        policies.read(write(tmp_path, text), SETTINGS)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"gone\.yaml: cannot be read"):
-        p.read(tmp_path / "gone.yaml", SETTINGS)
+        policies.read(tmp_path / "gone.yaml", SETTINGS)

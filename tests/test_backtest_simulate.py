@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.backtest import command, page, simulate
-from pipeline.backtest import policies as p
+from pipeline.backtest import command, page, policies, simulate
 from pipeline.backtest.timeline import Timeline
 from pipeline.backtest.world import Fast, Fitted, Model, World, world_key
 from pipeline.documents.drift import Drift
@@ -59,17 +58,17 @@ def world(tmp_path: Path) -> World:
     return WrittenWorld(make(table()), PARAMS, Written(), tmp_path)
 
 
-def replayed(world: World, policy: p.Policy) -> tuple[list[float], simulate.Replay]:
+def replayed(world: World, policy: policies.Policy) -> tuple[list[float], simulate.Replay]:
     done = simulate.replay(world, policy)
     return [round(value, 9) for value in simulate.window_quality(world, done.served)], done
 
 
 def test_never_serves_the_first_champion(world: World) -> None:
-    assert replayed(world, p.schedule("never", "", ()))[0] == [0.2, 0.1, 0.1]
+    assert replayed(world, policies.schedule("never", "", ()))[0] == [0.2, 0.1, 0.1]
 
 
 def test_every_window_serves_the_newest(world: World) -> None:
-    quality, done = replayed(world, p.every("e", 1))
+    quality, done = replayed(world, policies.every("e", 1))
     assert quality == [0.2, 0.4, 0.5]
     assert [model.key for model in done.trained] == ["w01", "w02"]
     assert done.seconds == 4
@@ -77,22 +76,22 @@ def test_every_window_serves_the_newest(world: World) -> None:
 
 def test_what_the_gate_refuses_is_paid_for_and_not_served(world: World) -> None:
     world.allows = False  # type: ignore[attr-defined]
-    quality, done = replayed(world, p.every("e", 1))
+    quality, done = replayed(world, policies.every("e", 1))
     assert quality == [0.2, 0.1, 0.1]
     assert len(done.trained) == 2
     assert [entry["promoted"] for entry in done.decisions] == [False, False]
-    ungated = replace(p.every("e", 1), gated=False)
+    ungated = replace(policies.every("e", 1), gated=False)
     assert replayed(world, ungated)[0] == [0.2, 0.4, 0.5]
 
 
 def test_the_next_decision_knows_of_the_last_training_and_of_the_champion(world: World) -> None:
-    seen: list[p.State] = []
+    seen: list[policies.State] = []
 
-    def decide(state: p.State) -> Retraining:
+    def decide(state: policies.State) -> Retraining:
         seen.append(state)
-        return p.decision(True, "")
+        return policies.decision(True, "")
 
-    simulate.replay(world, p.Policy("spy", "", decide))
+    simulate.replay(world, policies.Policy("spy", "", decide))
     one, two = seen
     assert (one.rows, one.rows_fitted, one.rows_since, one.champion) == (24, 12, 12, "w00")
     assert (two.rows, two.rows_fitted, two.rows_since, two.champion) == (32, 18, 14, "w01")
@@ -105,8 +104,12 @@ def test_all_policies_share_their_trainings(world: World) -> None:
     assert sorted(world.trainer.trained) == ["w00", "w01", "w02"]  # type: ignore[attr-defined]
 
 
-def standard() -> list[p.Policy]:
-    return [p.schedule("never", "", ()), p.every("every_window", 1), p.every("default", 2)]
+def standard() -> list[policies.Policy]:
+    return [
+        policies.schedule("never", "", ()),
+        policies.every("every_window", 1),
+        policies.every("default", 2),
+    ]
 
 
 def test_the_figures_by_hand(world: World) -> None:
@@ -168,8 +171,8 @@ def test_what_was_chosen_on_the_first_half_is_told_with_what_it_gave_on_the_seco
 
 
 def test_the_page_shows_every_policy_and_escapes_the_data(world: World) -> None:
-    policies = [*standard(), replace(p.every("<b>own", 1), text="<script>")]
-    html = page.render(simulate.run(world, policies))
+    tried = [*standard(), replace(policies.every("<b>own", 1), text="<script>")]
+    html = page.render(simulate.run(world, tried))
     assert "<script>" not in html
     assert "&lt;b&gt;own" in html
     for name in ("never", "every window", "default", "calendar"):

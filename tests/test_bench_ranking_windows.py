@@ -14,7 +14,7 @@ import toy_log
 
 from pipeline.bench import _peers, _windows, ranking
 from pipeline.bench._fits import Bench, Ranked, fingerprint
-from pipeline.data import tables as t
+from pipeline.data import tables
 from pipeline.data.histories import TEST, Prepared
 from pipeline.params import Params
 
@@ -27,12 +27,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("world")
     tiny.raw(folder / "raw")
     tiny.params(folder / "params.yaml", tiny.encoder(folder / "encoder"))
-    items = t.read_parquet(folder / "raw" / "items.parquet")
+    items = tables.read_parquet(folder / "raw" / "items.parquet")
     early, late = (pd.Timestamp(f"2020-01-0{day}", tz="UTC") for day in (1, 9))
     items["tags"] = [["early", "late"] if place < 5 else [] for place in range(len(items))]
     items["tag_times"] = [[early, late] if place < 5 else [] for place in range(len(items))]
     unasked = items.iloc[:2].assign(item_id=["offered", "unknown"], available_from=[early, pd.NaT])
-    t.write_parquet(pd.concat([items, unasked], ignore_index=True), folder / "raw" / "items.parquet")
+    tables.write_parquet(pd.concat([items, unasked], ignore_index=True), folder / "raw" / "items.parquet")
     return folder
 
 
@@ -55,7 +55,7 @@ def windows(world: Path) -> list[Prepared]:
 
 def test_windows_follow_each_other_up_to_the_newest_row(world: Path, windows: list[Prepared]) -> None:
     times = np.sort(windows[-1].log.time)
-    assert len(times) == len(t.read_parquet(world / "raw" / "interactions"))
+    assert len(times) == len(tables.read_parquet(world / "raw" / "interactions"))
     tests = [np.sort(window.log.time[window.log.window == TEST]) for window in windows]
     covered = np.concatenate(tests)
     assert len(tests) == WINDOWS
@@ -81,17 +81,17 @@ def test_nothing_of_a_later_window_reaches_an_earlier_one(
     start = newest.time[newest.window == TEST].min()
     file = raw / "interactions" / "month=2020-01" / "part-0.parquet"
     rows = pd.read_parquet(file)
-    later = rows[t.TIME].astype("int64") >= start
-    rows.loc[later, t.USER] = "x" + rows.loc[later, t.USER]
-    rows.loc[later, t.ITEM] = ["i00", "brand new"] * (later.sum() // 2) + ["i01"] * (later.sum() % 2)
-    rows.loc[later, t.VALUE] = 1.0
-    t.write_parquet(rows, file)
-    items = t.read_parquet(raw / "items.parquet")
+    later = rows[tables.TIME].astype("int64") >= start
+    rows.loc[later, tables.USER] = "x" + rows.loc[later, tables.USER]
+    rows.loc[later, tables.ITEM] = ["i00", "brand new"] * (later.sum() // 2) + ["i01"] * (later.sum() % 2)
+    rows.loc[later, tables.VALUE] = 1.0
+    tables.write_parquet(rows, file)
+    items = tables.read_parquet(raw / "items.parquet")
     moment = pd.Timestamp(start, unit="us", tz="UTC")
     items["tags"] = [[*tags, "told later"] for tags in items["tags"]]
     items["tag_times"] = [[*times, moment] for times in items["tag_times"]]
     new = items.iloc[:1].assign(item_id="brand new", title="Brand new")
-    t.write_parquet(pd.concat([items, new], ignore_index=True), raw / "items.parquet")
+    tables.write_parquet(pd.concat([items, new], ignore_index=True), raw / "items.parquet")
     changed = load(world, raw)
     assert fingerprint(changed[-1]) != fingerprint(windows[-1])
     for before, after in zip(windows[:-1], changed[:-1], strict=True):
@@ -241,7 +241,7 @@ def test_so_many_windows_as_the_rows_make(
     """Of four rows the newest is a window; of the three before it nothing is left to train on."""
     shutil.copytree(world / "raw", tmp_path / "raw")
     file = tmp_path / "raw" / "interactions" / "month=2020-01" / "part-0.parquet"
-    t.write_parquet(pd.read_parquet(file).iloc[:4], file)
+    tables.write_parquet(pd.read_parquet(file).iloc[:4], file)
     (window,) = load(world, tmp_path / "raw")
     assert len(window.log) == 4
     assert "windows: 1 instead of 3; before them preprocess.min_user_interactions" in caplog.text

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import tiny
 
-from pipeline.data import tables as t
+from pipeline.data import tables
 from pipeline.data.histories import Catalogue, load_prepared
 from pipeline.evaluation.examples import cold_items, moved
 from pipeline.stages import preprocess
@@ -16,7 +16,7 @@ from pipeline.stages import preprocess
 
 def catalogue(count: int) -> Catalogue:
     ids = [f"i{place:02}" for place in range(count)]
-    return Catalogue.of(pd.DataFrame({t.ITEM: ids, t.TITLE: [f"title {name}" for name in ids]}))
+    return Catalogue.of(pd.DataFrame({tables.ITEM: ids, tables.TITLE: [f"title {name}" for name in ids]}))
 
 
 def test_the_item_whose_neighbours_all_changed_comes_first() -> None:

@@ -8,7 +8,7 @@ import toy_log
 from pipeline.data.histories import Prepared
 from pipeline.evaluation import tuning
 from pipeline.evaluation.tuning import Settings, fit_baselines, sample, tune
-from pipeline.models import baselines as b
+from pipeline.models import baselines
 from pipeline.models.baselines import ConstantScorer, Scorer
 
 ITEMS = [f"i{number:02d}" for number in range(12)]
@@ -146,7 +146,7 @@ def test_hardly_any_data_does_not_break_the_baselines(unfit: bool) -> None:
 
 def test_frozen_order_is_by_popularity_in_train() -> None:
     data = world()
-    counts = b.popularity(data.log, b.train_rows(data.log), 12)
+    counts = baselines.popularity(data.log, baselines.train_rows(data.log), 12)
     assert (np.diff(counts[np.argsort(tuning.frozen_order(data))]) <= 0).all()
 
 

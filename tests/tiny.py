@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from pipeline.data import tables as t
+from pipeline.data import tables
 
 ITEMS, USERS = 24, 30
 
@@ -55,26 +55,28 @@ def raw(folder: Path, rows_a_user: int = 12, texts: bool = True) -> Path:
         # Users come one after the other, half overlapping, so every window has new and known ones.
         times = user * 5 + np.arange(rows_a_user) + generator.random()
         rows += [(f"u{user:02}", f"i{item:02}", hour) for item, hour in zip(taken, times, strict=False)]
-    table = pd.DataFrame(rows, columns=[t.USER, t.ITEM, "hour"])
+    table = pd.DataFrame(rows, columns=[tables.USER, tables.ITEM, "hour"])
     start = pd.Timestamp("2020-01-01", tz="UTC")
-    table[t.TIME] = (start + pd.to_timedelta(table.pop("hour"), unit="h")).astype("datetime64[us, UTC]")
-    table = table.assign(**{t.EVENT: "click", t.VALUE: np.nan, t.TEXT: None})
+    table[tables.TIME] = (start + pd.to_timedelta(table.pop("hour"), unit="h")).astype("datetime64[us, UTC]")
+    table = table.assign(**{tables.EVENT: "click", tables.VALUE: np.nan, tables.TEXT: None})
     month = folder / "interactions" / "month=2020-01"
     month.mkdir(parents=True)
-    table.astype({t.VALUE: "float64", t.TEXT: "str"}).to_parquet(month / "part-0.parquet", index=False)
+    table.astype({tables.VALUE: "float64", tables.TEXT: "str"}).to_parquet(
+        month / "part-0.parquet", index=False
+    )
     colour = ["red" if item % 2 else "blue" for item in range(ITEMS)]
     items = pd.DataFrame(
         {
-            t.ITEM: [f"i{item:02}" for item in range(ITEMS)],
-            t.TITLE: [f"{c} thing number {i}" if texts else None for i, c in enumerate(colour)],
-            t.TEXT: None,
-            t.CATEGORIES: [[c] if texts else [] for c in colour],
-            t.AVAILABLE_FROM: pd.Series([pd.NaT] * ITEMS, dtype="datetime64[us, UTC]"),
-            t.AVAILABLE_UNTIL: pd.Series([pd.NaT] * ITEMS, dtype="datetime64[us, UTC]"),
+            tables.ITEM: [f"i{item:02}" for item in range(ITEMS)],
+            tables.TITLE: [f"{c} thing number {i}" if texts else None for i, c in enumerate(colour)],
+            tables.TEXT: None,
+            tables.CATEGORIES: [[c] if texts else [] for c in colour],
+            tables.AVAILABLE_FROM: pd.Series([pd.NaT] * ITEMS, dtype="datetime64[us, UTC]"),
+            tables.AVAILABLE_UNTIL: pd.Series([pd.NaT] * ITEMS, dtype="datetime64[us, UTC]"),
         }
     )
     items.to_parquet(folder / "items.parquet", index=False)
-    manifest = {"source": "tiny", "as_of": table[t.TIME].max().isoformat(), "content_hash": "tiny"}
+    manifest = {"source": "tiny", "as_of": table[tables.TIME].max().isoformat(), "content_hash": "tiny"}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
 

@@ -17,7 +17,7 @@ import yaml
 
 from pipeline.backtest.timeline import Timeline
 from pipeline.backtest.world import MIB, Fitted
-from pipeline.data import tables as t
+from pipeline.data import tables
 from pipeline.documents.data import Manifest
 from pipeline.documents.model import Claim, Cost
 from pipeline.files import replace_folder, temporary_beside
@@ -80,9 +80,9 @@ class Full:
     def _write_raw(self, timeline: Timeline, number: int, raw: Path) -> None:
         """data/raw as it was at the decision before window `number`."""
         as_of = timeline.as_of(number)
-        rows = timeline.rows[timeline.rows[t.TIME] <= as_of][t.INTERACTIONS].reset_index(drop=True)
-        t.write_parquet(rows, raw / "interactions" / "month=all" / "part-0.parquet")
-        known = self.items[t.ITEM].isin(set(rows[t.ITEM]))
-        t.write_parquet(self.items[known].reset_index(drop=True), raw / "items.parquet")
+        rows = timeline.rows[timeline.rows[tables.TIME] <= as_of][tables.INTERACTIONS].reset_index(drop=True)
+        tables.write_parquet(rows, raw / "interactions" / "month=all" / "part-0.parquet")
+        known = self.items[tables.ITEM].isin(set(rows[tables.ITEM]))
+        tables.write_parquet(self.items[known].reset_index(drop=True), raw / "items.parquet")
         manifest = Manifest(as_of=as_of, content_hash=f"{timeline.key}-{number}")
         manifest.write(raw / "manifest.json")

@@ -15,11 +15,11 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from pipeline.backtest import policies as p
+from pipeline.backtest import policies
 from pipeline.backtest.timeline import Timeline
 from pipeline.backtest.world import Model, World
 from pipeline.documents.registry import ExportedTraining, TrainingCost
-from pipeline.evaluation import metrics as m
+from pipeline.evaluation import metrics
 
 SAMPLES = 1000  # draws of the bootstrap
 MOST_SCHEDULES = 20_000  # that are tried for the best in hindsight
@@ -36,7 +36,7 @@ Json = dict[str, Any]
 class Replay:
     """What a policy did: who served each window, and what it decided."""
 
-    policy: p.Policy
+    policy: policies.Policy
     served: list[Model]
     decisions: list[Json]
     trained: list[Model]
@@ -46,7 +46,7 @@ class Replay:
         return sum(model.seconds for model in self.trained)
 
 
-def replay(world: World, policy: p.Policy) -> Replay:
+def replay(world: World, policy: policies.Policy) -> Replay:
     """The first champion serves window 0; before each later window the policy decides."""
     champion = world.model(0, FULL, "")
     first = champion
@@ -73,7 +73,7 @@ def replay(world: World, policy: p.Policy) -> Replay:
     return Replay(policy, served, decisions, trained)
 
 
-def _gate(world: World, policy: p.Policy, challenger: Model, champion: Model) -> Json:
+def _gate(world: World, policy: policies.Policy, challenger: Model, champion: Model) -> Json:
     if not policy.gated:
         return {"promoted": True, "gate": "promoted without the gate"}
     verdict = world.verdict(challenger, champion)
@@ -92,11 +92,11 @@ def _recorded(world: World, model: Model, mode: Literal["refresh", "full"]) -> E
     )
 
 
-def _state(world: World, number: int, champion: Model, history: Sequence[ExportedTraining]) -> p.State:
+def _state(world: World, number: int, champion: Model, history: Sequence[ExportedTraining]) -> policies.State:
     timeline = world.timeline
     rows = _rows_before(timeline, timeline.windows[number].start)
     fitted = _rows_before(timeline, timeline.windows[champion.number].fit_stop)
-    return p.State(
+    return policies.State(
         number=number,
         as_of=timeline.as_of(number).to_pydatetime(),
         rows=rows,
@@ -122,7 +122,7 @@ def window_quality(world: World, served: Sequence[Model]) -> list[float]:
     found = []
     for number, model in enumerate(served):
         mask = timeline.served(number)
-        found.append(m.mean_of_users(model.gain[mask], timeline.points.user[mask]))
+        found.append(metrics.mean_of_users(model.gain[mask], timeline.points.user[mask]))
     return found
 
 
@@ -133,10 +133,10 @@ def difference(world: World, one: Replay, other: Replay, windows: Iterable[int],
     for number in windows:
         mask = timeline.served(number)
         gap = one.served[number].gain[mask] - other.served[number].gain[mask]
-        by_user = m.group_means(gap, timeline.points.user[mask])[:, None]
+        by_user = metrics.group_means(gap, timeline.points.user[mask])[:, None]
         means.append(float(by_user.mean()))
-        draws.append(m.user_bootstrap(by_user, SAMPLES, seed + number)[:, 0])
-    (low,), (high,) = m.interval(np.mean(draws, axis=0)[:, None])
+        draws.append(metrics.user_bootstrap(by_user, SAMPLES, seed + number)[:, 0])
+    (low,), (high,) = metrics.interval(np.mean(draws, axis=0)[:, None])
     return {"ndcg@10": float(np.mean(means)), "low": float(low), "high": float(high)}
 
 
@@ -165,12 +165,12 @@ def kept_gain(mean: float, never: float, always: float) -> float:
     return (mean - never) / (always - never) if always > never else math.nan
 
 
-def run(world: World, policies: Sequence[p.Policy]) -> Json:
+def run(world: World, tried: Sequence[policies.Policy]) -> Json:
     """The content of reports/backtest.json. Policies must hold never and every_window."""
-    replays = {policy.name: _told(world, policy) for policy in policies}
-    if p.DEFAULT in replays:
-        equal = p.calendar(len(replays[p.DEFAULT].trained), len(world.timeline.windows))
-        replays[p.CALENDAR] = _told(world, equal)
+    replays = {policy.name: _told(world, policy) for policy in tried}
+    if policies.DEFAULT in replays:
+        equal = policies.calendar(len(replays[policies.DEFAULT].trained), len(world.timeline.windows))
+        replays[policies.CALENDAR] = _told(world, equal)
     windows = len(world.timeline.windows)
     halves = {
         "all": range(windows),
@@ -186,19 +186,19 @@ def run(world: World, policies: Sequence[p.Policy]) -> Json:
     }
     found["trained_before"] = matrix.tolist()
     found["best_in_hindsight"] = _frontier(models, matrix)
-    if p.DEFAULT in replays:
+    if policies.DEFAULT in replays:
         found["paired"] = {
-            f"{p.DEFAULT} - {other}": {
-                part: difference(world, replays[p.DEFAULT], replays[other], numbers, world.params.seed)
+            f"{policies.DEFAULT} - {other}": {
+                part: difference(world, replays[policies.DEFAULT], replays[other], numbers, world.params.seed)
                 for part, numbers in halves.items()
             }
             for other in replays
-            if other != p.DEFAULT
+            if other != policies.DEFAULT
         }
     return found
 
 
-def _told(world: World, policy: p.Policy) -> Replay:
+def _told(world: World, policy: policies.Policy) -> Replay:
     world.tell(policy.name)
     return replay(world, policy)
 
@@ -236,7 +236,7 @@ def _figures(
     halves: dict[str, range],
     matrix: np.ndarray,
 ) -> Json:
-    own, never, always = quality[name], quality[p.NEVER], quality[p.EVERY_WINDOW]
+    own, never, always = quality[name], quality[policies.NEVER], quality[policies.EVERY_WINDOW]
     parts = {
         part: {
             "mean": float(own[numbers].mean()),
@@ -278,18 +278,21 @@ def choose(world: World) -> Json:
     first, second = range(windows // 2), range(windows // 2, windows)
     quality = {
         name: np.array(window_quality(world, replay(world, policy).served))
-        for name, policy in ((p.NEVER, p.schedule(p.NEVER, "", ())), (p.EVERY_WINDOW, p.every("", 1)))
+        for name, policy in (
+            (policies.NEVER, policies.schedule(policies.NEVER, "", ())),
+            (policies.EVERY_WINDOW, policies.every("", 1)),
+        )
     }
 
     def kept(own: np.ndarray, part: range) -> float:
-        never, always = (quality[name][part].mean() for name in (p.NEVER, p.EVERY_WINDOW))
+        never, always = (quality[name][part].mean() for name in (policies.NEVER, policies.EVERY_WINDOW))
         return kept_gain(float(own[part].mean()), float(never), float(always))
 
     rows = []
     for share, drift, drop in itertools.product(SHARES, ("ignore", REFRESH), ("ignore", REFRESH)):
         changes = {"max_new_share": share, "drift": drift, "quality_drop": drop}
         settings = world.params.decide_retraining.model_copy(update=changes)
-        done = replay(world, p.retraining("", "", settings))
+        done = replay(world, policies.retraining("", "", settings))
         own = np.array(window_quality(world, done.served))
         row: Json = dict(changes)
         for part, numbers in (("first_half", first), ("second_half", second)):
@@ -299,7 +302,7 @@ def choose(world: World) -> Json:
                 "trainings": sum(model.number in numbers for model in done.trained),
             }
         rows.append(row)
-    if not quality[p.EVERY_WINDOW][first].mean() > quality[p.NEVER][first].mean():
+    if not quality[policies.EVERY_WINDOW][first].mean() > quality[policies.NEVER][first].mean():
         return {"settings": None, "tried": rows}
     enough = [row for row in rows if row["first_half"]["kept_gain"] >= ENOUGH]
     if enough:

@@ -22,8 +22,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.data import items as catalogue_of
-from pipeline.data import splitting
-from pipeline.data import tables as t
+from pipeline.data import splitting, tables
 from pipeline.data.engine import duckdb_connection
 from pipeline.data.histories import TEST, TRAIN, Catalogue, Log, Points, make_log
 from pipeline.documents.data import Manifest
@@ -103,7 +102,10 @@ def moment(microseconds: int) -> pd.Timestamp:
 
 def load(raw: Path, settings: Preprocess, windows: int, start_share: float = START_SHARE) -> Timeline:
     """From data/raw. Raises DataError if a table is missing or the rows are too few for the windows."""
-    manifest, items = Manifest.read(raw / "manifest.json"), t.read_parquet(raw / "items.parquet", "items")
+    manifest, items = (
+        Manifest.read(raw / "manifest.json"),
+        tables.read_parquet(raw / "items.parquet", "items"),
+    )
     with tempfile.TemporaryDirectory() as spill, duckdb_connection(Path(spill)) as connection:
         read_interactions(raw, connection)
         rows = _rows(connection, settings)
@@ -116,7 +118,7 @@ def _rows(connection: Any, settings: Preprocess) -> pd.DataFrame:
     rows = splitting.typed(connection.table("interactions"))
     cuts = splitting.find_cuts(splitting.rows_by_time(rows).to_pandas(), 0.1, 0.1)
     rows = splitting.with_windows(rows, cuts, settings.positive).drop("window")
-    return splitting.in_order(rows).select(*t.INTERACTIONS, "positive").to_pandas()
+    return splitting.in_order(rows).select(*tables.INTERACTIONS, "positive").to_pandas()
 
 
 def make(
@@ -128,17 +130,21 @@ def make(
     key: str = "",
 ) -> Timeline:
     """`rows` in order of time, with `positive`. Raises DataError if they are too few for the windows."""
-    rows = rows.assign(**{t.TIME: rows[t.TIME].astype(t.MOMENT)})
-    time = rows[t.TIME].astype("int64").to_numpy()
+    rows = rows.assign(**{tables.TIME: rows[tables.TIME].astype(tables.MOMENT)})
+    time = rows[tables.TIME].astype("int64").to_numpy()
     starts = cut(time, windows, start_share)
     fit_stops = [_fit_stop(time, start, settings.test_share) for start in starts]
     found = _windows(rows, time, starts, fit_stops)
-    first = rows.groupby(t.ITEM, as_index=False)[t.TIME].min().rename(columns={t.TIME: "first_seen"})
+    first = (
+        rows.groupby(tables.ITEM, as_index=False)[tables.TIME]
+        .min()
+        .rename(columns={tables.TIME: "first_seen"})
+    )
     table = catalogue_of.complete(items, first)
     template = catalogue_of.parse_template(settings.item_text, items.columns)
     table = catalogue_of.with_text(table, template, settings.max_text_characters, moment(fit_stops[0]))
     catalogue = _hidden(Catalogue.of(table), first, [fit_stops[0], *starts])
-    user_ids = np.unique(rows[t.USER].to_numpy(dtype=object))
+    user_ids = np.unique(rows[tables.USER].to_numpy(dtype=object))
     log = make_log([rows.assign(fit=True)], catalogue, user_ids, settings.repeats == "include")
     points = _points(log, catalogue, user_ids, [fit_stops[0], *starts], settings.max_points_per_user)
     return Timeline(
@@ -190,7 +196,7 @@ def _windows(
     found = []
     for number, (start, stop, fit_stop) in enumerate(zip(starts, stops, fit_stops, strict=True)):
         inside = slice(*np.searchsorted(time, [start, stop]))
-        users = int(rows[t.USER].iloc[inside].nunique())
+        users = int(rows[tables.USER].iloc[inside].nunique())
         found.append(Window(number, start, stop, inside.stop - inside.start, users, fit_stop))
     return found
 
@@ -198,7 +204,7 @@ def _windows(
 def _hidden(catalogue: Catalogue, first: pd.DataFrame, boundaries: Sequence[int]) -> Catalogue:
     """Items that appear after a boundary become available at the newest boundary before they appear."""
     seen = np.full(len(catalogue), np.iinfo(np.int64).min)
-    seen[catalogue.index(first[t.ITEM])] = first["first_seen"].astype(t.MOMENT).astype("int64")
+    seen[catalogue.index(first[tables.ITEM])] = first["first_seen"].astype(tables.MOMENT).astype("int64")
     place = np.searchsorted(boundaries, seen, side="right")
     since = np.r_[np.iinfo(np.int64).min, boundaries][place]
     return replace(catalogue, available_from=np.maximum(catalogue.available_from, since))

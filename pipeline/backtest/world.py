@@ -26,9 +26,9 @@ from pipeline.documents.drift import Drift
 from pipeline.documents.evaluation import Evaluation
 from pipeline.documents.promotion import Model as Card
 from pipeline.drift import reference as reference_of
-from pipeline.drift import windows as w
+from pipeline.drift import windows
 from pipeline.drift.champion import Champion
-from pipeline.evaluation import metrics as m
+from pipeline.evaluation import metrics
 from pipeline.evaluation.figures import CHALLENGER, CHAMPION, SIMPLE, Measured, Question
 from pipeline.evaluation.outputs import as_json
 from pipeline.files import renamed, write_text
@@ -265,7 +265,7 @@ class World:
 
     def _known(self, number: int) -> pd.DataFrame:
         rows = self.timeline.rows
-        return w.with_since(rows[rows[TIME] <= self.timeline.as_of(number)])
+        return windows.with_since(rows[rows[TIME] <= self.timeline.as_of(number)])
 
     def evidently(self, champion: Model, number: int) -> bool:
         """What Evidently's defaults say of the champion's reference and the newest window's rows."""
@@ -291,7 +291,7 @@ class World:
 
 
 def _ndcg(listed: np.ndarray, target: np.ndarray) -> np.ndarray:
-    return m.accuracy(m.target_rank(listed, target), K)["ndcg"]
+    return metrics.accuracy(metrics.target_rank(listed, target), K)["ndcg"]
 
 
 def code_hash() -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.data import tables as t
+from pipeline.data import tables
 from pipeline.data.histories import Catalogue, Points, Prepared
 from pipeline.evaluation.slices import slices
 from pipeline.models.baselines import train_rows
@@ -157,7 +157,7 @@ def _newest(point: Points) -> np.ndarray:
 
 def _titles(catalogue: Catalogue) -> Callable[[int], Json]:
     ids = catalogue.ids
-    titles = catalogue.items.get(t.TITLE, pd.Series([None] * len(ids))).to_numpy(dtype=object)
+    titles = catalogue.items.get(tables.TITLE, pd.Series([None] * len(ids))).to_numpy(dtype=object)
 
     def item(index: int) -> Json:
         title = titles[index]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.data.histories import Catalogue, Points
-from pipeline.evaluation import metrics as m
+from pipeline.evaluation import metrics
 from pipeline.evaluation.slices import COLD_ITEMS, slices
 
 CUTOFFS = (5, 10, 20)
@@ -48,25 +48,25 @@ class Question:
 
     @property
     def columns(self) -> list[str]:
-        return [f"{metric}@{k}" for metric in m.ACCURACY for k in self.cutoffs]
+        return [f"{metric}@{k}" for metric in metrics.ACCURACY for k in self.cutoffs]
 
 
 def accuracy_columns(question: Question, listed: np.ndarray) -> np.ndarray:
     """(points, columns) of question.columns."""
-    rank = m.target_rank(listed, question.points.target)
-    at = {k: m.accuracy(rank, k) for k in question.cutoffs}
-    return np.stack([at[k][metric] for metric in m.ACCURACY for k in question.cutoffs], axis=1)
+    rank = metrics.target_rank(listed, question.points.target)
+    at = {k: metrics.accuracy(rank, k) for k in question.cutoffs}
+    return np.stack([at[k][metric] for metric in metrics.ACCURACY for k in question.cutoffs], axis=1)
 
 
 def beyond_columns(question: Question, listed: np.ndarray) -> dict[str, np.ndarray]:
     """Name -> (points,) novelty, diversity and popularity at each cut-off; NaN where there is none."""
-    novelty, popular = m.self_information(question.popularity), m.percentiles(question.popularity)
-    before = m.history_means(question.points, popular)
-    diversity = m.list_diversity(listed, question.vectors, question.cutoffs)
+    novelty, popular = metrics.self_information(question.popularity), metrics.percentiles(question.popularity)
+    before = metrics.history_means(question.points, popular)
+    diversity = metrics.list_diversity(listed, question.vectors, question.cutoffs)
     found = {}
     for place, k in enumerate(question.cutoffs):
-        shown = m.list_means(listed[:, :k], popular)
-        found[f"novelty@{k}"] = m.list_means(listed[:, :k], novelty)
+        shown = metrics.list_means(listed[:, :k], popular)
+        found[f"novelty@{k}"] = metrics.list_means(listed[:, :k], novelty)
         found[f"diversity@{k}"] = diversity[:, place]
         found[f"popularity_percentile@{k}"] = shown
         found[f"popularity_bias@{k}"] = shown - before
@@ -111,9 +111,9 @@ class Measured:
         user = self.question.points.user[mask]
         if not len(user):
             return {name: self._nothing() for name in names}, {n: _pair(*[np.nan] * 3) for n in self.rivals}
-        means = m.group_means(np.hstack([self.accuracy[name][mask] for name in names]), user)
-        draws = m.user_bootstrap(means, self.question.samples, self.question.seed)
-        value, (low, high) = means.mean(axis=0), m.interval(draws)
+        means = metrics.group_means(np.hstack([self.accuracy[name][mask] for name in names]), user)
+        draws = metrics.user_bootstrap(means, self.question.samples, self.question.seed)
+        value, (low, high) = means.mean(axis=0), metrics.interval(draws)
         width, head = len(columns), columns.index(HEADLINE)
         figures, paired = {}, {}
         for number, name in enumerate(names):
@@ -123,7 +123,7 @@ class Measured:
             )
             if name in self.rivals:
                 ours, theirs = names.index(CHALLENGER) * width + head, number * width + head
-                ends = m.interval((draws[:, ours] - draws[:, theirs])[:, None])
+                ends = metrics.interval((draws[:, ours] - draws[:, theirs])[:, None])
                 paired[name] = _pair(value[ours] - value[theirs], ends[0][0], ends[1][0])
         return figures, paired
 
@@ -136,10 +136,10 @@ class Measured:
         points, listed = self.question.points, self.listed[name]
         on_offer = on_offer_at(self.question.catalogue, points.time[mask])
         found: Figures = {
-            f"coverage@{k}": m.coverage(listed[mask, :k], on_offer) for k in self.question.cutoffs
+            f"coverage@{k}": metrics.coverage(listed[mask, :k], on_offer) for k in self.question.cutoffs
         }
         for key, values in self.beyond[name].items():
-            found[key] = m.mean_of_users(values[mask], points.user[mask])
+            found[key] = metrics.mean_of_users(values[mask], points.user[mask])
         return found
 
     def by_items(self, mask: np.ndarray) -> tuple[dict[str, Figures], dict[str, Figures]]:
@@ -147,16 +147,16 @@ class Measured:
         names, head = list(self.accuracy), self.question.columns.index(HEADLINE)
         values = np.stack([self.accuracy[name][mask, head] for name in names], axis=1)
         points = self.question.points
-        drawn = m.item_bootstrap(
+        drawn = metrics.item_bootstrap(
             values, points.user[mask], points.target[mask], self.question.samples, self.question.seed
         )
-        low, high = m.interval(drawn)
+        low, high = metrics.interval(drawn)
         ours = {
             n: {f"{HEADLINE}_item_low": low[i], f"{HEADLINE}_item_high": high[i]} for i, n in enumerate(names)
         }
         if not self.rivals:
             return ours, {}
-        low, high = m.interval(drawn[:, [names.index(CHALLENGER)]] - drawn)
+        low, high = metrics.interval(drawn[:, [names.index(CHALLENGER)]] - drawn)
         paired = {n: {"item_low": low[i], "item_high": high[i]} for i, n in enumerate(names)}
         return ours, {name: paired[name] for name in self.rivals}
 
@@ -186,13 +186,16 @@ class Measured:
         if not len(user):
             nan = float("nan")
             return {"users": 0, "points": 0, one: nan, other: nan, **_pair(nan, nan, nan), "error": nan}
-        means, weight = m.group_means(values, user), np.sqrt(np.unique(user, return_counts=True)[1])[:, None]
-        drawn = m.user_bootstrap(np.hstack([means * weight, weight]), *settings)
+        means, weight = (
+            metrics.group_means(values, user),
+            np.sqrt(np.unique(user, return_counts=True)[1])[:, None],
+        )
+        drawn = metrics.user_bootstrap(np.hstack([means * weight, weight]), *settings)
         gap = (drawn[:, 0] - drawn[:, 1]) / drawn[:, 2]
-        (low,), (high,) = m.interval(gap[:, None])
+        (low,), (high,) = metrics.interval(gap[:, None])
         error = float(gap.std())
         if by_items:
-            redrawn = m.item_bootstrap(values, user, points.target[mask], *settings)
+            redrawn = metrics.item_bootstrap(values, user, points.target[mask], *settings)
             error = max(error, float((redrawn[:, 0] - redrawn[:, 1]).std()))
         ours, theirs = (means * weight).sum(axis=0) / weight.sum()
         found = {"users": len(means), "points": len(user), one: ours, other: theirs}

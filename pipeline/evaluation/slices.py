@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from pipeline.data import tables as t
+from pipeline.data import tables
 from pipeline.data.histories import TRAIN, Log, Points
 
 COLD_ITEMS = "cold_items"
@@ -30,7 +30,7 @@ def user_groups(users: pd.DataFrame | None, user_ids: np.ndarray, points: Points
     """
     if users is None:
         return {}
-    table = users.set_index(t.USER).reindex(pd.Index(user_ids))
+    table = users.set_index(tables.USER).reindex(pd.Index(user_ids))
     asked = np.unique(points.user[points.user >= 0])
     found = {}
     for column in table.columns:

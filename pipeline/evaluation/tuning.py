@@ -21,7 +21,19 @@ import scipy.sparse as sp
 
 from pipeline.data.histories import MICROSECONDS_A_DAY, Points, Prepared
 from pipeline.evaluation.metrics import accuracy, mean_of_users, target_rank
-from pipeline.models import baselines as b
+from pipeline.models.baselines import (
+    Factors,
+    HistoryScorer,
+    ItemMatrix,
+    Scorer,
+    ease,
+    ials,
+    interactions,
+    item_knn,
+    most_interacted,
+    popularity,
+    train_rows,
+)
 from pipeline.models.content import Content, VectorScorer, category_matrix
 from pipeline.models.own_history import OwnHistory
 from pipeline.models.popular import LivePopularity
@@ -34,7 +46,7 @@ MAX_ITEMS = 8000  # of EASE's matrix
 CACHE_BYTES = 400_000_000
 
 Settings = dict[str, Any]
-Build = Callable[[Settings], b.Scorer]
+Build = Callable[[Settings], Scorer]
 Prepares = tuple[Build, Mapping[str, Sequence[Any]]]
 
 LARGE_ROWS, LARGE_SIDE, SHORT = 500_000, 4000, 3  # train rows; users and items; values of a shorter grid
@@ -70,7 +82,7 @@ FITTED = (set(KNN) | set(EASE) | set(IALS)) - set(HISTORY)  # trying these means
 
 @dataclass(frozen=True)
 class Fitted:
-    scorer: b.Scorer
+    scorer: Scorer
     settings: Settings  # chosen on validation
     validation: float  # nDCG@10 at the validation points used; NaN without any
     seconds: float  # wall time of fitting and choosing
@@ -91,7 +103,7 @@ def sample(prepared: Prepared, limit: int | None = None) -> Points:
 
 
 def tune(
-    build: Build, grid: Mapping[str, Sequence[Any]], quality: Callable[[b.Scorer], float], rounds: int = 2
+    build: Build, grid: Mapping[str, Sequence[Any]], quality: Callable[[Scorer], float], rounds: int = 2
 ) -> Fitted:
     """Coordinate descent from the first value of every setting, in the grid's order, `rounds` times over."""
     begin = time.perf_counter()
@@ -166,11 +178,11 @@ def frozen_order(prepared: Prepared) -> np.ndarray:
     return popularity_order(_train_popularity(prepared), prepared.catalogue.ids)
 
 
-def quality(prepared: Prepared) -> Callable[[b.Scorer], float]:
+def quality(prepared: Prepared) -> Callable[[Scorer], float]:
     """What settings are chosen by: a scorer's nDCG@10 at the sampled validation points."""
     points, order = sample(prepared), frozen_order(prepared)
 
-    def of(scorer: b.Scorer) -> float:
+    def of(scorer: Scorer) -> float:
         listed, _ = rank_points(scorer, points, prepared.catalogue, order, K)
         return mean_of_users(accuracy(target_rank(listed, points.target), K)["ndcg"], points.user)
 
@@ -179,7 +191,7 @@ def quality(prepared: Prepared) -> Callable[[b.Scorer], float]:
 
 def _worthwhile(prepared: Prepared, grid: Mapping[str, Sequence[Any]]) -> dict[str, Sequence[Any]]:
     """The grid without settings that change nothing as every row is a success; shorter if fits are slow."""
-    rows = b.train_rows(prepared.log)
+    rows = train_rows(prepared.log)
     sides = (len(np.unique(column[rows])) for column in (prepared.log.user, prepared.log.item))
     slow = rows.sum() > LARGE_ROWS or min(sides) > LARGE_SIDE
     idle = {"positives_only", "disliked_weight"} if prepared.log.positive.all() else set()
@@ -188,7 +200,7 @@ def _worthwhile(prepared: Prepared, grid: Mapping[str, Sequence[Any]]) -> dict[s
 
 
 def _train_popularity(prepared: Prepared) -> np.ndarray:
-    return b.popularity(prepared.log, b.train_rows(prepared.log), len(prepared.catalogue))
+    return popularity(prepared.log, train_rows(prepared.log), len(prepared.catalogue))
 
 
 def _popularity(prepared: Prepared, delay_seconds: float) -> Prepares:
@@ -197,10 +209,10 @@ def _popularity(prepared: Prepared, delay_seconds: float) -> Prepares:
 
 
 def _recent_popularity(prepared: Prepared, delay_seconds: float) -> Prepares:
-    times = prepared.log.time[b.train_rows(prepared.log)]
+    times = prepared.log.time[train_rows(prepared.log)]
     span_days = max(int(np.ptp(times)) if len(times) else 0, 1) / MICROSECONDS_A_DAY
 
-    def build(settings: Settings) -> b.Scorer:
+    def build(settings: Settings) -> Scorer:
         half_life, items = settings["half_life_days"], len(prepared.catalogue)
         return LivePopularity.of("recent_popularity", prepared.log, items, half_life, delay_seconds)
 
@@ -208,15 +220,15 @@ def _recent_popularity(prepared: Prepared, delay_seconds: float) -> Prepares:
 
 
 def _matrix(prepared: Prepared, positives_only: bool) -> sp.csr_matrix:
-    rows = b.train_rows(prepared.log, positives_only)
-    return b.interactions(prepared.log, rows, len(prepared.catalogue))
+    rows = train_rows(prepared.log, positives_only)
+    return interactions(prepared.log, rows, len(prepared.catalogue))
 
 
 def _from_history(
     prepared: Prepared, name: str, score: Callable[..., np.ndarray], settings: Settings
-) -> b.Scorer:
+) -> Scorer:
     items = len(prepared.catalogue)
-    return b.HistoryScorer(name, items, score, settings["half_life"], settings["disliked_weight"])
+    return HistoryScorer(name, items, score, settings["half_life"], settings["disliked_weight"])
 
 
 def _room(size: int) -> int:
@@ -226,10 +238,10 @@ def _room(size: int) -> int:
 
 def _item_knn(prepared: Prepared) -> Prepares:
     @lru_cache(maxsize=_room(8 * len(prepared.catalogue) * max(KNN["neighbours"])))
-    def fit(positives_only: bool, neighbours: int, shrinkage: float) -> b.ItemMatrix:
-        return b.item_knn(_matrix(prepared, positives_only), neighbours, shrinkage)
+    def fit(positives_only: bool, neighbours: int, shrinkage: float) -> ItemMatrix:
+        return item_knn(_matrix(prepared, positives_only), neighbours, shrinkage)
 
-    def build(settings: Settings) -> b.Scorer:
+    def build(settings: Settings) -> Scorer:
         matrix = fit(settings["positives_only"], settings["neighbours"], settings["shrinkage"])
         return _from_history(prepared, "item_knn", matrix.score, settings)
 
@@ -237,13 +249,13 @@ def _item_knn(prepared: Prepared) -> Prepares:
 
 
 def _ease(prepared: Prepared) -> Prepares:
-    kept = len(b.most_interacted(_matrix(prepared, False), MAX_ITEMS))
+    kept = len(most_interacted(_matrix(prepared, False), MAX_ITEMS))
 
     @lru_cache(maxsize=_room(4 * kept**2))
-    def fit(positives_only: bool, regularisation: float) -> b.ItemMatrix:
-        return b.ease(_matrix(prepared, positives_only), regularisation, MAX_ITEMS)
+    def fit(positives_only: bool, regularisation: float) -> ItemMatrix:
+        return ease(_matrix(prepared, positives_only), regularisation, MAX_ITEMS)
 
-    def build(settings: Settings) -> b.Scorer:
+    def build(settings: Settings) -> Scorer:
         matrix = fit(settings["positives_only"], settings["regularisation"])
         return _from_history(prepared, "ease", matrix.score, settings)
 
@@ -252,10 +264,10 @@ def _ease(prepared: Prepared) -> Prepares:
 
 def _ials(prepared: Prepared, seed: int) -> Prepares:
     @lru_cache(maxsize=_room(4 * len(prepared.catalogue) * max(IALS["factors"])))
-    def fit(positives_only: bool, factors: int, regularisation: float, alpha: float) -> b.Factors:
-        return b.ials(_matrix(prepared, positives_only), factors, regularisation, alpha, seed)
+    def fit(positives_only: bool, factors: int, regularisation: float, alpha: float) -> Factors:
+        return ials(_matrix(prepared, positives_only), factors, regularisation, alpha, seed)
 
-    def build(settings: Settings) -> b.Scorer:
+    def build(settings: Settings) -> Scorer:
         fitted = ("positives_only", "factors", "regularisation", "alpha")
         model = fit(*(settings[name] for name in fitted))
         return _from_history(prepared, "ials", model.score, settings)

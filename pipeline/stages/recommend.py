@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.data import tables as t
+from pipeline.data import tables
 from pipeline.data.histories import Points, Prepared, load_prepared
 from pipeline.files import renamed
 from pipeline.models.artifacts import has_model, pinned
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 SCHEMA = pa.schema(
     [
-        (t.USER, pa.string()),
+        (tables.USER, pa.string()),
         ("rank", pa.int32()),
-        (t.ITEM, pa.string()),
+        (tables.ITEM, pa.string()),
         ("score", pa.float32()),
         ("reasons", pa.list_(pa.string())),
         ("version", pa.string()),
@@ -73,9 +73,9 @@ def as_table(
     """(users, k) item indices (-1: no item) and scores, with the listed items' reasons, as rows of SCHEMA."""
     row, place = np.nonzero(top >= 0)
     columns = {
-        t.USER: users[row],
+        tables.USER: users[row],
         "rank": place + 1,
-        t.ITEM: item_ids[top[row, place]],
+        tables.ITEM: item_ids[top[row, place]],
         "score": pa.array(scores[row, place], pa.float32(), from_pandas=True),
         "reasons": [sentences for of_user in reasons for sentences in of_user],
         "version": [version] * len(row),
@@ -99,11 +99,11 @@ def main(prepared: Path, champion: Path, top_k: Path, params: Path = Path("param
     log.info("top %d of %d users by %s", k, users, model.version or "an unnamed champion")
 
 
-def write(path: Path, tables: Iterable[pa.Table]) -> None:
+def write(path: Path, batches: Iterable[pa.Table]) -> None:
     """One Parquet file, put in place when it is complete."""
     with renamed(path) as temporary, pq.ParquetWriter(temporary, SCHEMA) as writer:
-        for table in tables:
-            writer.write_table(table)
+        for batch in batches:
+            writer.write_table(batch)
 
 
 if __name__ == "__main__":
