@@ -31,7 +31,17 @@ def test_pandas_makes_the_same_tables(tmp_path: Path, small: None) -> None:
         pd.testing.assert_frame_equal(told[wanted.columns.tolist()], wanted, check_dtype=False)
 
 
-def test_it_measures_whole_processes(small: None) -> None:
+def test_it_measures_whole_processes(small: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench.shutil, "which", lambda name: None)  # Spark takes half a minute to start
     found = json.loads(json.dumps(bench.run()))
     assert found["ratios"]["pandas_cpu_over_stage"] > 0
     assert all(figure["peak_gib"] > 0.05 for figure in found["figures"].values())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_spark_is_measured_beside_the_delivered_engine(small: None) -> None:
+    pytest.importorskip("pyspark")
+    found = bench.run()
+    assert found["figures"]["spark"]["wall_seconds"] > 0
+    assert found["ratios"]["spark_wall_over_stage"] > 1  # a few rows: nothing but Spark's start

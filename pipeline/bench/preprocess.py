@@ -3,12 +3,15 @@
 In: nothing, or a folder like data/raw, to be prepared instead of the largest synthetic one. Out: CPU seconds
 and peak memory of whole processes. Rule: synthetic rows of 200,000 users and 50,000 items (popularity as in
 Zipf's law, two years) go through the stage at MANY rows; at FEW rows through the stage and through the same
-steps in pandas (pipeline/bench/_pandas_steps.py), whose tables are the same.
+steps in pandas (pipeline/bench/_pandas_steps.py), whose tables are the same. Where pyspark and Java are
+there, Spark makes the MANY rows' tables as well, on this machine.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
 from tqdm import tqdm
 
 from pipeline.data import tables
@@ -42,16 +46,25 @@ def run(data: Path | None = None) -> Json:
             f"stage_{FEW}": _stage(few, folder / "b"),
             f"pandas_{FEW}": _measured("pipeline.bench._pandas_steps", few, folder / "c"),
         }
-    whole, stage, pandas = figures.values()
+        if importlib.util.find_spec("pyspark") and shutil.which("java"):
+            figures["spark"] = _stage(many, folder / "d", "spark")
+    return summary(figures, data is not None)
+
+
+def summary(figures: dict[str, Json], given: bool) -> Json:
+    whole, stage, pandas = (figures[name] for name in ("stage", f"stage_{FEW}", f"pandas_{FEW}"))
     seconds = pandas["cpu_seconds"] / stage["cpu_seconds"]
+    ratios = {
+        "pandas_cpu_over_stage": seconds,
+        "pandas_memory_over_stage": pandas["peak_gib"] / stage["peak_gib"],
+    }
+    if "spark" in figures:
+        ratios["spark_wall_over_stage"] = figures["spark"]["wall_seconds"] / whole["wall_seconds"]
     return {
         "name": "preprocess",
-        "conditions": {"rows": "as given" if data else MANY, "rows_compared": FEW, "cpus": os.cpu_count()},
+        "conditions": {"rows": "as given" if given else MANY, "rows_compared": FEW, "cpus": os.cpu_count()},
         "figures": figures,
-        "ratios": {
-            "pandas_cpu_over_stage": seconds,
-            "pandas_memory_over_stage": pandas["peak_gib"] / stage["peak_gib"],
-        },
+        "ratios": ratios,
         "findings": [
             f"{whole['cpu_seconds']:.0f} CPU seconds and {whole['peak_gib']:.1f} GiB at most",
             f"at {FEW:,} rows pandas takes {seconds:.1f} times the CPU seconds",
@@ -99,14 +112,18 @@ def synthetic(folder: Path, rows: int) -> Path:
     return folder
 
 
-def _stage(raw: Path, prepared: Path) -> Json:
-    return _measured("pipeline.stages.preprocess", raw, prepared)
+def _stage(raw: Path, prepared: Path, engine: str = "duckdb") -> Json:
+    settings = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    settings["preprocess"] |= {"engine": engine, "spark_master": None}
+    params = prepared.with_suffix(".yaml")
+    params.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    return _measured("pipeline.stages.preprocess", raw, prepared, "--params", params)
 
 
-def _measured(module: str, raw: Path, target: Path) -> Json:
+def _measured(module: str, *arguments: Path | str) -> Json:
     begin = time.perf_counter()
     with tempfile.TemporaryFile() as told:
-        command = [sys.executable, "-m", module, str(raw), str(target)]
+        command = [sys.executable, "-m", module, *map(str, arguments)]
         process = subprocess.Popen(command, stdout=told, stderr=told)
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
