@@ -23,6 +23,7 @@ from pipeline.models import baselines as b
 from pipeline.models.asked import DISLIKED, HALF_LIVES, Asked
 from pipeline.models.collaborative import RETRIEVING, Collaborative
 from pipeline.models.kinds import Kinds
+from pipeline.models.living import LONG, SHORT, Living
 from pipeline.models.pairs import Columns, Retrieved, product, standardised
 from pipeline.models.parts import Parts
 from pipeline.models.sequence import Sequence
@@ -333,6 +334,17 @@ class OneText(Text):
             pair = Turned(self._narrow, self._there), Turned(self.expected, cold & self._there)
             self.__dict__["turned"] = pair
         return self.__dict__["turned"]
+
+
+class OneLiving(Living):
+    def retrieve(self, asked: Asked, n: int) -> Retrieved:
+        time, near = asked.points.time, self._neighbours(asked)
+        return {
+            "live_short": self.live.top(time, SHORT, n),
+            "live_long": self.live.top(time, LONG, n),
+            "newest": self.live.newest(self.available_from, time, n),
+            "neighbours": _best_cells(near.indices, near.data[None], 0, n),
+        }
 
 
 class OneKinds(Kinds):

@@ -21,6 +21,7 @@ from pipeline.models.baselines import Factors
 from pipeline.models.neighbours import HELD, SHARED, SHARED_HALF_LIFE, TAKER_HALF_LIFE, TAKERS, offsets
 from pipeline.models.state import FOLDING_HALF_LIFE, NEVER, NOT_YET, Folded, ItemState, Live
 from pipeline.models.streaming import LiveState
+from pipeline.serve.single import Space
 
 FOLDED_ROWS = 100  # of a taker's history; beyond them an item weighs less than a millionth
 
@@ -170,6 +171,7 @@ class Present:
         self.own = Last(len(user_ids), HELD).fill(log.indptr[:-1], log.indptr[1:], log.item, log.time)
         self._further: defaultdict[int, list[tuple[int, int, bool, float]]] = defaultdict(list)
         self._forgotten: set[int] = set()
+        self._space = Space(live.items)
         self._tops: dict[tuple[int, int], Top] = {}
         self._newest: Newest | None = None
         self._pending: list[tuple[int, int]] = []  # (item, time) of rows that no top list has counted
@@ -280,8 +282,9 @@ class Present:
         counted = (near >= 0) & (near < HELD) & same.any(axis=1)[:, None]
         counted &= (taken >= 0) & (taken != item[way][:, None])
         weight = np.exp2(-place[way] / SHARED_HALF_LIFE - taker / TAKER_HALF_LIFE)[:, None] * counts
-        column, inverse = np.unique(taken[counted], return_inverse=True)
-        score = np.bincount(inverse, weight[counted], minlength=len(column)).astype(np.float32)
+        column, sums = self._space.sums(taken[counted], weight[counted][None])
+        order = np.argsort(column)
+        column, score = column[order], sums[0, order]
         score /= score.max(initial=np.float32(1e-30))
         return sp.csr_matrix((score, column, np.array([0, len(column)])), shape=(1, items))
 

@@ -26,7 +26,7 @@ from pipeline.models.recommender import Recommender
 from pipeline.models.words import Words
 from pipeline.serve.events import Change, Happened, Store, StoreError
 from pipeline.serve.prepared import KEY, Prepared, prepared, raw_tables, row_hash
-from pipeline.serve.single import single
+from pipeline.serve.single import OneLiving, single
 from pipeline.serve.state import Present, PresentFolded
 
 CHAMPION, RAW = Path("models/champion"), Path("data/raw")
@@ -155,7 +155,7 @@ def load(root: Path, store: Store) -> World:
 
 def with_living(model: Recommender, present: Present, folded: PresentFolded) -> Recommender:
     """The same parts asking the present state instead of a log."""
-    living = Living(present, folded, model.catalogue.available_from)  # type: ignore[arg-type]
+    living = OneLiving(present, folded, model.catalogue.available_from)  # type: ignore[arg-type]
     return replace(model, parts=replace(model.parts, living=living))
 
 
