@@ -4,9 +4,9 @@ In: nothing; a made-up project (pipeline/bench/_served.py) of 100,000 items and 
 EVERGREEN_BENCH_ITEMS and EVERGREEN_BENCH_ROWS. Server (one worker) and client share the machine.
 Rule: latencies at a rate count from the moment at which a request was due, so that a stalled server cannot
 hide what it keeps waiting; `one_by_one` are of a single caller; `cpu_ms` is what the server computed for an
-answer, whatever else ran. `changed_list` is the time from feedback's answer to the next list, which has to know
-it. `ready_seconds` is of a start after the first, which keeps what it prepared. Ratios are target / measured: 1
-and more is within it.
+answer, whatever else ran. `changed_list` is the time from feedback's answer to the next list, which has to
+know it. `ready_seconds` is of a start after the first, which keeps what it prepared. Ratios are target /
+measured: 1 and more is within it.
 """
 
 from __future__ import annotations
