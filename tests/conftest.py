@@ -1,3 +1,4 @@
+import os
 import shutil
 import signal
 from pathlib import Path
@@ -9,6 +10,10 @@ import toy
 if TYPE_CHECKING:
     import pandas as pd
 
+
+# Tables of some hundred rows: a second thread costs several times what it saves, more so on a busy machine.
+# Read when torch and numpy are loaded, which none of the imports above does; what tests start inherits it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # What runs in the background of a script is started with Ctrl-C ignored, and hands that on to its children.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
