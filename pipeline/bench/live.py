@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from pipeline.bench import _turnover, _windows, ranking
 from pipeline.bench._fits import Bench, Ranked, fingerprint
-from pipeline.bench.gate import load
+from pipeline.bench.gate import load_with_vectors
 from pipeline.evaluation import tuning
 from pipeline.evaluation.figures import CHALLENGER, HEADLINE
 from pipeline.evaluation.findings import FROZEN_STATE
@@ -78,8 +78,7 @@ def _made_up(params: Params) -> Bench:
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "data" / "raw"
         _turnover.World.of(SEED).write(raw, SEED)
-        prepared, vectors = load(raw)
-    assert vectors is not None
+        prepared, vectors = load_with_vectors(raw, params)
     return Bench(prepared, vectors, params, ranking.FOLDER / fingerprint(prepared))
 
 
