@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -225,8 +226,10 @@ def test_a_new_champion_takes_over_and_a_broken_one_is_refused(engine: Engine, p
     engine.store.append([[row(1, "someone", "i03", engine.moment())]])
     claim = json.loads((folder / "version.json").read_text())
     (folder / "version.json").write_text(json.dumps(claim | {"version": "v2.0.0"}))
+    old = weakref.ref(engine.world)
     engine.renew()
     assert engine.version == "v2.0.0"
+    assert old() is None  # its memory is free again
     assert engine.swaps == 1
     assert engine.world.present.user("someone") >= 0
     (folder / "version.json").write_text(json.dumps(claim | {"version": "v3.0.0", "artifact_hash": "0" * 64}))

@@ -7,12 +7,14 @@ service, its hash and a smoke list are checked, and then it takes over; a broken
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import json
 import logging
 import threading
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +98,8 @@ class Engine:
         gc.unfreeze()
         gc.collect()
         gc.freeze()
+        with suppress(OSError, AttributeError):  # another C library than glibc
+            ctypes.CDLL("libc.so.6").malloc_trim(0)  # what loading no longer needs goes back to the system
 
     def _smoke(self, world: World, lister: Lister) -> None:
         """A few lists, which have to have items and finite scores. Raises ArtifactError."""
@@ -127,8 +131,8 @@ class Engine:
     def renew(self) -> None:
         """Take over what lies in the champion's folder, or a changed catalogue, if it can be served."""
         claim = claim_in(self.root)
-        world = self._world
-        changed = world is None or claim != world.claimed
+        # Not the world itself: what a name holds while the next one loads outlives it.
+        changed = self._world is None or claim != self._world.claimed
         if not self._stale and (not changed or claim == self._refused_claim):
             return
         try:
