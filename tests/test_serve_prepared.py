@@ -12,7 +12,7 @@ import served
 
 pytest.importorskip("sqlalchemy")
 
-from pipeline.data import tables as t
+from pipeline.data import tables
 from pipeline.documents.model import Card
 from pipeline.models.preparation import Preparation
 from pipeline.serve.engine import Engine
@@ -52,7 +52,7 @@ def test_other_data_settings_or_items_are_prepared_anew(project: Path, how: Prep
     prepared(project, how, [])
     seen = set(kept(project))
     put = Change(1, "item", "new", {"title": "a new thing"}, 5)
-    assert "new" in prepared(project, how, [put]).items[t.ITEM].tolist()
+    assert "new" in prepared(project, how, [put]).items[tables.ITEM].tolist()
     gone = Change(2, "user", "u20", None, 6)
     assert "u20" not in prepared(project, how, [gone]).user_ids
     file = sorted((project / "data/raw/interactions").rglob("*.parquet"))[0]
@@ -77,13 +77,15 @@ def test_events_come_on_top_and_count_once(project: Path) -> None:
     now = first.moment()
     rows, _ = raw_tables(project / "data/raw", [])
     row = rows.iloc[0]  # as if `collect` had brought it to data/raw
-    collected = int(row[t.TIME].timestamp() * 1_000_000)
-    store.append([[Row("old", row[t.USER], row[t.ITEM], row[t.EVENT], None, None, collected, None)]])
+    collected = int(row[tables.TIME].timestamp() * 1_000_000)
+    store.append(
+        [[Row("old", row[tables.USER], row[tables.ITEM], row[tables.EVENT], None, None, collected, None)]]
+    )
     store.append([[Row("new", "someone", "i03", "click", None, None, now, None)]])
     again = Engine(project, store)
     again.load()
     assert again.world.seq == 2
-    user = again.world.present.number[row[t.USER]]
+    user = again.world.present.number[row[tables.USER]]
     assert len(again.world.present.rows(user)) == len(first.world.present.rows(user))
     assert len(again.world.present.rows(again.world.present.user("someone"))) == 1
     listed = again.recommend(Question(user_id="someone", k=24))[0].items

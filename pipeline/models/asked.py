@@ -11,7 +11,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from pipeline.data.histories import Points
-from pipeline.models import baselines as b
+from pipeline.models import baselines
 
 HALF_LIVES = (1, 5, 30)  # of a history, in its items
 DISLIKED = 0.3  # weight of a history row that is no success
@@ -35,8 +35,8 @@ class Asked:
         return self.once(self.points, "weights", self._weights)
 
     def _weights(self) -> dict[int, sp.csr_matrix]:
-        liking = b.liking(self.points.log, DISLIKED)
-        return {h: b.without_small(self.points.weights(self.items, h, liking)) for h in HALF_LIVES}
+        liking = baselines.liking(self.points.log, DISLIKED)
+        return {h: baselines.without_small(self.points.weights(self.items, h, liking)) for h in HALF_LIVES}
 
     @property
     def plain(self) -> sp.csr_matrix:

@@ -12,7 +12,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from pipeline.data.histories import Log, Points
-from pipeline.models import baselines as b
+from pipeline.models import baselines
 from pipeline.models.asked import DISLIKED, HALF_LIVES, Asked
 from pipeline.models.binding import Arrays, moved
 from pipeline.models.pairs import (
@@ -47,26 +47,26 @@ class Settings:
 
 @dataclass(frozen=True)
 class Collaborative:
-    ease: b.ItemMatrix
-    knn: b.ItemMatrix
-    rules: b.ItemMatrix  # what follows what
-    ials: b.Factors
+    ease: baselines.ItemMatrix
+    knn: baselines.ItemMatrix
+    rules: baselines.ItemMatrix  # what follows what
+    ials: baselines.Factors
     count: np.ndarray  # (items,) float32 rows of the fit; 0: a cold item
     value: np.ndarray  # (items,) float32 mean value in deviations from the overall mean, shrunk
     liked: np.ndarray  # (items,) float32 share of successes above the overall one, shrunk
 
     @classmethod
     def fit(cls, log: Log, rows: np.ndarray, items: int, settings: Settings, seed: int) -> Collaborative:
-        met = b.interactions(log, rows & log.positive if settings.positives_only else rows, items)
+        met = baselines.interactions(log, rows & log.positive if settings.positives_only else rows, items)
         item, count = log.item[rows], np.bincount(log.item[rows], minlength=items)
         value = row_values(log)[rows]
         value = (value - value.mean()) / (value.std() + 1e-6) if len(value) else value
         liked = log.positive[rows] - log.positive[rows].mean() if len(item) else np.zeros(0)
         return cls(
-            ease=b.ease(met, settings.regularisation).pruned(KEPT_NEIGHBOURS),
-            knn=b.item_knn(met, KNN_NEIGHBOURS, KNN_SHRINKAGE),
+            ease=baselines.ease(met, settings.regularisation).pruned(KEPT_NEIGHBOURS),
+            knn=baselines.item_knn(met, KNN_NEIGHBOURS, KNN_SHRINKAGE),
             rules=sequential_rules(log, rows, items),
-            ials=b.ials(met, IALS_FACTORS, IALS_REGULARISATION, IALS_ALPHA, seed),
+            ials=baselines.ials(met, IALS_FACTORS, IALS_REGULARISATION, IALS_ALPHA, seed),
             count=count.astype(np.float32),
             value=(np.bincount(item, value, minlength=items) / (count + SHRUNK_BY)).astype(np.float32),
             liked=(np.bincount(item, liked, minlength=items) / (count + SHRUNK_BY)).astype(np.float32),
@@ -129,7 +129,9 @@ class Collaborative:
     def bound(cls, arrays: Arrays, place: np.ndarray, items: int) -> Collaborative:
         """`place`: (saved items,) their number in a catalogue of so many `items`, -1: gone."""
         known = moved(arrays["ials.known"], place, items)
-        factors = b.Factors(moved(arrays["ials"], place, items), known, IALS_REGULARISATION, IALS_ALPHA)
+        factors = baselines.Factors(
+            moved(arrays["ials"], place, items), known, IALS_REGULARISATION, IALS_ALPHA
+        )
         statistics = (moved(arrays[name], place, items) for name in ("count", "value", "liked"))
         return cls(
             _matrix(arrays, "ease", place, items).quick(),
@@ -140,31 +142,31 @@ class Collaborative:
         )
 
 
-def _matrix(arrays: Arrays, name: str, place: np.ndarray, items: int) -> b.ItemMatrix:
+def _matrix(arrays: Arrays, name: str, place: np.ndarray, items: int) -> baselines.ItemMatrix:
     kept = place[arrays[f"{name}.kept"]]
     parts = tuple(arrays[f"{name}.{part}"] for part in ("data", "indices", "indptr"))
     matrix = sp.csr_matrix(parts, shape=(len(kept), len(kept)))
     there = np.flatnonzero(kept >= 0)  # both catalogues are sorted by id, so the order stands
     if len(there) < len(kept):
         matrix = matrix[there][:, there]
-    return b.ItemMatrix(items, kept[there].astype(np.int32), matrix)
+    return baselines.ItemMatrix(items, kept[there].astype(np.int32), matrix)
 
 
 def choose(log: Log, rows: np.ndarray, validation: Points, items: int) -> Settings:
     """The settings of the best validation nDCG@10, mean over users, of EASE fitted on the rows of a mask."""
     place = np.unique(validation.user, return_inverse=True)[1]
-    weights = b.without_small(validation.weights(items, RETRIEVING, b.liking(log, DISLIKED)))
+    weights = baselines.without_small(validation.weights(items, RETRIEVING, baselines.liking(log, DISLIKED)))
     quality = {}
     for positives_only in (True, False) if not log.positive.all() else (False,):
-        met = b.interactions(log, rows & log.positive if positives_only else rows, items)
+        met = baselines.interactions(log, rows & log.positive if positives_only else rows, items)
         for regularisation in REGULARISATIONS:
-            gain = _gains(b.ease(met, regularisation), weights, validation)
+            gain = _gains(baselines.ease(met, regularisation), weights, validation)
             users = np.bincount(place, gain) / np.bincount(place) if len(gain) else np.zeros(1)
             quality[Settings(positives_only, regularisation)] = float(users.mean())
     return max(quality, key=lambda settings: quality[settings])
 
 
-def _gains(ease: b.ItemMatrix, weights: sp.csr_matrix, points: Points) -> np.ndarray:
+def _gains(ease: baselines.ItemMatrix, weights: sp.csr_matrix, points: Points) -> np.ndarray:
     """(points,) nDCG@10 among the items that the matrix keeps; 0 where it does not keep the target."""
     if not len(ease.kept) or not len(points):
         return np.zeros(len(points))

@@ -12,16 +12,16 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from pipeline.data import tables as t
+from pipeline.data import tables
 from pipeline.data.histories import Catalogue
 from pipeline.models.baselines import blocks
 
 
 def category_matrix(catalogue: Catalogue) -> sp.csr_matrix:
     """(items, categories) float32, 1 where an item has a category; no column if there are none."""
-    if t.CATEGORIES not in catalogue.items:
+    if tables.CATEGORIES not in catalogue.items:
         return sp.csr_matrix((len(catalogue), 0), dtype=np.float32)
-    listed = catalogue.items[t.CATEGORIES].reset_index(drop=True).explode().dropna()
+    listed = catalogue.items[tables.CATEGORIES].reset_index(drop=True).explode().dropna()
     codes, names = pd.factorize(listed, sort=True)
     cells = (np.ones(len(listed), np.float32), (listed.index.to_numpy(), codes))
     matrix = sp.csr_matrix(cells, shape=(len(catalogue), len(names)))
@@ -31,10 +31,11 @@ def category_matrix(catalogue: Catalogue) -> sp.csr_matrix:
 
 def category_names(catalogue: Catalogue) -> list[str]:
     """The columns of category_matrix."""
-    if t.CATEGORIES not in catalogue.items:
+    if tables.CATEGORIES not in catalogue.items:
         return []
     return [
-        str(name) for name in np.unique(catalogue.items[t.CATEGORIES].explode().dropna().to_numpy(dtype=str))
+        str(name)
+        for name in np.unique(catalogue.items[tables.CATEGORIES].explode().dropna().to_numpy(dtype=str))
     ]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.data import tables as t
+from pipeline.data import tables
 from pipeline.data.histories import Log, Prepared, load_prepared
 from pipeline.data.text import clean
 from pipeline.errors import DataError
@@ -109,7 +109,7 @@ def text_reason(words: Words, text: str, item: int) -> str:
 
 
 def _row(model: Recommender, rank: int, item: int, score: float, reasons: list[str]) -> dict[str, Any]:
-    title = model.catalogue.items.iloc[item].get(t.TITLE)
+    title = model.catalogue.items.iloc[item].get(tables.TITLE)
     return {
         "rank": rank + 1,
         "item_id": str(model.catalogue.ids[item]),

@@ -23,7 +23,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from pipeline.data import tables as t
+from pipeline.data import tables
 from pipeline.data.histories import Catalogue, Log, Points
 from pipeline.documents.model import Claim
 from pipeline.errors import ArtifactError
@@ -156,13 +156,13 @@ class Recommender:
     def _titles(self) -> list[str]:
         """Of every item; a row of the frame at a time would cost a millisecond each."""
         items = self.catalogue.items
-        titles = items[t.TITLE] if t.TITLE in items else items[t.ITEM]
+        titles = items[tables.TITLE] if tables.TITLE in items else items[tables.ITEM]
         there = titles.notna() & (titles != "")
-        return [str(title)[:80] for title in titles.where(there, items[t.ITEM])]
+        return [str(title)[:80] for title in titles.where(there, items[tables.ITEM])]
 
     @cached_property
     def _categories(self) -> list[frozenset[str]]:
-        listed = self.catalogue.items.get(t.CATEGORIES)
+        listed = self.catalogue.items.get(tables.CATEGORIES)
         if listed is None:
             return [frozenset()] * len(self.catalogue)
         return [frozenset() if row is None or np.isscalar(row) else frozenset(row) for row in listed]
@@ -193,7 +193,7 @@ class Recommender:
                 f"{folder}: damaged ({error}): run `evergreen champion`, or train anew"
             ) from None
         catalogue = Catalogue.of(items)
-        place = catalogue.index(own[t.ITEM])  # own item -> item of the catalogue, -1: gone
+        place = catalogue.index(own[tables.ITEM])  # own item -> item of the catalogue, -1: gone
         collaborative = Collaborative.bound(of_prefix("collaborative", arrays), place, len(catalogue))
         text = _bound_text(folder, card, arrays, own, catalogue, place)
         vectors = None if text is None else text.vectors
@@ -218,7 +218,7 @@ def save(folder: Path, card: dict[str, Any], model: Recommender, encoder: TextEn
     """Write a model folder; the card comes last, so a folder with a card is whole."""
     folder.mkdir(parents=True, exist_ok=True)
     parts = model.parts
-    model.catalogue.items[[t.ITEM, "item_text"]].to_parquet(folder / "items.parquet", index=False)
+    model.catalogue.items[[tables.ITEM, "item_text"]].to_parquet(folder / "items.parquet", index=False)
     arrays = prefixed("collaborative", parts.collaborative.arrays())
     if parts.sequence is not None:
         arrays |= prefixed("sequence", parts.sequence.arrays())

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pipeline.data import tables as t
+from pipeline.data import tables
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ class Store:
         import sqlalchemy as sa
 
         text = None if content is None else json.dumps(content, ensure_ascii=False, allow_nan=False)
-        row = {"kind": "item", "key": item_id, "content": text, t.TIME: now}
+        row = {"kind": "item", "key": item_id, "content": text, tables.TIME: now}
         with self._writing() as connection:
             connection.execute(sa.insert(self.changes), row)
 
@@ -180,7 +180,7 @@ class Store:
         with self._writing() as connection:
             gone = connection.execute(sa.delete(self.events).where(self.events.c.user_id == user_id)).rowcount
             connection.execute(sa.delete(self.impressions).where(self.impressions.c.user_id == user_id))
-            row = {"kind": "user", "key": user_id, "content": None, t.TIME: now}
+            row = {"kind": "user", "key": user_id, "content": None, tables.TIME: now}
             connection.execute(sa.insert(self.changes), row)
         return int(gone)
 
@@ -235,7 +235,7 @@ class Store:
         import pandas as pd
         import sqlalchemy as sa
 
-        names = [t.USER, t.ITEM, t.TIME, t.EVENT, t.VALUE, t.TEXT]
+        names = [tables.USER, tables.ITEM, tables.TIME, tables.EVENT, tables.VALUE, tables.TEXT]
         columns = [self.events.c[name] for name in ("seq", *names)]
         query = sa.select(*columns).order_by(self.events.c.seq)
         if until is not None:
@@ -243,23 +243,27 @@ class Store:
         with _told(), self._reader.connect().execution_options(yield_per=ROWS_AT_ONCE) as connection:
             for rows in connection.execute(query).partitions():
                 frame = pd.DataFrame(rows, columns=["seq", *names])
-                frame[t.TIME] = pd.to_datetime(frame[t.TIME], unit="us", utc=True).astype(t.MOMENT)
-                frame[t.VALUE] = frame[t.VALUE].astype("float64")
-                yield frame.astype({name: "str" for name in (t.USER, t.ITEM, t.EVENT, t.TEXT)})
+                frame[tables.TIME] = pd.to_datetime(frame[tables.TIME], unit="us", utc=True).astype(
+                    tables.MOMENT
+                )
+                frame[tables.VALUE] = frame[tables.VALUE].astype("float64")
+                yield frame.astype(
+                    {name: "str" for name in (tables.USER, tables.ITEM, tables.EVENT, tables.TEXT)}
+                )
 
     def lists(self) -> pd.DataFrame:
         """Every impression, in order of time; times are microseconds, `items` is the store's JSON."""
         import sqlalchemy as sa
 
-        return self._frame(sa.select(self.impressions).order_by(self.impressions.c[t.TIME]))
+        return self._frame(sa.select(self.impressions).order_by(self.impressions.c[tables.TIME]))
 
     def reactions(self) -> pd.DataFrame:
         """Every event with the list on which it happened; times are microseconds."""
         import sqlalchemy as sa
 
-        names = [t.USER, t.ITEM, t.TIME, t.EVENT, t.VALUE, "impression_id"]
+        names = [tables.USER, tables.ITEM, tables.TIME, tables.EVENT, tables.VALUE, "impression_id"]
         frame = self._frame(sa.select(*(self.events.c[name] for name in names)).order_by(self.events.c.seq))
-        return frame.astype({t.VALUE: "float64"})
+        return frame.astype({tables.VALUE: "float64"})
 
     def _frame(self, query: Any) -> pd.DataFrame:
         import pandas as pd
@@ -267,7 +271,10 @@ class Store:
         with _told(), self._reader.connect() as connection:
             result = connection.execute(query)
             frame = pd.DataFrame(result.all(), columns=list(result.keys()))
-        return frame.astype({t.TIME: "int64"} | {n: "str" for n in (t.USER, t.ITEM, t.EVENT) if n in frame})
+        return frame.astype(
+            {tables.TIME: "int64"}
+            | {n: "str" for n in (tables.USER, tables.ITEM, tables.EVENT) if n in frame}
+        )
 
     def exists(self) -> bool:
         """Whether a service has ever used this database."""
@@ -320,12 +327,12 @@ def _tables(metadata: Any) -> tuple[Table, Table, Table]:
     events = numbered(
         "evergreen_events",
         text("event_id", unique=True),
-        text(t.USER, index=True),
-        text(t.ITEM),
-        text(t.EVENT),
-        sa.Column(t.VALUE, sa.Double),
-        text(t.TEXT, null=True),
-        sa.Column(t.TIME, sa.BigInteger, nullable=False),
+        text(tables.USER, index=True),
+        text(tables.ITEM),
+        text(tables.EVENT),
+        sa.Column(tables.VALUE, sa.Double),
+        text(tables.TEXT, null=True),
+        sa.Column(tables.TIME, sa.BigInteger, nullable=False),
         text("impression_id", null=True),
     )
     changes = numbered(
@@ -333,14 +340,14 @@ def _tables(metadata: Any) -> tuple[Table, Table, Table]:
         text("kind"),
         text("key"),
         text("content", null=True),
-        sa.Column(t.TIME, sa.BigInteger, nullable=False),
+        sa.Column(tables.TIME, sa.BigInteger, nullable=False),
     )
     impressions = sa.Table(
         "evergreen_impressions",
         metadata,
         text("impression_id", primary_key=True),
-        sa.Column(t.TIME, sa.BigInteger, nullable=False),
-        text(t.USER, null=True, index=True),
+        sa.Column(tables.TIME, sa.BigInteger, nullable=False),
+        text(tables.USER, null=True, index=True),
         *(text(name) for name in ("version", "model")),
         text("fallback", null=True),
         text("items"),
@@ -374,18 +381,22 @@ def with_changes(items: pd.DataFrame, changes: Sequence[Change]) -> pd.DataFrame
     latest = {change.key: change for change in changes if change.kind == "item"}
     put = {key: change.content for key, change in latest.items() if change.content is not None}
     if put:
-        new = pd.DataFrame([{t.ITEM: key, t.CATEGORIES: [], **content} for key, content in put.items()])
-        for name in (t.AVAILABLE_FROM, t.AVAILABLE_UNTIL):
+        new = pd.DataFrame(
+            [{tables.ITEM: key, tables.CATEGORIES: [], **content} for key, content in put.items()]
+        )
+        for name in (tables.AVAILABLE_FROM, tables.AVAILABLE_UNTIL):
             cells = new[name] if name in new else pd.Series(None, new.index, dtype=object)
-            new[name] = pd.to_datetime(cells, utc=True, format="ISO8601").astype(t.MOMENT)
-        items = pd.concat([items[~items[t.ITEM].isin(put)], new], ignore_index=True)
-        texts = [name for name in (t.ITEM, t.TITLE, t.TEXT) if name in items]
-        items = items.astype(dict.fromkeys(texts, "str")).sort_values(t.ITEM, ignore_index=True)
+            new[name] = pd.to_datetime(cells, utc=True, format="ISO8601").astype(tables.MOMENT)
+        items = pd.concat([items[~items[tables.ITEM].isin(put)], new], ignore_index=True)
+        texts = [name for name in (tables.ITEM, tables.TITLE, tables.TEXT) if name in items]
+        items = items.astype(dict.fromkeys(texts, "str")).sort_values(tables.ITEM, ignore_index=True)
     gone = {key: change.timestamp for key, change in latest.items() if change.content is None}
-    place = items[t.ITEM].isin(gone)
+    place = items[tables.ITEM].isin(gone)
     if place.any():
         items = items.copy()
-        moments = pd.to_datetime(items.loc[place, t.ITEM].map(gone), unit="us", utc=True).astype(t.MOMENT)
-        until = items.loc[place, t.AVAILABLE_UNTIL]
-        items.loc[place, t.AVAILABLE_UNTIL] = until.where(until < moments, moments)
+        moments = pd.to_datetime(items.loc[place, tables.ITEM].map(gone), unit="us", utc=True).astype(
+            tables.MOMENT
+        )
+        until = items.loc[place, tables.AVAILABLE_UNTIL]
+        items.loc[place, tables.AVAILABLE_UNTIL] = until.where(until < moments, moments)
     return items

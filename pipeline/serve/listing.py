@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.data import tables as t
+from pipeline.data import tables
 from pipeline.data.histories import Points
 from pipeline.errors import DataError
 from pipeline.models.asked import Asked
@@ -56,8 +56,8 @@ class Lister:
             for category in self.explainer.categories[item]:
                 self._members[category].append(int(item))
         self.titles: list[str | None] = [None] * len(self.ids)
-        if t.TITLE in catalogue.items:
-            titles = catalogue.items[t.TITLE].astype(object)
+        if tables.TITLE in catalogue.items:
+            titles = catalogue.items[tables.TITLE].astype(object)
             self.titles = titles.where(titles.notna() & (titles != ""), None).tolist()
 
     def rows(self, question: Question, now: int) -> tuple[int, Rows]:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.data import tables as t
+from pipeline.data import tables
 from pipeline.data.histories import Log
 from pipeline.errors import DataError
 from pipeline.files import temporary_beside
@@ -31,7 +31,7 @@ from pipeline.serve.events import Change, with_changes
 log = logging.getLogger(__name__)
 FORMAT = 1  # another one for other files, or for another way to prepare
 FOLDER = Path(".evergreen/prepared")
-KEY = [t.USER, t.ITEM, t.TIME, t.EVENT]  # rows that agree in them are one
+KEY = [tables.USER, tables.ITEM, tables.TIME, tables.EVENT]  # rows that agree in them are one
 
 
 @dataclass(frozen=True)
@@ -73,19 +73,19 @@ def prepared(root: Path, how: Preparation, changes: Sequence[Change]) -> Prepare
 
 def raw_tables(raw: Path, changes: Sequence[Change]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(interactions without those of forgotten people, items as they were put and withdrawn)."""
-    rows = t.read_parquet(raw / "interactions", columns=[*KEY, t.VALUE])
-    items = t.read_parquet(raw / "items.parquet")
+    rows = tables.read_parquet(raw / "interactions", columns=[*KEY, tables.VALUE])
+    items = tables.read_parquet(raw / "items.parquet")
     forgotten = {change.key for change in changes if change.kind == "user"}
     if forgotten:
-        rows = rows[~rows[t.USER].isin(forgotten)]
+        rows = rows[~rows[tables.USER].isin(forgotten)]
     return rows, with_changes(items, changes)
 
 
 def reactions(rows: pd.DataFrame, positive: Positive) -> dict[str, dict[str, Any] | None]:
     """Events by which a person likes and dislikes, as the rows have them; None where these have no no."""
-    mode = rows[t.EVENT].mode()
+    mode = rows[tables.EVENT].mode()
     event = (positive.events or [str(mode.iloc[0]) if len(mode) else "like"])[0]
-    values = rows.loc[rows[t.EVENT] == event, t.VALUE].dropna()
+    values = rows.loc[rows[tables.EVENT] == event, tables.VALUE].dropna()
     if positive.min_value is not None and len(values) and values.min() < positive.min_value:
         best, worst = float(values.max()), float(values.min())
         return {"like": {"event": event, "value": best}, "dislike": {"event": event, "value": worst}}
@@ -104,7 +104,7 @@ def _key(raw: Path, how: Preparation, changes: Sequence[Change]) -> str:
 
 def _write(made: Prepared, final: Path) -> None:
     folder = temporary_beside(final)
-    t.write_parquet(made.items, folder / "items.parquet")
+    tables.write_parquet(made.items, folder / "items.parquet")
     pd.DataFrame({"user_id": made.user_ids.astype(str)}).to_parquet(folder / "users.parquet")
     arrays = {field.name: getattr(made.log, field.name) for field in fields(Log)}
     np.savez(folder / "log.npz", rows=made.rows, **arrays)
@@ -123,8 +123,8 @@ def _read(folder: Path) -> Prepared | None:
     try:
         with np.load(folder / "log.npz") as file:
             arrays = {name: file[name] for name in file.files}
-        items = t.read_parquet(folder / "items.parquet")
-        users = pd.read_parquet(folder / "users.parquet")[t.USER].to_numpy(dtype=object)
+        items = tables.read_parquet(folder / "items.parquet")
+        users = pd.read_parquet(folder / "users.parquet")[tables.USER].to_numpy(dtype=object)
         told = json.loads((folder / "reactions.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, KeyError, DataError):
         return None

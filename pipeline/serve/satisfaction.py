@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from pipeline.data import tables as t
+from pipeline.data import tables
 from pipeline.data.histories import MICROSECONDS_A_DAY, Catalogue
 from pipeline.models.content import category_matrix
 from pipeline.models.preparation import successes
@@ -39,7 +39,7 @@ def command(root: Path, days: int) -> dict[str, Any]:
     params = Params.load(root / "params.yaml")
     with opened(params.collect.feedback or default_url(root)) as store:
         lists, events = store.lists(), store.reactions()
-    items = t.read_parquet(root / "data/raw/items.parquet")
+    items = tables.read_parquet(root / "data/raw/items.parquet")
     events["positive"] = successes(events, params.preprocess.positive)
     return satisfaction(lists, events, Catalogue.of(items), days)
 
@@ -49,16 +49,18 @@ def satisfaction(
 ) -> dict[str, Any]:
     """`lists`: impression_id, timestamp, user_id, version, items (JSON as the store has it); `events`:
     user_id, item_id, timestamp, impression_id, positive. Times are microseconds."""
-    newest = int(max(lists[t.TIME].max() if len(lists) else 0, events[t.TIME].max() if len(events) else 0))
+    newest = int(
+        max(lists[tables.TIME].max() if len(lists) else 0, events[tables.TIME].max() if len(events) else 0)
+    )
     active = _active_days(lists, events)
     if days is not None:
-        lists = lists[lists[t.TIME] > newest - days * MICROSECONDS_A_DAY]
+        lists = lists[lists[tables.TIME] > newest - days * MICROSECONDS_A_DAY]
     shown = _shown(lists)
     matrix = category_matrix(catalogue)
 
     def of(part: pd.DataFrame) -> dict[str, Any]:
         mine = shown[shown[LIST].isin(part[LIST])]
-        places = catalogue.index(mine[t.ITEM])
+        places = catalogue.index(mine[tables.ITEM])
         return {
             "lists": len(part),
             "items_shown": len(mine),
@@ -79,30 +81,30 @@ def _shown(lists: pd.DataFrame) -> pd.DataFrame:
         for number, items in zip(lists[LIST], lists["items"], strict=True)
         for place in json.loads(items)
     ]
-    return pd.DataFrame(rows, columns=[LIST, t.ITEM], dtype="str")
+    return pd.DataFrame(rows, columns=[LIST, tables.ITEM], dtype="str")
 
 
 def _reactions(shown: pd.DataFrame, events: pd.DataFrame, lists: int) -> dict[str, float | None]:
-    last = events.sort_values(t.TIME, kind="stable").drop_duplicates([LIST, t.ITEM], keep="last")
-    met = shown.drop_duplicates().merge(last[[LIST, t.ITEM, "positive"]], on=[LIST, t.ITEM])
+    last = events.sort_values(tables.TIME, kind="stable").drop_duplicates([LIST, tables.ITEM], keep="last")
+    met = shown.drop_duplicates().merge(last[[LIST, tables.ITEM, "positive"]], on=[LIST, tables.ITEM])
     taken = met[met["positive"].astype(bool)]
     return {"click_through": _share(taken[LIST].nunique(), lists), "likes": _share(len(taken), len(met))}
 
 
 def _active_days(lists: pd.DataFrame, events: pd.DataFrame) -> pd.DataFrame:
     """user_id, day, next: every day on which a person was shown a list or did something, and the next one."""
-    parts = [frame[[t.USER, t.TIME]].dropna() for frame in (lists, events)]
+    parts = [frame[[tables.USER, tables.TIME]].dropna() for frame in (lists, events)]
     every = pd.concat(parts, ignore_index=True)
-    every["day"] = every[t.TIME] // MICROSECONDS_A_DAY
-    days = every[[t.USER, "day"]].drop_duplicates().sort_values([t.USER, "day"], ignore_index=True)
-    return days.assign(next=days.groupby(t.USER)["day"].shift(-1))
+    every["day"] = every[tables.TIME] // MICROSECONDS_A_DAY
+    days = every[[tables.USER, "day"]].drop_duplicates().sort_values([tables.USER, "day"], ignore_index=True)
+    return days.assign(next=days.groupby(tables.USER)["day"].shift(-1))
 
 
 def _returns(lists: pd.DataFrame, active: pd.DataFrame, newest: int) -> float | None:
-    shown = lists[[t.USER, t.TIME]].dropna()
-    shown = shown.assign(day=shown[t.TIME] // MICROSECONDS_A_DAY)[[t.USER, "day"]].drop_duplicates()
+    shown = lists[[tables.USER, tables.TIME]].dropna()
+    shown = shown.assign(day=shown[tables.TIME] // MICROSECONDS_A_DAY)[[tables.USER, "day"]].drop_duplicates()
     shown = shown[shown["day"] + RETURN_DAYS <= newest // MICROSECONDS_A_DAY]
-    met = shown.merge(active, on=[t.USER, "day"])
+    met = shown.merge(active, on=[tables.USER, "day"])
     return _share(int((met["next"] <= met["day"] + RETURN_DAYS).sum()), len(met))
 
 

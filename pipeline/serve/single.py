@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from pipeline.data.histories import MICROSECONDS_A_DAY
-from pipeline.models import baselines as b
+from pipeline.models import baselines
 from pipeline.models.asked import DISLIKED, HALF_LIVES, Asked
 from pipeline.models.collaborative import RETRIEVING, Collaborative
 from pipeline.models.kinds import Kinds
@@ -91,7 +91,7 @@ class One(Asked):
         order = np.argsort(item, kind="stable")
         first = np.flatnonzero(np.r_[True, np.diff(item[order]) != 0])
         best = np.maximum.reduceat(weight[:, order], first, axis=1).astype(np.float32)
-        best[best < b.SMALL * best.max(axis=1, keepdims=True)] = 0
+        best[best < baselines.SMALL * best.max(axis=1, keepdims=True)] = 0
         return item[order][first], best
 
 
@@ -189,7 +189,7 @@ class OneCollaborative(Collaborative):
         return found
 
     @staticmethod
-    def _cells(model: b.ItemMatrix, asked: One) -> tuple[np.ndarray, np.ndarray]:
+    def _cells(model: baselines.ItemMatrix, asked: One) -> tuple[np.ndarray, np.ndarray]:
         """(cells,) columns and (half-lives, cells) weighted values of the rows of the history."""
         row = model._place[asked.index]
         there = row >= 0

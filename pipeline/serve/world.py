@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.data import tables as t
+from pipeline.data import tables
 from pipeline.data.histories import Log
 from pipeline.documents.model import Card, Claim
 from pipeline.errors import ArtifactError
@@ -179,6 +179,8 @@ def _further(happened: list[Happened], base: Prepared) -> list[Happened]:
 def as_rows(happened: list[Happened]) -> pd.DataFrame:
     """Events as rows of `interactions`, without their texts."""
     frame = pd.DataFrame(happened, columns=Happened._fields)
-    frame[t.TIME] = pd.to_datetime(frame[t.TIME], unit="us", utc=True).astype(t.MOMENT)
-    frame[t.VALUE] = frame[t.VALUE].astype("float64")
-    return frame.astype({name: "str" for name in (t.USER, t.ITEM, t.EVENT)})[[*KEY, t.VALUE]]
+    frame[tables.TIME] = pd.to_datetime(frame[tables.TIME], unit="us", utc=True).astype(tables.MOMENT)
+    frame[tables.VALUE] = frame[tables.VALUE].astype("float64")
+    return frame.astype({name: "str" for name in (tables.USER, tables.ITEM, tables.EVENT)})[
+        [*KEY, tables.VALUE]
+    ]
