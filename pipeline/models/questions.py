@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.data import tables
-from pipeline.data.histories import Log, Prepared, load_prepared
+from pipeline.data.histories import Points, Prepared, load_prepared
 from pipeline.data.text import clean
 from pipeline.errors import DataError
 from pipeline.models.encoder import texts_to_vectors
@@ -46,10 +46,10 @@ def recommend(
             for rank, (item, score) in enumerate(scored)
         ]
     if items is not None:
-        log, who = _history_in_place(prepared, items, now), np.zeros(1, np.int32)
+        points = history_in_place(prepared, items, now)
     else:
         who = pd.Index(prepared.user_ids).get_indexer([user]).astype(np.int32)
-    points = log.points(who, np.full(1, -1, np.int32), np.full(1, now))
+        points = log.points(who, np.full(1, -1, np.int32), np.full(1, now))
     top, scores = rank_points(model, points, prepared.catalogue, order, k)
     reasons = model.reasons(points, top)[0]
     return [
@@ -59,22 +59,25 @@ def recommend(
     ]
 
 
-def _history_in_place(prepared: Prepared, items: list[str], now: int) -> Log:
+def history_in_place(prepared: Prepared, items: list[str], now: int) -> Points:
+    """One point at `now` (microseconds), just after these items were taken, the last one last."""
     index = prepared.catalogue.index(np.array(items, dtype=object))
     if (index < 0).any():
         raise DataError(f"--items: {items[int((index < 0).argmax())]}: no such item_id in the catalogue")
-    count = len(index)
-    return replace(
+    count, users = len(index), len(prepared.user_ids)
+    log = replace(
         prepared.log,
-        user=np.zeros(count, np.int32),
+        # Another user than all of the log's, whose rows the live state has: whoever asks is no taker of it.
+        user=np.full(count, users, np.int32),
         item=index,
         time=now - 1 - np.arange(count)[::-1].astype(np.int64) * 1_000_000,
         value=np.full(count, np.nan, np.float32),
         positive=np.ones(count, bool),
         fit=np.ones(count, bool),
         window=np.full(count, 2, np.int8),
-        indptr=np.array([0, count], np.int64),
+        indptr=np.r_[np.zeros(users + 1, np.int64), count],
     )
+    return log.points(np.full(1, users, np.int32), np.full(1, -1, np.int32), np.full(1, now))
 
 
 def text_closeness(model: Recommender, vector: np.ndarray, words: Words, text: str) -> np.ndarray:
