@@ -496,6 +496,8 @@ def test_items_that_join_nothing_stop_the_stage(tmp_path: Path, ours: str, their
         (["1,a,1/31/2020 1:05 PM,1"], 'F is "%m/%d/%Y %I:%M %p"$'),
         (["1,a,1/2/2020,1"], 'F is "%d/%m/%Y" or "%m/%d/%Y"$'),
         (['1,a,2020-01-31,"1,5"', '1,a,2020-01-31,"1.000,5"'], r'set collect\.files\.decimal to ","$'),
+        (['1,a,2020-01-31,"1,200"'], r'decimal to "\." if 1,200 is 1200'),
+        (["1,a,1.70E+12,5", "2,b,1.71e12,5"], r"a spreadsheet rounded them"),
         (["1,a", "2,b"], r"not as many fields as its header: .*collect\.files\.delimiter$"),
         ([",a,2020-01-31,1"], r"correct the file or collect\.files\.columns$"),
     ],

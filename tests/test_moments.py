@@ -45,6 +45,19 @@ def test_every_notation_of_one_moment(cell: Any) -> None:
         assert not bad.any()
 
 
+@pytest.mark.parametrize("cell", ["1.70E+12", "1.70407E+12", "1,7E+12", "2e9", "1.7e12"])
+def test_numbers_that_a_spreadsheet_rounded_are_no_moments(cell: str) -> None:
+    moments, bad = as_moments(pd.Series([cell, "1704067200000"], dtype="str"))
+    assert (moments.isna().tolist(), bad.tolist()) == ([True, False], [True, False])
+
+
+@pytest.mark.parametrize("cell", ["1.704067200e+12", "1.7040672e12", "4.5292E+04", 1.7040672e18])
+def test_exponents_with_all_digits_are_read(cell: str | float) -> None:
+    moments, bad = as_moments(pd.Series([cell] * 3))
+    assert moments.dt.strftime("%Y-%m-%d").tolist() == ["2024-01-01"] * 3
+    assert not bad.any()
+
+
 def test_rows_may_differ_in_notation() -> None:
     column = pd.Series(
         ["2020-01-31", "1580472000", "2020-01-31T13:00:00+01:00", "2020/1/1 8:26", "1580472000.5"]

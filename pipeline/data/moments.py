@@ -29,6 +29,8 @@ _ZONED = r".*(?:Z|UTC|GMT|[T ]\d.*[+-]\d\d:?(?:\d\d)?)"
 _SAMPLE = 10_000  # numbers of a chunk that tell the unit
 _LEAST, _FEW, _YEAR = 20, 0.001, 365  # rows that tell what is stray, the share that may be, and days
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,2})?"
+# 1.70E+12: six digits at most of nine or more, as spreadsheets show and save them; months are lost.
+ROUNDED = r"[+-]?\d(?:[.,]\d{0,5})?[eE]\+?(?:0?[89]|[1-9]\d)"
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,8 @@ class TimeColumn:
             text = text.mask(_is(text, r"\d+,\d+"), text.str.replace(",", "."))
         moments = pd.Series(pd.NaT, column.index, dtype=MOMENT)
         integers, numbers = _is(text, _INTEGER), _is(text, _NUMBER)
+        if not pd.api.types.is_numeric_dtype(column.dtype):  # a number's own text has all of its digits
+            numbers &= ~_is(text, ROUNDED)
         if self.said.format and not self.unit:
             moments = self._patterned(text)
         elif numbers.any():

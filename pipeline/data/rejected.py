@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.data import tables
-from pipeline.data.moments import suggestions
+from pipeline.data.moments import ROUNDED, suggestions
 from pipeline.data.values import as_text
 from pipeline.errors import DataError
 from pipeline.sources import PLACE, RAW
@@ -114,10 +114,15 @@ def advice(path: Path) -> dict[str, str]:
 def _advice(reason: str, cells: list[str]) -> str | None:
     """What mends most rows, as far as the cells tell."""
     if reason == "unreadable_timestamp":
+        if cells and pd.Series(cells).str.fullmatch(ROUNDED).all():
+            return "a spreadsheet rounded them: export the column as text, or with all of its digits"
         patterns = [f'"{pattern}"' for pattern in suggestions(cells)]
         which = " or ".join(patterns[:2]) or '"%d/%m/%Y %H:%M" or the like'
         return f"write collect.files.columns.timestamp: {{column: X, format: F}}, where F is {which}"
     if reason == "value_not_a_number":
+        if cells and pd.Series(cells).str.fullmatch(r"[+-]?\d{1,3}(?:,\d{3})+").all():
+            example = cells[0].replace(",", "")
+            return f'set collect.files.decimal to "." if {cells[0]} is {example}, to "," if it is a fraction'
         for sign, pattern in (",", r"[+-]?[\d.' ]*\d,\d+"), (".", r"[+-]?[\d,' ]*\d(?:\.\d+)?"):
             if cells and pd.Series(cells).str.fullmatch(pattern).all():
                 return f'set collect.files.decimal to "{sign}"'
