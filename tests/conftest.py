@@ -1,6 +1,8 @@
+import fcntl
 import os
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,19 +22,37 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """The folder `name` that make(folder) makes, by one process for all of `pytest -n`."""
+    base = factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, done = shared / name, shared / f"{name}.done"
+    with (shared / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of one who failed
+            folder.mkdir()
+            make(folder)
+            done.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def trained_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A toy project trained with the seeds 1, 2 and 3; what each left lies in .evergreen/seed-N."""
-    project = toy.new_project(tmp_path_factory.mktemp("toy") / "project")
-    before = 17
-    for seed in (1, 2, 3):
-        toy.set_param(project, f"seed: {before}", f"seed: {seed}")
-        before = seed
-        toy.dvc(project, "repro", "-q")
-        kept = project / ".evergreen" / f"seed-{seed}"
-        shutil.copytree(project / "models" / "challenger", kept / "challenger")
-        shutil.copy(project / "dvc.lock", kept / "dvc.lock")
-    return project
+
+    def make(folder: Path) -> None:
+        project = toy.new_project(folder / "project")
+        before = 17
+        for seed in (1, 2, 3):
+            toy.set_param(project, f"seed: {before}", f"seed: {seed}")
+            before = seed
+            toy.dvc(project, "repro", "-q")
+            kept = project / ".evergreen" / f"seed-{seed}"
+            shutil.copytree(project / "models" / "challenger", kept / "challenger")
+            shutil.copy(project / "dvc.lock", kept / "dvc.lock")
+
+    return made_once(tmp_path_factory, "toy", make) / "project"
 
 
 @pytest.fixture
@@ -48,10 +68,14 @@ def trained(trained_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 @pytest.fixture(scope="session")
 def cycled_once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A toy project after its first `evergreen cycle`, and what that printed."""
-    project = toy.new_cycle_project(tmp_path_factory.mktemp("cycle") / "project")
-    done = toy.evergreen(project, "cycle")
-    assert done.returncode == 0, done.stdout + done.stderr
-    return project, done.stdout
+
+    def make(folder: Path) -> None:
+        done = toy.evergreen(toy.new_cycle_project(folder / "project"), "cycle")
+        assert done.returncode == 0, done.stdout + done.stderr
+        (folder / "printed").write_text(done.stdout)
+
+    folder = made_once(tmp_path_factory, "cycle", make)
+    return folder / "project", (folder / "printed").read_text()
 
 
 @pytest.fixture

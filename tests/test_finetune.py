@@ -135,7 +135,8 @@ def test_curves_and_figures_are_written(trained: Path) -> None:
     assert {"text", "sequence (challenger)", "scorer (challenger)"} <= set(curves["phase"])
     figures = json.loads((trained / "reports/training/summary.json").read_text())
     assert figures["unknown_token_share"] == 0
-    assert figures["seconds"] > sum(figures["seconds_by_phase"].values()) > 0
+    phases = figures["seconds_by_phase"]
+    assert figures["seconds"] > max(phases.values()) > 0  # their sum may be more: they overlap
     assert {"text", "scorer (frozen_text)"} <= set(figures["seconds_by_phase"])
     cost = json.loads((trained / "reports/training/cost.json").read_text())  # DVC's metrics: numbers alone
     assert cost == {"training_seconds": figures["seconds"], "training_peak_gib": figures["peak_gib"]}
@@ -144,9 +145,13 @@ def test_curves_and_figures_are_written(trained: Path) -> None:
     )
 
 
-def test_model_folder_holds_no_time_and_repeats_exactly(world: Path, trained: Path, tmp_path: Path) -> None:
-    done = subprocess.run(command(world), cwd=tmp_path, env=environment(), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+def test_model_folder_holds_no_time_and_repeats_exactly(
+    world: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In this process, where other tests trained before: nothing of them is in it either."""
+    monkeypatch.chdir(tmp_path)
+    outputs = (Path(path) for path in OUTPUTS)
+    finetune.main(world / "prepared", world / "encoder.json", *outputs, params=world / "params.yaml")
     assert folder_hash(tmp_path / OUTPUTS[0]) == folder_hash(trained / OUTPUTS[0])
 
 
