@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse as sp
 import toy_log
 
-from pipeline.data.histories import Prepared
+from pipeline.data.histories import History, Prepared
 from pipeline.models import baselines
 
 # Two tastes: users of even number take items of even number, odd ones odd; each leaves one of its own out.
@@ -224,9 +224,12 @@ def test_newer_items_weigh_more_and_disliked_ones_as_told() -> None:
 
 
 def test_weights_far_below_the_largest_are_left_out() -> None:
-    weights = sp.csr_matrix(np.array([[1, 0.5, 0.009], [0.001, 0, 0.0005], [0, 0, 0]], np.float32))
-    assert (baselines.without_small(weights).toarray() > 0).tolist() == [[1, 1, 0], [1, 0, 1], [0, 0, 0]]
-    assert baselines.without_small(sp.csr_matrix((2, 3), dtype=np.float32)).nnz == 0
+    point, item = np.array([0, 0, 0, 1, 1]), np.array([0, 1, 2, 0, 2], np.int32)
+    weight = np.array([[1, 0.5, 0.009, 0.001, 0.0005]], np.float32)
+    kept = History((3, 3), point, item, weight).without_small(0.01)
+    assert (kept.matrix(0).toarray() > 0).tolist() == [[1, 1, 0], [1, 0, 1], [0, 0, 0]]
+    none = History((2, 3), point[:0], item[:0], weight[:, :0])
+    assert none.without_small(0.01).matrix(0).nnz == 0
 
 
 def test_a_constant_scorer_says_the_same_at_every_point() -> None:

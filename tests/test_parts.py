@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.data.histories import Catalogue, Prepared, load_prepared
-from pipeline.models import pairs
+from pipeline.models import nearest, pairs
 from pipeline.models.asked import Asked
 from pipeline.models.candidates import union
 from pipeline.models.ranking import popularity_order, rank_points
@@ -173,13 +173,36 @@ def test_cells_are_looked_up_as_in_the_dense_matrix(seed: int) -> None:
 
 
 def test_greatest_products_in_blocks_are_the_greatest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pairs, "BLOCK", 7)
+    monkeypatch.setattr(nearest, "BLOCK", 7)
     generator = np.random.default_rng(1)
     users, vectors = generator.normal(size=(3, 5)), generator.normal(size=(40, 5)).astype(np.float32)
     allowed = np.arange(40) % 3 > 0
-    best = pairs.best_products(users, vectors, 6, allowed)
+    best = nearest.Nearest(vectors, allowed).best(users, 6)
     scores = np.where(allowed, users.astype(np.float32) @ vectors.T, -np.inf)
     np.testing.assert_array_equal(best, np.argsort(-scores, axis=1)[:, :6])
+
+
+def test_of_many_scores_the_largest_are_found_and_of_equal_ones_the_first() -> None:
+    generator = np.random.default_rng(4)
+    for size in (3, 100, 6_399, 70_001):
+        scores = generator.integers(0, 50 if size < 1000 else 20_000, (5, size)).astype(np.float32)
+        scores[:, : size // 3] = -np.inf
+        scores[0] = generator.integers(0, 3, size)
+        np.testing.assert_array_equal(
+            pairs.largest(scores, 50), np.argsort(-scores, axis=1, kind="stable")[:, :50]
+        )
+
+
+def test_sums_are_those_of_the_product() -> None:
+    generator = np.random.default_rng(2)
+    matrix = sp.random_array((9, 7), density=0.4, rng=generator, format="csr", dtype=np.float32)
+    weight = generator.random((2, 4, 9)).astype(np.float32) * (generator.random((2, 4, 9)) < 0.5)
+    weight[:, 2] = 0  # a point without rows
+    point, row = np.nonzero(weight.any(axis=0))
+    column = generator.integers(-1, 7, (4, 6))
+    found = pairs.sums_at(sp.csr_matrix(matrix.T), point, row, weight[:, point, row], column)
+    expected = np.take_along_axis(weight @ matrix.toarray(), np.maximum(column, 0)[None], axis=2)
+    np.testing.assert_allclose(found, np.where(column >= 0, expected, 0), rtol=1e-5)
 
 
 def test_standardised_over_the_candidates_alone() -> None:

@@ -22,7 +22,7 @@ from pipeline.serve.engine import Engine
 from pipeline.serve.events import Row, Store
 from pipeline.serve.listing import Unknown
 from pipeline.serve.messages import Question
-from pipeline.serve.single import One, largest
+from pipeline.serve.single import One
 
 
 @pytest.fixture(scope="module")
@@ -122,14 +122,6 @@ def test_it_lists_what_the_evaluation_would_list(engine: Engine, project: Path) 
             np.testing.assert_allclose(columns[name], column, rtol=1e-3, atol=1e-4, err_msg=name)
         scores = world.model.scorer.score(stacked(columns, names))[0]
         np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-4)
-
-
-def test_of_many_scores_the_largest_are_found() -> None:
-    generator = np.random.default_rng(4)
-    for size in (3, 100, 6_399, 70_001):
-        scores = generator.integers(0, 50, size).astype(np.float32)  # with ties
-        scores[: size // 3] = -np.inf
-        np.testing.assert_array_equal(largest(scores, 50), np.argsort(-scores, kind="stable")[:50])
 
 
 def test_a_history_given_in_place_and_two_clicks_agree(engine: Engine) -> None:

@@ -154,32 +154,62 @@ class Points:
     def weights(
         self, items: int, half_life: float = np.inf, row_weight: np.ndarray | None = None
     ) -> sp.csr_matrix:
-        """(points, items) float32: each history item's recency weight 2^(-newer / half_life).
+        """(points, items) float32 recency weights of one half-life, see `history`."""
+        return self.history(items, (half_life,), row_weight).matrix(0)
+
+    def history(
+        self, items: int, half_lives: tuple[float, ...], row_weight: np.ndarray | None = None
+    ) -> History:
+        """Each history item's recency weight 2^(-newer / half-life), for every half-life.
 
         `newer` counts the user's rows after the item's newest one; rows of one timestamp share the mean of
         their places, so that the order of ties carries nothing. An item met more than once keeps its largest
         weight. `row_weight` (rows of the log) multiplies, e.g. by how much a row was liked.
         """
         point, row = self.rows()
+        item = self.log.item[row]
         newer = (self.stop[point] - 1 - row).astype(np.float64)
         if len(row):
             # Mean place within (point, time) runs.
             new_run = np.r_[
                 True, (point[1:] != point[:-1]) | (self.log.time[row[1:]] != self.log.time[row[:-1]])
             ]
-            run = np.cumsum(new_run) - 1
-            newer = (np.bincount(run, newer) / np.bincount(run))[run]
-        weight = np.exp2(-newer / half_life)
+            if not new_run.all():
+                run = np.cumsum(new_run) - 1
+                newer = (np.bincount(run, newer) / np.bincount(run))[run]
+        weight = np.exp2(-newer / np.array(half_lives)[:, None])
         if row_weight is not None:
-            weight = weight * row_weight[row]
-        cell = point.astype(np.int64) * items + self.log.item[row]
-        order = np.lexsort((-weight, cell))
-        first = np.r_[True, np.diff(cell[order]) != 0] if len(order) else np.zeros(0, bool)
+            weight *= row_weight[row]
+        cell = point * items + item
+        order = np.argsort(cell, kind="stable")
+        first = np.flatnonzero(np.r_[True, np.diff(cell[order]) != 0]) if len(order) else order
         kept = order[first]
-        shape = (len(self), items)
-        return sp.csr_matrix(
-            (weight[kept].astype(np.float32), (point[kept], self.log.item[row[kept]])), shape=shape
-        )
+        best = np.maximum.reduceat(weight[:, order], first, axis=1) if len(first) else weight
+        return History((len(self), items), point[kept], item[kept], best.astype(np.float32))
+
+
+@dataclass(frozen=True)
+class History:
+    """The different items of each point's history, point by point, in ascending order within a point."""
+
+    shape: tuple[int, int]  # points, items
+    point: np.ndarray  # (cells,) int64
+    item: np.ndarray  # (cells,) int32
+    weight: np.ndarray  # (half-lives, cells) float32
+
+    def matrix(self, place: int) -> sp.csr_matrix:
+        """(points, items): the weights of one half-life that are not 0."""
+        there = self.weight[place] > 0
+        ends = np.r_[0, np.cumsum(np.bincount(self.point[there], minlength=self.shape[0]))]
+        return sp.csr_matrix((self.weight[place][there], self.item[there], ends), shape=self.shape)
+
+    def without_small(self, share: float) -> History:
+        """Weights below a share of the point's largest become 0: they cost time and move nothing."""
+        if not len(self.point):
+            return self
+        new = np.r_[True, np.diff(self.point) != 0]
+        largest = np.maximum.reduceat(self.weight, np.flatnonzero(new), axis=1)[:, np.cumsum(new) - 1]
+        return replace(self, weight=np.where(self.weight < share * largest, 0, self.weight))
 
 
 @dataclass(frozen=True)

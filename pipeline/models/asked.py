@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 import scipy.sparse as sp
 
-from pipeline.data.histories import Points
+from pipeline.data.histories import History, Points
 from pipeline.models import baselines
 
 HALF_LIVES = (1, 5, 30)  # of a history, in its items
@@ -32,11 +32,18 @@ class Asked:
     @property
     def weights(self) -> dict[int, sp.csr_matrix]:
         """Half-life -> (points, items)."""
-        return self.once(self.points, "weights", self._weights)
+        return self.once(
+            self.points, "weights", lambda: {h: self.history.matrix(n) for n, h in enumerate(HALF_LIVES)}
+        )
 
-    def _weights(self) -> dict[int, sp.csr_matrix]:
+    @property
+    def history(self) -> History:
+        """Of the half-lives of HALF_LIVES."""
+        return self.once(self.points, "history", self._history)
+
+    def _history(self) -> History:
         liking = baselines.liking(self.points.log, DISLIKED)
-        return {h: baselines.without_small(self.points.weights(self.items, h, liking)) for h in HALF_LIVES}
+        return self.points.history(self.items, HALF_LIVES, liking).without_small(baselines.SMALL)
 
     @property
     def plain(self) -> sp.csr_matrix:

@@ -18,7 +18,8 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
 
-from pipeline.data.histories import MICROSECONDS_A_DAY, TRAIN, Log, Points
+from pipeline.data.histories import MICROSECONDS_A_DAY, TRAIN, History, Log, Points
+from pipeline.models.pairs import DENSE, best_cells, best_columns, sums_at
 
 BLOCK_BYTES = 64_000_000  # of one temporary array
 SYSTEMS = 256  # of least squares that are in memory at a time
@@ -145,19 +146,39 @@ class ItemMatrix:
         return sp.csr_matrix(parts, shape=(weights.shape[0], len(self.kept)))
 
     @cached_property
+    def _turned(self) -> sp.csr_matrix:
+        """(kept, kept) of a sparse matrix: each item's row holds what leads to it."""
+        return sp.csr_matrix(self.matrix.T)
+
+    @cached_property
     def _place(self) -> np.ndarray:
         """(items + 1,) place of each item among the kept, -1 for the others and for what is behind."""
         place = np.full(self.items + 1, -1)
         place[self.kept] = np.arange(len(self.kept))
         return place
 
-    def pair_scores(self, weights: sp.csr_matrix, items: np.ndarray) -> np.ndarray:
-        """(points, candidates) float32 scores of the items; 0 for those not kept, and for -1."""
-        column = self._place[items]  # of -1 the last: -1
-        scores = self.among_kept(weights)
-        if not scores.shape[1]:
-            return np.zeros(items.shape, np.float32)
-        return np.where(column >= 0, np.take_along_axis(scores, np.maximum(column, 0), axis=1), 0)
+    def best(self, weights: sp.csr_matrix, n: int) -> np.ndarray:
+        """(points, n) int32 items of the greatest scores above 0, best first, -1 behind."""
+        if isinstance(self.matrix, np.ndarray):
+            scores = self.among_kept(weights)
+            return best_columns(np.where(scores > 0, scores, -np.inf), n, self.kept)
+        return best_cells(self.sparse_scores(weights), n)
+
+    def pair_scores(self, history: History, items: np.ndarray) -> np.ndarray:
+        """(half-lives, points, candidates) float32 scores of the items; 0 for those not kept, and for -1."""
+        column, row = self._place[items], self._place[history.item]  # of -1 the last: -1
+        if isinstance(self.matrix, np.ndarray) or history.shape[0] * len(self.kept) <= DENSE // 4:
+            return self._dense_pair_scores(history, column)
+        there = row >= 0
+        return sums_at(self._turned, history.point[there], row[there], history.weight[:, there], column)
+
+    def _dense_pair_scores(self, history: History, column: np.ndarray) -> np.ndarray:
+        out = np.zeros((len(history.weight), *column.shape), np.float32)
+        if len(self.kept):
+            for place in range(len(out)):
+                scores = self.among_kept(history.matrix(place))
+                out[place] = np.take_along_axis(scores, np.maximum(column, 0), axis=1)
+        return np.where(column >= 0, out, 0)
 
     def pruned(self, keep: int) -> ItemMatrix:
         """The same with only the `keep` largest |weights| of each column."""
@@ -280,15 +301,6 @@ def liking(log: Log, disliked_weight: float) -> np.ndarray:
     return np.where(log.positive, 1, disliked_weight).astype(np.float32)
 
 
-def without_small(weights: sp.csr_matrix, share: float = SMALL) -> sp.csr_matrix:
-    """Weights of a history without those below `share` of its largest, which cost time and move nothing."""
-    largest = np.asarray(weights.max(axis=1).todense()).ravel() if weights.nnz else np.zeros(weights.shape[0])
-    floor = np.repeat(share * largest, np.diff(weights.indptr))
-    weights.data[weights.data < floor] = 0
-    weights.eliminate_zeros()
-    return weights
-
-
 @dataclass(frozen=True)
 class HistoryScorer:
     """Any function of the recency-weighted history: EASE, item-kNN, iALS, categories, vectors."""
@@ -300,8 +312,9 @@ class HistoryScorer:
     disliked_weight: float = 1.0
 
     def score(self, points: Points) -> np.ndarray:
-        weights = points.weights(self.items, self.half_life, liking(points.log, self.disliked_weight))
-        return self.from_weights(without_small(weights))
+        liked = liking(points.log, self.disliked_weight)
+        history = points.history(self.items, (self.half_life,), liked).without_small(SMALL)
+        return self.from_weights(history.matrix(0))
 
 
 # Implicit-feedback matrix factorisation -------------------------------------------------------------------

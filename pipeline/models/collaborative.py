@@ -7,6 +7,7 @@ Fitted on the rows of a mask, frozen since; a user's history is live. Retrievers
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import scipy.sparse as sp
@@ -15,23 +16,20 @@ from pipeline.data.histories import Log, Points
 from pipeline.models import baselines
 from pipeline.models.asked import DISLIKED, HALF_LIVES, Asked
 from pipeline.models.binding import Arrays, moved
+from pipeline.models.nearest import Nearest
 from pipeline.models.pairs import (
     Columns,
     Retrieved,
-    best_cells,
-    best_columns,
-    best_products,
     excluded_matrix,
     gathered,
-    lookup,
-    product,
+    products,
     standardised,
 )
 from pipeline.models.rules import sequential_rules
 
 IALS_FACTORS, IALS_REGULARISATION, IALS_ALPHA = 64, 20.0, 3.0
 KNN_NEIGHBOURS, KNN_SHRINKAGE = 100, 30.0
-KEPT_NEIGHBOURS = 500  # an item's, in the EASE matrix that is saved: what is served is what was evaluated
+KEPT_NEIGHBOURS = 300  # an item's, in the EASE matrix that is saved: what is served is what was evaluated
 SHRUNK_BY = 5  # rows that pull an item's mean towards the overall one
 RETRIEVING = 5  # the half-life whose scores retrieve
 REGULARISATIONS = (100.0, 300.0, 1000.0)  # of EASE
@@ -83,31 +81,34 @@ class Collaborative:
 
     def retrieve(self, asked: Asked, n: int) -> Retrieved:
         weights, users = asked.weights[RETRIEVING], self.users(asked)[RETRIEVING]
-        ease = self.ease.among_kept(weights)
         lists = {
-            "ease": best_columns(np.where(ease > 0, ease, -np.inf), n, self.ease.kept),
-            "item_knn": best_cells(self.knn.sparse_scores(weights), n),
-            "rules": best_cells(self.rules.sparse_scores(weights), n),
-            "ials": best_products(users, self.ials.vectors, n, self.ials.known),
+            "ease": self.ease.best(weights, n),
+            "item_knn": self.knn.best(weights, n),
+            "rules": self.rules.best(weights, n),
+            "ials": self._nearest.best(users, n),
         }
         empty = np.diff(weights.indptr) == 0  # without a history every item is alike
         for items in lists.values():
             items[empty] = -1
         return lists
 
+    @cached_property
+    def _nearest(self) -> Nearest:
+        return Nearest(self.ials.vectors, self.ials.known)
+
     def columns(self, asked: Asked, items: np.ndarray) -> Columns:
         columns: Columns = {}
-        users = self.users(asked)
-        for half_life in HALF_LIVES:
-            ease = self.ease.pair_scores(asked.weights[half_life], items)
-            columns[f"ease_{half_life}"] = standardised(ease, items, asked.width)
-            if half_life == RETRIEVING:
-                columns["ease_raw"] = ease
-            for name, model in (("knn", self.knn), ("rules", self.rules)):
-                found = lookup(model.sparse_scores(asked.weights[half_life]), items)
-                columns[f"{name}_{half_life}"] = standardised(found, items, asked.width)
-            ials = product(users[half_life], self.ials.vectors, items)
-            columns[f"ials_{half_life}"] = standardised(ials, items, asked.width)
+        users = np.stack(list(self.users(asked).values()), axis=1)
+        found = {
+            "ease": self.ease.pair_scores(asked.history, items),
+            "knn": self.knn.pair_scores(asked.history, items),
+            "rules": self.rules.pair_scores(asked.history, items),
+            "ials": products(users, self.ials.vectors, items),
+        }
+        for name, scores in found.items():
+            for half_life, score in zip(HALF_LIVES, scores, strict=True):
+                columns[f"{name}_{half_life}"] = standardised(score, items, asked.width)
+        columns["ease_raw"] = found["ease"][HALF_LIVES.index(RETRIEVING)]
         columns["cold"] = gathered(self.cold.astype(np.float32), items)
         columns["train_count"] = gathered(np.log1p(self.count), items)
         return columns | {
@@ -155,7 +156,8 @@ def _matrix(arrays: Arrays, name: str, place: np.ndarray, items: int) -> baselin
 def choose(log: Log, rows: np.ndarray, validation: Points, items: int) -> Settings:
     """The settings of the best validation nDCG@10, mean over users, of EASE fitted on the rows of a mask."""
     place = np.unique(validation.user, return_inverse=True)[1]
-    weights = baselines.without_small(validation.weights(items, RETRIEVING, baselines.liking(log, DISLIKED)))
+    history = validation.history(items, (RETRIEVING,), baselines.liking(log, DISLIKED))
+    weights = history.without_small(baselines.SMALL).matrix(0)
     quality = {}
     for positives_only in (True, False) if not log.positive.all() else (False,):
         met = baselines.interactions(log, rows & log.positive if positives_only else rows, items)

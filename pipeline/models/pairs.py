@@ -13,8 +13,8 @@ import scipy.sparse as sp
 from pipeline.data.histories import Points
 
 DENSE = 2**20  # cells up to which a sparse matrix is read as a dense one
+TOGETHER = 5  # points whose rows are added up at once
 GROUP = 64  # scores of which the greatest is found first
-BLOCK = 65_536  # items whose products with the users are in memory at a time
 
 Columns = dict[str, np.ndarray]
 """Name of a feature -> (points, candidates) float32."""
@@ -37,6 +37,32 @@ def lookup(matrix: sp.csr_matrix, items: np.ndarray) -> np.ndarray:
     return out
 
 
+def sums_at(
+    turned: sp.csr_matrix, point: np.ndarray, row: np.ndarray, weight: np.ndarray, column: np.ndarray
+) -> np.ndarray:
+    """(kinds, points, n) float32: of each point the sum of some rows of a matrix, at n of its columns.
+
+    `turned`: the matrix, transposed; `point`, `row`: (cells,) the rows of each point, point by point;
+    `weight`: (kinds, cells) what each counts; `column`: (points, n), -1: none, 0 there. What no point asks
+    for is not added up, so a pair costs what its column holds, however large the matrix.
+    """
+    kinds = len(weight)
+    out = np.zeros((kinds, *column.shape), np.float32)
+    counts = np.zeros((turned.shape[1], TOGETHER, kinds), np.float32)  # written and cleared
+    for begin in range(0, len(column), TOGETHER):
+        cells = slice(*np.searchsorted(point, [begin, begin + TOGETHER]))
+        of_point, place = np.nonzero(column[begin : begin + TOGETHER] >= 0)
+        if cells.start == cells.stop or not len(place):
+            continue
+        counts[row[cells], point[cells] - begin] = weight[:, cells].T
+        # Of all points that are counted at once, which lies in one line of the processor's cache.
+        sums = turned[column[begin + of_point, place]] @ counts.reshape(len(counts), -1)
+        sums = sums.reshape(len(place), TOGETHER, kinds)[np.arange(len(place)), of_point]
+        out[:, begin + of_point, place] = sums.T
+        counts[row[cells]] = 0
+    return out
+
+
 def gathered(values: np.ndarray, items: np.ndarray) -> np.ndarray:
     """(items,) values of each candidate, float32; 0 for none."""
     return np.where(items >= 0, values[np.maximum(items, 0)], 0).astype(np.float32)
@@ -44,7 +70,13 @@ def gathered(values: np.ndarray, items: np.ndarray) -> np.ndarray:
 
 def product(users: np.ndarray, vectors: np.ndarray, items: np.ndarray) -> np.ndarray:
     """(points, d) users, (catalogue, d) vectors -> the product of each pair."""
-    out = np.matmul(vectors[np.maximum(items, 0)], users[:, :, None].astype(np.float32))[:, :, 0]
+    return products(users[:, None], vectors, items)[0]
+
+
+def products(users: np.ndarray, vectors: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """(points, kinds, d) users, (catalogue, d) vectors -> (kinds, points, candidates) products."""
+    turned = users.astype(np.float32).transpose(0, 2, 1)
+    out = np.matmul(vectors[np.maximum(items, 0)], turned).transpose(2, 0, 1)
     return np.where(items >= 0, out, 0)
 
 
@@ -63,29 +95,8 @@ def standardised(column: np.ndarray, items: np.ndarray, width: int | None = None
     return np.where(there, centred / np.where(deviation > 1e-8, deviation, 1), 0).astype(np.float32)
 
 
-def best_products(
-    users: np.ndarray, vectors: np.ndarray, n: int, allowed: np.ndarray | None = None
-) -> np.ndarray:
-    """(points, n) int32: the items with the greatest products, best first. `allowed`: (catalogue,) bool."""
-    # Few items are gathered; of many the others are computed as well, which a copy would cost more than.
-    few = allowed is not None and 2 * int(allowed.sum()) < len(allowed)
-    numbers = np.arange(len(vectors)) if allowed is None or not few else np.flatnonzero(allowed)
-    best = np.full((len(users), 0), -1, np.int64)
-    score = np.zeros((len(users), 0), np.float32)
-    for begin in range(0, len(numbers), BLOCK):
-        block = numbers[begin : begin + BLOCK]
-        rows = vectors[block] if few else vectors[begin : begin + BLOCK]
-        scores = users.astype(np.float32) @ rows.T
-        if allowed is not None and not few:
-            scores[:, ~allowed[block]] = -np.inf
-        place = _largest(scores, n)
-        best = np.concatenate([best, block[place]], axis=1)
-        score = np.concatenate([score, np.take_along_axis(scores, place, axis=1)], axis=1)
-    return _padded(best, score, n)
-
-
 def best_cells(matrix: sp.csr_matrix, n: int) -> np.ndarray:
-    """(points, n) int32: the columns of the greatest positive cells of each row, best first."""
+    """(points, n) int32: columns of the greatest positive cells of each row, best first, ties by place."""
     if matrix.shape[0] * matrix.shape[1] <= DENSE:  # quicker than row by row
         dense = matrix.toarray()
         return best_columns(np.where(dense > 0, dense, -np.inf), n)
@@ -94,9 +105,9 @@ def best_cells(matrix: sp.csr_matrix, n: int) -> np.ndarray:
         span = slice(matrix.indptr[row], matrix.indptr[row + 1])
         data, column = matrix.data[span], matrix.indices[span]
         if len(data) > n:
-            kept = np.argpartition(-data, n - 1)[:n]
+            kept = np.flatnonzero(data >= np.partition(data, len(data) - n)[len(data) - n])
             data, column = data[kept], column[kept]
-        order = np.argsort(-data, kind="stable")
+        order = np.lexsort((column, -data))[:n]
         order = order[data[order] > 0]
         out[row, : len(order)] = column[order]
     return out
@@ -105,37 +116,44 @@ def best_cells(matrix: sp.csr_matrix, n: int) -> np.ndarray:
 def best_columns(scores: np.ndarray, n: int, numbers: np.ndarray | None = None) -> np.ndarray:
     """(points, n) int32: columns of the greatest finite scores, best first; `numbers`: their items."""
     scores = np.where(np.isfinite(scores), scores, -np.inf)
-    place = _largest(scores, n)
-    value = np.take_along_axis(scores, place, axis=1)
-    return _padded(place if numbers is None else numbers[place], value, n)
+    place = largest(scores, n)
+    there = np.take_along_axis(scores, place, axis=1) > -np.inf
+    out = np.full((len(scores), n), -1, np.int32)
+    out[:, : place.shape[1]] = np.where(there, place if numbers is None else numbers[place], -1)
+    return out
 
 
-def _largest(scores: np.ndarray, n: int) -> np.ndarray:
-    """(rows, at most n) places of the largest cells of each row, in any order."""
+def largest(scores: np.ndarray, n: int) -> np.ndarray:
+    """(rows, at most n) places of the largest cells of each row, best first, of equal ones the first."""
     count = scores.shape[1]
-    if count <= n:
-        return np.broadcast_to(np.arange(count), scores.shape)
+    if n >= count:
+        return np.argsort(-scores, axis=1, kind="stable")
+    place = _some_largest(scores, n)
+    values = np.take_along_axis(scores, place, axis=1)
+    best = np.take_along_axis(place, np.argsort(-values, axis=1, kind="stable"), axis=1)
+    # Where more cells than are wanted reach the least of the chosen, any of them may have been taken.
+    least = values.min(axis=1, keepdims=True)
+    for row in np.flatnonzero((scores >= least).sum(axis=1) > n):
+        reached = np.flatnonzero(scores[row] >= least[row])
+        best[row] = reached[np.argsort(-scores[row, reached], kind="stable")[:n]]
+    return best
+
+
+def _some_largest(scores: np.ndarray, n: int) -> np.ndarray:
+    """(rows, n) places, ascending, of the largest cells of each row; of equal ones at the end any."""
+    count = scores.shape[1]
     groups = count // GROUP
     if groups <= 8 * n:  # few: at once
-        return np.argpartition(-scores, n - 1, axis=1)[:, :n]
+        return np.sort(np.argpartition(scores, count - n, axis=1)[:, count - n :], axis=1)
     # The n largest lie in the n groups with the largest maxima, or in what is left over behind the groups.
     maxima = scores[:, : groups * GROUP].reshape(len(scores), groups, GROUP).max(axis=2)
-    group = np.argpartition(-maxima, n - 1, axis=1)[:, :n]
+    group = np.argpartition(maxima, groups - n, axis=1)[:, groups - n :]
     inside = (group[:, :, None] * GROUP + np.arange(GROUP)).reshape(len(scores), -1)
     behind = np.broadcast_to(np.arange(groups * GROUP, count), (len(scores), count - groups * GROUP))
     place = np.concatenate([inside, behind], axis=1)
-    best = np.argpartition(-np.take_along_axis(scores, place, axis=1), n - 1, axis=1)[:, :n]
-    return np.take_along_axis(place, best, axis=1)
-
-
-def _padded(items: np.ndarray, score: np.ndarray, n: int) -> np.ndarray:
-    order = np.argsort(-score, axis=1, kind="stable")[:, :n]
-    listed = np.where(
-        np.take_along_axis(score, order, axis=1) > -np.inf, np.take_along_axis(items, order, axis=1), -1
-    )
-    out = np.full((len(items), n), -1, np.int32)
-    out[:, : listed.shape[1]] = listed
-    return out
+    values = np.take_along_axis(scores, place, axis=1)
+    best = np.argpartition(values, place.shape[1] - n, axis=1)[:, place.shape[1] - n :]
+    return np.sort(np.take_along_axis(place, best, axis=1), axis=1)
 
 
 def history_matrix(points: Points, items: int) -> sp.csr_matrix:

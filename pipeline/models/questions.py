@@ -88,7 +88,7 @@ def text_closeness(model: Recommender, vector: np.ndarray, words: Words, text: s
     part = model.parts.text
     assert part is not None
     score: np.ndarray = part.vectors @ vector + WORDS * words.closeness(text)
-    score[~part._there] = np.nan
+    score[~part.there] = np.nan
     return score
 
 

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from pipeline.models.asked import Asked
 from pipeline.models.binding import Arrays
+from pipeline.models.nearest import Nearest
 from pipeline.models.networks import SequenceTower
-from pipeline.models.pairs import Columns, Retrieved, best_products, product, standardised
+from pipeline.models.pairs import Columns, Retrieved, product, standardised
 
 
 @dataclass(frozen=True)
@@ -64,8 +65,11 @@ class Sequence:
         return asked.once(self, "users", users)
 
     def retrieve(self, asked: Asked, n: int) -> Retrieved:
-        known = self.tower.known[:-1, 0].numpy() > 0
-        return {"sequence": best_products(self._users(asked), self._vectors[1], n, known)}
+        return {"sequence": self._nearest.best(self._users(asked), n)}
+
+    @cached_property
+    def _nearest(self) -> Nearest:
+        return Nearest(self._vectors[1], self.tower.known[:-1, 0].numpy() > 0)
 
     def columns(self, asked: Asked, items: np.ndarray) -> Columns:
         if not bool(self.tower.known.any()):  # fitted on nothing: no item is likelier than another

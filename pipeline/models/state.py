@@ -6,7 +6,7 @@ as well: it is the state without delay of a moment that lies `delay` back. No fi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import scipy.sparse as sp
@@ -96,6 +96,7 @@ class Live:
     before: np.ndarray  # (rows + 1,) int64 successes among the first rows of `row`
     success: np.ndarray  # (successes,) int64 places in `row`
     sums: np.ndarray  # (successes, half-lives) float64: decayed count just after each success
+    _heights: dict[int, tuple[np.ndarray, ...]] = field(default_factory=dict, repr=False)  # of `top`
 
     @classmethod
     def of(
@@ -192,7 +193,9 @@ class Live:
         and a success moves its own item alone, upwards. So the best n are found once a block of successes,
         and a point takes the best of those and the items of the block's successes before it.
         """
-        times, item, height = self.heights(half_life)
+        if half_life not in self._heights:
+            self._heights[half_life] = self.heights(half_life)
+        times, item, height = self._heights[half_life]
         # The list depends on how many successes precede a point.
         stops, which = np.unique(np.searchsorted(times, self.moment(time), side="left"), return_inverse=True)
         lists = np.full((len(stops), n), -1, np.int32)

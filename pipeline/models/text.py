@@ -20,7 +20,8 @@ from pipeline.models.binding import Arrays
 from pipeline.models.collaborative import Collaborative
 from pipeline.models.content import VectorScorer, category_matrix, category_names
 from pipeline.models.kinds import years
-from pipeline.models.pairs import Columns, Retrieved, best_products, gathered, product, standardised
+from pipeline.models.nearest import Nearest
+from pipeline.models.pairs import Columns, Retrieved, gathered, product, products, standardised
 from pipeline.models.ridge import Ridge
 
 LAST_ITEMS = 8
@@ -82,6 +83,7 @@ class Text:
     popularity: np.ndarray  # (items,) float32, log1p of the fit's rows, likewise
     facts: Facts
     ridge: Ridge = field(repr=False)
+    _kept: dict[str, Nearest] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def fit(cls, vectors: np.ndarray, catalogue: Catalogue, collaborative: Collaborative) -> Text:
@@ -94,11 +96,10 @@ class Text:
 
     def retrieve(self, asked: Asked, n: int, ials: np.ndarray, cold: np.ndarray) -> Retrieved:
         """`ials`: (points, factors) users; `cold`: (items,) bool."""
-        there, vectors = self._there, self._narrow
-        users = unit(asked.weights[5] @ vectors)
-        lists = {"text": best_products(users, vectors, n, there)}
+        users = unit(asked.weights[5] @ self._narrow)
+        lists = {"text": self._nearest.best(users, n)}
         lists["text"][~users.any(axis=1)] = -1
-        lists["text_of_cold"] = best_products(ials, self.expected, n, cold & there)
+        lists["text_of_cold"] = self._nearest_of_cold(cold).best(ials, n)
         lists["text_of_cold"][~ials.any(axis=1)] = -1
         return lists
 
@@ -117,10 +118,12 @@ class Text:
     def _unfaded(self, asked: Asked, items: np.ndarray, ials: np.ndarray, cold: np.ndarray) -> Columns:
         columns: Columns = {}
         vectors = self._narrow
-        for half_life in (5, 30):
-            columns[f"text_{half_life}"] = product(unit(asked.weights[half_life] @ vectors), vectors, items)
-        columns["text_mean"] = product(unit(asked.plain @ vectors), vectors, items)
-        columns["text_max"] = self._nearest(asked, items)
+        means = [unit(weights @ vectors) for weights in (asked.weights[5], asked.weights[30], asked.plain)]
+        # The newest items are further users: their vectors meet the candidates' in the same pass.
+        newest = self._newest(asked)
+        close = products(np.concatenate([np.stack(means, axis=1), newest], axis=1), vectors, items)
+        columns["text_5"], columns["text_30"], columns["text_mean"] = close[:3]
+        columns["text_max"] = close[3:].max(axis=0)
         imputed = standardised(product(ials, self.expected, items), items, asked.width)
         cold_pair = gathered(cold.astype(np.float32), items)
         columns |= {"imputed_ials": imputed, "imputed_popularity": gathered(self.popularity, items)}
@@ -129,9 +132,18 @@ class Text:
         return columns
 
     @cached_property
-    def _there(self) -> np.ndarray:
+    def there(self) -> np.ndarray:
         """(items,) bool: has a text."""
         return np.asarray(self.vectors.any(axis=1))
+
+    @cached_property
+    def _nearest(self) -> Nearest:
+        return Nearest(self._narrow, self.there)
+
+    def _nearest_of_cold(self, cold: np.ndarray) -> Nearest:
+        if "cold" not in self._kept:  # cold items are those of the one fit
+            self._kept["cold"] = Nearest(self.expected, cold & self.there)
+        return self._kept["cold"]
 
     @cached_property
     def _narrow(self) -> np.ndarray:
@@ -141,20 +153,14 @@ class Text:
         _, axes = np.linalg.eigh(self.vectors.T @ self.vectors)
         return unit(self.vectors @ axes[:, -NARROW:]).astype(np.float32)
 
-    def _nearest(self, asked: Asked, items: np.ndarray) -> np.ndarray:
-        """The greatest cosine to one of the newest items of the history."""
-        points, vectors = asked.points, self._narrow
+    def _newest(self, asked: Asked) -> np.ndarray:
+        """(points, LAST_ITEMS, width) of the newest items of the history, zeros where it has no more."""
+        points = asked.points
         row = points.stop[:, None] - 1 - np.arange(LAST_ITEMS)
         there = row >= points.start[:, None]
         if not len(points.log):
-            return np.zeros(items.shape, np.float32)
-        newest = (
-            vectors[points.log.item[np.where(there, row, 0)]] * there[:, :, None]
-        )  # (points, last, width)
-        cosine = np.matmul(
-            vectors[np.maximum(items, 0)], newest.transpose(0, 2, 1)
-        )  # (points, candidates, last)
-        return np.where(items >= 0, cosine.max(axis=2), 0)
+            return np.zeros((*row.shape, self._narrow.shape[1]), np.float32)
+        return self._narrow[points.log.item[np.where(there, row, 0)]] * there[:, :, None]
 
     def arrays(self) -> Arrays:
         return {

@@ -2,9 +2,8 @@
 
 Parts (pipeline/models/parts.py) are made for many points at once; of one point most of their time goes into
 taking arrays apart. Here are the same parts over the same arrays for one point: the half-lives of a history
-lie side by side as if they were points, item vectors also lie turned, so that a product with all of them is
-one pass over memory, and what does not change between questions is computed once. Lists and columns are
-those of the parts (tests/test_serve_engine.py).
+lie side by side as if they were points, and what does not change between questions is computed once. Lists
+and columns are those of the parts (tests/test_serve_engine.py).
 """
 
 from __future__ import annotations
@@ -24,12 +23,10 @@ from pipeline.models.asked import DISLIKED, HALF_LIVES, Asked
 from pipeline.models.collaborative import RETRIEVING, Collaborative
 from pipeline.models.kinds import Kinds
 from pipeline.models.living import LONG, SHORT, Living
-from pipeline.models.pairs import Columns, Retrieved, product, standardised
+from pipeline.models.pairs import Columns, Retrieved, largest, standardised
 from pipeline.models.parts import Parts
 from pipeline.models.sequence import Sequence
 from pipeline.models.text import LAST_ITEMS, Text, unit
-
-BLOCK = 64  # scores of which the largest is looked at first
 
 
 def single(parts: Parts) -> Parts:
@@ -49,12 +46,12 @@ class One(Asked):
     @property
     def index(self) -> np.ndarray:
         """(different items,) of the history, ascending."""
-        return self._history[0]
+        return self._present[0]
 
     @property
     def weight(self) -> np.ndarray:
         """(half-lives, different items) float32: `Asked.weights` of the one point; 0: too small to count."""
-        return self._history[1]
+        return self._present[1]
 
     @cached_property
     def weights(self) -> dict[int, sp.csr_matrix]:
@@ -75,7 +72,7 @@ class One(Asked):
         return {}
 
     @cached_property
-    def _history(self) -> tuple[np.ndarray, np.ndarray]:
+    def _present(self) -> tuple[np.ndarray, np.ndarray]:
         span = slice(int(self.points.start[0]), int(self.points.stop[0]))
         log = self.points.log
         item, time = log.item[span], log.time[span]
@@ -93,35 +90,6 @@ class One(Asked):
         best = np.maximum.reduceat(weight[:, order], first, axis=1).astype(np.float32)
         best[best < baselines.SMALL * best.max(axis=1, keepdims=True)] = 0
         return item[order][first], best
-
-
-class Turned:
-    """Item vectors and the items among them that may be retrieved."""
-
-    def __init__(self, vectors: np.ndarray, allowed: np.ndarray) -> None:
-        """(catalogue, d) float32; (catalogue,) bool."""
-        self.numbers = np.flatnonzero(allowed).astype(np.int32)
-        self.columns = np.ascontiguousarray(vectors[self.numbers].T, np.float32)
-
-    def best(self, user: np.ndarray, n: int) -> np.ndarray:
-        """(1, d) -> (1, n) int32 items of the greatest products, best first, -1 behind."""
-        scores = (user.astype(np.float32) @ self.columns)[0]
-        place = largest(scores, n)
-        out = np.full((1, n), -1, np.int32)
-        out[0, : len(place)] = self.numbers[place]
-        return out
-
-
-def largest(scores: np.ndarray, n: int) -> np.ndarray:
-    """(at most n,) places of the greatest scores, best first, of equal ones the first."""
-    blocks = len(scores) // BLOCK
-    if blocks > 2 * n:
-        # The n-th of the blocks' largest is no larger than the n-th of all.
-        tops = scores[: blocks * BLOCK].reshape(blocks, BLOCK).max(axis=1)
-        place = np.flatnonzero(scores >= np.partition(tops, blocks - n)[blocks - n])
-    else:
-        place = np.arange(len(scores))
-    return place[np.argsort(-scores[place], kind="stable")[:n]]
 
 
 def rows_of(matrix: sp.csr_matrix, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -222,13 +190,13 @@ class OneCollaborative(Collaborative):
         if not asked.points.lengths[0]:  # without a history every item is alike
             return {name: np.full((1, n), -1, np.int32) for name in ("ease", "item_knn", "rules", "ials")}
         ease = scores.ease[place]
-        best = largest(ease, n)
+        best = largest(ease[None], n)[0]
         best = self.ease.kept[best[ease[best] > 0]]
         return {
             "ease": np.pad(best, (0, n - len(best)), constant_values=-1)[None],
             "item_knn": _best_cells(*scores.cells["knn"], place, n),
             "rules": _best_cells(*scores.cells["rules"], place, n),
-            "ials": self._turned.best(scores.users[place : place + 1], n),
+            "ials": self._nearest.best(scores.users[place : place + 1], n),
         }
 
     def columns(self, asked: Asked, items: np.ndarray) -> Columns:
@@ -243,10 +211,6 @@ class OneCollaborative(Collaborative):
         columns = {f"{name}_{h}": next(rows)[None] for name in found for h in HALF_LIVES}
         columns["ease_raw"] = ease[HALF_LIVES.index(RETRIEVING)][None]
         return columns | {name: values[items] for name, values in self._of_items.items()}
-
-    @cached_property
-    def _turned(self) -> Turned:
-        return Turned(self.ials.vectors, self.ials.known)
 
     @cached_property
     def _space(self) -> Space:
@@ -274,19 +238,6 @@ class OneSequence(Sequence):
             tower.text = torch.zeros(0, 0)
         return made
 
-    def retrieve(self, asked: Asked, n: int) -> Retrieved:
-        return {"sequence": self._turned.best(self._users(asked), n)}
-
-    def columns(self, asked: Asked, items: np.ndarray) -> Columns:
-        if not len(self._turned.numbers):
-            return super().columns(asked, items)
-        scores = product(self._users(asked), self._vectors[1], items)
-        return {"sequence": scores, "sequence_z": standardised(scores, items)}
-
-    @cached_property
-    def _turned(self) -> Turned:
-        return Turned(self._vectors[1], self.tower.known[:-1, 0].numpy() > 0)
-
 
 class OneText(Text):
     @classmethod
@@ -295,11 +246,10 @@ class OneText(Text):
 
     def retrieve(self, asked: Asked, n: int, ials: np.ndarray, cold: np.ndarray) -> Retrieved:
         users = self._profiles(asked)[:1]
-        turned, of_cold = self._turned(cold)
         nothing = np.full((1, n), -1, np.int32)
         return {
-            "text": turned.best(users, n) if users.any() else nothing,
-            "text_of_cold": of_cold.best(ials, n) if ials.any() else nothing,
+            "text": self._nearest.best(users, n) if users.any() else nothing,
+            "text_of_cold": self._nearest_of_cold(cold).best(ials, n) if ials.any() else nothing,
         }
 
     def _profiles(self, asked: Asked) -> np.ndarray:
@@ -328,12 +278,6 @@ class OneText(Text):
             "imputed_ials_of_cold": imputed * of_cold,
             "text_of_cold": columns["text_5"] * of_cold,
         }
-
-    def _turned(self, cold: np.ndarray) -> tuple[Turned, Turned]:
-        if "turned" not in self.__dict__:  # cold items are those of the one fit
-            pair = Turned(self._narrow, self._there), Turned(self.expected, cold & self._there)
-            self.__dict__["turned"] = pair
-        return self.__dict__["turned"]
 
 
 class OneLiving(Living):
@@ -392,10 +336,10 @@ def union(retrieved: Retrieved, allowed: Any, most: int) -> np.ndarray:
 
 def _best_cells(items: np.ndarray, scores: np.ndarray, row: int, n: int) -> np.ndarray:
     """(1, n) int32 items of the greatest scores above 0, best first, -1 behind."""
-    place = largest(scores[row], n)
+    place = largest(scores[row][None], n)[0]
     best = items[place[scores[row][place] > 0]]
     return np.pad(best, (0, n - len(best)), constant_values=-1)[None]
 
 
 def _fields(part: Any) -> dict[str, Any]:
-    return {field.name: getattr(part, field.name) for field in fields(part)}
+    return {field.name: getattr(part, field.name) for field in fields(part) if field.init}
