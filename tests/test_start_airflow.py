@@ -152,7 +152,7 @@ def hosts_plugin(monkeypatch: pytest.MonkeyPatch, login: str) -> Any:
 
 
 def test_without_login_strange_hosts_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    [given] = hosts_plugin(monkeypatch, "True")
+    given, _ = hosts_plugin(monkeypatch, "True")
     from starlette.applications import Starlette
     from starlette.testclient import TestClient
 
@@ -162,6 +162,24 @@ def test_without_login_strange_hosts_are_refused(monkeypatch: pytest.MonkeyPatch
     for host in ("evil.example", "evil.example:8080", "127.0.0.1.evil.example", "localhost.", ""):
         assert TestClient(app).get("/auth/token", headers={"Host": host}).status_code == 400, host
     assert TestClient(app).get("/", headers={"Host": "localhost:8080"}).status_code == 404
+
+
+def test_without_login_no_other_page_acts(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, given = hosts_plugin(monkeypatch, "True")
+    from starlette.applications import Starlette
+    from starlette.responses import PlainTextResponse
+    from starlette.testclient import TestClient
+
+    app = Starlette()
+    app.mount("/", PlainTextResponse("done"))
+    app.add_middleware(given["middleware"], **given["kwargs"])
+    client = TestClient(app, base_url="http://localhost:8080")
+    for origin in ("http://evil.example", "http://localhost:3000", "http://localhost", "null", ""):
+        for act in (client.post, client.put, client.patch, client.delete):
+            assert act("/api/v2/assets/1/materialize", headers={"Origin": origin}).status_code == 403, origin
+        assert client.get("/", headers={"Origin": origin}).status_code == 200
+    assert client.post("/", headers={"Origin": "http://localhost:8080"}).status_code == 200
+    assert client.post("/").status_code == 200  # a program
 
 
 def test_with_login_every_host_may_ask(monkeypatch: pytest.MonkeyPatch) -> None:
