@@ -57,11 +57,14 @@ def guarded(function: Callable[[], Any], permanent: int = 1) -> Any:
     try:
         return function()
     except BaseException as error:
-        line = explain(error)
+        line, path = explain(error), os.environ.get(ERROR_FILE)
         if line is None:
+            if path and isinstance(error, Exception):  # whoever runs the stage has no eye on its traceback
+                bug = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+                Path(path).write_text(f"{bug} (a bug: the traceback is in the log)", encoding="utf-8")
             raise
         line, hopeless = " ".join(line.split()), isinstance(error, PipelineError) and error.permanent
-        if path := os.environ.get(ERROR_FILE):  # whoever runs the stage says it, once and last
+        if path:  # whoever runs the stage says it, once and last
             Path(path).write_text((PERMANENT if hopeless else "") + line, encoding="utf-8")
         else:
             print(line, file=sys.stderr, flush=True)

@@ -108,6 +108,8 @@ def test_a_scheduler_learns_whether_another_try_would_end_the_same(error, code):
     assert ended.value.code == code
 
 
-def test_bug_keeps_its_traceback():
+def test_bug_keeps_its_traceback_and_is_named_to_whoever_runs_the_stage(tmp_path, monkeypatch):
+    monkeypatch.setenv(ERROR_FILE, str(tmp_path / "error"))
     with pytest.raises(ZeroDivisionError):
         guarded(lambda: 1 / 0)
+    assert (tmp_path / "error").read_text().startswith("ZeroDivisionError: division by zero (a bug")

@@ -81,7 +81,8 @@ def repro(root: Path, *arguments: str) -> None:
         if code:
             said = error_file.read_text(encoding="utf-8") if error_file.is_file() else ""
             line = said.strip().removeprefix(PERMANENT).removeprefix("error: ")
-            failed = StageFailed(line or f"`dvc repro {' '.join(arguments)}` failed: what it says is above")
+            silent = "ended without a word, as if killed (out of memory?): the log says more"
+            failed = StageFailed(line or f"`dvc repro {' '.join(arguments)}` {silent}")
             failed.permanent = said.startswith(PERMANENT)
             raise failed
 
