@@ -77,11 +77,15 @@ class Step(BaseOperator):
         return SubprocessHook()
 
     def arguments(self, context: Context) -> list[str]:
+        """Options as `--name=value`, and what follows the run's id."""
         return self.more
 
     def execute(self, context: Context) -> Any:
-        run = [context["dag"].dag_id, context["run_id"]]
-        command = [PYTHON, "-m", "pipeline", "workspace", self.verb, *run, *self.arguments(context)]
+        run, given = [context["dag"].dag_id, context["run_id"]], self.arguments(context)
+        options = [one for one in given if one.startswith("--")]
+        words = [one for one in given if one not in options]
+        # A run's id may begin with a dash.
+        command = [PYTHON, "-m", "pipeline", "workspace", self.verb, *options, "--", *run, *words]
         environment = os.environ | {"EVERGREEN_REPO": str(REPO), "PYTHONUNBUFFERED": "1"}
         done = self.hook.run_command(command, environment, cwd=str(self.folder(context)))
         result = _result(done.output)
@@ -115,7 +119,7 @@ class OpenRun(Step):
     """What the run is asked for: by the asset's newest event, by Params, or by a backfill's date."""
 
     def __init__(self, *, fingerprint: str, **options: Any) -> None:
-        super().__init__(verb="open", more=["--graph", fingerprint], **options)
+        super().__init__(verb="open", more=[f"--graph={fingerprint}"], **options)
 
     def arguments(self, context: Context) -> list[str]:
         if refused := unknown_keys(context):
@@ -158,9 +162,8 @@ class Promote(Step):
             return []
         answer = context["ti"].xcom_pull(task_ids="approve") or {}
         if answer.get("chosen_options") != ["Approve"]:
-            raise AirflowFailException("nobody has said yes in this run: clear `approve` to ask again")
-        person = answer.get("responded_by_user") or {}
-        return [f"--approved-by={person.get('name') or person.get('id') or 'somebody without a login'}"]
+            return ["--refused=nobody has said yes in this run: clear `approve` to ask again"]
+        return [f"--approved-by={name_of(answer.get('responded_by_user')) or 'somebody without a login'}"]
 
     def after(self, context: Context, result: dict[str, Any]) -> None:
         if not result.get("promoted"):
@@ -172,6 +175,13 @@ class Promote(Step):
 class Publish(Step):
     def __init__(self, **options: Any) -> None:
         super().__init__(verb="publish", outlets=[LISTS], **options)
+
+    def arguments(self, context: Context) -> list[str]:
+        answer = context["ti"].xcom_pull(task_ids="approve") or {}
+        if answer.get("chosen_options") != ["Reject"]:
+            return []
+        person = name_of(answer.get("responded_by_user"))
+        return [f"--rejected=rejected by {person}" if person else "--rejected=nobody answered in time"]
 
     def after(self, context: Context, result: dict[str, Any]) -> None:
         fields = {key: result.get(key) for key in ("champion", "as_of", "branch")}
@@ -206,6 +216,11 @@ def unknown_keys(context: Context) -> str:
     unknown = sorted(set(context["dag_run"].conf or {}) - set(known))
     said = f"{', '.join(unknown)}: unknown in this run's conf: use some of {', '.join(known)}"
     return said if unknown else ""
+
+
+def name_of(user: dict[str, Any] | None) -> str:
+    """Of who answered a question; "" where nobody did."""
+    return str((user or {}).get("name") or (user or {}).get("id") or "")
 
 
 def is_backfill(context: Context) -> bool:

@@ -249,6 +249,18 @@ def test_a_stranger_s_name_for_this_machine_gets_nothing(airflow: up.Airflow, pa
     assert refused.value.code == 400
 
 
+def test_a_stranger_s_page_starts_nothing(airflow: up.Airflow) -> None:
+    """A browser sends this without asking, and Airflow takes it without a token, where login is off."""
+    [asset] = [one for one in airflow.call("GET", "/assets")["assets"] if one["name"] == "champion"]
+    address = f"{airflow.address}/api/v2/assets/{asset['id']}/materialize"
+    known = airflow.runs(TRAINING)
+    request = urllib.request.Request(address, b"", {"Origin": "http://evil.example"})
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(request, timeout=60)
+    assert refused.value.code == 403
+    assert airflow.runs(TRAINING) == known
+
+
 def test_the_calendar_is_that_of_dvc_yaml(airflow: up.Airflow) -> None:
     """Of the training beside the asset that it waits for too."""
     for dag, due in ((MONITORING, "-01-15T00:00"), (TRAINING, "-02-29T03:17")):

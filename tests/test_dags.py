@@ -44,8 +44,35 @@ dag, asked = evergreen_training.dag, {}
 for conf in (None, {"epochs": 3}, {"epoch": 3, "as_of": "1998-03-01"}):
     run = SimpleNamespace(conf=conf, run_type="manual")
     context = {"dag": dag, "dag_run": run, "params": dag.params.dump() | (conf or {})}
-    asked[json.dumps(conf)] = [one for one in dag.get_task("open").arguments(context) if one.startswith("--")]
-print(json.dumps({"dags": dags, "asked": asked, "seconds": seconds,
+    given = dag.get_task("open").arguments(context)
+    asked[json.dumps(conf)] = [one for one in given if not one.startswith("--graph=")]
+
+class Hook:
+    # Of the subprocesses: keeps the command.
+    def run_command(self, command, environment, cwd):
+        self.command = command
+        return SimpleNamespace(output='{"text": "", "promoted": "v1.0.0"}', exit_code=0)
+
+def command(task, **answers):
+    # What a task runs, where other tasks have answered so.
+    hook = task.hook = Hook()
+    ti = SimpleNamespace(xcom_pull=lambda task_ids: answers.get(task_ids))
+    events = dict.fromkeys((run_tasks.CHAMPION, run_tasks.LISTS), SimpleNamespace())
+    task.execute({"dag": dag, "run_id": "-rf", "ti": ti, "dag_run": run, "outlet_events": events})
+    return hook.command[hook.command.index("workspace") + 1 :]
+
+run_tasks.set_note = lambda context, text: None
+promote = run_tasks.Promote(task_id="promote", ask=True)
+yes, no = ({"chosen_options": [one], "responded_by_user": {"name": "vera"}} for one in ("Approve", "Reject"))
+commands = {
+    "stage": command(dag.get_task("finetune")),
+    "yes": command(promote, approve=yes),
+    "nobody": command(promote),
+    "no": command(dag.get_task("publish"), approve=no),
+    "late": command(dag.get_task("publish"), approve=no | {"responded_by_user": None}),
+    "unasked": command(dag.get_task("publish")),
+}
+print(json.dumps({"dags": dags, "asked": asked, "commands": commands, "seconds": seconds,
                   "new": sorted(set(sys.modules) - before), "all": sorted(sys.modules)}))
 """
 FORBIDDEN = {"pipeline", "torch", "pandas", "numpy", "dvc", "evidently", "transformers", "pytorch_lightning"}
@@ -143,9 +170,22 @@ def test_every_task_is_tried_again(parsed: dict[str, Any]) -> None:
 def test_an_unknown_key_in_a_runs_conf_is_refused(parsed: dict[str, Any]) -> None:
     said = "epoch: unknown in this run's conf: use some of as_of, mode, encoder, epochs, reason"
     assert parsed["asked"] == {
-        "null": ["--graph", "--mode=full"],
-        '{"epochs": 3}': ["--graph", "--mode=full", "--epochs=3"],
+        "null": ["--mode=full"],
+        '{"epochs": 3}': ["--mode=full", "--epochs=3"],
         '{"epoch": 3, "as_of": "1998-03-01"}': [f"--refused={said}"],
+    }
+
+
+def test_a_step_takes_a_run_of_any_id_and_the_answer_of_a_person(parsed: dict[str, Any]) -> None:
+    run = ["--", "evergreen_training", "-rf"]
+    refused = "--refused=nobody has said yes in this run: clear `approve` to ask again"
+    assert parsed["commands"] == {
+        "stage": ["stage", *run, "finetune"],
+        "yes": ["promote", "--approved-by=vera", *run],
+        "nobody": ["promote", refused, *run],
+        "no": ["publish", "--rejected=rejected by vera", *run],
+        "late": ["publish", "--rejected=nobody answered in time", *run],
+        "unasked": ["publish", *run],
     }
 
 

@@ -142,6 +142,21 @@ def test_a_run_that_asks_a_person_says_so(tmp_path: Path) -> None:
     assert "waits for a person" in run_page(tmp_path, name)
     note(tmp_path, name, step="promote")
     assert "running: promote" in run_page(tmp_path, name)
+    note(tmp_path, name, state="success", not_promoted="rejected by vera")
+    assert "Not promoted</dt><dd>rejected by vera" in run_page(tmp_path, name)
+    assert "rejected by vera" in overview(tmp_path)
+    said = sentence(runs.read_one(history(tmp_path) / name))
+    assert said.endswith("allowed, not promoted as of 1998-01-05: rejected by vera")
+    note(tmp_path, name, state="failed", step="decide_promotion")
+    assert "ended while a person was asked" in run_page(tmp_path, name)
+
+
+def test_a_models_hash_is_shortened(tmp_path: Path) -> None:
+    [name] = page_history.write(tmp_path, runs=1)
+    file = history(tmp_path) / name / "promotion.json"
+    check = {"name": "is_champion", "passed": True, "value": "ab" * 32, "limit": "cd" * 32, "text": "other"}
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"checks": [check]}))
+    assert "abababab…, limit cdcdcdcd…" in run_page(tmp_path, name)
 
 
 def test_approval_names_the_person(tmp_path: Path) -> None:

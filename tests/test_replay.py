@@ -244,7 +244,12 @@ def test_empty_folders_are_told_without_surprise(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("facts", "said"), [({}, "allowed, not promoted"), ({"promoted": "v2.0.0"}, "v2.0.0 promoted")]
+    ("facts", "said"),
+    [
+        ({}, "allowed, not promoted"),
+        ({"not_promoted": "rejected by vera"}, "allowed, not promoted: rejected by vera"),
+        ({"promoted": "v2.0.0"}, "v2.0.0 promoted"),
+    ],
 )
 def test_a_promotion_that_a_person_refused_is_told_as_none(tmp_path: Path, facts: Any, said: str) -> None:
     run = RunRecord(run_id="one", dag="evergreen_training", state="success", mode="full", **facts)

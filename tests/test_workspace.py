@@ -107,9 +107,11 @@ def test_names_are_safe_for_folders_and_branches() -> None:
     assert re.fullmatch(r"training-manual__2026-11-22T07-00-00-5-00-00-x-1-lock-[0-9a-f]{8}", slug)
 
 
-def test_runs_whose_ids_differ_in_punctuation_alone_share_nothing() -> None:
-    ids = ["a+b", "a:b", "a-b", "a--b", "-a-b", "a" * 200 + "b", "a" * 200 + "c"]
-    assert len({Workspace(Path(), TRAINING, one).slug for one in ids}) == len(ids)
+def test_runs_whose_ids_differ_in_punctuation_or_case_alone_share_nothing() -> None:
+    ids = ["a+b", "a:b", "a-b", "a--b", "-a-b", "a_b", "A_b", "A_B", "a" * 200 + "b", "a" * 200 + "c"]
+    ids.append(Workspace(Path(), TRAINING, "a+b").slug.removeprefix("training-"))  # a folder's name as an id
+    # Some file systems take A for a.
+    assert len({Workspace(Path(), TRAINING, one).slug.lower() for one in ids}) == len(ids)
     assert all(len(Workspace(Path(), TRAINING, one).slug) < 120 for one in ids)
 
 
@@ -516,6 +518,14 @@ def test_an_ended_run_goes_on_with_its_own_outputs_and_account(cycled: Path) -> 
     assert data.items() <= locked(cycled, "runs/training-one").items()
     assert toy.git(cycled, "rev-parse", "refs/evergreen/latest") == latest
     assert toy.git(cycled, "tag", "--list", "recommender#champion#*").split()[-1] == "recommender#champion#3"
+    # All of it cleared, with other rows in its source by now: what is judged is another model.
+    reopened = cycled / result(step(cycled, "open", TRAINING, "one"))["folder"]
+    (reopened / "source.csv").write_text((cycled / "source.csv").read_text())
+    for name in TRAINING_STAGES:
+        result(step(cycled, "stage", TRAINING, "one", name))
+    anew = history(cycled, TRAINING, "one")
+    assert anew["challenger"] != before["challenger"]
+    assert (before["promoted"], anew["promoted"]) == ("v2.0.0", None)
 
 
 @pytest.mark.slow
@@ -524,8 +534,10 @@ def test_a_rejected_challenger_is_not_promoted_through_another_run(cycled: Path)
     result(step(cycled, "open", TRAINING, "rejected", "--mode=full"))
     for name in TRAINING_STAGES:
         result(step(cycled, "stage", TRAINING, "rejected", name))
-    result(step(cycled, "publish", TRAINING, "rejected"))  # allowed by the checks, refused by a person
-    result(step(cycled, "close", TRAINING, "rejected", "success"))
+    # Allowed by the checks, refused by a person.
+    result(step(cycled, "publish", TRAINING, "rejected", "--rejected=rejected by vera"))
+    closed = result(step(cycled, "close", TRAINING, "rejected", "success"))
+    assert closed["text"].endswith("allowed, not promoted as of 1998-03-02: rejected by vera")
     result(step(cycled, "open", TRAINING, "lists", "--mode=none"))
     assert finish(cycled, "lists")["promoted"] is None
     # Even where another run's model lies in its worktree.
@@ -537,6 +549,26 @@ def test_a_rejected_challenger_is_not_promoted_through_another_run(cycled: Path)
     done = result(step(cycled, "promote", TRAINING, "rejected"))
     assert done["promoted"] is None
     assert "is not what this run has judged" in done["text"]
+
+
+@pytest.mark.slow
+def test_a_training_that_was_only_marked_as_done_is_not_judged(cycled: Path) -> None:
+    """What lies there is the challenger of the run before."""
+    add_rows(cycled, "1998-03-01", "1998-03-02")
+    result(step(cycled, "open", TRAINING, "one", "--mode=full"))
+    for name in TRAINING_STAGES[:2]:
+        result(step(cycled, "stage", TRAINING, "one", name))
+    done = step(cycled, "stage", TRAINING, "one", "evaluate")
+    assert done.returncode == PERMANENT
+    said = "finetune: not done in this run, though data/prepared changed: clear the task finetune"
+    assert done.stderr.splitlines()[-1] == f"error: {said}"
+    assert history(cycled, TRAINING, "one")["error"] == said
+    for name in TRAINING_STAGES[2:]:
+        result(step(cycled, "stage", TRAINING, "one", name))
+    refused = "nobody has said yes in this run"
+    assert step(cycled, "promote", TRAINING, "one", f"--refused={refused}").returncode == PERMANENT
+    assert history(cycled, TRAINING, "one")["error"] == refused
+    assert finish(cycled, "one")["promoted"] == "v2.0.0"
 
 
 @pytest.mark.slow

@@ -91,7 +91,8 @@ def sentence(run: Run) -> str:
         return _state(run)[1] + (f": {run.record.error}" if run.record.error else "")
     verdicts = [words for kind, words in (_drift(run), _training(run), _promotion(run)) if kind != "nothing"]
     when = f" as of {day(run.as_of)}" if run.as_of else ""
-    return f"{'; '.join(verdicts) or 'done'}{when}"
+    why = f": {run.record.not_promoted}" if run.record.not_promoted else ""
+    return f"{'; '.join(verdicts) or 'done'}{when}{why}"
 
 
 # The champion ----------------------------------------------------------------------------------------------
@@ -150,6 +151,7 @@ def summary(run: Run) -> Values:
         "state_kind": kind,
         "state_text": state,
         "error": record.error,
+        "not_promoted": record.not_promoted,
         "drift": _drift(run),
         "training": _training(run),
         "promotion": _promotion(run),
@@ -167,6 +169,8 @@ def _newest_of_each(summaries: Sequence[Values]) -> list[Values]:
 
 def _state(run: Run) -> Pair:
     state, step = run.record.state, words(run.record.step or "")
+    if state == "failed" and _asks(run):
+        return "no", "ended while a person was asked"
     if state == "failed":
         return "no", f"failed in {step}" if step else state
     if state == "running" and _asks(run):
@@ -211,7 +215,7 @@ def _promotion(run: Run) -> Pair:
     if run.record.promoted:
         return "yes", f"promoted: {plain(run.record.promoted, 40)}"
     if run.promotion.promote:
-        return "unsure", "may be promoted" if run.record.state == "running" else "allowed, not carried out"
+        return "unsure", "may be promoted" if run.record.state == "running" else "allowed, not promoted"
     failed = [words(check.name) for check in run.promotion.failed]
     return "no", f"refused: {', '.join(failed[:3]) or 'no verdict'}"
 
@@ -236,6 +240,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         "Champion before": plain(record.champion or "none", 60),
         "Training": words(run.mode or MISSING),
         "Promoted": plain(record.promoted or MISSING, 60),
+        "Not promoted": plain(record.not_promoted or MISSING, 400),
         "Approved by": plain(record.approved_by or MISSING, 120),
         "Began": minute(record.started),
         "Took": MISSING if seconds is None else f"{number(seconds, 0)} s",
@@ -316,8 +321,9 @@ def checks_of(promotion: Promotion) -> tuple[list[Values], list[Values]]:
 
 def _short(value: Any) -> str:
     """Of a model's hash, enough to tell two apart; times to the minute."""
-    text = moment_text(show(value))
-    return f"{text[:8]}…" if len(text) == 64 and text.isalnum() else text
+    if isinstance(value, str) and len(value) == 64 and value.isalnum():
+        return f"{value[:8]}…"
+    return moment_text(show(value))
 
 
 def _intervals(run: Run) -> list[tuple[str, charts.Interval]]:

@@ -31,6 +31,7 @@ class RunRecord(Document):
     looked: bool | None = None
     trial: bool | None = None
     latest: str | None = None
+    not_promoted: str | None = None  # why, where the checks allowed it
     challenger: str | None = None  # hash of the model that it judged, the only one that it may promote
     published: str | None = None  # commit
     reason: str | None = None

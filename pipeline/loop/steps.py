@@ -143,7 +143,10 @@ class Loop:
             seconds = training.record.cost.seconds
             cost = "" if seconds is None else f", {seconds:,.0f} s"
             say("record", f"training {training.number}: {training.record.mode}{cost}")
-        self.account.note(challenger=Promotion.read(self.root / VERDICT).challenger.artifact_hash)
+        challenger = Promotion.read(self.root / VERDICT).challenger.artifact_hash
+        if self.account.run.challenger not in (None, challenger):  # what became of another is not of this
+            self.account.note(promoted=None, approved_by=None, not_promoted=None)
+        self.account.note(challenger=challenger)
         self.keep(*JUDGED)
         return new
 
@@ -163,6 +166,9 @@ class Loop:
             except Refused as refused:
                 verdict = Promotion.find(self.root / VERDICT)
                 why, warnings = str(refused), verdict.warnings if verdict else []
+                own = self.account.run.challenger and not self.account.run.promoted
+                if own and verdict and verdict.promote:
+                    self.account.note(not_promoted=why.removeprefix("not promoted: "))
             else:
                 version = found if found != before else None
                 done = f"{found.name} is the champion: {found.record.reason}"
@@ -171,7 +177,7 @@ class Loop:
         for warning in warnings:
             say("warning", warning)
         if version is not None:
-            self.account.note(promoted=version.name)
+            self.account.note(promoted=version.name, not_promoted=None)
             make_inputs_right(self.root)
         return version, why
 

@@ -243,8 +243,8 @@ def _refuse_by_history(verdict: Promotion, artifact_hash: str, state: State) -> 
     if compared != current:
         name = state.champion.name if state.champion else "none"
         raise Refused(
-            f"not promoted: it was compared with another champion than the present one ({name}):"
-            " run `evergreen champion` and `dvc repro decide_promotion`"
+            f"not promoted: it was compared with another champion than the present one ({name}): compare"
+            " anew: `evergreen champion` and `dvc repro decide_promotion`; in Airflow, clear `evaluate`"
         )
 
 

@@ -28,13 +28,36 @@ START_ANEW = "git tag --delete $(git tag --list 'recommender[@#]*' 'training/*')
 """For a clone of a project whose models are out of reach: without its tags there is no version."""
 
 
-def locked(lock: str | None, kind: Literal["deps", "outs"]) -> list[dict[str, Any]]:
-    """Dependencies or outputs of all stages in the text of a dvc.lock; [] if it is none."""
+def locked_stages(lock: str | None) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """Stage -> its `deps` and `outs` in the text of a dvc.lock; {} if it is none."""
     try:
         stages = (yaml.load(lock or "", Loader=_Loader) or {}).get("stages", {})
-        return [entry for stage in stages.values() for entry in stage.get(kind, []) if entry.get("path")]
+        return {
+            name: {kind: [one for one in stage.get(kind, []) if one.get("path")] for kind in ("deps", "outs")}
+            for name, stage in stages.items()
+        }
     except (yaml.YAMLError, AttributeError, TypeError):
-        return []
+        return {}
+
+
+def locked(lock: str | None, kind: Literal["deps", "outs"]) -> list[dict[str, Any]]:
+    """Dependencies or outputs of all stages in the text of a dvc.lock; [] if it is none."""
+    return [entry for stage in locked_stages(lock).values() for entry in stage[kind]]
+
+
+def behind(lock: str | None) -> dict[str, list[str]]:
+    """Stage -> what it read of other stages' outputs that is not what these last made, by dvc.lock.
+
+    Without asking DVC, which would call every output changed that another machine holds.
+    """
+    made = {out["path"]: out.get("md5") for out in locked(lock, "outs")}
+    read = {
+        name: [
+            dep["path"] for dep in stage["deps"] if made.get(dep["path"], dep.get("md5")) != dep.get("md5")
+        ]
+        for name, stage in locked_stages(lock).items()
+    }
+    return {name: paths for name, paths in read.items() if paths}
 
 
 def locked_md5(lock: str | None, output: str = MODEL) -> str | None:

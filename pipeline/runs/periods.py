@@ -90,7 +90,8 @@ def _promotion(judged: _Left | None) -> str:
     if judged.run and judged.run.promoted:
         return f"{judged.run.promoted} promoted"
     if judged.promotion.promote:
-        return "allowed, not promoted"
+        why = judged.run.not_promoted if judged.run else None
+        return f"allowed, not promoted{f': {why}' if why else ''}"
     failed = [check.name.replace("_", " ") for check in judged.promotion.failed]
     return f"refused: {', '.join(failed[:3])}"
 

@@ -54,14 +54,17 @@ def promote(
     dag: Dag,
     run: Run,
     approved_by: Annotated[str | None, typer.Option(help="The person who said yes.")] = None,
+    refused: Annotated[str | None, typer.Option(help="Why it cannot be promoted.")] = None,
 ) -> None:
     """Promote its challenger, if that is allowed."""
-    _take(dag, run, "promote", approved_by)
+    _take(dag, run, "promote", approved_by, refused)
 
 
-def publish(dag: Dag, run: Run) -> None:
+def publish(
+    dag: Dag, run: Run, rejected: Annotated[str | None, typer.Option(help="How a person said no.")] = None
+) -> None:
     """Its dvc.lock on a branch; push what there are remotes for."""
-    _take(dag, run, "publish")
+    _take(dag, run, "publish", rejected)
 
 
 def close(dag: Dag, run: Run, state: Annotated[str, typer.Argument(help="success or failed.")]) -> None:

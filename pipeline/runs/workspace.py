@@ -22,12 +22,12 @@ from pipeline.documents.retraining import Retraining
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.loop import repro
 from pipeline.loop.history import DRIFT, HISTORY, Account, one_line
-from pipeline.loop.plans import JUDGE, LOOK, MADE
+from pipeline.loop.plans import JUDGE, LAST, LOOK, MADE, TRAIN
 from pipeline.loop.steps import Loop, champion_name, decision_sentence, drift_sentence
 from pipeline.params import past, utc
 from pipeline.registry.actions import LOCK
 from pipeline.registry.git import Git
-from pipeline.registry.objects import Objects
+from pipeline.registry.objects import Objects, behind
 from pipeline.registry.records import DECISION, MANIFEST, VERDICT
 from pipeline.registry.versions import EXPORT
 from pipeline.runs import remote
@@ -126,6 +126,7 @@ def stage(run: Workspace, name: str) -> Result:
             return _look(loop, name) | {"branch": run.branch}
         if name in MADE["full"] and name not in MADE[run.mode or "full"]:
             raise Skipped(f"a run of mode {run.mode} does without it")
+        _refuse_unmade(run, name)
         before, begin = _lock(run), time.monotonic()
         new = loop.make(name)
         if name != JUDGE[-1]:
@@ -138,6 +139,17 @@ def stage(run: Workspace, name: str) -> Result:
             _point(CHALLENGER, _snapshot(run, "judged"), run)
         asked = question(read_one(run.home / HISTORY / run.slug))
         return _verdict(Promotion.read(run.root / VERDICT)) | {"question": asked}
+
+
+def _refuse_unmade(run: Workspace, name: str) -> None:
+    """A task can be marked as successful by hand; what its stage would have made is another run's then."""
+    made = MADE[run.mode or "full"]
+    due = [one for one in TRAIN if one in made and (name == LAST or name in made[made.index(one) + 1 :])]
+    stale = behind(_lock(run))
+    for one in due:
+        if one in stale:
+            changed = ", ".join(stale[one][:3])
+            raise ConfigError(f"{one}: not done in this run, though {changed} changed: clear the task {one}")
 
 
 def _lock(run: Workspace) -> str:
@@ -177,10 +189,12 @@ def _verdict(verdict: Promotion) -> Result:
     return {"text": text, "promote": verdict.promote}
 
 
-def promote(run: Workspace, approved_by: str | None) -> Result:
-    """As the verdict allows; then models/champion is the new one's."""
+def promote(run: Workspace, approved_by: str | None, refused: str | None = None) -> Result:
+    """As the verdict allows; then models/champion is the new one's. `refused`: why it cannot be asked for."""
     with at_work(run):
         run.account.note(step="promote", approved_by=approved_by)
+        if refused:
+            raise ConfigError(refused)
         judged = run.account.run.challenger
         if judged is None:
             return {"text": "no promotion: this run has judged no challenger", "promoted": None}
@@ -212,9 +226,14 @@ def at_work(run: Workspace, stage: str | None = None) -> Iterator[None]:
             remote.leave(run, far, stage)
 
 
-def publish(run: Workspace) -> Result:
-    """dvc.lock on the branch runs/SLUG; its outputs to DVC's remote, if there is one."""
+def publish(run: Workspace, rejected: str | None = None) -> Result:
+    """dvc.lock on the branch runs/SLUG; its outputs to DVC's remote, if there is one.
+
+    `rejected`: how a person's answer was no.
+    """
     with at_work(run):
+        if rejected:
+            run.account.note(not_promoted=rejected)
         git, root, far = Git(run.root), run.root, remote.address()
         git.use_fallback_identity()
         run.account.note(branch=run.branch, step="publish")

@@ -62,11 +62,12 @@ class Workspace:
 
     @cached_property
     def slug(self) -> str:
-        """Safe as a folder's and a branch's name. Where that changes the id, with a hash of it: runs whose
-        ids differ in punctuation alone share nothing."""
+        """Safe as a folder's and a branch's name. But for the plainest ids with a hash of it: runs whose ids
+        differ in punctuation alone, or in case (which some file systems pass over), share nothing."""
         whole = f"{self.dag.removeprefix('evergreen_')}-{self.run_id}"
         safe = re.sub(r"[^A-Za-z0-9_]+", "-", whole).strip("-")[:LONGEST]
-        return safe if safe == whole else f"{safe}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
+        plain = safe == whole and re.fullmatch(r"[a-z0-9_]+", self.run_id)
+        return safe if plain else f"{safe}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
 
     @property
     def tree(self) -> Path:
