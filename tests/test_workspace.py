@@ -16,10 +16,11 @@ from pathlib import Path
 import pytest
 import toy
 
+from pipeline.errors import ConfigError
 from pipeline.loop.history import Account
 from pipeline.registry.git import Git
 from pipeline.runs.scheduling import PERMANENT, SKIPPED
-from pipeline.runs.workspace import begin
+from pipeline.runs.workspace import begin, close
 from pipeline.runs.worktrees import KEEP_FAILED, REPLAYING, Settings, Workspace, sweep
 
 MONITORING, TRAINING = "evergreen_monitoring", "evergreen_training"
@@ -588,6 +589,26 @@ def test_a_failed_run_whose_worktree_is_gone_goes_on_or_says_why_not(cycled: Pat
     done = step(cycled, "open", TRAINING, "one")
     assert done.returncode == PERMANENT
     assert "runs/training-one: no such branch" in done.stderr.splitlines()[-1]
+    record = history(cycled, TRAINING, "one")
+    assert record["state"] == "failed"
+    assert "no such branch" in record["error"]
+
+
+def test_a_run_whose_record_is_gone_does_not_take_over_another_runs_outputs(project: Path) -> None:
+    """Not even when it is opened twice; one that ended before its first stage begins where it was."""
+    run = Workspace(project, TRAINING, "one")
+    assert "none, full" in begin(run, None, Settings(mode="full"))["text"]
+    close(run, "failed")
+    shutil.rmtree(run.tree)
+    assert "opened again" in begin(Workspace(project, TRAINING, "one"), None, Settings())["text"]
+    close(Workspace(project, TRAINING, "one"), "failed")
+    shutil.rmtree(project / "data" / "history" / "training-one")
+    shutil.rmtree(run.tree)
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="git branch -D runs/training-one"):
+            begin(Workspace(project, TRAINING, "one"), None, Settings())
+    toy.git(project, "branch", "-D", "runs/training-one")
+    assert "none, full" in begin(Workspace(project, TRAINING, "one"), None, Settings(mode="full"))["text"]
 
 
 @pytest.mark.slow

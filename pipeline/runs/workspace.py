@@ -72,9 +72,16 @@ def begin(run: Workspace, graph: str | None, settings: Settings, refused: str | 
     except Exception as error:
         folder = run.home / HISTORY / run.slug
         known = Account.found(folder)
-        if known is None or known.run.step == "open":  # never opened: its page says what was wrong
+        if known is not None and known.run.step != "open":
+            known.note(state="failed", error=one_line(error))
+        elif not _branch(run):  # never opened: its page says what was wrong
             Account.begin(run.run_id, run.dag, folder, step="open", reason=settings.reason).fail(error)
         raise
+
+
+def _branch(run: Workspace) -> str:
+    """The commit at which it is kept; "" where there is none."""
+    return at(Git(run.home), f"refs/heads/{run.branch}")
 
 
 def _begin(run: Workspace, graph: str | None, settings: Settings) -> Result:
@@ -90,7 +97,13 @@ def _begin(run: Workspace, graph: str | None, settings: Settings) -> Result:
         )
     if far:
         remote.find(run, far)
-    if has_begun(run):
+    ended = "" if far else _branch(run)  # with a remote it has one while it is under way
+    if ended and Account.found(run.home / HISTORY / run.slug) is None:
+        raise ConfigError(
+            f"{run.home / HISTORY / run.slug}: its record is gone, so it cannot go on: trigger a new run, or"
+            f" `git branch -D {run.branch}` to begin this one anew"
+        )
+    if ended or has_begun(run):
         text = reopen(run)
         run.account.note(state="running", finished=None, error=None)
     else:
