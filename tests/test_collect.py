@@ -34,6 +34,29 @@ def snapshot(raw: Path) -> dict[str, bytes]:
     return {str(path.relative_to(raw)): path.read_bytes() for path in raw.rglob("*") if path.is_file()}
 
 
+def test_what_nobody_sees_in_ids_is_taken_out_and_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    rows = ["u1,a,2020-01-01,view", "u1\u200b,b,2020-01-02,view\ufeff", " u1\u00a0,c,2020-01-03,view"]
+    items = written(tmp_path / "items.csv", "item_id,title", "a\u00ad,A", "b,B", "c,C")
+    log = written(tmp_path / "log.csv", "user_id,item_id,timestamp,event", *rows)
+    raw = run(tmp_path, of_files(log, items=items))
+    kept = interactions(raw)
+    assert (kept["user_id"].unique().tolist(), kept["event"].unique().tolist()) == (["u1"], ["view"])
+    found = manifest(raw)
+    assert (found["tidied"], found["joined_share"]) == ({"interactions": 2, "items": 1}, 1.0)
+    assert "3 ids or events held characters that nobody sees" in caplog.text
+
+
+def test_the_reasons_of_a_few_bad_rows_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    rows = [f"u{day},a,2020-01-{day:02},{day}" for day in range(1, 30)]
+    log = written(tmp_path / "log.csv", "user_id,item_id,timestamp,value", *rows, "u,a,2020-01-30,many")
+    run(tmp_path, of_files(log))
+    assert "1 rejected (value not a number 1)" in caplog.text
+
+
 def test_the_outputs(tmp_path: Path, log: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     raw = run(tmp_path, of_files(log))
@@ -58,6 +81,7 @@ def test_the_outputs(tmp_path: Path, log: Path, caplog: pytest.LogCaptureFixture
         "last_timestamp": "2020-02-02T00:00:00+00:00",
         "rows": {"read": 3, "kept": 3, "rejected": 0, "duplicates": 0, "after_as_of": 0},
         "rejected": {},
+        "tidied": {},
         "users": 2,
         "items": 3,
         "item_rows": {"kept": 3, "duplicates": 0, "unreadable_dates": 0},

@@ -5,7 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.data.values import as_ids, as_lists, as_numbers, as_text, as_typed, id_faults
+from pipeline.data.ids import as_ids, changed, id_faults
+from pipeline.data.values import as_lists, as_numbers, as_text, as_typed
 
 
 def cells(column: pd.Series) -> list[Any]:
@@ -35,7 +36,25 @@ def test_ids_are_text_as_they_stand(column: pd.Series, expected: list[Any] | Non
 
 @pytest.mark.parametrize(
     "cell",
-    ["NA", "N/A", "n/a", "null", "None", "NAN", "undefined", "-", "\\N", "", None, float("nan")],
+    [
+        "NA",
+        "N/A",
+        "#N/A",
+        "#REF!",
+        "N.A.",
+        "(null)",
+        "(not set)",
+        "n/a",
+        "null",
+        "None",
+        "NAN",
+        "undefined",
+        "-",
+        "\\N",
+        "",
+        None,
+        float("nan"),
+    ],
 )
 def test_words_for_missing_are_no_ids(cell: Any) -> None:
     column = pd.Series([cell, "7"], dtype=object)
@@ -53,7 +72,15 @@ def test_words_for_missing_are_no_ids(cell: Any) -> None:
         ("9.78E+12", "user_id_rounded_by_a_spreadsheet"),
         ("9,78E+12", "user_id_rounded_by_a_spreadsheet"),
         ("4E+15", "user_id_rounded_by_a_spreadsheet"),
+        ("9.78e+12", "user_id_rounded_by_a_spreadsheet"),
+        ("-9.78E12", "user_id_rounded_by_a_spreadsheet"),
+        ("(54, 55)", "user_id_is_a_list_or_object"),
+        (2.0**60, "user_id_rounded_as_a_float"),
+        (2**60, None),
+        (2.0**40, None),
         ("4E15", None),
+        ("1e10", None),
+        ("(a)", None),
         ("[x", None),
         ("nano", None),
     ],
@@ -102,6 +129,19 @@ def test_numbers_are_finite_or_bad_or_missing() -> None:
         ('["a|b", "c"]', ["a|b", "c"]),
         ("['a', 'b']", ["a", "b"]),
         ("[not a list]", ["[not a list]"]),
+        ("['a' 'b']", ["a", "b"]),  # numpy
+        ("['it\\'s'\n \"b\"]", ["it's", "b"]),
+        ("[1 2]", ["1", "2"]),
+        ("array(['a', 'b'], dtype=object)", ["a", "b"]),
+        ("('a', 'b')", ["a", "b"]),
+        ("frozenset({'a'})", ["a"]),
+        ('{a,b,"c, d"}', ["a", "b", "c, d"]),  # PostgreSQL
+        ("[a, b]", ["a", "b"]),
+        ('"[\\"a\\", \\"b\\"]"', ["a", "b"]),
+        ("<ul><li>a</li><li>b</li></ul>", ["a", "b"]),
+        ("a<br>b", ["a", "b"]),
+        ("a\nb, c", ["a", "b, c"]),
+        ("I <3 b", ["I <3 b"]),
         ("[{'id': 16, 'name': 'Animation'}, {'id': 35, 'name': 'Comedy'}]", ["Animation", "Comedy"]),
         ('[{"category_id": "7", "Label": "Toys"}]', ["Toys"]),
         ([{"id": 1, "name": "a"}], ["a"]),
@@ -121,6 +161,36 @@ def test_lists(cell: Any, expected: list[str]) -> None:
     column = pd.Series([None, None], dtype=object)
     column[0] = cell
     assert as_lists(column).tolist() == [expected, []]
+
+
+@pytest.mark.parametrize(
+    ("cell", "seen", "counted"),
+    [
+        ("u1\u200b", "u1", 1),
+        ("\ufeffu1", "u1", 1),
+        ("u\u00ad1", "u1", 1),
+        ("u\x001", "u1", 1),
+        ("u\u00a01", "u 1", 1),
+        ("u\n1", "u 1", 1),
+        ("e\u0301", "\u00e9", 1),
+        ("\u200b", None, 1),
+        ("\u00a0u1\u00a0", "u1", 0),  # white space at the ends goes anyhow
+        ("a\u200cb", "a\u200cb", 0),  # parts a word of Persian
+        ("u\uff11", "u\uff11", 0),
+    ],
+)
+def test_what_nobody_sees_is_no_part_of_an_id(cell: str, seen: str | None, counted: int) -> None:
+    column = pd.Series([cell, " plain ", None])
+    assert cells(as_ids(column)) == [seen, "plain", None]
+    assert changed(column) == counted
+
+
+def test_floats_that_cannot_tell_ids_apart_are_no_ids() -> None:
+    for kind, most in (("float32", 2**24), ("float64", 2**53), ("Float64", 2**53)):
+        column = pd.Series([most, 2 * most, None], dtype=kind)
+        assert cells(as_ids(column)) == [str(most), None, None]
+        assert id_faults(column, "item_id")[1] == "item_id_rounded_as_a_float"
+    assert cells(as_ids(pd.Series([2**60, None], dtype="Int64"))) == [str(2**60), None]
 
 
 def test_typed_columns_are_numbers_only_if_every_cell_is_one() -> None:

@@ -8,9 +8,10 @@ from typing import Any
 import pandas as pd
 
 from pipeline.data import tables
+from pipeline.data.ids import as_ids, id_faults
 from pipeline.data.moments import TimeFormat, as_moments
 from pipeline.data.rejected import Rejected
-from pipeline.data.values import as_ids, as_lists, as_prose, as_text, as_typed, id_faults
+from pipeline.data.values import as_lists, as_prose, as_text, as_typed
 from pipeline.errors import DataError
 from pipeline.sources import OF_ITEM, PLACE, RAW, REASON
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.data.tables import MOMENT
-from pipeline.data.values import NO_NUMBER, as_text
+from pipeline.data.values import MISSING, as_text
 from pipeline.errors import ConfigError, DataError
 
 # Interactions lie between these. Fixed, since the same file gives the same tables on another day; what is
@@ -141,7 +141,7 @@ class TimeColumn:
         if pd.api.types.is_datetime64_any_dtype(column.dtype):
             return self._zoned(column), pd.Series(False, column.index)
         text = as_text(column).str.strip()
-        text = text.mask(text.isin(NO_NUMBER))
+        text = text.mask(text.isin(MISSING))
         if self.decimal == ",":  # 44927,04
             text = text.mask(_is(text, r"\d+,\d+"), text.str.replace(",", "."))
         moments = pd.Series(pd.NaT, column.index, dtype=MOMENT)

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.data import tables
+from pipeline.data.ids import changed
 from pipeline.data.moments import ROUNDED, suggestions
 from pipeline.data.values import as_text
 from pipeline.errors import DataError
@@ -40,10 +41,16 @@ class Rejected:
     counts: dict[str, dict[str, int]] = field(default_factory=dict)  # table -> reason -> rows
     examples: dict[tuple[str, str], str] = field(default_factory=dict)  # (table, reason) -> the first one
     cells: dict[str, list[str]] = field(default_factory=dict)  # reason -> the first cells that it blames
+    tidied: dict[str, int] = field(
+        default_factory=dict
+    )  # table -> ids and events that held unseen characters
 
     def add(self, table: str, frame: pd.DataFrame, reasons: pd.Series) -> None:
         """`reasons` (one a row of the source's `frame`): why it is not kept, missing if it is."""
         self.read[table] = self.read.get(table, 0) + len(frame)
+        for name in (tables.USER, tables.ITEM, tables.EVENT):
+            if name in frame and (cells := changed(frame[name])):
+                self.tidied[table] = self.tidied.get(table, 0) + cells
         out = reasons.notna()
         if not out.any():
             return

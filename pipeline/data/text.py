@@ -59,7 +59,7 @@ _ESCAPED_AMPERSAND = re.compile(r"&(?:(?:amp|#38|#x26);)++", re.IGNORECASE)
 _ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 # Soft hyphens, directions, byte order marks; not the joiners that emoji and Indic scripts need.
-_INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]")
+INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]")
 
 
 def clean(text: str | None, max_characters: int) -> str:
@@ -94,7 +94,7 @@ def _clean_once(text: str) -> str:
         text = _ENTITY.sub(_character, _ESCAPED_AMPERSAND.sub("&", text))
     if "<" in text:
         text = _TAG.sub(_gap_of_tag, _without_hidden(text))
-    text = _CONTROL.sub(" ", _INVISIBLE.sub("", text))
+    text = _CONTROL.sub(" ", INVISIBLE.sub("", text))
     return " ".join(text.split())
 
 

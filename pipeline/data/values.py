@@ -1,4 +1,4 @@
-"""Columns of foreign files in our types: ids, numbers, texts, lists of texts.
+"""Columns of foreign files in our types: numbers, texts, lists of texts (ids: pipeline/data/ids.py).
 
 Each function takes a pandas column of any type and never raises: what cannot be read becomes missing, and
 the caller sees which cells those are. An empty cell is always missing.
@@ -7,6 +7,7 @@ the caller sees which cells those are. An empty cell is always missing.
 from __future__ import annotations
 
 import ast
+import csv
 import json
 import math
 import re
@@ -17,29 +18,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-# How writers spell a missing value, in any case. A user of one of these names would be a crowd of strangers.
-_MISSING = (
-    "nan",
-    "null",
-    "none",
-    "nil",
-    "undefined",
-    "na",
-    "n/a",
-    "#n/a",
-    "<na>",
-    "nat",
-    "\\n",
-    "-",
-    "--",
-    "?",
+# How writers, spreadsheets and their errors spell a missing value, in any case. A user of one of these names
+# would be a crowd of strangers.
+_WORDS = (
+    *("nan", "null", "none", "nil", "undefined", "na", "n/a", "n.a.", "#n/a", "nat", "\\n", "-", "--", "?"),
+    *("(null)", "(none)", "(blank)", "(not set)", "<na>", "<null>", "<none>"),
+    *("#value!", "#ref!", "#name?", "#div/0!", "#null!", "#num!"),
 )
-NO_ID = ["", "NaN", "NaT", *_MISSING, *map(str.upper, _MISSING), *map(str.capitalize, _MISSING)]
-NO_NUMBER = NO_ID
-NO_CATEGORY = {*NO_ID, "(no genres listed)", "no genres listed"}
+MISSING = ["", "NaN", "NaT", *_WORDS, *map(str.upper, _WORDS), *map(str.capitalize, _WORDS), "(Not Set)"]
+NO_CATEGORY = {*MISSING, "(no genres listed)", "no genres listed"}
 
-_NESTED = r"\[.*\]|\{.*\}"  # [54, 55], {"$oid": "5f"}
-_ROUNDED = r"\d(?:[.,]\d+)?E\+\d{2}"  # 9.78E+12, as Excel shows and saves a long number
+# Text that spells a list: [..], {..}, array([..]), ('a', 'b'), a JSON text of a list.
+_SPELLED = re.compile(
+    r"""\s*(?:\w+\((?=[\[{(])(.*?)(?:,\s*dtype=.*)?\)|\[.*\]|\{.*\}|\(\s*["'].*["'],?\s*\)|"\[.*\]")\s*""",
+    re.DOTALL,
+)
+_QUOTED = re.compile(r""""((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'""")
+_TAG = re.compile(r"</?(?:ul|ol|li|br|p|div|span|b|i|a|em|strong)\b[^<>]*>", re.IGNORECASE)
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")  # no text has these
 
@@ -48,27 +43,6 @@ _TRUTH = {
     for value, words in ((1, "true True TRUE"), (0, "false False FALSE"))
     for word in words.split()
 }
-
-
-def as_ids(column: pd.Series) -> pd.Series:
-    """Text without surrounding blanks; leading zeros stay; 12345.0 of a float column is "12345"."""
-    ids = as_text(column).str.strip()
-    ids = ids.mask(ids.isin(NO_ID))
-    return ids.mask(_matching(ids, rf"{_NESTED}|{_ROUNDED}"))
-
-
-def id_faults(column: pd.Series, name: str) -> pd.Series:
-    """Why a cell of as_ids is missing (no_user_id, user_id_is_a_list_or_object, ...), else None."""
-    text = as_text(column).str.strip()
-    reasons = pd.Series(None, column.index, dtype=object)
-    reasons[as_ids(column).isna()] = f"no_{name}"
-    reasons[_matching(text, _NESTED)] = f"{name}_is_a_list_or_object"
-    reasons[_matching(text, _ROUNDED)] = f"{name}_rounded_by_a_spreadsheet"
-    return reasons
-
-
-def _matching(text: pd.Series, pattern: str) -> pd.Series:
-    return text.str.fullmatch(pattern).fillna(False).astype(bool)
 
 
 def as_text(column: pd.Series) -> pd.Series:
@@ -101,7 +75,7 @@ def as_numbers(column: pd.Series, decimal: str | None = None) -> tuple[pd.Series
         bad = np.isinf(numbers)
         return numbers.mask(bad), bad
     text = as_text(column).str.strip()
-    text = text.mask(text.isin(NO_NUMBER)).replace(_TRUTH)
+    text = text.mask(text.isin(MISSING)).replace(_TRUTH)
     numbers = pd.to_numeric(pointed(text, decimal), errors="coerce").astype("float64")
     numbers = numbers.mask(np.isinf(numbers))
     return numbers, text.notna() & numbers.isna()
@@ -126,11 +100,13 @@ def pointed(text: pd.Series, decimal: str | None) -> pd.Series:
 def as_lists(column: pd.Series) -> pd.Series:
     """Lists of distinct texts: of lists, of text that spells one, of text with separators; [] if empty.
 
-    A column has one separator: the first of `|`, `;` and `,` that it holds. Of objects the name counts.
+    A column has one separator: the first of `|`, `;`, line breaks and `,` that it holds. Tags of HTML part,
+    too. Of objects the name counts.
     """
-    texts = [cell for cell in column if isinstance(cell, str) and cell.strip()[:1] not in ("[", "{")]
-    separator = next((mark for mark in "|;," if any(mark in text for text in texts)), "|")
-    return pd.Series([_list(cell, separator) for cell in column], index=column.index, dtype=object)
+    cells = [_TAG.sub("|", cell).strip("|") if isinstance(cell, str) else cell for cell in column]
+    texts = [cell.strip() for cell in cells if isinstance(cell, str) and not _SPELLED.fullmatch(cell)]
+    separator = next((mark for mark in "|;\n," if any(mark in text for text in texts)), "|")
+    return pd.Series([_list(cell, separator) for cell in cells], index=column.index, dtype=object)
 
 
 def as_typed(column: pd.Series, decimal: str | None = None) -> pd.Series:
@@ -197,14 +173,24 @@ def _list(cell: Any, separator: str) -> list[str]:
 
 
 def _spelled(text: str, separator: str) -> Iterable[str]:
-    """`A|B`, `["A", "B"]`, `['A', 'B']` or `[{'id': 16, 'name': 'A'}]`."""
-    if text[:1] + text[-1:] in ("[]", "{}"):
+    """`A|B`, or a list as JSON, Python, numpy (without commas) or PostgreSQL ({A,B}) write it."""
+    found = _SPELLED.fullmatch(text)
+    if found is None:
+        return text.split(separator)
+    inner = found[1] or text
+    if not re.search(r"""["']\s+["']""", inner):  # 'a' 'b': Python would read one text
         for read in (json.loads, ast.literal_eval):
             try:
-                return list(_flat([read(text)]))
+                value = read(inner)
             except (ValueError, SyntaxError, RecursionError, MemoryError):
                 continue
-    return text.split(separator)
+            return list(_flat([json.loads(value) if isinstance(value, str) else value]))
+    quoted = [re.sub(r"\\(.)", r"\1", one or other) for one, other in _QUOTED.findall(inner)]
+    if re.fullmatch(r"\[[\d.\s]+\]", inner):
+        return inner[1:-1].split()
+    if inner[:1] == "{" or ("," in inner and not quoted):
+        return next(csv.reader([inner[1:-1]], skipinitialspace=True))
+    return quoted or [text]
 
 
 def _flat(cells: Iterable[Any]) -> Iterable[str]:

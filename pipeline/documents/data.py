@@ -32,6 +32,7 @@ class Manifest(Document):
     last_timestamp: Moment | None = None
     rows: Rows = Rows()
     rejected: dict[str, dict[str, Count]] = Field(default_factory=dict)  # table -> reason -> rows
+    tidied: dict[str, Count] = Field(default_factory=dict)  # table -> ids that held what nobody sees
     users: Count | None = None
     items: Count | None = None
     item_rows: dict[str, Count] | None = None

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.data import values
+from pipeline.data.ids import as_ids
 from pipeline.data.moments import as_moments
 from pipeline.data.tables import CATEGORIES, EVENT, INTERACTIONS, ITEM, TEXT, TIME, TITLE, USER, VALUE
 from pipeline.documents.drift import Drift
@@ -104,7 +105,7 @@ def _interactions(
     table = _whole(table, (name for name in INTERACTIONS if name not in absent), where).assign(**absent)
     numbers, no_number = values.as_numbers(table[VALUE], decimal)
     moments, no_moment = as_moments(table[TIME])
-    ids = {name: values.as_ids(table[name]) for name in (USER, ITEM)}
+    ids = {name: as_ids(table[name]) for name in (USER, ITEM)}
     bad = {
         VALUE: no_number,
         TIME: no_moment | moments.isna(),
@@ -121,7 +122,7 @@ def _interactions(
 
 def _items(table: pd.DataFrame, where: str) -> pd.DataFrame:
     table = _whole(table, [ITEM], where)
-    changed = {ITEM: values.as_ids(table[ITEM])}
+    changed = {ITEM: as_ids(table[ITEM])}
     changed |= {name: values.as_prose(table[name]) for name in (TITLE, TEXT) if name in table}
     if CATEGORIES in table:
         changed[CATEGORIES] = values.as_lists(table[CATEGORIES])

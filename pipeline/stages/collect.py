@@ -37,10 +37,11 @@ from tqdm import tqdm
 from pipeline import sources
 from pipeline.data import joining, tables
 from pipeline.data.catalogue import describe_items, empty, items_table, no, optional, users_table
+from pipeline.data.ids import as_ids, id_faults
 from pipeline.data.moments import LATEST, Days, TimeColumn
 from pipeline.data.partitions import Partitions, Written
 from pipeline.data.rejected import AFTER_AS_OF, Rejected, rejected_file
-from pipeline.data.values import as_ids, as_numbers, as_prose, id_faults
+from pipeline.data.values import as_numbers, as_prose
 from pipeline.documents.data import Manifest, Rows
 from pipeline.errors import ConfigError, DataError
 from pipeline.params import Collect, Params
@@ -131,6 +132,7 @@ def _manifest(settings: Collect, kept: _Kept, rejected: Rejected, written: Writt
             after_as_of=rejected.later("interactions"),
         ),
         rejected={table: dict(sorted(counts.items())) for table, counts in sorted(rejected.counts.items())},
+        tidied=rejected.tidied,
         users=len(kept.users),
         items=len(kept.items),
         item_rows=kept.item_rows,
@@ -213,10 +215,18 @@ def sentence(manifest: Manifest) -> str:
     later = f", {rows.after_as_of:,} after {manifest.as_of.isoformat()}" if rows.after_as_of else ""
     span = f"{first:%Y-%m-%d} to {last:%Y-%m-%d}"
     people = f"{manifest.users:,} users and {manifest.items:,} items"
-    left_out = f"{rows.rejected:,} rejected, {rows.duplicates:,} duplicates{later}"
+    left_out = f"{rows.rejected:,} rejected{_reasons(manifest)}, {rows.duplicates:,} duplicates{later}"
     share = manifest.joined_share
     joined = "" if share is None else f"; {share:.1%} are of items in the table of items"
-    return f"collected {rows.kept:,} interactions of {people}, {span}; {left_out}{joined}"
+    cells = sum(manifest.tidied.values())
+    tidied = f"; {cells:,} ids or events held characters that nobody sees, taken out" if cells else ""
+    return f"collected {rows.kept:,} interactions of {people}, {span}; {left_out}{joined}{tidied}"
+
+
+def _reasons(manifest: Manifest) -> str:
+    bad = {why: rows for why, rows in manifest.rejected.get("interactions", {}).items() if why != AFTER_AS_OF}
+    listed = ", ".join(f"{why.replace('_', ' ')} {rows:,}" for why, rows in bad.items())
+    return f" ({listed})" if listed else ""
 
 
 def _check_as_of(as_of: datetime | None, first: pd.Timestamp, last: pd.Timestamp) -> None:

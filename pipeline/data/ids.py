@@ -1,0 +1,77 @@
+"""Ids of users and items, and events: text as it stands, but for what nobody sees.
+
+In: a pandas column of any type. An empty cell is missing; what is no id becomes missing, with a reason.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+import numpy as np
+import pandas as pd
+
+from pipeline.data.text import INVISIBLE
+from pipeline.data.values import MISSING, as_text
+
+_NESTED = r"\[.*\]|\{.*\}|\(.*,.*\)"  # [54, 55], {"$oid": "5f"}, (54, 55)
+# 9.78E+12, as spreadsheets show and save a long number; 1e10 may be an id.
+_ROUNDED = r"-?\d(?:[.,]\d+[eE]\+?|[eE]\+)\d{2,3}"
+_PLAIN = r"[\x20-\x7e]*"
+# Joiners have a meaning within a word.
+_UNSEEN = re.compile(
+    rf"{INVISIBLE.pattern}|[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u034f\u061c\u180e]|^[\u200c\u200d]+|[\u200c\u200d]+$"
+)
+
+
+def as_ids(column: pd.Series) -> pd.Series:
+    """Text as in `tidied`; leading zeros stay; 12345.0 of a float column is "12345"."""
+    ids = tidied(as_text(column))
+    ids = ids.mask(ids.isin(MISSING) | _inexact(column))
+    return ids.mask(_matching(ids, rf"{_NESTED}|{_ROUNDED}"))
+
+
+def id_faults(column: pd.Series, name: str) -> pd.Series:
+    """Why a cell of as_ids is missing (no_user_id, user_id_is_a_list_or_object, ...), else None."""
+    text = tidied(as_text(column))
+    reasons = pd.Series(None, column.index, dtype=object)
+    reasons[as_ids(column).isna()] = f"no_{name}"
+    reasons[_matching(text, _NESTED)] = f"{name}_is_a_list_or_object"
+    reasons[_matching(text, _ROUNDED)] = f"{name}_rounded_by_a_spreadsheet"
+    reasons[_inexact(column)] = f"{name}_rounded_as_a_float"
+    return reasons
+
+
+def tidied(text: pd.Series) -> pd.Series:
+    """Without characters that nobody sees, in Unicode's NFC, any white space a blank, none at the ends."""
+    odd = text.notna() & ~_matching(text, _PLAIN)
+    if odd.any():
+        text = text.mask(odd, text[odd].map(_tidy).astype("str"))
+    text = text.str.strip()
+    return text.mask(text == "")
+
+
+def changed(column: pd.Series) -> int:
+    """Cells in which `tidied` changes more than white space at the ends."""
+    text = as_text(column)
+    text = text[text.notna() & ~_matching(text, _PLAIN)].str.strip()
+    return int((text != tidied(text).fillna("")).sum())
+
+
+def _tidy(cell: str) -> str:
+    return unicodedata.normalize("NFC", re.sub(r"\s", " ", _UNSEEN.sub("", cell.strip())))
+
+
+def _inexact(column: pd.Series) -> pd.Series:
+    """Which cells are floats beyond the integers that they tell apart."""
+    kind = column.dtype
+    if pd.api.types.is_float_dtype(kind):
+        digits = np.finfo(getattr(kind, "numpy_dtype", kind)).nmant + 1
+        return (column.abs() > 2.0**digits).fillna(False).astype(bool)
+    if not pd.api.types.is_object_dtype(kind):
+        return pd.Series(False, column.index)
+    return column.map(lambda cell: isinstance(cell, float | np.floating) and abs(cell) > 2.0**53).astype(bool)
+
+
+def _matching(text: pd.Series, pattern: str) -> pd.Series:
+    return text.str.fullmatch(pattern).fillna(False).astype(bool)
