@@ -4,7 +4,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from pipeline.data.moments import Days, TimeColumn, TimeFormat, as_moments, suggestions
+from pipeline.data.hints import suggestions
+from pipeline.data.moments import Days, TimeColumn, TimeFormat, as_moments
 from pipeline.data.tables import MOMENT
 from pipeline.errors import ConfigError, DataError
 

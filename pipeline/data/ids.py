@@ -67,10 +67,12 @@ def _inexact(column: pd.Series) -> pd.Series:
     kind = column.dtype
     if pd.api.types.is_float_dtype(kind):
         digits = np.finfo(getattr(kind, "numpy_dtype", kind)).nmant + 1
-        return (column.abs() > 2.0**digits).fillna(False).astype(bool)
+        return column.abs().gt(2.0**digits).fillna(False).astype(bool)
     if not pd.api.types.is_object_dtype(kind):
         return pd.Series(False, column.index)
-    return column.map(lambda cell: isinstance(cell, float | np.floating) and abs(cell) > 2.0**53).astype(bool)
+    return column.map(
+        lambda cell: isinstance(cell, float | np.floating) and abs(float(cell)) > 2.0**53
+    ).astype(bool)
 
 
 def _matching(text: pd.Series, pattern: str) -> pd.Series:

@@ -7,14 +7,14 @@ hardly meet there, so the column says what it is. What no unit explains is refus
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from zoneinfo import ZoneInfo
 
 import numpy as np
 import pandas as pd
 
+from pipeline.data.hints import ROUNDED, of_digits
 from pipeline.data.tables import MOMENT
-from pipeline.data.values import MISSING, as_text
+from pipeline.data.values import MISSING, as_text, pointed
 from pipeline.errors import ConfigError, DataError
 
 # Interactions lie between these. Fixed, since the same file gives the same tables on another day; what is
@@ -29,8 +29,7 @@ _ZONED = r".*(?:Z|UTC|GMT|[T ]\d.*[+-]\d\d:?(?:\d\d)?)"
 _SAMPLE = 10_000  # numbers of a chunk that tell the unit
 _LEAST, _FEW, _YEAR = 20, 0.001, 365  # rows that tell what is stray, the share that may be, and days
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,2})?"
-# 1.70E+12: six digits at most of nine or more, as spreadsheets show and save them; months are lost.
-ROUNDED = r"[+-]?\d(?:[.,]\d{0,5})?[eE]\+?(?:0?[89]|[1-9]\d)"
+_ALIEN = pd.Timestamp("1800-01-01", tz="UTC")  # nobody kept a log before: another calendar
 
 
 @dataclass(frozen=True)
@@ -78,6 +77,7 @@ EPOCHS = {"s": Unit(1e6), "ms": Unit(1e3), "us": Unit(1), "ns": Unit(1e-3)}
 UNITS: dict[str, Unit | Digits] = {
     **EPOCHS,
     "days": Unit(_DAY, local=True),
+    "julian": Unit(_DAY, "-4713-11-24T12:00"),  # of astronomers, and SQLite
     "excel": Unit(_DAY, "1899-12-30", local=True),
     "ticks": Unit(0.1, "0001-01-01"),  # of .NET
     "filetime": Unit(0.1, "1601-01-01"),  # of Windows
@@ -87,15 +87,6 @@ UNITS: dict[str, Unit | Digits] = {
         for pattern in ("%Y", "%Y%m", "%Y%m%d", "%Y%m%d%H", "%Y%m%d%H%M", "%Y%m%d%H%M%S", "%Y%m%d%H%M%S%f")
     },
 }
-# What texts may mean, for advice: two of these may fit one file, so none is taken for granted.
-_DATES = (
-    *("%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%d/%m/%y", "%m/%d/%y", "%d.%m.%y"),
-    *("%d-%b-%Y", "%d-%b-%y", "%d/%b/%Y", "%Y.%m.%d", "%Y/%m/%d", "%Y-%m-%d"),
-    *("%d %b %Y", "%d %B %Y", "%b %d, %Y", "%B %d, %Y"),
-)
-_CLOCKS = ["", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p", ":%H:%M:%S %z", ", %H:%M", ", %H:%M:%S"]
-PATTERNS = [date + clock for date in _DATES for clock in _CLOCKS]
-PATTERNS += ["%a %b %d %H:%M:%S %Y", "%a %b %d %H:%M:%S %z %Y", "%a, %d %b %Y %H:%M:%S %z"]
 
 
 @dataclass(frozen=True)
@@ -140,10 +131,14 @@ class TimeColumn:
         """
         if pd.api.types.is_datetime64_any_dtype(column.dtype):
             return self._zoned(column), pd.Series(False, column.index)
-        text = as_text(column).str.strip()
+        if column.dtype in ("float32", "float16") and self.said.format not in ("%Y", "%Y%m", "days"):
+            raise DataError(
+                f"{self.name}: times as {column.dtype} have lost minutes: write float64 or integers"
+            )
+        text = as_text(column).str.strip().str.replace("\u2212", "-")  # the sign minus, as ISO 8601 has it
         text = text.mask(text.isin(MISSING))
-        if self.decimal == ",":  # 44927,04
-            text = text.mask(_is(text, r"\d+,\d+"), text.str.replace(",", "."))
+        if self.decimal:  # 44927,04
+            text = pointed(text, self.decimal).fillna(text)
         moments = pd.Series(pd.NaT, column.index, dtype=MOMENT)
         integers, numbers = _is(text, _INTEGER), _is(text, _NUMBER)
         if not pd.api.types.is_numeric_dtype(column.dtype):  # a number's own text has all of its digits
@@ -163,7 +158,7 @@ class TimeColumn:
     def outliers(self, moments: pd.Series) -> pd.Series:
         """Which moments cannot be an interaction's: 0, year 1, 2099. Old ones may be where most are old."""
         if self._old is None and moments.notna().any():
-            self._old = bool(moments.median() < EARLIEST)
+            self._old = bool(_ALIEN < moments.median() < EARLIEST)
         late = moments >= self.latest
         return late if self._old else late | (moments < EARLIEST)
 
@@ -186,12 +181,14 @@ class TimeColumn:
                 )
             self.unit = self.unit or best
         elif not self.unit and numbers.mean() > 0.5 and len(text):
-            may_be = f"may be {' or '.join(map(repr, units))}" if units else "are likely times in no unit"
-            raise DataError(f"{self.name}: numbers like {text.iloc[0]} {may_be}: {self._key(*units, 's')}")
+            likely = of_digits(text.iloc[:: 1 + len(text) // 100].tolist()) or units
+            may_be = f"may be {' or '.join(map(repr, likely))}" if likely else "are likely times in no unit"
+            start = "" if likely else "; if they count from a start of their own, add that"
+            raise DataError(f"{self.name}: numbers like {text.iloc[0]} {may_be}: {self._key(*likely)}{start}")
 
-    def _key(self, unit: str, *_: str) -> str:
-        names = ", ".join(UNITS)
-        return f"write collect.files.columns.{self.name}: {{column: X, format: {unit!r}}} (one of {names})"
+    def _key(self, *units: str) -> str:
+        unit = repr(units[0]) if units else f"F}}, where F is one of {', '.join(UNITS)}"
+        return f"write collect.files.columns.{self.name}: {{column: X, format: {unit}" + "}" * bool(units)
 
     def _counted(self, numbers: pd.Series) -> pd.Series:
         values, name = numbers.to_numpy(), self.unit or "s"
@@ -252,13 +249,6 @@ def as_moments(
 ) -> tuple[pd.Series, pd.Series]:
     """TimeColumn.read for a column that is there as a whole."""
     return TimeColumn(name, said).read(column)
-
-
-def suggestions(cells: list[str]) -> list[str]:
-    """The patterns that read all of these texts."""
-    text = pd.Series(cells, dtype="str")
-    reads = partial(pd.to_datetime, text, errors="coerce")
-    return [pattern for pattern in PATTERNS if len(cells) and reads(format=pattern, utc=True).notna().all()]
 
 
 def _shares(values: np.ndarray) -> dict[str, float]:

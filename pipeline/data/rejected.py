@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,9 +11,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.data import tables
+from pipeline.data import hints, tables
 from pipeline.data.ids import changed
-from pipeline.data.moments import ROUNDED, suggestions
 from pipeline.data.values import as_text
 from pipeline.errors import DataError
 from pipeline.sources import PLACE, RAW
@@ -26,6 +24,7 @@ _CELL = 60  # characters of a cell in an example
 _CELLS = 100  # looked at for advice
 _BLAMED = {
     "unreadable_timestamp": tables.TIME,
+    "implausible_timestamp": tables.TIME,
     "value_not_a_number": tables.VALUE,
     "user_id_is_a_list_or_object": tables.USER,
     "item_id_is_a_list_or_object": tables.ITEM,
@@ -87,7 +86,10 @@ class Rejected:
         reasons = {name: number for name, number in self.counts[table].items() if name != AFTER_AS_OF}
         top = sorted(reasons, key=lambda name: (-reasons[name], name))[:3]
         listed = ", ".join(f"{name.replace('_', ' ')} {reasons[name]:,}" for name in top)
-        remedy = _advice(top[0], self.cells.get(top[0], [])) or "correct the file or collect.files.columns"
+        remedy = (
+            hints.of(top[0], self.cells.get(top[0], []), _BLAMED.get(top[0], "X"))
+            or "correct the file or collect.files.columns"
+        )
         return f"{listed}; for example {self.examples[table, top[0]]}; {remedy}"
 
     @staticmethod
@@ -113,35 +115,9 @@ def advice(path: Path) -> dict[str, str]:
     for table, bad in rows.groupby("table"):
         top = sorted(bad["reason"].value_counts().items(), key=lambda pair: (-pair[1], pair[0]))[0][0]
         cells = bad.loc[bad["reason"] == top, _BLAMED.get(top, "raw")].head(_CELLS).tolist()
-        if text := _advice(top, cells):
+        if text := hints.of(top, cells, _BLAMED.get(top, "X")):
             result[str(table)] = text
     return result
-
-
-def _advice(reason: str, cells: list[str]) -> str | None:
-    """What mends most rows, as far as the cells tell."""
-    if reason == "unreadable_timestamp":
-        if cells and pd.Series(cells).str.fullmatch(ROUNDED).all():
-            return "a spreadsheet rounded them: export the column as text, or with all of its digits"
-        patterns = [f'"{pattern}"' for pattern in suggestions(cells)]
-        which = " or ".join(patterns[:2]) or '"%d/%m/%Y %H:%M" or the like'
-        return f"write collect.files.columns.timestamp: {{column: X, format: F}}, where F is {which}"
-    if reason == "value_not_a_number":
-        if cells and pd.Series(cells).str.fullmatch(r"[+-]?\d{1,3}(?:,\d{3})+").all():
-            example = cells[0].replace(",", "")
-            return f'set collect.files.decimal to "." if {cells[0]} is {example}, to "," if it is a fraction'
-        for sign, pattern in (",", r"[+-]?[\d.' ]*\d,\d+"), (".", r"[+-]?[\d,' ]*\d(?:\.\d+)?"):
-            if cells and pd.Series(cells).str.fullmatch(pattern).all():
-                return f'set collect.files.decimal to "{sign}"'
-    if reason.startswith("not_") and reason not in ("not_json", "not_read"):
-        return "name the encoding of its text in collect.files.encoding, like cp1252"
-    if reason == "wrong_number_of_fields":
-        return "its rows have not as many fields as its header: correct the file or collect.files.delimiter"
-    if reason.endswith("_is_a_list_or_object"):
-        keys = [key for cell in cells[:1] for key in re.findall(r'"([^"]+)": ', cell)]
-        name = _BLAMED[reason]
-        return f"name the field inside in collect.files.columns, like {name}: COLUMN.{(keys or ['id'])[0]}"
-    return None
 
 
 def _example(row: pd.Series) -> str:

@@ -74,7 +74,7 @@ def as_numbers(column: pd.Series, decimal: str | None = None) -> tuple[pd.Series
         numbers = column.astype("float64")
         bad = np.isinf(numbers)
         return numbers.mask(bad), bad
-    text = as_text(column).str.strip()
+    text = as_text(column).str.strip().str.replace("\u2212", "-")  # the sign minus
     text = text.mask(text.isin(MISSING)).replace(_TRUTH)
     numbers = pd.to_numeric(pointed(text, decimal), errors="coerce").astype("float64")
     numbers = numbers.mask(np.isinf(numbers))

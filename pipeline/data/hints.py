@@ -1,0 +1,206 @@
+"""What mends cells that cannot be read: the notation that they are in, and the setting or the step.
+
+In: the first cells that a reason blames. Two notations may fit one file, so none is taken for granted: out
+comes a line of advice, where X is the file's column.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+
+import pandas as pd
+
+KEY = "collect.files.columns.timestamp"
+# 1.70E+12: six digits at most of nine or more, as spreadsheets show and save them; months are lost.
+ROUNDED = r"[+-]?\d(?:[.,]\d{0,5})?[eE]\+?(?:0?[89]|[1-9]\d)"
+_DATES = (
+    *("%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%d/%m/%y", "%m/%d/%y", "%d.%m.%y"),
+    *("%y-%m-%d", "%y/%m/%d", "%y.%m.%d", "%d-%m-%y", "%d-%b-%Y", "%d-%b-%y", "%d/%b/%Y", "%d%b%Y"),
+    *("%Y.%m.%d", "%Y/%m/%d", "%Y-%m-%d", "%Y. %m. %d.", "%Y年%m月%d日", "%Y%m%d", "%Y-%b-%d"),
+    *("%d %b %Y", "%d %B %Y", "%d. %B %Y", "%b %d, %Y", "%B %d, %Y", "%b %d %Y", "%B %d %Y"),
+    *("%G-W%V-%u", "%GW%V%u", "%Y-%j", "%a %Y-%m-%d", "%a %b %d %Y"),
+)
+_CLOCKS = (
+    *("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p", ":%H:%M:%S %z", ", %H:%M", ", %H:%M:%S"),
+    *(
+        "T%H:%M:%S",
+        "T%H:%M:%S%z",
+        " %H:%M:%S.%f",
+        " %H:%M:%S GMT%z",
+        " %H.%M",
+        "-%H-%M",
+        "-%H-%M-%S",
+        "_%H%M%S",
+    ),
+)
+PATTERNS = [date + clock for date in _DATES for clock in _CLOCKS]
+PATTERNS += ["%a %b %d %H:%M:%S %Y", "%a %b %d %H:%M:%S %z %Y", "%a, %d %b %Y %H:%M:%S %z"]
+# Dates as digits, which other numbers might be: said, never guessed.
+DIGITS = (
+    "%y%m%d",
+    "%d%m%Y",
+    "%m%d%Y",
+    "%d%m%y",
+    "%m%d%y",
+    "%y%m%d%H%M",
+    "%y%m%d%H%M%S",
+    "%d%m%Y%H%M%S",
+    "%Y%j",
+)
+
+
+_FOREIGN = r".*[\u0660-\u0669\u06f0-\u06f9\u0966-\u096f\uff10-\uff19].*"  # Arabic, Persian, Hindi, wide
+_DIGITS_0_TO_9 = (_FOREIGN, "their digits are of another script: write 0 to 9")
+# (notation of the cells, what to do)
+_TIMES = (
+    (ROUNDED, "a spreadsheet rounded them: export the column as text, or with all of its digits"),
+    _DIGITS_0_TO_9,
+    (r"\d{4}[ -]?Q[1-4]|Q[1-4][ /-]?\d{4}", "they are quarters, each one moment: name a column of dates"),
+    (
+        r"\d{4}-?W\d\d",
+        "they are weeks without a day: write their Mondays, like 2024-W05-1, and "
+        f'{KEY}: {{column: X, format: "%G-W%V-%u"}}',
+    ),
+    (
+        r"\d{1,2}:\d\d(?::\d\d)?[\d.]*(?: ?[AaPp][Mm])?",
+        "they are times of the day: join date and time in one column",
+    ),
+    (
+        r"-?\d+ days?\b.*|.*\b(?:ago|yesterday|today)\b.*",
+        "they count from another moment: export dates",
+    ),
+    (r"\{.*\}", f"they are objects: of JSON lines and Parquet name the field inside, like {KEY}: X.$date"),
+    (r"/Date\(.*\)/", "write the number inside alone: it is read as milliseconds"),
+    (
+        r"\d{1,3}(?:[,.]\d{3})+(?:[,.]\d+)?",
+        'their thousands are parted: set collect.files.decimal to "." if by commas, to "," if by points',
+    ),
+    (r"\d+,\d+", 'set collect.files.decimal to ","'),
+    (r".*(?:UTC|GMT) ?[+-]\d{1,2}", "write their offset like +02:00"),
+    (
+        r".*\d ?(?!AM|PM)[A-Z]{2,5}",
+        "they name zones by letters, which mean several: write offsets like -05:00, or times in UTC",
+    ),
+    (
+        r".*[^\W\d_]{3,}.*",
+        "if these are names of months, only English ones are known: write dates like 2024-01-31",
+    ),
+)
+_YES = ("yes", "y", "t", "like", "liked", "good", "positive", "up")
+_YEARS = (
+    (
+        r"1[34]\d\d\D.*",
+        "these are years of the Persian or Islamic calendar: write those of the Gregorian one",
+    ),
+    (r"2[4-6]\d\d\D.*", "these are years of the Buddhist calendar: write those of the Gregorian one"),
+)
+_NUMBERS = (
+    _DIGITS_0_TO_9,
+    (r"[+-]?[\d.' ]*\d,\d+", 'set collect.files.decimal to ","'),
+    (r"[+-]?[\d,' ]*\d(?:\.\d+)?", 'set collect.files.decimal to "."'),
+    (r"[+-]?[\d.,]+ ?%", "write them without the sign, 12 for 12%: sed -E 's/([0-9]) ?%/\\1/g' FILE > NEW"),
+    (r"\d+(?:[.,]\d+)? ?/ ?\d+", "write 4 for 4/5"),
+    (r"\d+(?::\d\d){1,2}|\d+ days?\b.*|P?T?(?:\d+[hmsHMS] ?)+", "they are durations: write seconds"),
+    (r"\(.*\d.*\)|[\d.,]+-", "they are negative, as accountants write it: write -3.50 for (3.50) or 3.50-"),
+    (
+        r"\D*\d[\d.,' ]*\D*",
+        "write the number alone, and of different units in one: 3.50 for $3.50, 4 for 4 stars, 5000 for 5k",
+    ),
+)
+
+
+def of(reason: str, cells: list[str], column: str) -> str | None:
+    """What mends most rows that are bad for this reason, as far as the cells of `column` tell."""
+    if reason == "unreadable_timestamp":
+        return _unread_time(cells)
+    if reason == "implausible_timestamp":
+        return _first(_YEARS, cells)
+    if reason == "value_not_a_number":
+        return _unread_number(cells)
+    if reason.startswith("not_") and reason not in ("not_json", "not_read"):
+        return "name the encoding of its text in collect.files.encoding, like cp1252"
+    if reason == "wrong_number_of_fields":
+        return "its rows have not as many fields as its header: correct the file or collect.files.delimiter"
+    if reason.endswith("_is_a_list_or_object"):
+        keys = [key for cell in cells[:1] for key in re.findall(r'"([^"]+)": ', cell)]
+        if cells and not keys:
+            return "it holds several: write a row for each of them"
+        return f"name the field inside in collect.files.columns, like {column}: COLUMN.{(keys or ['id'])[0]}"
+    if reason.endswith("_rounded_as_a_float"):
+        return "write such ids as text, or as integers of 64 bits"
+    return None
+
+
+def suggestions(cells: list[str]) -> list[str]:
+    """The patterns that read all of these texts."""
+    if not cells:
+        return []
+    first, text = (pd.Series(some, dtype="str") for some in (cells[:3], cells))
+    signs = re.sub(r"[\w\s]", "", cells[0]).replace("+", "")
+    like = [pattern for pattern in PATTERNS if signs.startswith(re.sub(r"%.|[\w\s]", "", pattern))]
+    return [pattern for pattern in like if _reads(pattern, first) and _reads(pattern, text)]
+
+
+def of_digits(cells: list[str]) -> list[str]:
+    """The patterns that make likely dates of all these digits."""
+    text = pd.Series(cells, dtype="str")
+    read = partial(pd.to_datetime, text, errors="coerce")
+    written = {pattern: len(pd.Timestamp("2001-11-11").strftime(pattern)) for pattern in DIGITS}
+    fits = [pattern for pattern, length in written.items() if cells and (text.str.len() == length).all()]
+    return [pattern for pattern in fits if read(format=pattern).between("1991-01-01", "2032-01-01").all()]
+
+
+def _unread_time(cells: list[str]) -> str:
+    patterns, zone = suggestions(cells), ""
+    if not patterns and cells:
+        patterns, zone = _between_literals(cells)
+    kind = None if patterns else _first(_TIMES, cells)
+    if kind:
+        return kind
+    which = " or ".join(f'"{pattern}"' for pattern in patterns[:3]) or '"%d/%m/%Y %H:%M" or the like'
+    place = " and Z like America/New_York" if zone else ""
+    return f"write {KEY}: {{column: X, format: F{zone}}}, where F is {which}{place}"
+
+
+def _between_literals(cells: list[str]) -> tuple[list[str], str]:
+    """(patterns with what stands before and after all times alike, `zone` where that names one)."""
+    before = {re.match(r"[^\d]*", cell)[0] for cell in cells}  # type: ignore[index]
+    after = {re.search(r"[^\d]*$", cell)[0] for cell in cells}  # type: ignore[index]
+    head, end = (one.pop() if len(one) == 1 else "" for one in (before, after))
+    zone = ", zone: Z" if re.fullmatch(r" ?[A-Z]{2,5}", end) else ""
+    for start in (head, ""):
+        if start + end and "%" not in start + end:
+            inner = [cell[len(start) : len(cell) - len(end)] for cell in cells]
+            if patterns := [f"{start}{pattern}{end}" for pattern in suggestions(inner)]:
+                return patterns, zone
+    return [], ""
+
+
+def _unread_number(cells: list[str]) -> str | None:
+    if cells and all(re.fullmatch(r"[+-]?\d{1,3}(?:,\d{3})+", cell) for cell in cells):
+        example = cells[0].replace(",", "")
+        return f'set collect.files.decimal to "." if {cells[0]} is {example}, to "," if it is a fraction'
+    if cells and not any(character.isdigit() for cell in cells for character in cell):
+        word = next((cell for cell in cells if cell.casefold() in _YES), max(cells, key=_stars))
+        return (
+            "words are no numbers: write collect.files.columns.event: X, and in preprocess.positive.events "
+            f'those that mean success, like ["{word}"]; or 1 and 0 for them in the file'
+        )
+    return _first(_NUMBERS, cells)
+
+
+def _stars(cell: str) -> int:
+    return cell.count("★")
+
+
+def _first(kinds: tuple[tuple[str, str], ...], cells: list[str]) -> str | None:
+    """The advice of the first notation that most of the cells are in."""
+    for pattern, advice in kinds:
+        if cells and 2 * sum(bool(re.fullmatch(pattern, cell, re.DOTALL)) for cell in cells) > len(cells):
+            return advice
+    return None
+
+
+def _reads(pattern: str, text: pd.Series) -> bool:
+    return bool(pd.to_datetime(text, errors="coerce", format=pattern, utc=True).notna().all())

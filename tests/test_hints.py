@@ -1,0 +1,107 @@
+"""Cells that cannot be read: the advice names the notation, and what it says to do works."""
+
+import re
+
+import pandas as pd
+import pytest
+
+from pipeline.data import hints
+from pipeline.data.moments import TimeFormat, as_moments
+from pipeline.errors import DataError
+
+MIDNIGHT = "2024-01-31"
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "31/01/2024",
+        "31. January 2024",
+        "Jan 31 2024",
+        "24-01-31",
+        "2024-01-31 12:00:00 AM",
+        "2024-031",
+        "2024-W05-3",
+        "2024年01月31日",
+        "Timestamp('2024-01-31 00:00:00')",
+        "2024-01-31T00:00:00+00:00[Etc/UTC]",
+        "Wed Jan 31 2024 00:00:00 GMT+0000 (UTC)",
+        "2024-01-31 00:00:00 EST",
+        "20240131_000000",
+    ],
+)
+def test_the_pattern_that_is_advised_reads_the_times(cell: str) -> None:
+    advice = hints.of("unreadable_timestamp", [cell] * 3, "timestamp") or ""
+    patterns = re.findall('"([^"]+)"', advice)
+    assert "collect.files.columns.timestamp" in advice
+    assert ("zone: Z" in advice) == cell.endswith("EST")
+    read = [as_moments(pd.Series([cell]), said=TimeFormat(pattern))[0][0] for pattern in patterns]
+    assert pd.Timestamp(MIDNIGHT, tz="UTC") in read
+
+
+@pytest.mark.parametrize(
+    ("cells", "said"),
+    [
+        (["2024Q1", "2024Q2"], "quarters"),
+        (["2024-W05", "2024-W06"], "%G-W%V-%u"),
+        (["1. März 2024", "2. Mai 2024"], "English"),
+        (["2024-01-31 10:00 EST", "2024-07-31 10:00 EDT"], "zones"),
+        (["2024-01-31 10:00 UTC+2"], "+02:00"),
+        (["10:15", "10:16:30"], "date and time"),
+        (["3 days ago"], "export dates"),
+        (["۲۰۲۴-۰۱-۳۱"], "script"),
+        (["1704067200,5"], "decimal"),
+        (["1,704,067,200"], "decimal"),
+        (["/Date(1704067200000)/"], "milliseconds"),
+        (["1.70E+12"], "spreadsheet"),
+    ],
+)
+def test_notations_that_no_pattern_reads_are_named(cells: list[str], said: str) -> None:
+    assert said in (hints.of("unreadable_timestamp", cells, "timestamp") or "")
+
+
+@pytest.mark.parametrize(
+    ("cells", "said"),
+    [
+        (["no", "yes"], '["yes"]'),
+        (["★", "★★★"], '["★★★"]'),
+        (["12%", "7.5 %"], "12 for 12%"),
+        (["4/5", "3/5"], "4 for 4/5"),
+        (["$3.50", "$4"], "3.50 for $3.50"),
+        (["4 stars"], "4 for 4 stars"),
+        (["(3.50)", "3.50-"], "-3.50"),
+        (["00:03:20"], "seconds"),
+        (["3,50"], 'decimal to ","'),
+        (["1,234.50"], 'decimal to "."'),
+        (["۴"], "script"),
+    ],
+)
+def test_values_that_are_no_numbers_get_a_remedy_of_their_kind(cells: list[str], said: str) -> None:
+    assert said in (hints.of("value_not_a_number", cells, "value") or "")
+
+
+def test_lists_of_ids_are_to_be_written_as_rows() -> None:
+    assert "row for each" in (hints.of("item_id_is_a_list_or_object", ['["a", "b"]'], "item_id") or "")
+    assert "item_id: COLUMN.sku" in (hints.of("item_id_is_a_list_or_object", ['{"sku": 1}'], "item_id") or "")
+
+
+@pytest.mark.parametrize(
+    ("cells", "pattern"),
+    [
+        (["240131", "231231"], "%y%m%d"),
+        (["31012024", "01122023"], "%d%m%Y"),
+        (["2024031", "2023365"], "%Y%j"),
+        (["2401311200", "2312310000"], "%y%m%d%H%M"),
+    ],
+)
+def test_dates_as_digits_that_are_not_taken_for_granted_are_proposed(cells: list[str], pattern: str) -> None:
+    with pytest.raises(DataError, match=f"format: '{pattern}'"):
+        as_moments(pd.Series(cells * 10))
+    moments, bad = as_moments(pd.Series(cells), said=TimeFormat(pattern))
+    assert not bad.any()
+    assert moments[0].year == 2024
+
+
+@pytest.mark.parametrize(("cell", "said"), [("1402-10-11", "Persian"), ("2567-01-31", "Buddhist")])
+def test_years_of_another_calendar_are_named(cell: str, said: str) -> None:
+    assert said in (hints.of("implausible_timestamp", [cell], "timestamp") or "")
