@@ -191,6 +191,64 @@ def test_a_user_for_all_unknown_users(healthy: Facts) -> None:
     assert finding.figure == pytest.approx(1000 / healthy.rows)
 
 
+@pytest.mark.parametrize(
+    ("one_way", "other"), [("{:03}", "{}"), ("{}.0", "{}"), ("Ann{}", "ann{}"), ("ABC{}", "abc{}")]
+)
+def test_one_user_under_two_ids(healthy: Facts, one_way: str, other: str) -> None:
+    names = [one_way.format(n) for n in range(1, 31)] + [other.format(n) for n in range(1, 31)]
+    [finding] = ids.spellings(replace(healthy, users=healthy.users.set_axis(names)))
+    assert finding.kind == "users_spelt_twice"
+    assert finding.figure == pytest.approx(0.5, abs=0.05)
+    assert f"{other.format(1)!r}" in finding.examples[0] or len(finding.examples) == 3
+    assert not list(ids.spellings(healthy))
+
+
+@pytest.mark.parametrize(
+    "name", ["unknown", "(Anonymous)", "-1", "-999", "00000000-0000-0000-0000-000000000000"]
+)
+def test_ids_that_stand_for_nobody(healthy: Facts, name: str) -> None:
+    users = pd.concat([healthy.users, pd.Series({name: 9, "10": 9, "Unknown Pleasures": 9})])
+    [finding] = ids.stand_ins(replace(healthy, users=users))
+    assert (finding.kind, finding.figure) == ("stand_in_users", 9)
+    assert not list(ids.stand_ins(healthy))
+
+
+def test_ids_that_a_spreadsheet_changed(healthy: Facts) -> None:
+    long = [f"12345678901234{n:02}000" for n in range(ITEMS)]
+    [finding] = ids.spreadsheet_ids(replace(healthy, items=healthy.items.set_axis(long)))
+    assert (finding.kind, finding.figure) == ("changed_item_ids", ITEMS)
+    exact = [f"12345678901234{n:02}{n:03}" for n in range(ITEMS)]
+    assert not list(ids.spreadsheet_ids(replace(healthy, items=healthy.items.set_axis(exact))))
+    dates = ["2-Jan", "Mar-02", *exact[2:]]
+    [finding] = ids.spreadsheet_ids(replace(healthy, items=healthy.items.set_axis(dates)))
+    assert finding.examples == ["'2-Jan'", "'Mar-02'"]
+
+
+def test_events_that_params_list_and_the_data_spell_otherwise(look: Look) -> None:
+    words = ["purchase", "Purchase", "view"]
+    rows = orders()
+    rows["event"] = [words[n % 3] for n in range(len(rows))]
+    finding = one(look(rows, positive={"events": ["purchase"], "min_value": None}), "events_not_there")
+    assert finding.figure == pytest.approx(1 / 3, abs=0.01)
+    assert finding.examples == ["'Purchase': 800 rows"]
+    found = look(rows, positive={"events": ["purchase", "Purchase", "vew"], "min_value": None})
+    misspelt = [finding for finding in found.findings if finding.kind == "events_not_there"][-1]
+    assert (misspelt.key, misspelt.examples[0]) == ("preprocess.positive.events", "'view': 800 rows")
+
+
+def test_cancelled_rows_that_count_as_success(look: Look) -> None:
+    words = ["paid", "paid", "refunded", "returning visitor"]
+    rows = orders().assign(event="order")
+    rows["status"] = [words[n % 4] for n in range(len(rows))]
+    finding = one(look(rows), "doubtful_successes")
+    assert finding.figure == pytest.approx(0.25, abs=0.01)
+    assert "column status" in finding.text
+    renamed = rows.rename(columns={"event": "kind", "status": "event"})
+    assert one(look(renamed), "doubtful_successes").key == "preprocess.positive.events"
+    good = look(renamed, positive={"events": ["paid"], "min_value": None})
+    assert "doubtful_successes" not in {finding.kind for finding in good.findings}
+
+
 def test_gaps_and_outliers_of_time(healthy: Facts) -> None:
     late = healthy.by_time.index > START + pd.Timedelta(days=100)
     moved = healthy.by_time.index.where(~late, healthy.by_time.index + pd.Timedelta(days=60))

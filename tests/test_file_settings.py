@@ -1,6 +1,7 @@
 """collect.files: how the files are written, where they do not show it themselves."""
 
 import json
+import re
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -271,3 +272,19 @@ def test_a_column_of_objects_in_one_file_and_something_else_in_another(
     rows = interactions(raw).sort_values("user_id")["more"]
     assert [None if cell is None or cell != cell else cell for cell in rows] == expected
     assert items(raw)["more"].dropna().tolist() == [cell for cell in expected if cell is not None]
+
+
+@pytest.mark.parametrize(
+    ("name", "lines", "said"),
+    [
+        ("x.jsonl", ['{"user_id": "u", "item_id": "a", "timestamp": 1704067200},'] * 3, "without commas"),
+        ("x.jsonl", ["{", '"user_id": "u",', '"item_id": "a"', "}"], "one object a line"),
+        ("x.csv", ["Report of 2024", "user_id,item_id,timestamp", "u,a,2024-01-01"], "above the header"),
+        ("x.csv", ["user_id item_id timestamp", "u a 2024-01-01"], "collect.files.delimiter"),
+    ],
+)
+def test_files_in_another_form_than_they_seem_are_told_what_to_mend(
+    tmp_path: Path, name: str, lines: list[str], said: str
+) -> None:
+    with pytest.raises(DataError, match=re.escape(said)):
+        run(tmp_path, of_files(written(tmp_path / name, *lines)))

@@ -22,6 +22,7 @@ from pipeline.params import Params, Positive
 
 COLUMNS = "collect.files.columns"  # the key that mends most
 BIGGEST = 5
+MOST_KINDS = 20  # words of a column that says of what kind a row is
 PERIODS = 60  # of a picture
 BUCKETS = {"1": 1, "2-4": 2, "5-9": 5, "10-19": 10, "20-49": 20, "50-99": 50, "100+": 100}  # rows: from
 
@@ -50,6 +51,7 @@ class Facts:
     empty: dict[str, float]  # column of interactions -> share of empty cells
     successes: int  # user, item and moment; rows that differ in the event alone are one
     repeats: int  # of these, the user had the item before
+    kinds: dict[str, dict[str, int]] = field(default_factory=dict)  # further column -> its word -> successes
     windows: Windows | None = None  # None: not asked for
     advice: dict[str, str] = field(default_factory=dict)  # table -> what mends most of its bad rows
 
@@ -73,6 +75,7 @@ def gather(connection: ibis.BaseBackend, raw: Path, params: Params) -> Facts:
         _empty(rows),
         successes,
         repeats,
+        _kinds(rows, params.preprocess.positive),
     )
 
 
@@ -90,6 +93,19 @@ def _events(rows: ibis.Table, positive: Positive) -> list[EventCounts]:
     )
     frame = table.to_pandas().sort_values(["rows", tables.EVENT], ascending=[False, True])
     return [EventCounts.of(row) for row in frame.to_dict("records")]
+
+
+def _kinds(rows: ibis.Table, positive: Positive) -> dict[str, dict[str, int]]:
+    """Of further columns that hold a few words alone, like a status."""
+    further = [
+        name for name, kind in rows.schema().items() if kind.is_string() and name not in tables.INTERACTIONS
+    ]
+    if not further:
+        return {}
+    different = rows.agg(**{name: rows[name].approx_nunique() for name in further}).to_pandas().iloc[0]
+    taken = rows.filter(splitting.is_success(rows, positive))
+    counts = {name: _rows_of(taken, name) for name in further if 0 < different[name] <= MOST_KINDS}
+    return {name: {str(word): int(count) for word, count in found.items()} for name, found in counts.items()}
 
 
 def _rows_of(rows: ibis.Table, key: str) -> pd.Series:

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pipeline.check import ids, success, times
+from pipeline.check import events, ids, success, times
 from pipeline.check.facts import Facts, gather
 from pipeline.data.engine import duckdb_connection
 from pipeline.documents.check import Finding
@@ -20,9 +20,14 @@ RULES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     times.one_moment,
     ids.not_joined,
     ids.one_for_many,
+    ids.stand_ins,
+    ids.spellings,
+    ids.spreadsheet_ids,
     times.far_times,
     success.negative,
     success.success,
+    events.listed,
+    events.doubtful,
     success.many_events,
     success.far_values,
     success.repeats,

@@ -9,8 +9,16 @@ from collections.abc import Iterator
 
 from pipeline.check.facts import COLUMNS, Facts, percent
 from pipeline.data import tables
-from pipeline.data.joining import joined_share, likely_cause
+from pipeline.data.joining import NOTATIONS, joined_share, likely_cause
 from pipeline.documents.check import Finding
+
+SPELLINGS = ("without leading zeros", "without a final .0", "in one case")  # signs alone tell some ids apart
+NOBODY = (
+    r"(?i)\W*(?:unknown|anonymous|anon|guest|nobody|missing|empty|void|dummy|not available|unbekannt|gast)\W*"
+    r"|-1|-9{2,}|(?:0{8}-)?(?:0{4}-){3}0{12}|0{32}"
+)
+_MONTH = "(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
+DATE = rf"\d{{1,2}}-{_MONTH}(?:-\d\d(?:\d\d)?)?|{_MONTH}-\d\d"
 
 
 def not_joined(facts: Facts) -> Iterator[Finding]:
@@ -63,6 +71,69 @@ def one_for_many(facts: Facts) -> Iterator[Finding]:
                 key=key,
                 remedy=f"leave its rows out of the source, if it is no real {what}",
             )
+
+
+def spellings(facts: Facts) -> Iterator[Finding]:
+    """One user, or item, under several ids: 7 and 007, Ann and ann."""
+    for what, rows_of in (("user", facts.users), ("item", facts.items)):
+        ids = rows_of.index.to_series().astype("str")
+        for name in SPELLINGS:
+            alike = NOTATIONS[name](ids)
+            again = alike.duplicated()  # the spelling with most rows stands first
+            share = float(rows_of[again.to_numpy()].sum()) / facts.rows
+            if share > 0.01:
+                pairs = [ids[(alike == one).to_numpy()].tolist() for one in alike[again].head(3)]
+                yield Finding(
+                    kind=f"{what}s_spelt_twice",
+                    severity="warning",
+                    text=f"{percent(share)} of the rows are of {what} ids that are those of others {name}",
+                    figure=share,
+                    unit="share",
+                    examples=[" and ".join(map(repr, pair)) for pair in pairs],
+                    key=f"{COLUMNS}.{what}_id",
+                    remedy="bring the ids to one notation in the source, if these are the same",
+                )
+                break
+
+
+def stand_ins(facts: Facts) -> Iterator[Finding]:
+    """Words for nobody, below the share at which `one_for_many` speaks."""
+    for what, rows_of in (("user", facts.users), ("item", facts.items)):
+        nobody = rows_of[rows_of.index.to_series().astype("str").str.fullmatch(NOBODY).to_numpy()]
+        if nobody.sum() > 0.001 * facts.rows:
+            yield Finding(
+                kind=f"stand_in_{what}s",
+                severity="warning",
+                text=f"{int(nobody.sum()):,} rows are of a {what} whose id is a word for none",
+                figure=int(nobody.sum()),
+                unit="rows",
+                examples=[f"{name!r}: {int(rows):,} rows" for name, rows in nobody.head(3).items()],
+                key=f"{COLUMNS}.{what}_id",
+                remedy="empty these cells in the source: rows without an id are left out",
+            )
+
+
+def spreadsheet_ids(facts: Facts) -> Iterator[Finding]:
+    """Ids that a spreadsheet has changed: digits after the fifteenth are 0, 1-2 is a date."""
+    for what, rows_of in (("user", facts.users), ("item", facts.items)):
+        ids = rows_of.index.to_series().astype("str")
+        long, dates = ids[ids.str.fullmatch(r"\d{16,20}")], ids[ids.str.fullmatch(DATE)]
+        if len(long) >= 20 and long.str.endswith("0").mean() > 0.9:
+            changed, why = long, "end in 0 beyond their fifteenth digit, as spreadsheets and JavaScript round"
+        elif 0 < len(dates) < 0.5 * len(ids):
+            changed, why = dates, "are dates, as spreadsheets make of ids like 1-2"
+        else:
+            continue
+        yield Finding(
+            kind=f"changed_{what}_ids",
+            severity="warning",
+            text=f"{len(changed):,} of {len(ids):,} {what} ids {why}: different {what}s may share one",
+            figure=len(changed),
+            unit="ids",
+            examples=[repr(name) for name in changed.head(3)],
+            key=f"{COLUMNS}.{what}_id",
+            remedy="export the ids as text, from where they come",
+        )
 
 
 def little_data(facts: Facts) -> Iterator[Finding]:

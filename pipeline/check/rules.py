@@ -17,6 +17,7 @@ from pipeline.documents.data import Manifest
 def found(facts: Facts, manifest: Manifest, texts: TextFigures | None) -> list[Finding]:
     findings = [finding for rule in RULES for finding in rule(facts)]
     findings += _rejected(facts, manifest)
+    findings += _tidied(manifest)
     findings += _texts(facts, texts) if texts else []
     order = ("error", "warning", "note")
     return sorted(findings, key=lambda finding: order.index(finding.severity))  # stable
@@ -54,6 +55,20 @@ def _rejected(facts: Facts, manifest: Manifest) -> Iterator[Finding]:
             unit="share",
             key=f"{COLUMNS}.timestamp",
             remedy="if these are different events, name a more exact time",
+        )
+
+
+def _tidied(manifest: Manifest) -> Iterator[Finding]:
+    if cells := sum(manifest.tidied.values()):
+        yield Finding(
+            kind="tidied_ids",
+            severity="note",
+            text=f"{cells:,} ids or events held characters that nobody sees, which were taken out",
+            figure=cells,
+            unit="cells",
+            examples=[f"{table}: {count:,}" for table, count in manifest.tidied.items()],
+            key=f"{COLUMNS}.user_id",
+            remedy="clean them where they come from: other programs will take them for ids of their own",
         )
 
 

@@ -68,11 +68,17 @@ def success(facts: Facts) -> Iterator[Finding]:
             remedy="set events and min_value to what means success in these data",
             **finding,
         )
-    elif bound is None and values > RATED * rows and largest in SCALES and successes == rows:
+    elif (
+        (bound is None or (largest and bound < 0.5 * largest))
+        and values > RATED * rows
+        and largest in SCALES
+        and successes > (0.95 if bound else 0.999) * rows
+    ):
         yield Finding(
             kind="every_rating_succeeds",
             severity="note",
-            text=f"every row counts as success, though the values end at {largest:g}, as ratings do",
+            text=f"{percent(successes / rows)} of the rows count as success, though the values end at "
+            f"{largest:g}, as ratings do",
             examples=seen,
             remedy=f"if they are ratings, set min_value, such as {0.8 * largest:g}",
             **finding,

@@ -228,8 +228,14 @@ def _plan(
 
 def _no_header(names: list[str]) -> str:
     """Advice where a row seems to have been taken for the header."""
-    like_cells = any(re.fullmatch(r"[\d.,:/T Z+-]*\d[\d.,:/T Z+-]*", name) for name in names)
-    return "; if the file has no header, name its columns in collect.files.header" if like_cells else ""
+    if any(re.fullmatch(r"[\d.,:/T Z+-]*\d[\d.,:/T Z+-]*", name) for name in names):
+        return "; if the file has no header, name its columns in collect.files.header"
+    if len(names) == 1:
+        return (
+            "; if lines stand above the header, take them out; if other signs part the fields, name them in "
+            "collect.files.delimiter"
+        )
+    return ""
 
 
 def _add_natural(plan: Plan, table: str, names: list[str], inside: bool) -> None:

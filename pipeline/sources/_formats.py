@@ -247,6 +247,11 @@ def _json_frame(lines: list[tuple[int, bytes]], path: Path, encoding: str) -> pd
         if REASON in row:
             row[RAW] = line.decode(encoding, "backslashreplace").strip()[: _delimited.RAW_CHARACTERS]
         rows.append({**row, PLACE: place})
+    if lines[0][0] == 1 and all(row.get(REASON) == "not_json" for row in rows):
+        raise DataError(
+            f"{path}: no line is a JSON object, the first is {rows[0][RAW][:60]!r}: write one object a line, "
+            "without commas between them"
+        )
     names = dict.fromkeys(name for row in rows for name in row)
     # Objects, not what pandas infers: 123 and "0123" may meet in one column, and long integers stay exact.
     return pd.DataFrame({name: pd.Series([row.get(name) for row in rows], dtype=object) for name in names})
