@@ -231,7 +231,7 @@ def test_events_that_params_list_and_the_data_spell_otherwise(look: Look) -> Non
     finding = one(look(rows, positive={"events": ["purchase"], "min_value": None}), "events_not_there")
     assert finding.figure == pytest.approx(1 / 3, abs=0.01)
     assert finding.examples == ["'Purchase': 800 rows"]
-    found = look(rows, positive={"events": ["purchase", "Purchase", "vew"], "min_value": None})
+    found = look(rows, positive={"events": ["purchase", "Purchase", "views"], "min_value": None})
     misspelt = [finding for finding in found.findings if finding.kind == "events_not_there"][-1]
     assert (misspelt.key, misspelt.examples[0]) == ("preprocess.positive.events", "'view': 800 rows")
 

@@ -27,6 +27,11 @@ MIDNIGHT = "2024-01-31"
         "2024-01-31T00:00:00+00:00[Etc/UTC]",
         "Wed Jan 31 2024 00:00:00 GMT+0000 (UTC)",
         "2024-01-31 00:00:00 EST",
+        "2024-01-31 00:00:00 +0000 UTC",  # Go
+        "31-JAN-24 12.00.00.000000 AM",  # Oracle
+        "31JAN2024:00:00:00",  # SAS
+        "Jan 31 2024 12:00AM",  # SQL Server
+        "[31/Jan/2024:00:00:00 +0000]",
         "20240131_000000",
     ],
 )
@@ -52,8 +57,12 @@ def test_the_pattern_that_is_advised_reads_the_times(cell: str) -> None:
         (["۲۰۲۴-۰۱-۳۱"], "script"),
         (["1704067200,5"], "decimal"),
         (["1,704,067,200"], "decimal"),
-        (["/Date(1704067200000)/"], "milliseconds"),
+        (["/Date(1704067200000)/"], "number alone"),
         (["1.70E+12"], "spreadsheet"),
+        (["@1704067200"], "number alone"),
+        (["1704067200000ms"], "number alone"),
+        (["65920080abcdef1234567890"], "another column"),
+        (["令和6年1月31日"], "2024-01-31"),
     ],
 )
 def test_notations_that_no_pattern_reads_are_named(cells: list[str], said: str) -> None:

@@ -15,7 +15,7 @@ from pipeline.documents.check import Finding
 KEY = "preprocess.positive.events"
 _DOUBTFUL = re.compile(
     r"cancel|refund|\breturn(?:s|ed)?\b|storno|void|charge.?back|dislike|unlike|downvote|thumbs?.?down|skip|hide"
-    r"|fail|declin|reject|abandon|remove|unsubscribe|block|delet",
+    r"|fail|declin|reject|abandon|remove|unsubscribe|block|deleted?",
     re.IGNORECASE,
 )
 

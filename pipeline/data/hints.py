@@ -23,16 +23,8 @@ _DATES = (
 )
 _CLOCKS = (
     *("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p", ":%H:%M:%S %z", ", %H:%M", ", %H:%M:%S"),
-    *(
-        "T%H:%M:%S",
-        "T%H:%M:%S%z",
-        " %H:%M:%S.%f",
-        " %H:%M:%S GMT%z",
-        " %H.%M",
-        "-%H-%M",
-        "-%H-%M-%S",
-        "_%H%M%S",
-    ),
+    *("T%H:%M:%S", "T%H:%M:%S%z", " %H:%M:%S.%f", " %H:%M:%S GMT%z", " %H:%M:%S %z", ":%H:%M:%S", " %I:%M%p"),
+    *(" %I.%M.%S.%f %p", " %H.%M", "-%H-%M", "-%H-%M-%S", "_%H%M%S"),
 )
 PATTERNS = [date + clock for date in _DATES for clock in _CLOCKS]
 PATTERNS += ["%a %b %d %H:%M:%S %Y", "%a %b %d %H:%M:%S %z %Y", "%a, %d %b %Y %H:%M:%S %z"]
@@ -56,6 +48,8 @@ _DIGITS_0_TO_9 = (_FOREIGN, "their digits are of another script: write 0 to 9")
 _TIMES = (
     (ROUNDED, "a spreadsheet rounded them: export the column as text, or with all of its digits"),
     _DIGITS_0_TO_9,
+    (r"\D*\d{9,19}\D*", "write the number alone: its unit shows from the column"),
+    (r"[0-9a-f-]{16,}", "they are ids, no times: name another column"),
     (r"\d{4}[ -]?Q[1-4]|Q[1-4][ /-]?\d{4}", "they are quarters, each one moment: name a column of dates"),
     (
         r"\d{4}-?W\d\d",
@@ -71,7 +65,6 @@ _TIMES = (
         "they count from another moment: export dates",
     ),
     (r"\{.*\}", f"they are objects: of JSON lines and Parquet name the field inside, like {KEY}: X.$date"),
-    (r"/Date\(.*\)/", "write the number inside alone: it is read as milliseconds"),
     (
         r"\d{1,3}(?:[,.]\d{3})+(?:[,.]\d+)?",
         'their thousands are parted: set collect.files.decimal to "." if by commas, to "," if by points',
@@ -83,7 +76,7 @@ _TIMES = (
         "they name zones by letters, which mean several: write offsets like -05:00, or times in UTC",
     ),
     (
-        r".*[^\W\d_]{3,}.*",
+        r".*[^\W\d_]{3,}.*|.*[^\x00-\x7f].*",
         "if these are names of months, only English ones are known: write dates like 2024-01-31",
     ),
 )
@@ -173,7 +166,7 @@ def _between_literals(cells: list[str]) -> tuple[list[str], str]:
         if start + end and "%" not in start + end:
             inner = [cell[len(start) : len(cell) - len(end)] for cell in cells]
             if patterns := [f"{start}{pattern}{end}" for pattern in suggestions(inner)]:
-                return patterns, zone
+                return patterns, "" if "%z" in patterns[0] else zone
     return [], ""
 
 
