@@ -288,3 +288,12 @@ def test_files_in_another_form_than_they_seem_are_told_what_to_mend(
 ) -> None:
     with pytest.raises(DataError, match=re.escape(said)):
         run(tmp_path, of_files(written(tmp_path / name, *lines)))
+
+
+def test_words_become_events_as_the_advice_for_values_says(tmp_path: Path) -> None:
+    lines = ["user_id,item_id,timestamp,value", "u,a,2024-01-01,yes", "u,b,2024-01-02,no"]
+    path = written(tmp_path / "x.csv", *lines)
+    with pytest.raises(DataError, match=r'collect\.files\.columns\.event: X.*\["yes"\]'):
+        run(tmp_path, of_files(path))
+    frame = interactions(run(tmp_path, of_files(path, columns={"event": "value"})))
+    assert (frame["event"].tolist(), frame["value"].isna().all()) == (["yes", "no"], True)

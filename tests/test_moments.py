@@ -31,6 +31,7 @@ NOON = pd.Timestamp("2020-01-31 12:00", tz="UTC")  # 1,580,472,000 s
         "2020-01-31T12:00:00,000",
         "2020-01-31T14:00:00+02:00",
         "2020-01-31T06:00:00 -0600",
+        "2020-01-31T06:00:00\u221206:00",
         "20200131T120000",
         "2020-01-31 12:00:00 UTC",
         "2020/01/31 12:00",
@@ -82,6 +83,7 @@ def test_what_is_no_moment_is_told_from_what_is_missing() -> None:
     [
         (["44927.5", "44928"], "2023-01-01 12:00"),  # Excel's days
         ([44927.25, 44930.0], "2023-01-01 06:00"),
+        (["2459945.5", "2459947"], "2023-01-01"),  # Julian days
         (["19358", "19360"], "2023-01-01"),  # days since 1970
         (["20230102", "20230228"], "2023-01-02"),
         ([20230102, 20230228], "2023-01-02"),
@@ -116,6 +118,16 @@ def test_numbers_that_no_unit_explains_are_refused_with_the_key(cells: list[Any]
         as_moments(pd.Series(cells))
 
 
+def test_single_precision_is_refused_for_it_has_lost_minutes() -> None:
+    with pytest.raises(DataError, match=r"timestamp.*float32"):
+        as_moments(pd.Series([1580472000, 1580472001], dtype="float32"))
+
+
+def test_thousands_of_times_may_be_parted_where_params_say_so() -> None:
+    moments, bad = TimeColumn("timestamp", decimal=".").read(pd.Series(["1,580,472,000", "2020-01-31T12:00"]))
+    assert (moments.tolist(), bad.any()) == ([NOON] * 2, False)
+
+
 def test_a_later_chunk_in_another_unit_is_refused() -> None:
     column = TimeColumn("timestamp")
     column.read(pd.Series([1580472000, 1580472001]))
@@ -130,6 +142,9 @@ def test_outliers_are_told_where_most_moments_are_likely() -> None:
     )
     assert not bad.any()
     assert column.outliers(moments).tolist() == [False, True, True, True, True, True, False]
+    persian = TimeColumn("timestamp")
+    moments, _ = persian.read(pd.Series(["1402-10-11", "1402-10-12"]))
+    assert persian.outliers(moments).all()
     old = TimeColumn("timestamp")
     moments, _ = old.read(pd.Series(["1850-05-01", "1851-05-01", "2099-01-01"]))
     assert old.outliers(moments).tolist() == [False, False, True]

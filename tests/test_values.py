@@ -115,6 +115,7 @@ def test_numbers_are_finite_or_bad_or_missing() -> None:
         assert numbers.tolist() == [1.0, 0.0]
         assert not bad.any()
     assert as_numbers(pd.Series([np.inf, np.nan]))[1].tolist() == [True, False]
+    assert as_numbers(pd.Series(["\u22121"]))[0].tolist() == [-1]  # the sign minus
 
 
 @pytest.mark.parametrize(
