@@ -10,7 +10,7 @@ import pytest
 import tiny
 import torch
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, PipelineError, Unavailable
 from pipeline.models import pretrained
 from pipeline.models.encoder import TextEncoder, texts_to_vectors
 
@@ -123,3 +123,22 @@ def test_an_encoder_is_known_by_what_is_read_of_it(tmp_path: Path) -> None:
     assert pretrained.identify("owner/model", tmp_path).sha256 is None
     with pytest.raises(ConfigError, match="no such folder"):
         pretrained.identify("./nowhere", tmp_path)
+
+
+@pytest.mark.parametrize(("offline", "kind"), [(False, Unavailable), (True, ConfigError)])
+def test_a_hub_that_does_not_answer_may_be_asked_again(
+    offline: bool, kind: type[PipelineError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hub's own library tries for a minute before it raises this."""
+    import transformers
+    from huggingface_hub import constants
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    def ask(*_: object, **__: object) -> None:
+        raise OSError("We couldn't connect to the hub") from LocalEntryNotFoundError("no answer")
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", ask)
+    with pytest.raises(kind, match=r"finetune.encoder: owner/model: We couldn't connect") as told:
+        pretrained.load("owner/model")
+    assert told.value.permanent is offline

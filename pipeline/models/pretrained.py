@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.documents.model import Encoder
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, PipelineError, Unavailable
 
 if TYPE_CHECKING:
     from torch import nn
@@ -85,7 +85,7 @@ def _read_files(folder: Path) -> list[Path]:
 
 
 def load(spec: str) -> Pretrained:
-    """Raises ConfigError for an unknown or incomplete encoder."""
+    """Raises ConfigError for an unknown or incomplete encoder, Unavailable where the hub does not answer."""
     path = locate(spec)
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     import torch
@@ -98,7 +98,7 @@ def load(spec: str) -> Pretrained:
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, **more)
     except (OSError, ValueError, TypeError, KeyError, ImportError) as error:
-        raise ConfigError(f"{KEY}: {spec}: {_first_line(error)} (tokenizer)") from None
+        raise _failure(f"{KEY}: {spec}: {_first_line(error)} (tokenizer)", error) from None
     if _is_bare(tokenizer):
         raise ConfigError(
             f"{KEY}: {spec} has no tokenizer: save one beside the model with tokenizer.save_pretrained"
@@ -107,8 +107,17 @@ def load(spec: str) -> Pretrained:
         # Weights in float32 whatever the file holds.
         model = AutoModel.from_pretrained(path, dtype=torch.float32, **more)
     except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
-        raise ConfigError(f"{KEY}: {spec}: {_first_line(error)}") from None
+        raise _failure(f"{KEY}: {spec}: {_first_line(error)}", error) from None
     return Pretrained(model, tokenizer, _pooling(spec, Path(path), model))
+
+
+def _failure(text: str, error: Exception) -> PipelineError:
+    """Unavailable where the hub was asked and did not answer: another try may get the model."""
+    from huggingface_hub import constants
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    silent = isinstance(error.__cause__, LocalEntryNotFoundError) and not constants.HF_HUB_OFFLINE
+    return Unavailable(text) if silent else ConfigError(text)
 
 
 def write_pooling(folder: Path, pooling: str, width: int) -> None:
