@@ -180,6 +180,9 @@ def test_sentence_of_a_run(tmp_path: Path) -> None:
     folder = history(tmp_path)
     assert sentence(runs.read_one(folder / trained)).endswith("promoted: v1.0.0 as of 1998-01-05")
     assert sentence(runs.read_one(folder / looked)).endswith("no training is due as of 1998-01-19")
+    for name in ("drift.json", "retraining.json"):
+        (folder / looked / name).unlink()
+    assert sentence(runs.read_one(folder / looked)) == "lists alone as of 1998-01-19"
     note(tmp_path, looked, state="failed", step="collect", error="disk full")
     assert sentence(runs.read_one(folder / looked)) == "failed in collect: disk full"
 

@@ -92,7 +92,8 @@ def sentence(run: Run) -> str:
     verdicts = [words for kind, words in (_drift(run), _training(run), _promotion(run)) if kind != "nothing"]
     when = f" as of {day(run.as_of)}" if run.as_of else ""
     why = f": {run.record.not_promoted}" if run.record.not_promoted else ""
-    return f"{'; '.join(verdicts) or 'done'}{when}{why}"
+    done = "lists alone" if run.mode == "none" else "done"
+    return f"{'; '.join(verdicts) or done}{when}{why}"
 
 
 # The champion ----------------------------------------------------------------------------------------------
