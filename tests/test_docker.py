@@ -111,6 +111,17 @@ def test_a_worker_has_the_gpus_and_takes_their_queue_alone() -> None:
     assert "--queues default " in services()["worker"]["command"]
 
 
+def test_spark_is_found_by_its_name_and_knows_no_secret() -> None:
+    master, worker = (services()[name] for name in ("spark-master", "spark-worker"))
+    assert master["profiles"] == worker["profiles"] == ["spark"]
+    assert "--host spark-master --port 7077" in master["command"]
+    assert worker["command"].split()[-1] == "spark://spark-master:7077"
+    for service in (master, worker):
+        assert service["volumes"] == services()["scheduler"]["volumes"]  # the same folder at the same path
+        assert not service["environment"]
+        assert "ports" not in service
+
+
 def test_images_are_built_from_targets_and_files_that_exist() -> None:
     targets = set(re.findall(r"^FROM \S+ AS (\S+)", DOCKERFILE, re.MULTILINE))
     built = {service["build"]["target"] for service in services().values() if "build" in service}
@@ -123,7 +134,7 @@ def test_images_are_built_from_targets_and_files_that_exist() -> None:
             assert f"!{path}" in ignored, path
     extras = re.findall(r"python setup_environment\.py (.+)$", DOCKERFILE, re.MULTILINE)
     assert len(extras) == 2
-    assert set(extras) == {"airflow deploy serve sql"}
+    assert set(extras) == {"airflow deploy serve sql ${EVERGREEN_SPARK:+spark}"}
 
 
 def test_a_tag_has_one_builder_and_no_registry_is_asked_for_it() -> None:
@@ -143,7 +154,7 @@ def test_whoever_runs_it_has_a_name() -> None:
     """Every command of Airflow asks for the user's name; ssh wants an account of EVERGREEN_UID."""
     assert 'useradd --uid "$EVERGREEN_UID"' in DOCKERFILE
     built = [service["build"]["args"] for service in services().values() if "build" in service]
-    assert all(arguments == {"EVERGREEN_UID": 1000} for arguments in built)
+    assert all(arguments == {"EVERGREEN_UID": 1000, "EVERGREEN_SPARK": None} for arguments in built)
     assert "LOGNAME=" in DOCKERFILE.partition("ENV ")[2].partition("\nFROM")[0]
 
 

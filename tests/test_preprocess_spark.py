@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from postgres_up import free_port
 from small_data import START, catalogue, write_params, write_raw
 
 from pipeline.data import spark, tables
@@ -25,6 +31,9 @@ TABLES = ("train", "validation", "test_interactions", "validation_points", "test
 # For a program that runs once: no time is spent on making code that pays after many rows.
 BRIEF = """
 spark.driver.extraJavaOptions -XX:TieredStopAtLevel=1 -XX:+UseSerialGC
+spark.executor.extraJavaOptions -XX:TieredStopAtLevel=1 -XX:+UseSerialGC
+spark.executor.memory 512m
+spark.sql.shuffle.partitions 2
 spark.sql.adaptive.enabled false
 spark.sql.codegen.factoryMode NO_CODEGEN
 spark.sql.codegen.wholeStage false
@@ -70,27 +79,60 @@ def raw(folder: Path) -> Path:
     return made
 
 
+@contextmanager
+def standalone(folder: Path) -> Iterator[str]:
+    """The address of a master with one worker, by the classes of pyspark's own jars, on loopback."""
+    home = Path(spark.importlib.util.find_spec("pyspark").submodule_search_locations[0])
+    port, page = free_port(), free_port()
+    variables = os.environ | {"SPARK_HOME": str(home), "SPARK_LOCAL_IP": "127.0.0.1"}
+    variables |= {"SPARK_DAEMON_MEMORY": "256m", "SPARK_CONF_DIR": str(folder)}
+    master, deploy = f"spark://127.0.0.1:{port}", "org.apache.spark.deploy"
+    worker = f"--host 127.0.0.1 --webui-port 0 --cores 1 --memory 1g --work-dir {folder}/work {master}"
+    sides = {
+        "master.Master": f"--host 127.0.0.1 --port {port} --webui-port {page}",
+        "worker.Worker": worker,
+    }
+    started: list[subprocess.Popen[bytes]] = []
+    with (folder / "cluster.log").open("w") as log:
+        try:
+            for side, told in sides.items():
+                command = [str(home / "bin" / "spark-class"), f"{deploy}.{side}", *told.split()]
+                started.append(subprocess.Popen(command, env=variables, stdout=log, stderr=log))
+            wait_for_worker(f"http://127.0.0.1:{page}/json/")
+            yield master
+        finally:
+            for process in reversed(started):
+                process.terminate()
+            for process in started:
+                process.wait(60)
+
+
+def wait_for_worker(page: str) -> None:
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline:
+        with suppress(OSError, ValueError), urllib.request.urlopen(page, timeout=10) as answer:
+            if json.load(answer)["aliveworkers"] == 1:
+                return
+        time.sleep(0.2)
+    raise AssertionError(f"{page}: no worker came")
+
+
 @pytest.mark.slow
-def test_spark_makes_the_tables_that_duckdb_makes(tmp_path: Path) -> None:
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("where", ["here", "cluster"])
+def test_spark_makes_the_tables_that_duckdb_makes(tmp_path: Path, where: str) -> None:
     pytest.importorskip("pyspark")
     if shutil.which("java") is None and "JAVA_HOME" not in os.environ:
         pytest.skip("Java is not installed")
     source = raw(tmp_path / "raw")
     (tmp_path / "spark-defaults.conf").write_text(BRIEF)
-    for engine in ("duckdb", "spark"):
-        params = write_params(
-            tmp_path / f"{engine}.yaml",
-            engine=engine,
-            spark_master="local[1]",
-            max_points_per_user=5,
-            min_user_interactions=20,
-        )
-        command = [sys.executable, "-m", "pipeline.stages.preprocess", source, tmp_path / engine]
-        variables = os.environ | {"SPARK_CONF_DIR": str(tmp_path)}
-        done = subprocess.run(
-            [*command, "--params", params], env=variables, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
+    prepare(source, tmp_path, "duckdb", None)
+    if where == "here":
+        prepare(source, tmp_path, "spark", "local[1]")
+    else:
+        with standalone(tmp_path) as master:
+            prepare(source, tmp_path, "spark", master)
+        assert len(list((tmp_path / "work").glob("app-*/0"))) == 1, "the worker computed nothing"
     ours, theirs = tmp_path / "duckdb", tmp_path / "spark"
     names = sorted(path.name for path in ours.iterdir())
     assert sorted(path.name for path in theirs.iterdir()) == names
@@ -101,6 +143,23 @@ def test_spark_makes_the_tables_that_duckdb_makes(tmp_path: Path) -> None:
         pd.testing.assert_frame_equal(found, wanted, check_exact=True, obj=name)
     for name in ("items.parquet", "summary.json", "test.parquet", "validation_points.parquet"):
         assert (ours / name).read_bytes() == (theirs / name).read_bytes(), name
+
+
+def prepare(source: Path, folder: Path, engine: str, master: str | None) -> None:
+    """The stage with this engine, into the folder of its name."""
+    params = write_params(
+        folder / f"{engine}.yaml",
+        engine=engine,
+        spark_master=master,
+        max_points_per_user=5,
+        min_user_interactions=20,
+    )
+    command = [sys.executable, "-m", "pipeline.stages.preprocess", source, folder / engine]
+    variables = os.environ | {"SPARK_CONF_DIR": str(folder)}
+    done = subprocess.run(
+        [*command, "--params", params], env=variables, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def test_what_spark_needs_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

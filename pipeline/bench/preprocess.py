@@ -4,7 +4,7 @@ In: nothing, or a folder like data/raw, to be prepared instead of the largest sy
 and peak memory of whole processes. Rule: synthetic rows of 200,000 users and 50,000 items (popularity as in
 Zipf's law, two years) go through the stage at MANY rows; at FEW rows through the stage and through the same
 steps in pandas (pipeline/bench/_pandas_steps.py), whose tables are the same. Where pyspark and Java are
-there, Spark makes the MANY rows' tables as well, on this machine.
+there, Spark makes the MANY rows' tables as well, on this machine; its Java counts.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil
 import yaml
 from tqdm import tqdm
 
@@ -68,8 +70,16 @@ def summary(figures: dict[str, Json], given: bool) -> Json:
         "findings": [
             f"{whole['cpu_seconds']:.0f} CPU seconds and {whole['peak_gib']:.1f} GiB at most",
             f"at {FEW:,} rows pandas takes {seconds:.1f} times the CPU seconds",
+            *_of_spark(figures),
         ],
     }
+
+
+def _of_spark(figures: dict[str, Json]) -> list[str]:
+    if "spark" not in figures:
+        return []
+    spark = figures["spark"]
+    return [f"Spark here: {spark['cpu_seconds']:.0f} CPU seconds and {spark['peak_gib']:.1f} GiB at most"]
 
 
 def synthetic(folder: Path, rows: int) -> Path:
@@ -125,6 +135,7 @@ def _measured(module: str, *arguments: Path | str) -> Json:
     with tempfile.TemporaryFile() as told:
         command = [sys.executable, "-m", module, *map(str, arguments)]
         process = subprocess.Popen(command, stdout=told, stderr=told)
+        beside, most = _watched(process.pid)
         _, status, used = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
@@ -132,7 +143,24 @@ def _measured(module: str, *arguments: Path | str) -> Json:
             last = told.read().decode(errors="replace").strip().splitlines()[-1:]
             raise DataError(f"{module}: failed with {process.returncode}: {''.join(last)}")
     return {
-        "cpu_seconds": used.ru_utime + used.ru_stime,
+        "cpu_seconds": used.ru_utime + used.ru_stime + sum(beside.values()),
         "wall_seconds": time.perf_counter() - begin,
-        "peak_gib": used.ru_maxrss / 2**20,
+        "peak_gib": max(used.ru_maxrss * 2**10, most) / 2**30,
     }
+
+
+def _watched(pid: int) -> tuple[dict[int, float], int]:
+    """Until it ends: CPU seconds of each process it started (Spark's Java), and most bytes of all at once."""
+    beside: dict[int, float] = {}
+    most = 0
+    with suppress(psutil.NoSuchProcess):
+        whole = psutil.Process(pid)
+        while whole.status() != psutil.STATUS_ZOMBIE:
+            memory = whole.memory_info().rss
+            for each in whole.children(recursive=True):
+                with suppress(psutil.NoSuchProcess):
+                    memory += each.memory_info().rss
+                    beside[each.pid] = each.cpu_times().user + each.cpu_times().system
+            most = max(most, memory)
+            time.sleep(0.5)
+    return beside, most
