@@ -94,6 +94,11 @@ def test_lists_of_ids_are_to_be_written_as_rows() -> None:
     assert "item_id: COLUMN.sku" in (hints.of("item_id_is_a_list_or_object", ['{"sku": 1}'], "item_id") or "")
 
 
+@pytest.mark.parametrize("by", ["by_a_spreadsheet", "as_a_float"])
+def test_ids_that_lost_digits_are_to_be_written_as_text(by: str) -> None:
+    assert "as text" in (hints.of(f"user_id_rounded_{by}", [], "user_id") or "")
+
+
 @pytest.mark.parametrize(
     ("cells", "pattern"),
     [

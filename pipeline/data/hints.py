@@ -120,6 +120,8 @@ def of(reason: str, cells: list[str], column: str) -> str | None:
         if cells and not keys:
             return "it holds several: write a row for each of them"
         return f"name the field inside in collect.files.columns, like {column}: COLUMN.{(keys or ['id'])[0]}"
+    if reason.endswith("_rounded_by_a_spreadsheet"):
+        return "export the ids as text: the digits are gone from this file"
     if reason.endswith("_rounded_as_a_float"):
         return "write such ids as text, or as integers of 64 bits"
     return None
