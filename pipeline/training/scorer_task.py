@@ -71,12 +71,12 @@ def _prior(names: list[str]) -> Tensor:
 def fit_linear(scorer: Scorer, names: list[str], sample: Sample, validation: Sample) -> dict[str, Any]:
     """Leaves the weights with validation's best likelihood in the scorer."""
     blend = weights = _prior(names)
-    inputs, against = _inputs(scorer, sample), _inputs(scorer, validation)
-    blend_loss = _mean_loss(against @ blend.float(), validation)
+    inputs = _inputs(scorer, sample.features)
+    blend_loss = _mean_loss(scorer, blend, validation)
     best, penalty, kept = blend_loss, None, blend
     for value in PENALTIES:  # from the blend outwards, each from where the last ended
         weights = _optimum(inputs, sample, weights, blend, value)
-        loss = _mean_loss(against @ weights.float(), validation)
+        loss = _mean_loss(scorer, weights, validation)
         if loss < best:
             best, penalty, kept = loss, value, weights
     with torch.no_grad():
@@ -84,15 +84,20 @@ def fit_linear(scorer: Scorer, names: list[str], sample: Sample, validation: Sam
     return {"penalty": penalty, "blend_loss": round(blend_loss, 6), "linear_loss": round(best, 6)}
 
 
-def _inputs(scorer: Scorer, sample: Sample) -> Tensor:
+def _inputs(scorer: Scorer, features: np.ndarray) -> Tensor:
     """The same as `scorer.inputs`, in place: of all the training's arrays these are the largest."""
-    copy = torch.from_numpy(sample.features.astype(np.float32))
+    copy = torch.from_numpy(features.astype(np.float32))
     return copy.sub_(scorer.mean).div_(scorer.deviation).clamp_(-CLIP, CLIP)
 
 
-def _mean_loss(logits: Tensor, sample: Sample) -> float:
-    loss = listwise(logits, sample, slice(None)) * torch.from_numpy(sample.weight)
-    return float(loss.mean())
+def _mean_loss(scorer: Scorer, weights: Tensor, sample: Sample) -> float:
+    """Mean weighted loss of the linear part alone."""
+    total = 0.0
+    for begin in range(0, len(sample), 256):
+        rows = slice(begin, begin + 256)
+        loss = listwise(_inputs(scorer, sample.features[rows]) @ weights.float(), sample, rows)
+        total += float((loss * torch.from_numpy(sample.weight[rows])).sum())
+    return total / max(1, len(sample))
 
 
 def _optimum(inputs: Tensor, sample: Sample, weights: Tensor, start: Tensor, penalty: float) -> Tensor:
