@@ -135,8 +135,7 @@ def test_curves_and_figures_are_written(trained: Path) -> None:
     assert {"text", "sequence (challenger)", "scorer (challenger)"} <= set(curves["phase"])
     figures = json.loads((trained / "reports/training/summary.json").read_text())
     assert figures["unknown_token_share"] == 0
-    phases = figures["seconds_by_phase"]
-    assert figures["seconds"] > max(phases.values()) > 0  # their sum may be more: they overlap
+    assert figures["seconds"] > sum(figures["seconds_by_phase"].values()) > 0
     assert {"text", "scorer (frozen_text)"} <= set(figures["seconds_by_phase"])
     cost = json.loads((trained / "reports/training/cost.json").read_text())  # DVC's metrics: numbers alone
     assert cost == {"training_seconds": figures["seconds"], "training_peak_gib": figures["peak_gib"]}

@@ -74,10 +74,10 @@ def test_the_tries_before_a_kill_are_part_of_the_cost(tmp_path: Path) -> None:
     (tmp_path / "tries" / "0.json").write_text(json.dumps(killed))
     phases = Phases()
     second = Meter(tmp_path, phases)
-    phases.start("sequence")
-    phases.stop("sequence")
-    phases.start("scorer")  # still under way
-    cost = second.stop()
+    with phases.of("sequence"):
+        pass
+    with phases.of("scorer"):  # still under way
+        cost = second.stop()
     assert 1000 <= cost["seconds"] < 1100
     assert cost["peak_gib"] == 99
     assert cost["seconds_by_phase"]["text"] == 900
@@ -91,11 +91,11 @@ def test_the_tries_before_a_kill_are_part_of_the_cost(tmp_path: Path) -> None:
 
 def test_a_phase_that_is_met_again_counts_on() -> None:
     phases = Phases()
-    phases.start("text")
-    phases.stop("text")
+    with phases.of("text"):
+        pass
     before = phases.seconds()["text"]
-    phases.start("text")
-    assert phases.seconds()["text"] > before > 0
+    with phases.of("text"):
+        assert phases.seconds()["text"] > before > 0
 
 
 def test_accumulation_and_precision_are_the_encoder_s_alone(tmp_path: Path) -> None:

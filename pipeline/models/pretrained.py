@@ -99,6 +99,8 @@ def load(spec: str) -> Pretrained:
         tokenizer = AutoTokenizer.from_pretrained(path, **more)
     except (OSError, ValueError, TypeError, KeyError, ImportError) as error:
         raise _failure(f"{KEY}: {spec}: {_first_line(error)} (tokenizer)", error) from None
+    for key in ("is_local", "local_files_only"):  # how it was found is no part of what is saved
+        tokenizer.init_kwargs.pop(key, None)
     if _is_bare(tokenizer):
         raise ConfigError(
             f"{KEY}: {spec} has no tokenizer: save one beside the model with tokenizer.save_pretrained"

@@ -11,6 +11,8 @@ import resource
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +22,25 @@ SECONDS = 5.0  # between notes: what a kill can lose
 
 
 class Phases:
-    """Seconds of the clock by phase, in this try; of one under way those so far. Phases may overlap."""
+    """Seconds of the clock by phase, in this try; of one under way those so far. One at a time."""
 
     def __init__(self) -> None:
         self._ended: Counter[str] = Counter()
-        self._begun: dict[str, float] = {}
+        self._now: tuple[str, float] | None = None  # the phase under way, when it began
 
-    def start(self, phase: str) -> None:
-        self._begun[phase] = time.monotonic()
-
-    def stop(self, phase: str) -> None:
-        self._ended[phase] += time.monotonic() - self._begun.pop(phase)  # type: ignore[assignment]
+    @contextmanager
+    def of(self, phase: str) -> Iterator[None]:
+        begin = time.monotonic()
+        self._now = phase, begin
+        try:
+            yield
+        finally:
+            self._now = None
+            self._ended[phase] += time.monotonic() - begin  # type: ignore[assignment]
 
     def seconds(self) -> Counter[str]:
-        now = time.monotonic()
-        return self._ended + Counter({phase: now - begin for phase, begin in [*self._begun.items()]})
+        now = self._now  # another thread asks: read once
+        return self._ended + Counter({now[0]: time.monotonic() - now[1]} if now else {})
 
 
 class Meter:

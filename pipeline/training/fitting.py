@@ -31,6 +31,7 @@ from pipeline.training.cost import Phases
 log = logging.getLogger(__name__)
 NDCG = "validation_ndcg@10"
 CHECKPOINT_SECONDS = 60.0
+DONE = "done.pt"  # of a task that is trained
 LINE_SECONDS = 20.0  # between lines of progress
 
 
@@ -277,15 +278,25 @@ def fit(
     Without `validate` all epochs are run and the last weights stay. With `processes` on all devices that the
     settings name; their processes end here, all but the first.
     """
-    folder = run.folder / task.phase
-    done, last = folder / "done.pt", folder / "last.ckpt"
+    done = run.folder / task.phase / DONE
     if done.exists():
         state = torch.load(done, weights_only=True)
         task.load_state_dict(state["weights"], strict=False)
         run.curves.extend(state["curves"])
         log.info("%s: resumed: already trained", task.phase)
         return int(state["epoch"])
-    run.phases.start(task.phase)
+    with run.phases.of(task.phase):
+        trainer, epoch = _fitted(run, task, batches, epochs, validate, processes)
+    if trainer.world_size > 1:
+        _end_others(trainer)
+    return epoch
+
+
+def _fitted(
+    run: Run, task: Task, batches: Batches, epochs: int, validate: bool, processes: bool
+) -> tuple[pl.Trainer, int]:
+    folder = run.folder / task.phase
+    last = folder / "last.ckpt"
     # The best is saved before the newest, whose state tells of it: a kill in between loses neither.
     best = ModelCheckpoint(
         folder, "best", monitor=task.metric, mode="max", save_weights_only=True, save_on_train_epoch_end=False
@@ -311,11 +322,8 @@ def fit(
         epoch = int(state["epoch"]) + 1
     if trainer.is_global_zero:
         curves = [row for row in run.curves if row["phase"] == task.phase]
-        _save(done, {"weights": task.state_dict(), "epoch": epoch, "curves": curves})
-    run.phases.stop(task.phase)
-    if trainer.world_size > 1:
-        _end_others(trainer)
-    return epoch
+        _save(folder / DONE, {"weights": task.state_dict(), "epoch": epoch, "curves": curves})
+    return trainer, epoch
 
 
 ALONE = {"devices": 1, "num_nodes": 1, "strategy": "auto", "accumulate": 1, "precision": "32-true"}

@@ -148,8 +148,7 @@ class Base:
         self, run: Run, name: str, space: Space | None, tower: SequenceTower | None
     ) -> tuple[Recommender, dict[str, object]]:
         """Tower, text and scorer of one kind of text vectors, and their figures."""
-        rows = self.rows
-        run.phases.start(f"features ({name})")
+        rows, features = self.rows, f"features ({name})"
         generator = np.random.default_rng([run.seed, 2])
         samples: list[Sample] = []
         names: list[str] | None = None
@@ -159,16 +158,16 @@ class Base:
             tower = early.sequence.tower if early.sequence is not None else None
             # Parts that were fitted on no row at all would teach the scorer nothing but to distrust them.
             if cut.inner.any() and len(cut.later):
-                names, found = sample(early, fitted.asked, names, SCORER_SIZES, generator)
+                with run.phases.of(features):
+                    names, found = sample(early, fitted.asked, names, SCORER_SIZES, generator)
                 samples.append(found)
         late = self._parts(run, rows.full, self.full, f"sequence on all of train ({name})", space, tower)
         if names and sum(map(len, samples)) >= FEWEST_SCORER_POINTS and len(rows.validation) > 1:
-            _, against = sample(late, self.full.asked, names, VALIDATION_SIZES, generator)
-            run.phases.stop(f"features ({name})")
+            with run.phases.of(features):
+                _, against = sample(late, self.full.asked, names, VALIDATION_SIZES, generator)
             scorer, figures = fit_scorer(run, f"scorer ({name})", names, joined(samples), against)
         else:
             names, shown = sample(late, list(late.ask(self._any_point())), None, Sizes(1, 1), generator)
-            run.phases.stop(f"features ({name})")
             scorer, figures = prior_scorer(names, shown), {"scorer_epochs": 0}
         centre = None if space is None else space.centre
         model = Recommender(name, {"features": names}, late, scorer, centre)
