@@ -71,6 +71,8 @@ def sample(
 
 def joined(samples: list[Sample]) -> Sample:
     """One after the other, of the same features and sizes."""
+    if len(samples) == 1:
+        return samples[0]  # uncopied: of all the training's arrays these are the largest
     parts = ((each.features, each.log_weight, each.weight) for each in samples)
     return Sample(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
