@@ -91,6 +91,9 @@ def test_feedback_changes_the_next_list(client: TestClient) -> None:
         ({"timestamp": 1_700_000_000}, "0.timestamp"),
         ({"timestamp": "2999-01-01T00:00:00Z"}, "0.timestamp"),
         ({"usr": "x"}, "0.usr"),
+        ({"user_id": "NaN"}, "0.user_id"),
+        ({"item_id": '{"$oid": "5f"}'}, "0.item_id"),
+        ({"event": "\u200b"}, "0.event"),
     ],
 )
 def test_a_malformed_event_is_refused_by_field(

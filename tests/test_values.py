@@ -5,12 +5,38 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.data.ids import as_ids, changed, id_faults
+from pipeline.data.ids import as_id, as_ids, changed, id_faults
 from pipeline.data.values import as_lists, as_numbers, as_text, as_typed
 
 
 def cells(column: pd.Series) -> list[Any]:
     return [None if pd.isna(cell) else cell for cell in column]
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "u1",
+        " u1 ",
+        "u\u200b1",
+        "\ufeffu1",
+        "caf\u0065\u0301",
+        "a\u00a0b",
+        "007",
+        "nan",
+        "N/A",
+        "[1, 2]",
+        "9.78E+12",
+        "",
+    ],
+)
+def test_one_id_is_read_as_in_a_column(cell: str) -> None:
+    (expected,) = cells(as_ids(pd.Series([cell], dtype="str")))
+    if expected is None:
+        with pytest.raises(ValueError, match="id"):
+            as_id(cell)
+    else:
+        assert as_id(cell) == expected
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def tidied(text: pd.Series) -> pd.Series:
     """Without characters that nobody sees, in Unicode's NFC, any white space a blank, none at the ends."""
     odd = text.notna() & ~_matching(text, _PLAIN)
     if odd.any():
-        text = text.mask(odd, text[odd].map(_tidy).astype("str"))
+        text = text.mask(odd, text[odd].map(_seen).astype("str"))
     text = text.str.strip()
     return text.mask(text == "")
 
@@ -58,7 +58,22 @@ def changed(column: pd.Series) -> int:
     return int((text != tidied(text).fillna("")).sum())
 
 
-def _tidy(cell: str) -> str:
+def tidy(cell: str) -> str:
+    """The same of one text; empty if nothing is left."""
+    return (cell if re.fullmatch(_PLAIN, cell) else _seen(cell)).strip()
+
+
+def as_id(cell: str) -> str:
+    """One id as in `as_ids`. Raises ValueError if it is none."""
+    text = tidy(cell)
+    if text in MISSING:
+        raise ValueError("a word for no id")
+    if re.fullmatch(rf"{_NESTED}|{_ROUNDED}", text):
+        raise ValueError("a list, an object or a number that a spreadsheet rounded is no id")
+    return text
+
+
+def _seen(cell: str) -> str:
     return unicodedata.normalize("NFC", re.sub(r"\s", " ", _UNSEEN.sub("", cell.strip())))
 
 

@@ -16,14 +16,19 @@ from pydantic import (
     model_validator,
 )
 
+from pipeline.data.ids import as_id, tidy
+
 MOST_EVENTS = 5_000  # of one call
 MOST_HISTORY = 1_000  # rows given in place
 MOST_LISTED = 200
 AHEAD = timedelta(minutes=5)  # by which a caller's clock may be fast
 EARLIEST = datetime(1970, 1, 2, tzinfo=UTC)
 
-# Ids are text and stay as they are: a number would lose leading zeros before it arrives.
-Id = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=r"^[^\x00]*\S[^\x00]*$")]
+# Ids are text: a number would lose leading zeros before it arrives. Those of users and items, events and
+# categories are what collect makes of them, so that a person is one user here and in the next training.
+Key = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=r"^[^\x00]*\S[^\x00]*$")]
+Id = Annotated[Key, AfterValidator(as_id)]
+Name = Annotated[Key, AfterValidator(tidy), Field(min_length=1)]
 Text = Annotated[str, StringConstraints(max_length=10_000, pattern=r"^[^\x00]*$")]
 
 
@@ -62,15 +67,15 @@ class Event(Message):
         }
     )
 
-    event_id: Id
+    event_id: Key
     user_id: Id
     item_id: Id
-    event: Id
+    event: Name
     value: float | None = None
     text: Text | None = None
     timestamp: Moment | None = None
     """When it happened; now if left out."""
-    impression_id: Id | None = None
+    impression_id: Key | None = None
     """Of the list on which the user did it."""
 
 
@@ -81,7 +86,7 @@ def as_list(content: Any) -> Any:
 class Taken(Message):
     item_id: Id
     timestamp: Moment | None = None
-    event: Id | None = None
+    event: Name | None = None
     value: float | None = None
 
 
@@ -102,7 +107,7 @@ class Question(Message):
     text: Annotated[Text, StringConstraints(min_length=1)] | None = None
     k: int = Field(default=10, ge=1, le=MOST_LISTED)
     exclude: list[Id] = Field(default=[], max_length=10_000)
-    categories: list[Id] | None = Field(default=None, min_length=1, max_length=100)
+    categories: list[Name] | None = Field(default=None, min_length=1, max_length=100)
     """Only items that have one of them."""
     diversity: float = Field(default=0.0, ge=0, le=1)
     """0: by score; towards 1 an item counts the less, the more it is like those above it."""
@@ -158,7 +163,7 @@ class Item(Message):
 
     title: Text | None = None
     text: Text | None = None
-    categories: list[Id] = Field(default=[], max_length=100)
+    categories: list[Name] = Field(default=[], max_length=100)
     available_from: Annotated[AwareDatetime, BeforeValidator(_zoned)] | None = None
     available_until: Annotated[AwareDatetime, BeforeValidator(_zoned)] | None = None
 
