@@ -12,22 +12,17 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
-import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import psutil
 import yaml
 from tqdm import tqdm
 
+from pipeline.bench._process import measured
 from pipeline.data import tables
-from pipeline.errors import DataError
 
 MANY, FEW = 10_000_000, 1_000_000
 USERS, ITEMS, MONTHS = 200_000, 50_000, 24
@@ -46,7 +41,7 @@ def run(data: Path | None = None) -> Json:
         figures = {
             "stage": _stage(many, folder / "a"),
             f"stage_{FEW}": _stage(few, folder / "b"),
-            f"pandas_{FEW}": _measured("pipeline.bench._pandas_steps", few, folder / "c"),
+            f"pandas_{FEW}": measured("pipeline.bench._pandas_steps", few, folder / "c"),
         }
         if importlib.util.find_spec("pyspark") and shutil.which("java"):
             figures["spark"] = _stage(many, folder / "d", "spark")
@@ -127,40 +122,4 @@ def _stage(raw: Path, prepared: Path, engine: str = "duckdb") -> Json:
     settings["preprocess"] |= {"engine": engine, "spark_master": None}
     params = prepared.with_suffix(".yaml")
     params.write_text(yaml.safe_dump(settings), encoding="utf-8")
-    return _measured("pipeline.stages.preprocess", raw, prepared, "--params", params)
-
-
-def _measured(module: str, *arguments: Path | str) -> Json:
-    begin = time.perf_counter()
-    with tempfile.TemporaryFile() as told:
-        command = [sys.executable, "-m", module, *map(str, arguments)]
-        process = subprocess.Popen(command, stdout=told, stderr=told)
-        beside, most = _watched(process.pid)
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode:
-            told.seek(0)
-            last = told.read().decode(errors="replace").strip().splitlines()[-1:]
-            raise DataError(f"{module}: failed with {process.returncode}: {''.join(last)}")
-    return {
-        "cpu_seconds": used.ru_utime + used.ru_stime + sum(beside.values()),
-        "wall_seconds": time.perf_counter() - begin,
-        "peak_gib": max(used.ru_maxrss * 2**10, most) / 2**30,
-    }
-
-
-def _watched(pid: int) -> tuple[dict[int, float], int]:
-    """Until it ends: CPU seconds of each process it started (Spark's Java), and most bytes of all at once."""
-    beside: dict[int, float] = {}
-    most = 0
-    with suppress(psutil.NoSuchProcess):
-        whole = psutil.Process(pid)
-        while whole.status() != psutil.STATUS_ZOMBIE:
-            memory = whole.memory_info().rss
-            for each in whole.children(recursive=True):
-                with suppress(psutil.NoSuchProcess):
-                    memory += each.memory_info().rss
-                    beside[each.pid] = each.cpu_times().user + each.cpu_times().system
-            most = max(most, memory)
-            time.sleep(0.5)
-    return beside, most
+    return measured("pipeline.stages.preprocess", raw, prepared, "--params", params)
