@@ -20,7 +20,7 @@ def cells(column: pd.Series) -> list[Any]:
         " u1 ",
         "u\u200b1",
         "\ufeffu1",
-        "caf\u0065\u0301",
+        "zoe\u0301",
         "a\u00a0b",
         "007",
         "nan",
