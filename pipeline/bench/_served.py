@@ -7,6 +7,7 @@ sparsity and the skew that a training leaves, and the encoder is the one that pa
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -54,6 +55,14 @@ class Size:
     items: int = 100_000
     rows: int = 1_000_000
     users: int = 50_000
+
+    @classmethod
+    def asked(cls) -> Size:
+        """With what EVERGREEN_BENCH_ITEMS, _ROWS and _USERS name."""
+        given = {
+            name: os.environ.get(f"EVERGREEN_BENCH_{name.upper()}") for name in ("items", "rows", "users")
+        }
+        return cls(**{name: int(value) for name, value in given.items() if value})
 
 
 def make(root: Path, size: Size, seed: int = 17) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from pipeline.bench._process import measured
+from pipeline.bench._served import Size
 from pipeline.data import tables
 from pipeline.models.pretrained import identify
 from pipeline.params import Params
@@ -33,20 +33,6 @@ MOST_GIB = 8.0  # of finetune
 SYLLABLES = ("ba", "co", "di", "fu", "ga", "he", "ki", "lo", "mu", "na", "pe", "ri", "so", "tu", "ve", "zo")
 
 Json = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Size:
-    items: int = 100_000
-    rows: int = 1_000_000
-    users: int = 50_000
-
-    @classmethod
-    def asked(cls) -> Size:
-        given = {
-            name: os.environ.get(f"EVERGREEN_BENCH_{name.upper()}") for name in ("items", "rows", "users")
-        }
-        return cls(**{name: int(value) for name, value in given.items() if value})
 
 
 def run(data: Path | None = None) -> Json:

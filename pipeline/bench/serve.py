@@ -49,7 +49,7 @@ def run(data: Path | None = None) -> dict[str, Any]:
     """Raises ConfigError for a folder of data: the world is made up."""
     if data is not None:
         raise ConfigError("bench serve: --data: it makes its own world: leave it out")
-    size = Size(*(int(os.environ.get(f"EVERGREEN_BENCH_{name}") or default) for name, default in _sizes()))
+    size = Size.asked()
     load_before = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="evergreen-bench-") as folder:
         root = Path(folder)
@@ -83,10 +83,6 @@ def run(data: Path | None = None) -> dict[str, Any]:
     }
     ratios = {f"{name}_target": round(TARGETS[name] / value, 3) for name, value in flat.items() if value}
     return {"name": "serve", "conditions": conditions, "figures": figures, "ratios": ratios}
-
-
-def _sizes() -> list[tuple[str, int]]:
-    return [("ITEMS", Size.items), ("ROWS", Size.rows), ("USERS", Size.users)]
 
 
 @dataclass
