@@ -8,7 +8,8 @@ import pandas as pd
 import yaml
 
 from pipeline.data.tables import read_parquet
-from pipeline.params import Collect, Files
+from pipeline.file_settings import Files
+from pipeline.params import Collect
 from pipeline.stages import collect
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -24,7 +24,9 @@ PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
 TEMPLATES = "pipeline/templates"
 # What no result depends on: values of params.yaml are dependencies of their own, the rest is how files are
 # put in place, errors are told and a command line is made.
-PLUMBING = {f"pipeline/{name}.py" for name in ("__init__", "errors", "files", "params", "run")}
+PLUMBING = {
+    f"pipeline/{name}.py" for name in ("__init__", "errors", "file_settings", "files", "params", "run")
+}
 
 every_stage = pytest.mark.parametrize("name", STAGES)
 
@@ -66,7 +68,7 @@ def test_every_stage_has_its_module_and_every_module_its_stage() -> None:
 
 def test_sections_of_params_are_the_settings_and_the_stages() -> None:
     assert list(PARAMS) == list(Params.model_fields)
-    assert set(PARAMS) == {*STAGES, "seed"}
+    assert set(PARAMS) == {*STAGES, "seed", "serve"}  # the service is no stage
 
 
 @every_stage

@@ -14,7 +14,7 @@ import pytest
 
 from pipeline.drift.compare import compare
 from pipeline.errors import ConfigError, DataError
-from pipeline.params import Files
+from pipeline.file_settings import Files
 
 
 @pytest.fixture

@@ -22,7 +22,8 @@ from pipeline.data.tables import CATEGORIES, EVENT, INTERACTIONS, ITEM, TEXT, TI
 from pipeline.documents.drift import Drift
 from pipeline.drift.check import check
 from pipeline.errors import DataError
-from pipeline.params import TABLES, DetectDrift, Files, Table
+from pipeline.file_settings import TABLES, Files, Table
+from pipeline.params import DetectDrift
 from pipeline.sources import PLACE, RAW, REASON
 from pipeline.sources._columns import OWNERS, REQUIRED, inner_names, plans
 from pipeline.sources._formats import Reading, frames, reading

@@ -35,7 +35,7 @@ from pipeline.data.tables import (
 )
 from pipeline.data.values import as_lists, as_text
 from pipeline.errors import ConfigError, DataError
-from pipeline.params import TABLES
+from pipeline.file_settings import TABLES
 from pipeline.sources import OF_ITEM, PLACE, RAW, REASON
 
 KEY = "collect.files.columns"

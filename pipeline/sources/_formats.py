@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import ConfigError, DataError
-from pipeline.params import Files, Table
+from pipeline.file_settings import Files, Table
 from pipeline.sources import PLACE, RAW, REASON, _delimited, _spreadsheet
 from pipeline.sources._text import UTF_8, readable
 

@@ -18,7 +18,8 @@ import pandas as pd
 from pipeline.data import tables
 from pipeline.data.values import as_text, as_typed
 from pipeline.errors import ConfigError
-from pipeline.params import Collect, Files, Table
+from pipeline.file_settings import Files, Table
+from pipeline.params import Collect
 from pipeline.sources import PLACE, RAW, REASON, Tables, digest_of
 from pipeline.sources._columns import Plan, inner_names, plans, time_formats
 from pipeline.sources._formats import TEXTS, Reading, columns, frames, kind, matching, partition_of, reading
