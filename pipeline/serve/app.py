@@ -22,14 +22,16 @@ from fastapi import Body, FastAPI, Request
 from fastapi import Path as InPath
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from pydantic import BeforeValidator, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.serve.access import MOST_BYTES, Keys, Rate, problem_with
+from pipeline.serve.described import describe
 from pipeline.serve.engine import Engine, NotReady
 from pipeline.serve.events import Row, Store, StoreError, default_url
 from pipeline.serve.listing import Unknown
@@ -37,8 +39,12 @@ from pipeline.serve.measured import Measured
 from pipeline.serve.messages import (
     MOST_EVENTS,
     MOST_LISTED,
+    Alike,
     Answer,
+    Changed,
     Event,
+    Forgotten,
+    Found,
     Health,
     Id,
     Item,
@@ -54,6 +60,7 @@ POLICY = (  # of the page: its own script and style, its own server
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; "
     "img-src data:; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
 )
+UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"description": "no such item"}}
 RETRY_SECONDS = 2.0  # between looks for a champion that is not there yet
 Events = Annotated[list[Event], BeforeValidator(as_list), Field(min_length=1, max_length=MOST_EVENTS)]
 
@@ -167,6 +174,7 @@ def create(root: Path | None = None, url: str | None = None) -> FastAPI:
     _lists(app, service)
     _writes(app, service)
     _service_pages(app, service)
+    describe(app)
     return app
 
 
@@ -185,14 +193,14 @@ def _lists(app: FastAPI, service: Service) -> None:
         service.measured.listed(answer.fallback)
         return Response(answer.model_dump_json(), media_type="application/json")
 
-    @app.get("/items/{item_id}/similar", tags=["lists"])
+    @app.get("/items/{item_id}/similar", tags=["lists"], response_model=Alike, responses=UNKNOWN)
     def similar(item_id: Annotated[Id, InPath()], k: Annotated[int, Field(ge=1, le=MOST_LISTED)] = 10) -> Any:
         """Items that the same people take, or that are described alike."""
         if not engine.knows_item(item_id):
             raise HTTPException(404, f"no item {item_id!r}")
         return {"version": engine.version, "items": engine.similar(item_id, k)}
 
-    @app.get("/items", tags=["lists"])
+    @app.get("/items", tags=["lists"], response_model=Found)
     def items(words: str = "", k: Annotated[int, Field(ge=1, le=MOST_LISTED)] = 10) -> Any:
         """Items whose title holds the words, the most popular first."""
         return {"version": engine.version, "items": engine.catalogue_rows(words[:200], k)}
@@ -213,13 +221,13 @@ def _writes(app: FastAPI, service: Service) -> None:
         service.measured.received(accepted, duplicates)
         return Received(accepted=accepted, duplicates=duplicates, version=str(engine.version))
 
-    @app.put("/items/{item_id}", tags=["items"])
+    @app.put("/items/{item_id}", tags=["items"], response_model=Changed)
     def put_item(item_id: Annotated[Id, InPath()], item: Item) -> Any:
         """Put an item, new or changed; lists hold it within a moment."""
         service.store.put_item(item_id, item.model_dump(mode="json", exclude_none=True), engine.moment())
         return {"version": engine.version, "item_id": item_id}
 
-    @app.delete("/items/{item_id}", tags=["items"])
+    @app.delete("/items/{item_id}", tags=["items"], response_model=Changed, responses=UNKNOWN)
     def withdraw(item_id: Annotated[Id, InPath()]) -> Any:
         """Take an item from all lists at once. Put again, it comes back."""
         if not engine.knows_item(item_id):
@@ -227,20 +235,20 @@ def _writes(app: FastAPI, service: Service) -> None:
         service.store.put_item(item_id, None, engine.moment())
         return {"version": engine.version, "item_id": item_id}
 
-    @app.delete("/users/{user_id}", tags=["feedback"])
+    @app.delete("/users/{user_id}", tags=["feedback"], response_model=Forgotten)
     def forget(user_id: Annotated[Id, InPath()]) -> Any:
         """Erase a person's events and impressions here, and what the lists know of them."""
         return {"version": engine.version, "events": service.store.forget(user_id, engine.moment())}
 
 
 def _service_pages(app: FastAPI, service: Service) -> None:
-    @app.get("/health", tags=["service"])
+    @app.get("/health", tags=["service"], response_model=Health, responses={503: {"model": Health}})
     async def health() -> Response:
         """200 when lists are made (`ok`, or `degraded` with the problem), 503 while starting."""
         status, told = service.health()
         return JSONResponse(told.model_dump(), status)
 
-    @app.get("/metrics", tags=["service"])
+    @app.get("/metrics", tags=["service"], response_class=PlainTextResponse)
     def metrics() -> Response:
         """For Prometheus."""
         return Response(service.measured.text(), media_type=service.measured.CONTENT_TYPE)
@@ -298,7 +306,17 @@ def _problems(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> Response:
-        return problem(error.status_code, str(error.detail), request)
+        answer = problem(error.status_code, str(error.detail), request)
+        if error.status_code == 405:  # Starlette knows the methods of the first route alone
+            answer.headers["Allow"] = ", ".join(_methods(request))
+        return answer
+
+
+def _methods(request: Request) -> list[str]:
+    """That the path has, by any route."""
+    path = {**request.scope, "method": "no such"}
+    routes = [route for route in request.app.routes if route.matches(path)[0] is not Match.NONE]
+    return sorted({method for route in routes for method in route.methods or ()})
 
 
 class Guard:

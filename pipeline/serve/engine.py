@@ -140,7 +140,9 @@ class Engine:
             self._refused_claim = None
             if changed:
                 log.info("champion %s serves", self.version)
-        except (PipelineError, OSError) as error:
+        except Exception as error:  # whatever is wrong with it, the old one serves on
+            if not isinstance(error, (PipelineError, OSError)):
+                log.exception("loading failed")
             self._stale = False
             self._refused_claim = claim
             self.refused += 1

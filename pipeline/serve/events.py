@@ -372,31 +372,3 @@ def _settle_sqlite(writer: Engine, reader: Engine) -> None:
     event.listen(writer, "connect", connected)
     event.listen(reader, "connect", connected)
     event.listen(writer, "begin", begun)
-
-
-def with_changes(items: pd.DataFrame, changes: Sequence[Change]) -> pd.DataFrame:
-    """A table of items with those put in the place of theirs, and those withdrawn no longer on offer."""
-    import pandas as pd
-
-    latest = {change.key: change for change in changes if change.kind == "item"}
-    put = {key: change.content for key, change in latest.items() if change.content is not None}
-    if put:
-        new = pd.DataFrame(
-            [{tables.ITEM: key, tables.CATEGORIES: [], **content} for key, content in put.items()]
-        )
-        for name in (tables.AVAILABLE_FROM, tables.AVAILABLE_UNTIL):
-            cells = new[name] if name in new else pd.Series(None, new.index, dtype=object)
-            new[name] = pd.to_datetime(cells, utc=True, format="ISO8601").astype(tables.MOMENT)
-        items = pd.concat([items[~items[tables.ITEM].isin(put)], new], ignore_index=True)
-        texts = [name for name in (tables.ITEM, tables.TITLE, tables.TEXT) if name in items]
-        items = items.astype(dict.fromkeys(texts, "str")).sort_values(tables.ITEM, ignore_index=True)
-    gone = {key: change.timestamp for key, change in latest.items() if change.content is None}
-    place = items[tables.ITEM].isin(gone)
-    if place.any():
-        items = items.copy()
-        moments = pd.to_datetime(items.loc[place, tables.ITEM].map(gone), unit="us", utc=True).astype(
-            tables.MOMENT
-        )
-        until = items.loc[place, tables.AVAILABLE_UNTIL]
-        items.loc[place, tables.AVAILABLE_UNTIL] = until.where(until < moments, moments)
-    return items

@@ -16,11 +16,14 @@ from pydantic import (
     model_validator,
 )
 
+from pipeline.data import tables
 from pipeline.data.ids import as_id, tidy
 
 MOST_EVENTS = 5_000  # of one call
 MOST_HISTORY = 1_000  # rows given in place
 MOST_LISTED = 200
+MOST_COLUMNS = 100  # of an item, beyond those named
+ASKED = ("user_id", "history", "text")  # of which a question has one
 AHEAD = timedelta(minutes=5)  # by which a caller's clock may be fast
 EARLIEST = datetime(1970, 1, 2, tzinfo=UTC)
 
@@ -30,6 +33,10 @@ Key = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=r"^
 Id = Annotated[Key, AfterValidator(as_id)]
 Name = Annotated[Key, AfterValidator(tidy), Field(min_length=1)]
 Text = Annotated[str, StringConstraints(max_length=10_000, pattern=r"^[^\x00]*$")]
+Number = Annotated[float, Field(strict=True)]  # neither `true` nor "5"
+Whole = Annotated[int, Field(strict=True, ge=-(2**63), le=2**63 - 1)]
+Cell = bool | Whole | Number | Text | list[Text] | list[Number] | None  # what Parquet holds as it is sent
+OWN_COLUMNS = {tables.ITEM, "item_text", tables.TAG_TIMES}  # of `items`, that no caller gives
 
 
 def _zoned(value: object) -> object:
@@ -55,7 +62,11 @@ Moment = Annotated[AwareDatetime, BeforeValidator(_zoned), AfterValidator(_plaus
 
 
 class Message(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class Told(BaseModel):
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
 
 class Event(Message):
@@ -71,7 +82,7 @@ class Event(Message):
     user_id: Id
     item_id: Id
     event: Name
-    value: float | None = None
+    value: Number | None = None
     text: Text | None = None
     timestamp: Moment | None = None
     """When it happened; now if left out."""
@@ -87,7 +98,7 @@ class Taken(Message):
     item_id: Id
     timestamp: Moment | None = None
     event: Name | None = None
-    value: float | None = None
+    value: Number | None = None
 
 
 class Question(Message):
@@ -97,7 +108,8 @@ class Question(Message):
                 {"user_id": "196", "k": 5},
                 {"history": [{"item_id": "50"}, {"item_id": "181"}], "diversity": 0.3},
                 {"text": "a heist that goes wrong", "categories": ["Thriller"]},
-            ]
+            ],
+            "anyOf": [{"required": [name]} for name in ASKED],
         }
     )
 
@@ -105,24 +117,24 @@ class Question(Message):
     history: list[Taken] | None = Field(default=None, max_length=MOST_HISTORY)
     """Further rows of the user's, oldest first, for this list alone."""
     text: Annotated[Text, StringConstraints(min_length=1)] | None = None
-    k: int = Field(default=10, ge=1, le=MOST_LISTED)
+    k: int = Field(default=10, ge=1, le=MOST_LISTED, strict=True)
     exclude: list[Id] = Field(default=[], max_length=10_000)
     categories: list[Name] | None = Field(default=None, min_length=1, max_length=100)
     """Only items that have one of them."""
-    diversity: float = Field(default=0.0, ge=0, le=1)
+    diversity: float = Field(default=0.0, ge=0, le=1, strict=True)
     """0: by score; towards 1 an item counts the less, the more it is like those above it."""
     as_of: Moment | None = None
     """The list of that moment, from what was known then."""
-    explain: bool = True
+    explain: bool = Field(default=True, strict=True)
 
     @model_validator(mode="after")
     def _asks_something(self) -> Question:
-        if self.user_id is None and self.history is None and self.text is None:
-            raise ValueError("give at least one of user_id, history, text")
+        if all(getattr(self, name) is None for name in ASKED):
+            raise ValueError(f"give at least one of {', '.join(ASKED)}")
         return self
 
 
-class Reason(BaseModel):
+class Reason(Told):
     kind: str
     text: str
     weight: float
@@ -131,7 +143,7 @@ class Reason(BaseModel):
     """The item of the history that it names."""
 
 
-class Listed(BaseModel):
+class Listed(Told):
     item_id: str
     rank: int
     score: float | None
@@ -143,34 +155,145 @@ class Listed(BaseModel):
     reasons: list[Reason]
 
 
-class Answer(BaseModel):
+class Answer(Told):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "impression_id": "0f6f2d0b8c7d4f0e9f4b1f0b6d8a2c11",
+                    "version": "v1.0.0",
+                    "fallback": None,
+                    "items": [
+                        {
+                            "item_id": "50",
+                            "rank": 1,
+                            "score": 2.413,
+                            "propensity": 1.0,
+                            "title": "Star Wars",
+                            "categories": ["Sci-Fi"],
+                            "reasons": [
+                                {
+                                    "kind": "history",
+                                    "text": "liked by who liked 181",
+                                    "weight": 0.8,
+                                    "item_id": "181",
+                                }
+                            ],
+                        }
+                    ],
+                }
+            ]
+        }
+    )
+
     impression_id: str
     version: str
     fallback: str | None
     items: list[Listed]
 
 
-class Received(BaseModel):
+class Received(Told):
     accepted: int
     duplicates: int
     version: str
 
 
-class Item(Message):
-    """A row of `items`; further columns may stand beside."""
+class Alike(Told):
+    version: str
+    items: list[Listed]
 
-    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
+
+class Titled(Told):
+    item_id: str
+    title: str
+
+
+class Found(Told):
+    version: str
+    items: list[Titled]
+
+
+class Changed(Told):
+    version: str
+    item_id: str
+
+
+class Forgotten(Told):
+    version: str
+    events: int
+    """How many were erased."""
+
+
+class Item(Message):
+    """A row of `items`; further columns may stand beside: numbers, texts, or lists of either."""
+
+    model_config = ConfigDict(
+        extra="allow",
+        frozen=True,
+        allow_inf_nan=False,
+        json_schema_extra={
+            "examples": [{"title": "Heat", "categories": ["Crime", "Thriller"], "year": 1995}]
+        },
+    )
+
+    __pydantic_extra__: dict[str, Cell]
 
     title: Text | None = None
     text: Text | None = None
     categories: list[Name] = Field(default=[], max_length=100)
+    tags: list[Text] | None = Field(default=None, max_length=1_000)
     available_from: Annotated[AwareDatetime, BeforeValidator(_zoned)] | None = None
     available_until: Annotated[AwareDatetime, BeforeValidator(_zoned)] | None = None
 
+    @model_validator(mode="after")
+    def _further_columns(self) -> Item:
+        names = self.__pydantic_extra__
+        if len(names) > MOST_COLUMNS:
+            raise ValueError(f"{len(names)} further columns: at most {MOST_COLUMNS}")
+        for name in names:
+            if name in OWN_COLUMNS:
+                raise ValueError(f"{name}: not a column that can be given: leave it out")
+            if not (name.isprintable() and 1 <= len(name.strip()) <= 100):
+                raise ValueError(f"{name[:100]!r}: a column's name has 1 to 100 printable characters")
+        return self
 
-class Health(BaseModel):
+
+class Health(Told):
     status: str
     version: str | None
     fit_end: str | None
     state_lag_seconds: float | None
     problem: str | None = None
+
+
+class Wrong(Told):
+    field: str
+    message: str
+
+
+class Problem(Told):
+    """Why a call was not answered as asked (RFC 9457)."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "type": "about:blank",
+                    "title": "Unprocessable Content",
+                    "status": 422,
+                    "detail": "k: Input should be greater than or equal to 1",
+                    "errors": [{"field": "k", "message": "Input should be greater than or equal to 1"}],
+                    "request_id": "5f0c6a1e8f6b4c0f9a3f6d9a7b1c2d3e",
+                }
+            ]
+        }
+    )
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    request_id: str | None = None
+    """That of the answer's X-Request-Id, and of the log."""
+    errors: list[Wrong] | None = None
+    """Each field that is wrong."""

@@ -26,7 +26,8 @@ from pipeline.files import temporary_beside
 from pipeline.models.artifacts import files_hash
 from pipeline.models.preparation import Preparation
 from pipeline.params import Positive
-from pipeline.serve.events import Change, with_changes
+from pipeline.serve.changes import with_changes
+from pipeline.serve.events import Change
 
 log = logging.getLogger(__name__)
 FORMAT = 1  # another one for other files, or for another way to prepare

@@ -17,7 +17,8 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.errors import ConfigError, DataError
-from pipeline.serve.events import Store, StoreError, with_changes
+from pipeline.serve.changes import with_changes
+from pipeline.serve.events import Store, StoreError
 from pipeline.sources import PLACE
 
 

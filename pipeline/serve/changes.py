@@ -1,0 +1,46 @@
+"""Items as callers of the service put and withdrew them, over the table that the source brought."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from pipeline.data import tables
+from pipeline.serve.events import Change
+
+
+def with_changes(items: pd.DataFrame, changes: Sequence[Change]) -> pd.DataFrame:
+    """A table of items with those put in the place of theirs, and those withdrawn no longer on offer."""
+    latest = {change.key: change for change in changes if change.kind == "item"}
+    items = _with_put(items, [change for change in latest.values() if change.content is not None])
+    gone = {key: change.timestamp for key, change in latest.items() if change.content is None}
+    place = items[tables.ITEM].isin(gone)
+    if place.any():
+        items = items.copy()
+        moments = pd.to_datetime(items.loc[place, tables.ITEM].map(gone), unit="us", utc=True).astype(
+            tables.MOMENT
+        )
+        until = items.loc[place, tables.AVAILABLE_UNTIL]
+        items.loc[place, tables.AVAILABLE_UNTIL] = until.where(until < moments, moments)
+    return items
+
+
+def _with_put(items: pd.DataFrame, put: Sequence[Change]) -> pd.DataFrame:
+    if not put:
+        return items
+    new = pd.DataFrame(
+        [{tables.ITEM: each.key, tables.CATEGORIES: [], **(each.content or {})} for each in put]
+    )
+    for name in (tables.AVAILABLE_FROM, tables.AVAILABLE_UNTIL):
+        cells = new[name] if name in new else pd.Series(None, new.index, dtype=object)
+        new[name] = pd.to_datetime(cells, utc=True, format="ISO8601").astype(tables.MOMENT)
+    if tables.TAG_TIMES in items:  # each tag has a time then
+        given = [(each.content or {}).get(tables.TAGS) or [] for each in put]
+        moments = [pd.Timestamp(each.timestamp, unit="us", tz="UTC") for each in put]
+        times = [[moment] * len(tags) for tags, moment in zip(given, moments, strict=True)]
+        new[tables.TAG_TIMES] = pd.Series(times, new.index, dtype=object)
+    kept = items[~items[tables.ITEM].isin(new[tables.ITEM])]
+    items = pd.concat([kept, new], ignore_index=True)
+    texts = [name for name in (tables.ITEM, tables.TITLE, tables.TEXT) if name in items]
+    return items.astype(dict.fromkeys(texts, "str")).sort_values(tables.ITEM, ignore_index=True)
