@@ -168,6 +168,14 @@ def show_feedback(told: dict[str, Any]) -> None:
         cells = ("" if part[name] is None else f"{part[name]:,.6g}" for part in parts.values())
         table.add_row(name.replace("_", " "), *map(_plain, cells))
     _console().print(table)
+    if pair := told["interleaved"]:
+        taken = pair["taken"]
+        text = (
+            f"{pair['lists']:,} interleaved lists of {pair['users']:,} users: {taken['challenger']:,} items "
+            f"of challenger {pair['challenger']} taken, {taken['champion']:,} of champion {pair['champion']}"
+            f": {pair['difference']:+.4f} [{pair['low']:+.4f}, {pair['high']:+.4f}] a list: {pair['answer']}"
+        )
+        _console().print(_plain(text), soft_wrap=True)
 
 
 def show_drift(result: Drift) -> None:

@@ -109,7 +109,7 @@ class Service:
 
     def health(self) -> tuple[int, Health]:
         engine = self.engine
-        problem = engine.problem or engine.store_problem
+        problem = engine.whole_problem
         if engine.version is None:
             return 503, Health(
                 status="starting", version=None, fit_end=None, state_lag_seconds=None, problem=problem

@@ -2,7 +2,9 @@
 
 Every question first takes in what the store has that the state lacks, so feedback that any worker has
 acknowledged is in the next list of every worker. A champion that is put in place is loaded beside the one in
-service, its hash and a smoke list are checked, and then it takes over; a broken one is refused.
+service, its hash and a smoke list are checked, and then it takes over; a broken one is refused. Beside it a
+challenger may be shown to some of the users (canary.py), and the last places be left to chance (`serve` of
+params.yaml).
 """
 
 from __future__ import annotations
@@ -22,9 +24,11 @@ import numpy as np
 
 from pipeline.data.text import clean
 from pipeline.documents.data import Manifest
-from pipeline.errors import ArtifactError, PipelineError
+from pipeline.errors import PipelineError
 from pipeline.models.encoder import TextEncoder, texts_to_vectors
-from pipeline.serve.events import Change, Impression, Store, StoreError
+from pipeline.serve.bound import Bound
+from pipeline.serve.canary import Canary, Settings
+from pipeline.serve.events import Impression, Store, StoreError
 from pipeline.serve.listing import Lister, Unknown
 from pipeline.serve.messages import Answer, Listed, Question
 from pipeline.serve.world import RAW, World, claim_in, load
@@ -32,7 +36,6 @@ from pipeline.serve.world import RAW, World, claim_in, load
 log = logging.getLogger(__name__)
 OLD_DATA = 30 * 86_400_000_000  # microseconds: data that ended longer ago are asked on a clock of their own
 FOLLOW_SECONDS, CHAMPION_SECONDS = 0.1, 1.0
-SMOKE_USERS = 3
 SHOWN_USERS = 12  # on the page, of the usual number of rows
 
 
@@ -47,14 +50,13 @@ class Engine:
         self.root, self.store = root, store
         self.problem: str | None = None  # why it is not all it should be
         self.store_problem: str | None = None
-        self.swaps = self.refused = self.unknown_items = 0
+        self.swaps = self.refused = 0
         self._lock, self._loading = threading.RLock(), threading.Lock()
-        self._world: World | None = None
-        self._lister: Lister | None = None
+        self._bound: Bound | None = None
+        self._settings, self._canary = Settings(root), Canary(root, self._lock)
         self._encoder: TextEncoder | None = None
-        self._stale = False  # the catalogue has changed: to be bound anew
         self._refused_claim: str | None = None
-        self._last_now = self._offset = self._seq = self._changed = 0
+        self._last_now = self._offset = 0
         self._stamp: int | None = None  # of the store when all of it was taken in
         self._followed = time.monotonic()
         self._stop = threading.Event()
@@ -76,16 +78,13 @@ class Engine:
     def load(self) -> None:
         """Bind the champion anew. Raises PipelineError if it cannot be served; the old one stays then."""
         with self._loading:
-            world = load(self.root, self.store)
-            lister = Lister(world)
-            self._smoke(world, lister)
+            bound = Bound(load(self.root, self.store), self._last_now)
             with self._lock:
-                other = self._world is not None and self._world.version != world.version
-                if other or self._world is None:
+                world = bound.world
+                other = self._bound is not None and self.version != world.version
+                if other or self._bound is None:
                     self._encoder = None
-                self._world, self._lister = world, lister
-                self._seq, self._changed, self._stale = world.seq, world.changed, False
-                self._stamp = None
+                self._bound, self._stamp = bound, None
                 if not self._last_now:
                     wall = time.time_ns() // 1000
                     newest = max(world.end, world.present.newest_time + 1)
@@ -93,27 +92,7 @@ class Engine:
                 self.problem = None
                 self.swaps += other
                 self.follow()
-        # The old one's arrays are in cycles, and would wait for a collection that comes late. What is there
-        # now stays: no collection has to look at it again while lists wait.
-        gc.unfreeze()
-        gc.collect()
-        gc.freeze()
-        with suppress(OSError, AttributeError):  # another C library than glibc
-            ctypes.CDLL("libc.so.6").malloc_trim(0)  # what loading no longer needs goes back to the system
-
-    def _smoke(self, world: World, lister: Lister) -> None:
-        """A few lists, which have to have items and finite scores. Raises ArtifactError."""
-        now = max(world.end, world.present.newest_time + 1, self._last_now)
-        users = [*world.user_ids[: SMOKE_USERS - 1], "nobody, who has no row"]
-        try:
-            for user in users:
-                question = Question(user_id=str(user), k=10)
-                listed = lister.answer(question, *lister.rows(question, now), now, None, world.model)
-                scores = [row.score for row in listed if row.score is not None]
-                if not listed or not np.isfinite(scores).all():
-                    raise ValueError("an empty list or a score that is no number")
-        except (ValueError, KeyError, IndexError, RuntimeError) as error:
-            raise ArtifactError(f"{world.version}: its smoke list failed ({error}): not served") from error
+        _give_back_memory()
 
     def _run(self) -> None:
         looked = 0.0
@@ -125,6 +104,7 @@ class Engine:
                 if self._stale or time.monotonic() - looked > CHAMPION_SECONDS:
                     looked = time.monotonic()
                     self.renew()
+                    self.renew_challenger()
             except Exception:  # the thread must outlive whatever happens once
                 log.exception("following failed")
 
@@ -132,8 +112,8 @@ class Engine:
         """Take over what lies in the champion's folder, or a changed catalogue, if it can be served."""
         claim = claim_in(self.root)
         # Not the world itself: what a name holds while the next one loads outlives it.
-        changed = self._world is None or claim != self._world.claimed
-        if not self._stale and (not changed or claim == self._refused_claim):
+        changed = self._bound is None or claim != self.world.claimed
+        if not (self._bound and self._bound.stale) and (not changed or claim == self._refused_claim):
             return
         try:
             self.load()
@@ -143,28 +123,57 @@ class Engine:
         except Exception as error:  # whatever is wrong with it, the old one serves on
             if not isinstance(error, (PipelineError, OSError)):
                 log.exception("loading failed")
-            self._stale = False
+            if self._bound is not None:
+                self._bound.stale = False
             self._refused_claim = claim
             self.refused += 1
             self.problem = f"the champion in place is refused: {error}"
             log.error("%s", self.problem)
 
+    def renew_challenger(self) -> None:
+        """Show what lies in the challenger's folder, or no longer, as params.yaml says."""
+        self._settings.renew()
+        if self._canary.renew(self._settings.now.challenger_share, self.world, self.store):
+            with self._lock:
+                self._stamp = None
+                self.follow()
+            _give_back_memory()
+
     # What is known ----------------------------------------------------------------------------------------
 
     @property
     def world(self) -> World:
-        if self._world is None:
+        if self._bound is None:
             raise NotReady
-        return self._world
+        return self._bound.world
 
     @property
     def version(self) -> str | None:
-        return None if self._world is None else self._world.version
+        return None if self._bound is None else self._bound.world.version
+
+    @property
+    def challenger(self) -> str | None:
+        """The version of the challenger that is shown to some."""
+        return self._canary.version
+
+    @property
+    def whole_problem(self) -> str | None:
+        """Of champion, store and challenger, the first there is."""
+        return self.problem or self.store_problem or self._canary.problem
+
+    @property
+    def unknown_items(self) -> int:
+        """Events of items that the catalogue lacks, since the champion was bound."""
+        return 0 if self._bound is None else self._bound.unknown_items
+
+    @property
+    def _stale(self) -> bool:
+        return any(bound is not None and bound.stale for bound in (self._bound, self._canary.bound))
 
     @property
     def lag_seconds(self) -> float | None:
         """Since the state last held all that the store has."""
-        return None if self._world is None else round(time.monotonic() - self._followed, 3)
+        return None if self._bound is None else round(time.monotonic() - self._followed, 3)
 
     def moment(self) -> int:
         """Now, in microseconds: later than all that is known, and never earlier than before.
@@ -179,7 +188,7 @@ class Engine:
 
     def follow(self) -> None:
         """Take in what the store has beyond the state. A store that is gone is noted, no more."""
-        if self._world is None:
+        if self._bound is None:
             return
         with self._lock:
             try:
@@ -187,50 +196,46 @@ class Engine:
                 if stamp is not None and stamp == self._stamp and self.store_problem is None:
                     self._followed = time.monotonic()
                     return
-                happened, changes = self.store.after(self._seq), self.store.changes_after(self._changed)
+                self._bound.follow(self.store)
+                self._canary.follow(self.store)
             except StoreError as error:
                 self.store_problem = str(error)
                 return
             self.store_problem, self._stamp = None, stamp
-            for event in happened:
-                self.unknown_items += not self.world.take(event)
-                self._seq = event.seq
-            for change in changes:
-                self._change(change)
-                self._changed = change.seq
             self._followed = time.monotonic()
-
-    def _change(self, change: Change) -> None:
-        if change.kind == "user":
-            self.world.present.forget(change.key)
-        elif change.content is None:
-            item = self.world.place.get(change.key)
-            if item is not None:  # at once; when it is bound anew the table says so, too
-                until = self.world.model.catalogue.available_until
-                until[item] = min(int(until[item]), change.timestamp)
-        else:
-            self._stale = True
 
     @property
     def _listing(self) -> Lister:
-        if self._lister is None:
+        if self._bound is None:
             raise NotReady
-        return self._lister
+        return self._bound.lister
 
     # Answers ----------------------------------------------------------------------------------------------
 
-    def recommend(self, question: Question) -> tuple[Answer, Impression]:
-        """Raises Unknown for what the question names and nobody has, NotReady at the start."""
+    def recommend(self, question: Question, number: str | None = None) -> tuple[Answer, Impression]:
+        """`number`: the impression's, from which all chance in the list comes (32 hexadecimal digits).
+
+        Raises Unknown for what the question names and nobody has, NotReady at the start.
+        """
+        number = number or uuid.uuid4().hex
+        chance = np.random.default_rng(int(number, 16))
         with self._lock:
             self.follow()
             now = self.moment()
             listed, fallback = self._listed(question, now)
             version = self.world.version
-        answer = Answer(impression_id=uuid.uuid4().hex, version=version, fallback=fallback, items=listed)
-        shown = json.dumps([[row.item_id, row.rank, row.score, row.propensity] for row in listed])
-        impression = Impression(
-            answer.impression_id, now, question.user_id, version, "champion", fallback, shown
-        )
+            drawn = None
+            if fallback in (None, "unknown_user"):
+                drawn = self._canary.interleaved(question, listed, version, now, chance)
+        if drawn is not None:
+            listed = drawn.items
+        answer = Answer(impression_id=number, version=version, fallback=fallback, items=listed)
+        places: list[list[Any]] = [[row.item_id, row.rank, row.score, row.propensity] for row in listed]
+        model = "champion"
+        if drawn is not None:
+            model = drawn.model
+            places = [[*place, by] for place, by in zip(places, drawn.placed_by, strict=True)]
+        impression = Impression(number, now, question.user_id, version, model, fallback, json.dumps(places))
         return answer, impression
 
     def _listed(self, question: Question, now: int) -> tuple[list[Listed], str | None]:
@@ -313,3 +318,15 @@ class Engine:
                     if len(found) == most:
                         break
             return found
+
+
+def _give_back_memory() -> None:
+    """What another world no longer needs, at once: its arrays are in cycles, and would wait for a collection.
+
+    What is there now stays: no collection has to look at it again while lists wait.
+    """
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
+    with suppress(OSError, AttributeError):  # another C library than glibc
+        ctypes.CDLL("libc.so.6").malloc_trim(0)

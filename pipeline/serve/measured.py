@@ -37,6 +37,7 @@ class Measured:
             for name, text in (
                 ("up", "1: a champion serves."),
                 ("degraded", "1: with a problem that /health names."),
+                ("challenger", "1: a challenger is shown to some users."),
                 ("model_age_seconds", "Since the newest row that the champion was fitted on."),
                 ("state_lag_seconds", "Since the state last held all that the store has."),
                 ("swaps", "Champions taken over since the start."),
@@ -60,7 +61,8 @@ class Measured:
         engine = self.engine
         values: dict[str, float] = {
             "up": engine.version is not None,
-            "degraded": bool(engine.problem or engine.store_problem),
+            "degraded": bool(engine.whole_problem),
+            "challenger": engine.challenger is not None,
             "state_lag_seconds": engine.lag_seconds or 0,
             "swaps": engine.swaps,
             "refused_champions": engine.refused,

@@ -149,7 +149,7 @@ class Listed(Told):
     score: float | None
     """None: listed behind the scored ones, by popularity."""
     propensity: float
-    """With which probability this item stood at this rank."""
+    """With which probability this item stood at this rank, given those above it."""
     title: str | None
     categories: list[str] = []
     reasons: list[Reason]

@@ -56,9 +56,9 @@ def row_hash(rows: pd.DataFrame) -> np.ndarray:
     return pd.util.hash_pandas_object(rows[KEY], index=False).to_numpy()
 
 
-def prepared(root: Path, how: Preparation, changes: Sequence[Change]) -> Prepared:
-    """Raises DataError without data."""
-    raw, final = root / "data/raw", root / FOLDER
+def prepared(root: Path, how: Preparation, changes: Sequence[Change], folder: Path = FOLDER) -> Prepared:
+    """`folder`: where it is kept. Raises DataError without data."""
+    raw, final = root / "data/raw", root / folder
     if not (raw / "interactions").is_dir():
         raise DataError(f"{raw / 'interactions'}: no such table: run `dvc repro collect`, or `dvc pull`")
     final = final / _key(raw, how, changes)
@@ -68,7 +68,7 @@ def prepared(root: Path, how: Preparation, changes: Sequence[Change]) -> Prepare
     try:
         _write(made, final)
     except OSError as error:  # a service may run where nothing can be written
-        log.warning("%s: not kept for the next start: %s", FOLDER, error)
+        log.warning("%s: not kept for the next start: %s", folder, error)
     return made
 
 

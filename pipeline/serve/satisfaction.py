@@ -10,6 +10,8 @@ returns_7_days       of the days on which a person was shown a list, those after
                      on another day within 7; only days that lie 7 days before the newest moment of the store
 coverage             different items shown, of those in the catalogue
 diversity            1 - mean cosine of the categories of a list's items, mean over lists: 0 all alike
+interleaved          of lists drawn from champion and challenger in turns, whose items were taken
+                     (interleaving.py)
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from pipeline.models.content import category_matrix
 from pipeline.models.preparation import successes
 from pipeline.params import Params
 from pipeline.serve.events import default_url
+from pipeline.serve.interleaving import outcome
 from pipeline.sources._feedback import opened
 
 RETURN_DAYS = 7
@@ -71,7 +74,12 @@ def satisfaction(
         }
 
     by_version = {str(version): of(part) for version, part in lists.groupby("version")}
-    return {"days": days, **of(lists), "by_version": by_version}
+    return {
+        "days": days,
+        **of(lists),
+        "by_version": by_version,
+        "interleaved": outcome(lists, events),
+    }
 
 
 def _shown(lists: pd.DataFrame) -> pd.DataFrame:

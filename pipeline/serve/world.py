@@ -1,6 +1,6 @@
-"""The champion bound to everything that is known: the tables of data/raw, and the event store on top of them.
+"""A model bound to everything that is known: the tables of data/raw, and the event store on top of them.
 
-Rows are prepared as the champion's card says (preprocess.positive, item_text). Events of the store come on
+Rows are prepared as the model's card says (preprocess.positive, item_text). Events of the store come on
 top one by one; one that `collect` has joined to data/raw already counts once.
 """
 
@@ -25,7 +25,7 @@ from pipeline.models.ranking import popularity_order
 from pipeline.models.recommender import Recommender
 from pipeline.models.words import Words
 from pipeline.serve.events import Change, Happened, Store, StoreError
-from pipeline.serve.prepared import KEY, Prepared, prepared, raw_tables, row_hash
+from pipeline.serve.prepared import FOLDER, KEY, Prepared, prepared, raw_tables, row_hash
 from pipeline.serve.single import OneLiving, single
 from pipeline.serve.state import Present, PresentFolded
 
@@ -35,7 +35,7 @@ ONE_BY_ONE = 20_000  # further events; of more, a log is made anew
 
 @dataclass(frozen=True)
 class World:
-    """One champion and the state it answers from."""
+    """One model and the state it answers from."""
 
     model: Recommender  # its live state is that of the present
     half_lives: tuple[float, ...]  # days, of the live state
@@ -47,6 +47,7 @@ class World:
     place: dict[str, int]  # of each item by its id
     user_ids: np.ndarray  # (users,) object, of the log
     version: str
+    digest: str  # sha256 of the model's folder
     fit_end: str | None
     seq: int  # of the newest event in it
     changed: int  # of the newest change in it
@@ -87,48 +88,49 @@ class World:
         return True
 
 
-def claim_in(root: Path) -> str | None:
+def claim_in(root: Path, model: Path = CHAMPION) -> str | None:
     """What the champion's folder says of itself, to see when another was put there."""
     try:
-        return (root / CHAMPION / VERSION).read_text(encoding="utf-8")
+        return (root / model / VERSION).read_text(encoding="utf-8")
     except OSError:
         return None
 
 
-def load(root: Path, store: Store) -> World:
-    """Raises ArtifactError without a sound champion, DataError without its data.
+def load(root: Path, store: Store, where: Path = CHAMPION, kept: Path = FOLDER) -> World:
+    """`where`: the model's folder; `kept`: where its prepared tables are kept for the next start.
 
-    A store that does not answer leaves the world to data/raw alone.
+    Raises ArtifactError without a sound model, DataError without its data. A store that does not answer
+    leaves the world to data/raw alone.
     """
-    if not has_model(root / CHAMPION):
+    if not has_model(root / where):
         raise ArtifactError(
-            f"{CHAMPION}: no champion here: `evergreen champion` gets it, `evergreen cycle` trains the first"
+            f"{where}: no {where.name} here: `evergreen champion` gets it, `evergreen cycle` trains the first"
         )
-    with pinned(root / CHAMPION) as folder:
-        claimed = claim_in(root)
+    with pinned(root / where) as folder:
+        claimed = claim_in(root, where)
         claim = Claim.find(folder / VERSION)
         digest = folder_hash(folder)
         if claim and claim.artifact_hash and claim.artifact_hash != digest:
-            raise ArtifactError(f"{CHAMPION}: not what version.json says it is: run `evergreen champion`")
+            raise ArtifactError(f"{where}: not what version.json says it is: run `evergreen champion`")
         card = Card.read(folder / CARD)
         how = Preparation.of(card)
         if how is None:
             raise ArtifactError(
-                f"{CHAMPION / CARD}: does not say how its data were prepared: train and promote anew"
+                f"{where / CARD}: does not say how its data were prepared: train and promote anew"
             )
         changes, happened = _of_store(store)
-        base = prepared(root, how, changes)
+        base = prepared(root, how, changes, kept)
         further = _further(happened, base)
         if len(further) > ONE_BY_ONE:
             rows, items = raw_tables(root / RAW, changes)
             rows = pd.concat([rows, as_rows(further)], ignore_index=True)
             base, further = Prepared.of(rows, items, how), []
-        loaded = Recommender.load(folder, base.items, base.log, "champion")
+        loaded = Recommender.load(folder, base.items, base.log, where.name)
     fit_end = None if card.fit_end is None else card.fit_end.isoformat()
     live, factors = loaded.parts.living.live, loaded.parts.collaborative.ials
     folded = PresentFolded(loaded.parts.living.folded, factors)
-    # The encoder is read from the champion's folder, when it is needed.
-    loaded = replace(loaded, folder=root / CHAMPION, parts=single(loaded.parts))
+    # The encoder is read from the model's folder, when it is needed.
+    loaded = replace(loaded, folder=root / where, parts=single(loaded.parts))
     present = Present(live, base.user_ids)
     ids = loaded.catalogue.ids
     world = World(
@@ -142,6 +144,7 @@ def load(root: Path, store: Store) -> World:
         place={str(item): place for place, item in enumerate(ids)},
         user_ids=base.user_ids,
         version=claim.version if claim else f"sha256:{digest[:12]}",
+        digest=digest,
         fit_end=fit_end,
         seq=happened[-1].seq if happened else 0,
         changed=max((change.seq for change in changes), default=0),

@@ -1,0 +1,62 @@
+"""A model in service: bound to all that is known, with its lists, following the event store."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pipeline.errors import ArtifactError
+from pipeline.serve.events import Change, Store
+from pipeline.serve.listing import Lister
+from pipeline.serve.messages import Question
+from pipeline.serve.world import World
+
+SMOKE_USERS = 3
+
+
+class Bound:
+    """Not for several threads. Raises ArtifactError where its lists cannot be shown."""
+
+    def __init__(self, world: World, now: int = 0) -> None:
+        """`now`: microseconds, of the service's clock."""
+        self.world, self.lister = world, Lister(world)
+        self.stale = False  # the catalogue has changed: to be bound anew
+        self.unknown_items = 0
+        self._seq, self._changed = world.seq, world.changed
+        self._smoke(max(world.end, world.present.newest_time + 1, now))
+
+    def _smoke(self, now: int) -> None:
+        """A few lists, which have to have items and finite scores."""
+        users = [*self.world.user_ids[: SMOKE_USERS - 1], "nobody, who has no row"]
+        try:
+            for user in users:
+                question = Question(user_id=str(user), k=10)
+                rows = self.lister.rows(question, now)
+                listed = self.lister.answer(question, *rows, now, None, self.world.model)
+                scores = [row.score for row in listed if row.score is not None]
+                if not listed or not np.isfinite(scores).all():
+                    raise ValueError("an empty list or a score that is no number")
+        except (ValueError, KeyError, IndexError, RuntimeError) as error:
+            raise ArtifactError(
+                f"{self.world.version}: its smoke list failed ({error}): not served"
+            ) from error
+
+    def follow(self, store: Store) -> None:
+        """Take in what the store has beyond the state. Raises StoreError."""
+        happened, changes = store.after(self._seq), store.changes_after(self._changed)
+        for event in happened:
+            self.unknown_items += not self.world.take(event)
+            self._seq = event.seq
+        for change in changes:
+            self._take(change)
+            self._changed = change.seq
+
+    def _take(self, change: Change) -> None:
+        if change.kind == "user":
+            self.world.present.forget(change.key)
+        elif change.content is None:
+            item = self.world.place.get(change.key)
+            if item is not None:  # at once; when it is bound anew the table says so, too
+                until = self.world.model.catalogue.available_until
+                until[item] = min(int(until[item]), change.timestamp)
+        else:
+            self.stale = True
