@@ -134,11 +134,9 @@ def project(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Path:
     folder = Path(shutil.copytree(root / "models/champion", root / "models/challenger"))
     (folder / "version.json").unlink()
     arrays = load_file(folder / "parts.safetensors")
-    last = max(name for name in arrays if name.startswith("scorer"))
-    for name in [name for name in arrays if name.startswith("scorer")]:
-        if arrays[name].ndim and name.rsplit(".", 1)[0] == last.rsplit(".", 1)[0]:
-            arrays[name] = -arrays[name]
-    save_file(arrays, folder / "parts.safetensors")
+    both = {f"scorer.{name}.weight" for name in ("linear", "mlp.4")}
+    turned = {name: -array if name in both else array for name, array in arrays.items()}
+    save_file(turned, folder / "parts.safetensors")
     share(root, 1)
     return root
 

@@ -95,7 +95,9 @@ class Canary:
         if stamp is not None:
             try:
                 bound = self._loaded(champion, store)
-            except (PipelineError, OSError, ValueError, KeyError, IndexError, RuntimeError) as error:
+            except Exception as error:  # whatever is wrong with it, the champion serves on
+                if not isinstance(error, (PipelineError, OSError)):
+                    log.exception("loading failed")
                 problem = f"{CHALLENGER}: not shown to anybody: {error}"
                 log.error("%s", problem)
         with self._lock:
@@ -124,15 +126,17 @@ class Canary:
         if self.bound is not None:
             self.bound.follow(store)
 
+    def shows(self, question: Question) -> bool:
+        """Not to most users, nor for words (one encoder is held) or a past moment."""
+        if self.bound is None or question.text is not None or question.as_of is not None:
+            return False
+        return question.user_id is not None and in_share(question.user_id, self._share)
+
     def interleaved(
         self, question: Question, listed: list[Listed], version: str, now: int, chance: np.random.Generator
     ) -> Drawn | None:
-        """`listed`: the list of the champion of this `version`. None where that is the answer by itself: to
-        most users, to words (one encoder is held), to a past moment, and if the challenger fails."""
-        bound, user = self.bound, question.user_id
-        if bound is None or user is None or question.text is not None or question.as_of is not None:
-            return None
-        if not in_share(user, self._share):
+        """`listed`: the list of the champion of this `version`; None if the challenger fails."""
+        if (bound := self.bound) is None:
             return None
         try:
             user_rows = bound.lister.rows(question, now)

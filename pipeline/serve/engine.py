@@ -222,10 +222,12 @@ class Engine:
         with self._lock:
             self.follow()
             now = self.moment()
-            listed, fallback = self._listed(question, now)
+            in_turns = self._canary.shows(question)
+            explores = not in_turns and self._explores(question, chance)
+            listed, fallback = self._listed(question, now, chance if explores else None)
             version = self.world.version
             drawn = None
-            if fallback in (None, "unknown_user"):
+            if in_turns and fallback in (None, "unknown_user"):
                 drawn = self._canary.interleaved(question, listed, version, now, chance)
         if drawn is not None:
             listed = drawn.items
@@ -238,7 +240,16 @@ class Engine:
         impression = Impression(number, now, question.user_id, version, model, fallback, json.dumps(places))
         return answer, impression
 
-    def _listed(self, question: Question, now: int) -> tuple[list[Listed], str | None]:
+    def _explores(self, question: Question, chance: np.random.Generator) -> bool:
+        """Whether the last places are left to chance: of a share of the lists that a user_id alone asks for,
+        so that another model can be asked the same later on."""
+        share = self._settings.now.exploration
+        asked = question.model_fields_set - {"user_id", "k", "explain"}
+        return share > 0 and question.user_id is not None and not asked and chance.random() < share
+
+    def _listed(
+        self, question: Question, now: int, chance: np.random.Generator | None
+    ) -> tuple[list[Listed], str | None]:
         lister, model = self._listing, self.world.model
         if question.as_of is not None:
             now = round(question.as_of.timestamp() * 1_000_000)
@@ -255,7 +266,7 @@ class Engine:
         elif not len(rows):
             fallback = "unknown_user"
         try:
-            return lister.answer(question, user, rows, now, text, model), fallback
+            return lister.answer(question, user, rows, now, text, model, chance), fallback
         except (ValueError, IndexError, KeyError, RuntimeError):
             log.exception("the model failed: listed by live popularity")
             return lister.popular(question, now, model), "live_popularity"

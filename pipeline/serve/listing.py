@@ -10,6 +10,7 @@ import numpy as np
 from pipeline.data import tables
 from pipeline.data.histories import Points
 from pipeline.errors import DataError
+from pipeline.evaluation.exploration import LEAST_K, PLACES, POOL, drawn
 from pipeline.models.asked import Asked
 from pipeline.models.pairs import Retrieved
 from pipeline.models.parts import stacked
@@ -95,13 +96,21 @@ class Lister:
         )
 
     def answer(
-        self, question: Question, user: int, rows: Rows, now: int, text: np.ndarray | None, model: Recommender
+        self,
+        question: Question,
+        user: int,
+        rows: Rows,
+        now: int,
+        text: np.ndarray | None,
+        model: Recommender,
+        chance: np.random.Generator | None = None,
     ) -> list[Listed]:
-        """`text`: (width,) centred vector of question.text; `model`: that of the present, or of `now`."""
+        """`text`: (width,) centred vector of question.text; `model`: that of the present, or of `now`;
+        `chance`: what draws the last places of the list; None: all are the best."""
         points = rows.points(user, now, self.world.preparation.repeats)
         asked = One(points, len(self.ids))
         scored = self._scored(asked, question, text, model)
-        best = self._best(scored, question)
+        best, chances = self._best(scored, question, chance)
         reasons: list[list[Reason]] = [[] for _ in best]
         if question.explain and scored.features is not None:
             reasons = self.explainer.reasons(asked, scored.features, scored.items, best, model.parts.living)
@@ -109,8 +118,8 @@ class Lister:
             told = [self._of_text(question, scored, int(row)) for row in best]
             reasons = [[first, *others][:MOST] for first, others in zip(told, reasons, strict=True)]
         listed = [
-            self._row(int(scored.items[row]), rank, float(scored.score[row]), why)
-            for rank, (row, why) in enumerate(zip(best, reasons, strict=True), 1)
+            self._row(int(scored.items[row]), rank, float(scored.score[row]), why, propensity)
+            for rank, (row, why, propensity) in enumerate(zip(best, reasons, chances, strict=True), 1)
         ]
         if len(listed) < question.k:
             taken = {int(scored.items[row]) for row in best}
@@ -200,13 +209,20 @@ class Lister:
 
     # From scores to rows ----------------------------------------------------------------------------------
 
-    def _best(self, scored: Scored, question: Question) -> np.ndarray:
-        """(at most k,) rows of the candidates, best first."""
+    def _best(
+        self, scored: Scored, question: Question, chance: np.random.Generator | None
+    ) -> tuple[np.ndarray, list[float]]:
+        """((at most k,) rows of the candidates, best first; with which probability each stands there)."""
         order = np.lexsort((self.world.order[scored.items], -scored.score))
         if question.diversity > 0 and len(order) > 1:
             order = order[: max(COMPARED, 5 * question.k)]
-            return order[self._diverse(scored.items[order], scored.score[order], question)]
-        return order[: question.k]
+            order = order[self._diverse(scored.items[order], scored.score[order], question)]
+        elif chance is not None and question.k >= LEAST_K:
+            fixed, pool = np.split(order[: question.k - PLACES + POOL], [question.k - PLACES])
+            rows, chances = drawn(scored.score[pool], chance)
+            return np.r_[fixed, pool[rows]], [1.0] * len(fixed) + chances
+        order = order[: question.k]
+        return order, [1.0] * len(order)
 
     def _diverse(self, items: np.ndarray, score: np.ndarray, question: Question) -> np.ndarray:
         """Maximal marginal relevance (Carbonell & Goldstein 1998) of items that come best first."""
@@ -247,12 +263,14 @@ class Lister:
                 )
         return found
 
-    def _row(self, item: int, rank: int, score: float | None, reasons: list[Reason]) -> Listed:
+    def _row(
+        self, item: int, rank: int, score: float | None, reasons: list[Reason], propensity: float = 1.0
+    ) -> Listed:
         return Listed(
             item_id=str(self.ids[item]),
             rank=rank,
             score=None if score is None else round(score, 6),
-            propensity=1.0,  # the same question gives the same list
+            propensity=propensity,
             title=self.titles[item],
             categories=sorted(self.explainer.categories[item]),
             reasons=reasons,
