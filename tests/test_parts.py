@@ -182,6 +182,34 @@ def test_greatest_products_in_blocks_are_the_greatest(monkeypatch: pytest.Monkey
     np.testing.assert_array_equal(best, np.argsort(-scores, axis=1)[:, :6])
 
 
+def test_in_a_large_catalogue_nearly_all_of_the_nearest_are_found_in_their_order() -> None:
+    generator = np.random.default_rng(3)
+    users = generator.normal(size=(9, 33)).astype(np.float32)
+    vectors = generator.normal(size=(30_000, 33)).astype(np.float32)  # without clusters: the hardest
+    allowed = np.arange(len(vectors)) % 10 > 0
+    search = nearest.Nearest(vectors, allowed)
+    assert search._rounded is not None
+    best, scores = search.best(users, 50), np.where(allowed, users @ vectors.T, -np.inf)
+    expected = np.argsort(-scores, axis=1)[:, :50]
+    assert np.mean([np.isin(*pair).mean() for pair in zip(expected, best, strict=True)]) >= 0.98
+    assert (np.diff(np.take_along_axis(scores, best, axis=1), axis=1) <= 1e-4).all()
+    assert allowed[best].all()
+    again = nearest.Nearest(vectors, allowed)
+    np.testing.assert_array_equal(np.concatenate([again.best(user[None], 50) for user in users]), best)
+
+
+def test_where_rounded_vectors_miss_too_many_every_product_is_computed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(nearest, "WIDER", (1,))  # as many as are wanted: some are missed
+    generator = np.random.default_rng(3)
+    users = generator.normal(size=(2, 12)).astype(np.float32)
+    vectors = generator.normal(size=(25_000, 12)).astype(np.float32)
+    search = nearest.Nearest(vectors, np.ones(len(vectors), bool))
+    assert search._rounded is None
+    np.testing.assert_array_equal(search.best(users, 50), np.argsort(-(users @ vectors.T), axis=1)[:, :50])
+
+
 def test_of_many_scores_the_largest_are_found_and_of_equal_ones_the_first() -> None:
     generator = np.random.default_rng(4)
     for size in (3, 100, 6_399, 70_001):

@@ -1,12 +1,26 @@
-"""The items whose vectors have the greatest products with a user's, among those that may be retrieved."""
+"""The items whose vectors have the greatest products with a user's, among those that may be retrieved.
+
+Up to EXACT items every product is computed. Beyond, faiss compares vectors whose places are rounded to
+four bits (Quicker ADC, André et al. 2019), and the best by these are compared exactly: for one user in a
+seventh of the time at 100,000 items, also where vectors form no clusters, which inverted lists and graphs of
+neighbours need (docs/log.md). Where the recall is below RECALL the search stays exact.
+"""
 
 from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from pipeline.models.pairs import best_columns, largest
 
 BLOCK = 65_536  # items whose products with the users are in memory at a time
+EXACT = 20_000  # items up to which rounding gains less than it costs
+RECALL = 0.98  # of the best CHECKED items, at least
+CHECKED, QUERIES, OF_QUERY = 100, 64, 5
+WIDER = (4, 8, 16)  # times as many by rounded vectors as are wanted: the first that reaches RECALL
+SAMPLE = 5_000  # items by which rounding is fitted
 
 
 class Nearest:
@@ -24,6 +38,10 @@ class Nearest:
         Equal products by place in the catalogue.
         """
         users = users.astype(np.float32)
+        rounded = self._rounded
+        return self._exact(users, n) if rounded is None else self.numbers[rounded.best(users, n)]
+
+    def _exact(self, users: np.ndarray, n: int) -> np.ndarray:
         numbers, scores = [], []
         for begin in range(0, len(self.numbers), BLOCK):
             of_block = _products(users, self.vectors[begin : begin + BLOCK])
@@ -35,6 +53,52 @@ class Nearest:
         found, score = np.concatenate(numbers, axis=1), np.concatenate(scores, axis=1)
         place = best_columns(score, n)  # blocks come in order, so that equal ones stay in order
         return np.where(place >= 0, np.take_along_axis(found, np.maximum(place, 0), axis=1), -1)
+
+    @cached_property
+    def _rounded(self) -> Rounded | None:
+        """None: exact."""
+        if len(self.numbers) <= EXACT:
+            return None
+        generator = np.random.default_rng(0)
+        rounded = Rounded(self.vectors, generator)
+        # Users are close to sums of what they took.
+        taken = generator.integers(0, len(self.vectors), (QUERIES, OF_QUERY))
+        users = self.vectors[taken].sum(axis=1)
+        least = np.partition(_products(users, self.vectors), -CHECKED, axis=1)[:, -CHECKED, None]
+        for wider in WIDER:
+            rounded.wider = wider
+            found = self.vectors[rounded.best(users, CHECKED)]
+            if (np.einsum("und,ud->un", found, users) >= least - 1e-6 * np.abs(least)).mean() >= RECALL:
+                return rounded
+        return None
+
+
+class Rounded:
+    """Vectors with places of four bits, to be searched before they are compared exactly."""
+
+    wider = WIDER[0]
+
+    def __init__(self, vectors: np.ndarray, generator: np.random.Generator) -> None:
+        import faiss  # only large catalogues need it
+
+        self.vectors = vectors
+        width = vectors.shape[1]
+        # Products stay under a rotation, which spreads what one place says over all, so that all of the few
+        # bits are used.
+        even = width + width % 2
+        turn = np.linalg.qr(generator.normal(size=(even, even)))[0][:width]
+        self._turn = turn.astype(np.float32)
+        self._index: Any = faiss.IndexPQFastScan(even, even, 4, faiss.METRIC_INNER_PRODUCT)
+        self._index.train(vectors[generator.permutation(len(vectors))[:SAMPLE]] @ self._turn)
+        for begin in range(0, len(vectors), BLOCK):
+            self._index.add(vectors[begin : begin + BLOCK] @ self._turn)
+
+    def best(self, users: np.ndarray, n: int) -> np.ndarray:
+        """(points, d) -> (points, n) places, best first."""
+        most = min(n * self.wider, len(self.vectors))
+        found = np.sort(self._index.search(users @ self._turn, most)[1], axis=1)
+        exact = np.matmul(self.vectors[found], users[:, :, None])[:, :, 0]
+        return np.take_along_axis(found, largest(exact, n), axis=1)
 
 
 def _products(users: np.ndarray, vectors: np.ndarray) -> np.ndarray:

@@ -97,6 +97,7 @@ class Live:
     success: np.ndarray  # (successes,) int64 places in `row`
     sums: np.ndarray  # (successes, half-lives) float64: decayed count just after each success
     _heights: dict[int, tuple[np.ndarray, ...]] = field(default_factory=dict, repr=False)  # of `top`
+    _novelty: list[np.ndarray] = field(default_factory=list, init=False, repr=False)  # of `newest`
 
     @classmethod
     def of(
@@ -218,17 +219,24 @@ class Live:
         An item is known from `available_from` on; where that is not given (the minimum of int64), as soon as
         its first row is.
         """
-        known = np.full(self.items, NEVER)
-        taken = np.diff(self.indptr) > 0
-        known[taken] = self.time[self.indptr[:-1][taken]] + self.delay + 1  # strictly before time - delay
-        known = np.where(available_from > NOT_YET, available_from, known)
-        order = np.lexsort((-np.arange(self.items), known))
-        order = order[known[order] < NEVER]
-        stop = np.searchsorted(known[order], self.moment(time) + self.delay, side="right")
+        order, known = self._by_novelty(available_from)
+        stop = np.searchsorted(known, self.moment(time) + self.delay, side="right")
         place = stop[:, None] - 1 - np.arange(n)
         found = np.full(place.shape, -1, np.int32)
         found[place >= 0] = order[place[place >= 0]]
         return found
+
+    def _by_novelty(self, available_from: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Items that are ever known in the order in which they become so, and from when on each is."""
+        if not self._novelty or self._novelty[0] is not available_from:
+            known = np.full(self.items, NEVER)
+            taken = np.diff(self.indptr) > 0
+            known[taken] = self.time[self.indptr[:-1][taken]] + self.delay + 1  # strictly before time - delay
+            known = np.where(available_from > NOT_YET, available_from, known)
+            order = np.lexsort((-np.arange(self.items), known))
+            order = order[known[order] < NEVER]
+            self._novelty[:] = available_from, order, known[order]
+        return self._novelty[1], self._novelty[2]
 
     def neighbours(
         self,
