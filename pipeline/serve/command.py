@@ -9,7 +9,6 @@ from pathlib import Path
 
 from pipeline.errors import ConfigError
 from pipeline.serve.access import ENVIRONMENT, Keys, is_loopback, new_key
-from pipeline.serve.events import DEFAULT
 
 log = logging.getLogger(__name__)
 KEYS = Path(".evergreen/api-keys")
@@ -41,7 +40,6 @@ def serve(root: Path, host: str, port: int, workers: int) -> None:
         raise ConfigError(f"--port {port}: from 0 to 65535")
     if workers < 1:
         raise ConfigError(f"--workers {workers}: at least 1")
-    (root / DEFAULT).parent.mkdir(parents=True, exist_ok=True)
     # A worker computes one list at a time; more threads would only fight over the processors.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with tempfile.TemporaryDirectory(prefix="evergreen-metrics-") as folder:
