@@ -1,4 +1,4 @@
-"""docker/kubernetes.yaml: no cluster is here, so Kubernetes' schemas judge it, and its parts have to agree."""
+"""docker/kubernetes.yaml: no cluster is here, so Kubernetes' schemas judge it; its parts have to agree."""
 
 from pathlib import Path
 from typing import Any
