@@ -265,6 +265,8 @@ class Serve(Section):
     """Of the users, whose lists are drawn from champion and challenger in turns."""
     exploration: Share
     """Of the lists asked for by a user_id alone, those whose last places are left to chance."""
+    retention_days: Annotated[float, Field(gt=0)] | None
+    """After which the event store lets go of what was shown, and of events that `collect` does not read."""
 
 
 class Params(Section):

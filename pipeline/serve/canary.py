@@ -31,7 +31,7 @@ from pipeline.serve.world import World, load
 log = logging.getLogger(__name__)
 CHALLENGER, REGISTRY, PARAMS = Path("models/challenger"), Path("data/registry.json"), Path("params.yaml")
 PREPARED = Path(".evergreen/prepared-challenger")
-OFF = Serve(challenger_share=0, exploration=0)
+OFF = Serve(challenger_share=0, exploration=0, retention_days=None)
 
 
 def in_share(user_id: str, share: float) -> bool:

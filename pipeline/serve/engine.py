@@ -31,11 +31,12 @@ from pipeline.serve.canary import Canary, Settings
 from pipeline.serve.events import Impression, Store, StoreError
 from pipeline.serve.listing import Lister, Unknown
 from pipeline.serve.messages import Answer, Listed, Question
+from pipeline.serve.retention import prune
 from pipeline.serve.world import RAW, World, claim_in, load
 
 log = logging.getLogger(__name__)
 OLD_DATA = 30 * 86_400_000_000  # microseconds: data that ended longer ago are asked on a clock of their own
-FOLLOW_SECONDS, CHAMPION_SECONDS = 0.1, 1.0
+FOLLOW_SECONDS, CHAMPION_SECONDS, PRUNE_SECONDS = 0.1, 1.0, 3600.0
 SHOWN_USERS = 12  # on the page, of the usual number of rows
 
 
@@ -95,7 +96,7 @@ class Engine:
         _give_back_memory()
 
     def _run(self) -> None:
-        looked = 0.0
+        looked = pruned = 0.0
         while not self._stop.wait(FOLLOW_SECONDS):
             try:
                 with self._lock:
@@ -105,8 +106,21 @@ class Engine:
                     looked = time.monotonic()
                     self.renew()
                     self.renew_challenger()
+                if not pruned or time.monotonic() - pruned > PRUNE_SECONDS:
+                    pruned = time.monotonic()
+                    self.prune()
             except Exception:  # the thread must outlive whatever happens once
                 log.exception("following failed")
+
+    def prune(self) -> None:
+        """Let go of what serve.retention_days says is too old."""
+        try:
+            events, impressions = prune(self.root, self.store, self.moment())
+        except (PipelineError, StoreError) as error:
+            log.error("nothing old was deleted: %s", error)
+        else:
+            if events or impressions:
+                log.info("deleted for their age: %d events, %d impressions", events, impressions)
 
     def renew(self) -> None:
         """Take over what lies in the champion's folder, or a changed catalogue, if it can be served."""

@@ -28,6 +28,7 @@ ENVIRONMENT = "EVERGREEN_EVENTS"
 DEFAULT = Path(".evergreen/events.db")
 IDS_AT_ONCE = 500  # in one IN (...)
 ROWS_AT_ONCE = 50_000  # read into memory
+DELETED_AT_ONCE = 2_000  # in one transaction
 
 
 class Row(NamedTuple):
@@ -183,6 +184,23 @@ class Store:
             row = {"kind": "user", "key": user_id, "content": None, tables.TIME: now}
             connection.execute(sa.insert(self.changes), row)
         return int(gone)
+
+    def prune(self, before: int, events: bool) -> tuple[int, int]:
+        """(events, impressions) from before a moment (microseconds) that were deleted; no events if not so
+        asked. A few at a time, so that no writer waits long."""
+        return self._prune(self.events, before) if events else 0, self._prune(self.impressions, before)
+
+    def _prune(self, table: Table, before: int) -> int:
+        import sqlalchemy as sa
+
+        [key] = table.primary_key
+        old = sa.select(key).where(table.c[tables.TIME] < before).limit(DELETED_AT_ONCE).scalar_subquery()
+        gone, found = 0, DELETED_AT_ONCE
+        while found == DELETED_AT_ONCE:
+            with self._writing() as connection:
+                found = connection.execute(sa.delete(table).where(key.in_(old))).rowcount
+            gone += found
+        return gone
 
     @contextmanager
     def _writing(self) -> Iterator[Connection]:
