@@ -55,7 +55,7 @@ def _of_tables(check: Callable[[object], object]) -> Callable[[object], object]:
     return spread
 
 
-Table = Literal["interactions", "items", "users"]
+Table = Literal["interactions", "items", "users", "relations"]
 TABLES = get_args(Table)
 
 
@@ -65,6 +65,8 @@ class Files(Section):
     items: str | None
     """The same; may be the interactions file; null takes the item columns of the interactions."""
     users: str | None
+    relations: str | None = None
+    """head, relation, tail: a knowledge graph of the items."""
     columns: dict[str, Any]
     """Our column name -> the file's name, or {constant: value}."""
     encoding: Annotated[dict[Table, str], BeforeValidator(_of_tables(_encoding))] = {}

@@ -46,6 +46,7 @@ class Sql(Section):
     """`:as_of` in it is collect.as_of; the end of time if that is null."""
     items: str | None
     users: str | None
+    relations: str | None = None
 
 
 class Collect(Section):

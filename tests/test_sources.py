@@ -78,6 +78,15 @@ def test_movielens_100k(tmp_path: Path) -> None:
     assert len(users) == 943
     manifest = json.loads((raw / "manifest.json").read_text())
     assert manifest["last_timestamp"] == manifest["as_of"] == "1998-04-22T23:10:38+00:00"
+    graph = found[found["graph_entities"].str.len() > 0]
+    assert len(graph) > 1_200
+    pairs = set(zip(*found.loc["100", ["graph_relations", "graph_entities"]], strict=True))  # Fargo
+    directors = {entity for relation, entity in pairs if relation == "director"}
+    theirs = graph[graph["graph_entities"].map(lambda cell: bool(directors & set(cell)))]
+    assert {"Fargo", "Raising Arizona", "Miller's Crossing"} <= set(theirs["title"])
+    assert ("sequel", "187") in set(
+        zip(*found.loc["127", ["graph_relations", "graph_entities"]], strict=True)
+    )
     assert isinstance(pd.Timestamp(manifest["first_timestamp"]), pd.Timestamp)
     assert len(list((raw / "interactions").iterdir())) == 8  # September 1997 to April 1998
 

@@ -12,6 +12,7 @@ from pipeline.data.ids import as_ids, id_faults
 from pipeline.data.moments import TimeFormat, as_moments
 from pipeline.data.rejected import Rejected
 from pipeline.data.values import as_lists, as_prose, as_text, as_typed
+from pipeline.data.vectors import with_vectors
 from pipeline.errors import DataError
 from pipeline.sources import OF_ITEM, PLACE, RAW, REASON
 
@@ -94,7 +95,7 @@ def check_items(frame: pd.DataFrame, times: Mapping[str, TimeFormat]) -> tuple[p
         if name in frame:
             moments, bad = as_moments(frame[name], name, times.get(name))
         items[name], unreadable = moments, unreadable | bad
-    items = _one_a_key(_newest_last(_with_further(items, frame), times), tables.ITEM)
+    items = with_vectors(_one_a_key(_newest_last(_with_further(items, frame), times), tables.ITEM))
     filled = [cell if isinstance(cell, list) else [] for cell in items[tables.CATEGORIES]]
     items[tables.CATEGORIES] = pd.Series(filled, items.index, dtype=object)
     counts = {"kept": len(items), "duplicates": len(frame) - len(items)}

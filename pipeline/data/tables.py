@@ -21,12 +21,17 @@ USER, ITEM, TIME, EVENT, VALUE, TEXT = "user_id", "item_id", "timestamp", "event
 TITLE, CATEGORIES = "title", "categories"
 AVAILABLE_FROM, AVAILABLE_UNTIL = "available_from", "available_until"
 YEAR, TAGS, TAG_TIMES = "year", "tags", "tag_times"  # further columns of items that some sources have
+HEAD, RELATION, TAIL = "head", "relation", "tail"
+VECTOR = "_vector"  # end of the names of columns of items that are modalities
+GRAPH_RELATIONS, GRAPH_ENTITIES = "graph_relations", "graph_entities"  # of items: lists of one length
 
 INTERACTIONS = [USER, ITEM, TIME, EVENT, VALUE, TEXT]
 ITEMS = [ITEM, TITLE, TEXT, CATEGORIES, AVAILABLE_FROM, AVAILABLE_UNTIL]
 USERS = [USER]
+RELATIONS = [HEAD, RELATION, TAIL]
+GRAPH = [GRAPH_RELATIONS, GRAPH_ENTITIES]
 POINTS = ["point_id", USER, ITEM, TIME]
-COLUMNS = {"interactions": INTERACTIONS, "items": ITEMS, "users": USERS}
+COLUMNS = {"interactions": INTERACTIONS, "items": ITEMS, "users": USERS, "relations": RELATIONS}
 
 MOMENT = "datetime64[us, UTC]"
 ROWS_A_GROUP = 1 << 20  # of Parquet
@@ -113,6 +118,8 @@ def to_arrow(frame: pd.DataFrame) -> pa.Table:
         wanted = _arrow_types().get(name)
         if wanted is None:
             frame[name], wanted = _settled(frame[name])
+            if name.endswith(VECTOR) and wanted == pa.list_(pa.float64()):
+                wanted = pa.list_(pa.float32())
         elif wanted == pa.large_string():
             frame[name] = frame[name].astype("str")  # not object: the type is part of the written metadata
         fields.append(pa.field(name, wanted))
@@ -125,7 +132,7 @@ def _arrow_types() -> dict[str, pa.DataType]:
     text, moment = pa.large_string(), pa.timestamp("us", "UTC")
     moments = dict.fromkeys((TIME, AVAILABLE_FROM, AVAILABLE_UNTIL), moment)
     texts = dict.fromkeys((USER, ITEM, EVENT, TEXT, TITLE), text)
-    lists = {CATEGORIES: pa.list_(text), TAGS: pa.list_(text), TAG_TIMES: pa.list_(moment)}
+    lists = dict.fromkeys((CATEGORIES, TAGS, *GRAPH), pa.list_(text)) | {TAG_TIMES: pa.list_(moment)}
     return {**moments, **texts, **lists, VALUE: pa.float64()}
 
 

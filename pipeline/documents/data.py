@@ -38,6 +38,7 @@ class Manifest(Document):
     item_rows: dict[str, Count] | None = None
     joined_share: Number = None  # of the rows kept, whose item the table of items has; None without a table
     user_rows: dict[str, Count] | None = None
+    relation_rows: dict[str, Count] | None = IF_KNOWN  # of a knowledge graph, if there is one
     content_hash: str | None = None
 
 

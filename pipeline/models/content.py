@@ -39,6 +39,13 @@ def category_names(catalogue: Catalogue) -> list[str]:
     ]
 
 
+def years(catalogue: Catalogue) -> np.ndarray:
+    """(items,) float64, NaN where unknown."""
+    if "year" not in catalogue.items:
+        return np.full(len(catalogue), np.nan)
+    return catalogue.items["year"].to_numpy(dtype=np.float64, na_value=np.nan)
+
+
 @dataclass(frozen=True)
 class Content:
     """Mean Jaccard similarity of categories to the weighted history, over distinct sets of categories."""

@@ -1,15 +1,20 @@
-"""What items are: their categories and years beside those of the history. Retriever `categories`."""
+"""What items are: their categories, years and knowledge graph beside those of the history."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse as sp
 
 from pipeline.data.histories import MICROSECONDS_A_DAY, Catalogue
 from pipeline.models.asked import Asked
-from pipeline.models.content import category_matrix
+from pipeline.models.content import category_matrix, years
+from pipeline.models.graph import PREFIX as GRAPH
+from pipeline.models.graph import Graph
+from pipeline.models.modalities import PREFIX as VECTOR
+from pipeline.models.modalities import Modality, modalities
 from pipeline.models.pairs import Columns
 
 MOST = 16  # categories of an item that are compared, the rarest first
@@ -21,9 +26,12 @@ class Kinds:
     listed: np.ndarray  # (items, at most MOST) int32 category, -1: no more
     weights: np.ndarray  # the same, float32: their cells
     year: np.ndarray  # (items,) float64, NaN where unknown
+    graph: Graph | None = None  # None: there are no relations, or the model knows of none
+    modalities: tuple[Modality, ...] = ()
 
     @classmethod
-    def of(cls, catalogue: Catalogue) -> Kinds:
+    def of(cls, catalogue: Catalogue, features: list[str] | None = None) -> Kinds:
+        """`features`: of a model that is there already; what it does not know is left out."""
         matrix = category_matrix(catalogue)
         share = np.asarray(matrix.mean(axis=0)).ravel() if matrix.shape[0] else np.zeros(matrix.shape[1])
         rarity = np.log((1 + 1) / (share + 1 / max(1, matrix.shape[0])))  # idf
@@ -31,7 +39,23 @@ class Kinds:
         norms = np.sqrt(np.asarray(weighted.multiply(weighted).sum(axis=1)).ravel())
         scale = np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0).astype(np.float32)
         unit = sp.csr_matrix(sp.diags_array(scale) @ weighted, dtype=np.float32)
-        return cls(unit, *_listed(unit), years(catalogue))
+        graph = Graph.of(catalogue)
+        if features is not None:
+            known = any(name.startswith(GRAPH) for name in features)
+            graph = (graph or Graph.none(len(catalogue))) if known else None
+        further = tuple(modalities(catalogue, features))
+        return cls(unit, *_listed(unit), years(catalogue), graph, further)
+
+    @property
+    def further(self) -> dict[str, str]:
+        """Signals that are the data's own -> how the names of their columns begin."""
+        found = {"graph": GRAPH} if self.graph is not None else {}
+        return found | {each.name: f"{VECTOR}{each.name}_" for each in self.modalities}
+
+    def only(self, further: Collection[str]) -> Kinds:
+        """With these alone of `further`."""
+        kept = tuple(each for each in self.modalities if each.name in further)
+        return replace(self, graph=self.graph if "graph" in further else None, modalities=kept)
 
     def profile(self, asked: Asked, half_life: int) -> np.ndarray:
         """(points, categories) float32 of unit length: what the history is made of."""
@@ -43,6 +67,8 @@ class Kinds:
         columns: Columns = {}
         for half_life in (5, 30):
             columns[f"categories_{half_life}"] = self._overlap(self.profile(asked, half_life), items)
+        if self.graph is not None:
+            columns |= self.graph.columns(asked, items)
         return columns | self._years(asked, items)
 
     def _overlap(self, profile: np.ndarray, items: np.ndarray) -> np.ndarray:
@@ -66,12 +92,6 @@ class Kinds:
         now = 1970 + asked.points.time / (MICROSECONDS_A_DAY * 365.2425)
         age = np.nan_to_num(now[:, None] - of_item).astype(np.float32)
         return {"year_gap": gap, "year_distance": np.abs(gap), "release_age": np.log1p(np.maximum(age, 0))}
-
-
-def years(catalogue: Catalogue) -> np.ndarray:
-    if "year" not in catalogue.items:
-        return np.full(len(catalogue), np.nan)
-    return catalogue.items["year"].to_numpy(dtype=np.float64, na_value=np.nan)
 
 
 def _listed(unit: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray]:

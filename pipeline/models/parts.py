@@ -46,6 +46,8 @@ class Parts:
             lists |= self.sequence.retrieve(asked, EACH)
         if self.text is not None:
             lists |= self.text.retrieve(asked, EACH, self._ials(asked), self.collaborative.cold)
+        for modality in self.kinds.modalities:
+            lists |= modality.retrieve(asked, EACH)
         return lists
 
     def candidates(self, asked: Asked) -> np.ndarray:
@@ -61,6 +63,8 @@ class Parts:
             columns |= self.sequence.columns(asked, items)
         if self.text is not None:
             columns |= self.text.columns(asked, items, ials, self.collaborative.cold, columns["live_count"])
+        for modality in self.kinds.modalities:
+            columns |= modality.columns(asked, items, columns["live_count"])
         return columns | _of_history(asked, items)
 
     def _ials(self, asked: Asked) -> np.ndarray:

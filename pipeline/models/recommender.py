@@ -122,7 +122,7 @@ class Recommender:
     ) -> list[list[str]]:
         newest = point.log.item[point.newest(50).rows()[1]]
         history, recent = np.unique(newest), [self._categories[item] for item in newest[-10:]]
-        kinds = set().union(*recent)
+        kinds, graph = set().union(*recent), self.parts.kinds.graph
         of_items = []
         for place, item in enumerate(top):
             if item < 0:
@@ -130,6 +130,8 @@ class Recommender:
             reasons = []
             if len(history) and (near := self._nearest(history, int(item))) is not None:
                 reasons.append(f"like {self._titles[near]}, which you had")
+            if graph is not None and len(history) and (joined := graph.shared(history, int(item))):
+                reasons.append(f"{joined[0]} {self._titles[joined[1]]}")
             if shared := self._categories[item].intersection(kinds):
                 reasons.append(f"in {', '.join(sorted(shared)[:3])}")
             if int(item) in popular:
@@ -202,7 +204,7 @@ class Recommender:
             sequence = Sequence.bound(of_prefix("sequence", arrays), place, len(catalogue), vectors, tower)
         delay = card["delay_seconds"] if delay_seconds is None else delay_seconds
         living = Living.of(log, catalogue, tuple(card["half_lives"]), collaborative.ials, delay)
-        kinds = Kinds.of(catalogue)
+        kinds = Kinds.of(catalogue, card["features"])
         parts = Parts(catalogue, collaborative, sequence, text, kinds, living, card["candidates"])
         scorer = Scorer(len(card["features"]))
         scorer.load_state_dict(

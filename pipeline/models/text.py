@@ -18,8 +18,7 @@ from pipeline.data.histories import Catalogue
 from pipeline.models.asked import Asked
 from pipeline.models.binding import Arrays
 from pipeline.models.collaborative import Collaborative
-from pipeline.models.content import VectorScorer, category_matrix, category_names
-from pipeline.models.kinds import years
+from pipeline.models.content import VectorScorer, category_matrix, category_names, years
 from pipeline.models.nearest import Nearest
 from pipeline.models.pairs import Columns, Retrieved, gathered, product, products, standardised
 from pipeline.models.ridge import Ridge
@@ -120,8 +119,8 @@ class Text:
         vectors = self._narrow
         means = [unit(weights @ vectors) for weights in (asked.weights[5], asked.weights[30], asked.plain)]
         # The newest items are further users: their vectors meet the candidates' in the same pass.
-        newest = self._newest(asked)
-        close = products(np.concatenate([np.stack(means, axis=1), newest], axis=1), vectors, items)
+        users = np.concatenate([np.stack(means, axis=1), newest(asked, vectors)], axis=1)
+        close = products(users, vectors, items)
         columns["text_5"], columns["text_30"], columns["text_mean"] = close[:3]
         columns["text_max"] = close[3:].max(axis=0)
         imputed = standardised(product(ials, self.expected, items), items, asked.width)
@@ -148,19 +147,7 @@ class Text:
     @cached_property
     def _narrow(self) -> np.ndarray:
         """(items, at most NARROW): the directions in which texts differ most; cosines nearly stay."""
-        if self.vectors.shape[1] <= NARROW:
-            return self.vectors
-        _, axes = np.linalg.eigh(self.vectors.T @ self.vectors)
-        return unit(self.vectors @ axes[:, -NARROW:]).astype(np.float32)
-
-    def _newest(self, asked: Asked) -> np.ndarray:
-        """(points, LAST_ITEMS, width) of the newest items of the history, zeros where it has no more."""
-        points = asked.points
-        row = points.stop[:, None] - 1 - np.arange(LAST_ITEMS)
-        there = row >= points.start[:, None]
-        if not len(points.log):
-            return np.zeros((*row.shape, self._narrow.shape[1]), np.float32)
-        return self._narrow[points.log.item[np.where(there, row, 0)]] * there[:, :, None]
+        return narrowed(self.vectors)
 
     def arrays(self) -> Arrays:
         return {
@@ -191,6 +178,24 @@ class Text:
             found[new] = ridge.predict(facts.matrix(vectors[new], of_new))
         found[known] = np.concatenate([arrays["expected"], arrays["popularity"][:, None]], axis=1)[same]
         return cls(vectors, np.ascontiguousarray(found[:, :-1]), found[:, -1], facts, ridge)
+
+
+def narrowed(vectors: np.ndarray) -> np.ndarray:
+    """(items, at most NARROW) of (items, width) unit vectors or zero rows."""
+    if vectors.shape[1] <= NARROW:
+        return vectors
+    _, axes = np.linalg.eigh(vectors.T @ vectors)
+    return unit(vectors @ axes[:, -NARROW:]).astype(np.float32)
+
+
+def newest(asked: Asked, vectors: np.ndarray) -> np.ndarray:
+    """(points, LAST_ITEMS, width) of the newest items of the history, zeros where it has no more."""
+    points = asked.points
+    row = points.stop[:, None] - 1 - np.arange(LAST_ITEMS)
+    there = row >= points.start[:, None]
+    if not len(points.log):
+        return np.zeros((*row.shape, vectors.shape[1]), np.float32)
+    return vectors[points.log.item[np.where(there, row, 0)]] * there[:, :, None]
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:

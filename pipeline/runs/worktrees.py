@@ -233,7 +233,7 @@ def link_sources(home: Path, root: Path) -> None:
     """Data and encoder that params.yaml names relative to the checkout, and git does not hold."""
     home, params = home.resolve(), Params.load(root / "params.yaml")
     files, encoder = params.collect.files, params.finetune.encoder
-    patterns = (params.collect.path, files.interactions, files.items, files.users)
+    patterns = (params.collect.path, files.interactions, files.items, files.users, files.relations)
     relative = [pattern for pattern in patterns if pattern and not Path(pattern).is_absolute()]
     paths = [source for pattern in relative for source in home.glob(pattern)]
     if not Path(encoder).is_absolute() and (home / encoder).is_dir():

@@ -27,6 +27,8 @@ Told = tuple[str, int | None] | None
 KINDS = {
     "history": ("ease", "knn", "rules", "ials", "folded", "neighbours", "imputed", "sequence", "repeat"),
     "text": ("text",),
+    "graph": ("graph",),
+    "modality": ("vector",),
     "category": ("categories", "year", "release"),
     "popular": ("live", "train_count", "item_value", "item_liked", "item_"),
     "new": ("cold", "live_new", "live_age"),
@@ -118,6 +120,8 @@ class Explainer:
         self._say = {
             "history": self._history,
             "text": self._text,
+            "graph": self._graph,
+            "modality": self._modality,
             "category": self._category,
             "popular": self._popular,
             "new": self._new,
@@ -181,6 +185,22 @@ class Explainer:
             return None
         near = int(place.newest[place.close.argmax()])
         return f"described like {self.titles[near]}", near
+
+    def _graph(self, place: Place) -> Told:
+        """The rarest neighbour that the item shares with one of the history: same director as ..."""
+        graph = self.model.parts.kinds.graph
+        found = graph.shared(place.newest, place.item) if graph is not None and len(place.newest) else None
+        return (f"{found[0]} {self.titles[found[1]]}", found[1]) if found else None
+
+    def _modality(self, place: Place) -> Told:
+        """The item of the history whose vector is nearest, in the modality where that is nearest."""
+        best, told = 0.0, None
+        for modality in self.model.parts.kinds.modalities:
+            close = modality.vectors[place.newest] @ modality.vectors[place.item]
+            if close.max(initial=0) > best:
+                near = int(place.newest[close.argmax()])
+                best, told = float(close.max()), (f"{modality.name} like that of {self.titles[near]}", near)
+        return told
 
     def _category(self, place: Place) -> Told:
         shared = sorted(self.categories[place.item] & place.kinds)

@@ -47,6 +47,8 @@ class Tables:
     """Chunks small enough for memory; an interaction column `items.title` gives the item's title."""
     items: pd.DataFrame | None = None
     users: pd.DataFrame | None = None
+    relations: pd.DataFrame | None = None
+    """head, relation, tail: a knowledge graph whose heads or tails may be item ids."""
     times: Mapping[str, TimeFormat] = field(default_factory=dict)
     """Our column -> how it writes times, where the source knows."""
     decimal: str | None = None

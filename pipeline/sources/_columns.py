@@ -26,6 +26,7 @@ from pipeline.data.tables import (
     INTERACTIONS,
     ITEM,
     ITEMS,
+    RELATIONS,
     TEXT,
     TIME,
     TITLE,
@@ -49,8 +50,14 @@ OWNERS = {
     TEXT: ("interactions", "items"),
     **dict.fromkeys((TIME, EVENT, VALUE), ("interactions",)),
     **dict.fromkeys(ITEM_COLUMNS, ("items",)),
+    **dict.fromkeys(RELATIONS, ("relations",)),
 }
-REQUIRED = {"interactions": (USER, ITEM, TIME), "items": (ITEM,), "users": (USER,)}
+REQUIRED = {
+    "interactions": (USER, ITEM, TIME),
+    "items": (ITEM,),
+    "users": (USER,),
+    "relations": tuple(RELATIONS),
+}
 # A further column must not look like one of these to the readers of a folder of partitions.
 _TAKEN = {name.lower() for name in (*INTERACTIONS, *ITEMS, "month", PLACE, RAW, REASON)}
 # Words for a column of events, in no file's rows the event itself.

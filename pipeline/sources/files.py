@@ -34,7 +34,11 @@ def read(settings: Collect) -> Tables:
     chosen = plans(files.columns, named, items_inside="items" not in paths)
     further = {
         table: _table(paths[table], chosen[table], how[table], contract, files.decimal)
-        for table, contract in (("items", tables.ITEMS), ("users", tables.USERS))
+        for table, contract in (
+            ("items", tables.ITEMS),
+            ("users", tables.USERS),
+            ("relations", tables.RELATIONS),
+        )
         if table in paths
     }
     rows = _interactions(paths["interactions"], chosen["interactions"], how["interactions"])
@@ -61,6 +65,8 @@ def _paths(files: Files) -> dict[Table, list[Path]]:
             result["items"] = items
     if files.users:
         result["users"] = matching(files.users, "collect.files.users")
+    if files.relations:
+        result["relations"] = matching(files.relations, "collect.files.relations")
     for path in (path for paths in result.values() for path in paths):
         kind(path)
     return result

@@ -1,4 +1,4 @@
-"""The source `sql`: two or three queries to any database that SQLAlchemy reaches, streamed in chunks.
+"""The source `sql`: a query for each table, to any database that SQLAlchemy reaches, streamed in chunks.
 
 In: collect.sql. A query names its columns like the contract's tables (`SELECT customer AS user_id, ...`); in
 the query of interactions `:as_of` is collect.as_of, or the end of time where that is null. `${NAME}` in the
@@ -19,6 +19,7 @@ import pandas as pd
 
 from pipeline.data import tables
 from pipeline.errors import ConfigError, DataError, Unavailable
+from pipeline.file_settings import TABLES
 from pipeline.params import Collect
 from pipeline.sources import PLACE, Tables
 
@@ -34,6 +35,7 @@ def read(settings: Collect) -> Tables:
         interactions=_interactions(settings),
         items=_table(settings, "items", tables.ITEM),
         users=_table(settings, "users", tables.USER),
+        relations=_table(settings, "relations", *tables.RELATIONS),
     )
 
 
@@ -57,11 +59,11 @@ def _interactions(settings: Collect) -> Iterator[pd.DataFrame]:
         yield from _frames(connection, settings, "interactions", (tables.USER, tables.ITEM, tables.TIME))
 
 
-def _table(settings: Collect, table: str, key: str) -> pd.DataFrame | None:
+def _table(settings: Collect, table: str, *needed: str) -> pd.DataFrame | None:
     if table not in _queries(settings):
         return None
     with _connection(settings) as connection:
-        return pd.concat(_frames(connection, settings, table, (key,)), ignore_index=True)
+        return pd.concat(_frames(connection, settings, table, needed), ignore_index=True)
 
 
 def _frames(
@@ -106,7 +108,7 @@ def _execute(connection: Connection, query: str, table: str, settings: Collect) 
 
 
 def _queries(settings: Collect) -> dict[str, str]:
-    queries = {table: getattr(settings.sql, table) for table in ("interactions", "items", "users")}
+    queries = {table: getattr(settings.sql, table) for table in TABLES}
     if not queries["interactions"]:
         raise ConfigError("collect.sql.interactions: null; give the query of the interactions")
     return {table: query.strip().rstrip(";") for table, query in queries.items() if query}

@@ -3,7 +3,8 @@
 In: params.yaml (section collect) and the source it names. Out, under data/raw/:
 - interactions/month=YYYY-MM/part-0.parquet: user_id, item_id, timestamp, event ("interaction" where the
   source has none), value, text and further columns; in order of time, ties in fixed-salt hash order;
-- items.parquet (by item_id: the contract's columns and further ones), users.parquet (at least user_id);
+- items.parquet (by item_id: the contract's columns and further ones; `graph_relations`, `graph_entities` if
+  there is a knowledge graph), users.parquet (at least user_id);
 - rejected.parquet: table, reason, place (file:row) and the cells as they came, of every row not kept;
 - manifest.json: source, fingerprint, as_of, counts, joined share, first and last timestamp, content hash.
 
@@ -41,6 +42,7 @@ from pipeline.data.ids import as_ids, id_faults
 from pipeline.data.moments import LATEST, Days, TimeColumn
 from pipeline.data.partitions import Partitions, Written
 from pipeline.data.rejected import AFTER_AS_OF, Rejected, rejected_file
+from pipeline.data.relations import relations_table, with_graph, without_item
 from pipeline.data.values import as_numbers, as_prose
 from pipeline.documents.data import Manifest, Rows
 from pipeline.errors import ConfigError, DataError
@@ -86,6 +88,7 @@ def collect(
     if source.items is not None:
         rows_of = joining.rows_of_items(folder / "interactions")
         joined = joining.enforce(rows_of, kept.item_table[tables.ITEM], settings.min_joined_share)
+    kept.join_graph()
     for name, table in (("items", kept.item_table), ("users", kept.user_table)):
         tables.write_parquet(tables.check(table, name, settings.source), folder / f"{name}.parquet")
     return _manifest(settings, kept, rejected, written).but(
@@ -113,6 +116,8 @@ def _checked(
         )
         kept.item_table = sources.with_put(items, settings)
         kept.user_table, kept.user_rows = users_table(source.users, rejected)
+        if source.relations is not None:
+            kept.triples, kept.relation_rows = relations_table(source.relations, rejected)
     return kept, rejected
 
 
@@ -137,6 +142,7 @@ def _manifest(settings: Collect, kept: _Kept, rejected: Rejected, written: Writt
         items=len(kept.items),
         item_rows=kept.item_rows,
         user_rows=kept.user_rows,
+        relation_rows=kept.relation_rows,
     )
 
 
@@ -153,6 +159,8 @@ class _Kept:
     item_rows: dict[str, int] = field(default_factory=dict)  # kept, duplicates, ...
     user_table: pd.DataFrame = field(default_factory=pd.DataFrame)
     user_rows: dict[str, int] = field(default_factory=dict)
+    triples: pd.DataFrame | None = None
+    relation_rows: dict[str, int] | None = None
 
     def add(self, rows: pd.DataFrame, source: str, dated: bool = True) -> None:
         """`dated`: their times tell where the data end."""
@@ -163,6 +171,12 @@ class _Kept:
             self.days.add(rows[tables.TIME])
         self.users.update(rows[tables.USER].unique())
         self.items.update(rows[tables.ITEM].unique())
+
+    def join_graph(self) -> None:
+        """The relations go with the items that they are of."""
+        if self.triples is not None and self.relation_rows is not None:
+            self.item_table = with_graph(self.item_table, self.triples, self.items)
+            self.relation_rows["without_item"] = without_item(self.triples, self.item_table)
 
 
 def check_interactions(

@@ -11,7 +11,10 @@ The live state is no fit: at every point it is what all users did strictly befor
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -32,6 +35,7 @@ from pipeline.training.scorer_task import fit_linear, fit_scorer, prior_scorer
 from pipeline.training.sequence_task import fit_sequence
 from pipeline.training.split import Split, at_most, older_and_newer, split
 from pipeline.training.text_training import text_vectors
+from pipeline.training.worth import Worth, worthy
 
 FEWEST_SCORER_POINTS = 20
 SCORER_SIZES, VALIDATION_SIZES = Sizes(60, 60), Sizes(200, 200)
@@ -81,6 +85,7 @@ def train(
     base = Base.fit(prepared, rows, settings, run.seed, serving or Serving())
     sequence = None if champion is None else champion.parts.sequence
     tower = None if sequence is None else sequence.tower
+    base, summary["signals"] = base.worthy(next(iter(spaces.values())), run.seed)
     models = {}
     for name, space in spaces.items():
         models[name], figures = base.model(run, name, space, tower)
@@ -138,11 +143,22 @@ class Base:
         def of(mask: np.ndarray, points: Points) -> Fitted:
             collaborative = Collaborative.fit(data, mask, len(catalogue), settings, seed)
             living = Living.of(data, catalogue, pace, collaborative.ials, serving.delay_seconds)
-            asked = [Asked(chunk, len(catalogue)) for chunk in points.chunks(CHUNK)]
-            return Fitted(collaborative, living, asked)
+            return Fitted(collaborative, living, _asked(points, catalogue))
 
         cuts = [of(cut.inner, cut.later) for cut in rows.cuts]
         return cls(prepared, rows, Kinds.of(catalogue), cuts, of(rows.full, rows.validation), serving)
+
+    def worthy(self, space: Space | None, seed: int) -> tuple[Base, Worth]:
+        """With those further signals of items that validation gains by, measured without tower and MLP."""
+        newest = self.cuts[-1]
+
+        def parts(kinds: Kinds) -> Parts:
+            part, most = newest.collaborative, self.serving.candidates
+            text = None if space is None else Text.fit(space.vectors, self.prepared.catalogue, part)
+            return Parts(self.prepared.catalogue, part, None, text, kinds, newest.living, most)
+
+        kinds, worth = worthy(self.kinds, parts, newest.asked, self.full.asked, seed)
+        return replace(self, kinds=kinds), worth
 
     def model(
         self, run: Run, name: str, space: Space | None, tower: SequenceTower | None
@@ -201,36 +217,64 @@ class Base:
         )
 
 
+@dataclass(frozen=True)
+class Shared:
+    """What light models of one log, mask and seed have in common, fitted once: all but what items are."""
+
+    kept: dict[str, Any] = field(default_factory=dict)
+
+    def once(self, what: str, compute: Callable[[], Any]) -> Any:
+        if what not in self.kept:
+            self.kept[what] = compute()
+        return self.kept[what]
+
+
 def light(
-    log: Log, rows: np.ndarray, catalogue: Catalogue, vectors: np.ndarray | None, seed: int
+    log: Log,
+    rows: np.ndarray,
+    catalogue: Catalogue,
+    vectors: np.ndarray | None,
+    seed: int,
+    shared: Shared | None = None,
 ) -> Recommender:
     """The same parts in seconds, for where models are needed by the dozen: un-tuned texts, no tower, no MLP.
 
     Fitted on the rows of a mask ((rows of the log,) bool), of which the newest choose the penalty.
     `vectors`: (items, width), zero rows without text.
     """
+    shared = shared or Shared()
     space = Space.of(vectors) if vectors is not None else None
     newest = older_and_newer(log, rows)
-    pace, kinds = half_lives(log.time[rows]), Kinds.of(catalogue)
+    pace = half_lives(log.time[rows])
 
-    def parts(mask: np.ndarray) -> Parts:
-        collaborative = Collaborative.fit(log, mask, len(catalogue), LIGHT, seed)
-        living = Living.of(log, catalogue, pace, collaborative.ials)
+    def parts(mask: np.ndarray, name: str, kinds: Kinds) -> Parts:
+        def fit() -> tuple[Collaborative, Living]:
+            collaborative = Collaborative.fit(log, mask, len(catalogue), LIGHT, seed)
+            return collaborative, Living.of(log, catalogue, pace, collaborative.ials)
+
+        collaborative, living = shared.once(name, fit)
         text = None if space is None else Text.fit(space.vectors, catalogue, collaborative)
         return Parts(catalogue, collaborative, None, text, kinds, living)
 
     generator = np.random.default_rng([seed, 1])
     points = at_most(newest.later, LIGHT_POINTS_PER_USER, MOST_LIGHT_POINTS, generator)
     points = points[np.argsort(points.time, kind="stable")]
-    early, cut = parts(newest.inner), int(len(points) * (1 - LIGHT_VALIDATION))
-    asked = points[:cut] if cut else _somewhere(log)
-    names, fitted_on = sample(early, list(early.ask(asked)), None, LIGHT_SIZES, generator)
+    cut = int(len(points) * (1 - LIGHT_VALIDATION))
+    asked = shared.once("asked", lambda: _asked(points[:cut] if cut else _somewhere(log), catalogue))
+    against_asked = shared.once("against", lambda: _asked(points[cut:], catalogue))
+    kinds, _ = worthy(Kinds.of(catalogue), partial(parts, newest.inner, "early"), asked, against_asked, seed)
+    early = parts(newest.inner, "early", kinds)
+    names, fitted_on = sample(early, asked, None, LIGHT_SIZES, generator)
     scorer = prior_scorer(names, fitted_on, seed)
     if len(points) >= FEWEST_LIGHT_POINTS and newest.inner.any():
-        _, against = sample(early, list(early.ask(points[cut:])), names, LIGHT_SIZES, generator)
+        _, against = sample(early, against_asked, names, LIGHT_SIZES, generator)
         fit_linear(scorer, names, fitted_on, against)
     centre = None if space is None else space.centre
-    return Recommender("light", {"features": names}, parts(rows), scorer, centre)
+    return Recommender("light", {"features": names}, parts(rows, "all", kinds), scorer, centre)
+
+
+def _asked(points: Points, catalogue: Catalogue) -> list[Asked]:
+    return [Asked(chunk, len(catalogue)) for chunk in points.chunks(CHUNK)]
 
 
 def _somewhere(log: Log) -> Points:

@@ -1,0 +1,260 @@
+"""What each signal brings: nDCG@10 with all of them over without it, and over a shuffled copy of it.
+
+In: data/prepared, or a folder like data/raw; without one also the embedded sets. Out: of each set and signal
+both gains at the test points, with 95 % intervals (users drawn with replacement, paired), and what it costs.
+Rule: light models (training/recipe.py: the same parts, un-tuned texts, no tower, no MLP), SEEDS of each,
+whose figures are means over the seeds point by point; they differ in nothing but the signal. A shuffled copy
+has the same values dealt to other items (of a graph: tails to other heads within a relation), so what it
+brings over nothing is chance: a signal earns its place by the second gain. The live state has no such copy:
+without it the state is that of the end of train. Cost: CPU seconds to fit and to list that the signal adds.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from pipeline.bench._fits import fingerprint
+from pipeline.bench.gate import load_with_vectors
+from pipeline.data import tables
+from pipeline.data.histories import Catalogue, Prepared
+from pipeline.errors import ConfigError
+from pipeline.evaluation import metrics, tuning
+from pipeline.evaluation.figures import HEADLINE
+from pipeline.models.asked import Asked
+from pipeline.models.baselines import train_rows
+from pipeline.models.parts import CHUNK
+from pipeline.models.ranking import top_candidates
+from pipeline.models.recommender import Recommender
+from pipeline.params import Params
+from pipeline.training.recipe import Shared, light
+
+EMBEDDED = ("movielens-100k", "ifdb")
+SEEDS, K, SAMPLES = 2, 10, 1000
+FOLDER = Path(".evergreen/signals")  # un-tuned vectors of the embedded sets
+
+Json = dict[str, Any]
+log = logging.getLogger(__name__)
+
+
+def run(data: Path | None = None) -> Json:
+    """`data`: that folder alone. Raises DataError if there are no data."""
+    params = Params.load(Path("params.yaml"))
+    found = dict(worlds(data, params))
+    rows: Json = {}
+    for name, (prepared, vectors) in found.items():
+        rows |= {f"{name}: {signal}": row for signal, row in of_world(prepared, vectors, params.seed).items()}
+    sure = [name for name, row in rows.items() if (row["over_shuffled_low"] or row["low"]) > 0]
+    return {
+        "name": "signals",
+        "conditions": {"sets": list(found), "seeds": SEEDS, "models": "light"},
+        "figures": rows,
+        "ratios": {
+            name: row["gain"] / row[HEADLINE] if row[HEADLINE] else None for name, row in rows.items()
+        },
+        "findings": [f"surely paid: {', '.join(sure) or 'nothing'}"],
+    }
+
+
+def worlds(data: Path | None, params: Params) -> Iterator[tuple[str, tuple[Prepared, np.ndarray]]]:
+    """(name, (prepared data, un-tuned vectors)) of each set, once."""
+    if data is not None:
+        yield (
+            data.resolve().parent.name if data.name in ("raw", "prepared") else data.name,
+            load_with_vectors(data, params),
+        )
+        return
+    given = Path("data/prepared")
+    known = set()
+    if (given / "train.parquet").exists():
+        one = load_with_vectors(given, params)
+        known.add(fingerprint(one[0]))
+        yield "given", one
+    for source in EMBEDDED:
+        try:
+            two = embedded(source, params)
+        except ConfigError as error:
+            log.warning("%s", error)
+            continue
+        if fingerprint(two[0]) not in known:
+            yield source, two
+
+
+def embedded(source: str, params: Params) -> tuple[Prepared, np.ndarray]:
+    """An embedded set as the stages make it; its vectors are kept. Raises ConfigError without its wheel."""
+    from pipeline import sources
+    from pipeline.stages.collect import collect
+
+    settings = params.collect.model_copy(update={"source": source, "as_of": None, "feedback": None})
+    with tempfile.TemporaryDirectory() as temporary:
+        raw = Path(temporary) / "data" / "raw"
+        raw.mkdir(parents=True)
+        collect(lambda: sources.read(settings), settings, raw).write(raw / "manifest.json")
+        return load_with_vectors(raw, params)
+
+
+# Signals --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What light models differ in."""
+
+    items: pd.DataFrame
+    vectors: np.ndarray | None  # of texts
+    until: int | None = None  # the state stands still there
+
+    def but(self, **changes: Any) -> Inputs:
+        return replace(self, **changes)
+
+
+Change = Callable[[Inputs, np.random.Generator], Inputs]
+
+
+@dataclass(frozen=True)
+class Signal:
+    without: Change
+    shuffled: Change | None
+
+
+def signals(prepared: Prepared, vectors: np.ndarray) -> dict[str, Signal]:
+    """Those that the data have."""
+    items, found = prepared.catalogue.items, dict[str, Signal]()
+    if vectors.any():
+        found["text"] = Signal(lambda inputs, _: inputs.but(vectors=None), _other_texts)
+    if _filled(items, tables.CATEGORIES).any():
+        found["categories"] = _of_column(tables.CATEGORIES)
+    if set(tables.GRAPH) <= set(items):
+        found["graph"] = Signal(
+            lambda inputs, _: inputs.but(items=inputs.items.drop(columns=tables.GRAPH)), _other_tails
+        )
+    for name in sorted(name for name in items if name.endswith(tables.VECTOR)):
+        found[name.removesuffix(tables.VECTOR)] = _of_column(name)
+    found["live_state"] = Signal(lambda inputs, _: inputs.but(until=prepared.train_end + 1), None)
+    return found
+
+
+def _of_column(name: str) -> Signal:
+    def without(inputs: Inputs, generator: np.random.Generator) -> Inputs:
+        return inputs.but(items=inputs.items.drop(columns=[name]))
+
+    def shuffled(inputs: Inputs, generator: np.random.Generator) -> Inputs:
+        there = np.flatnonzero(_filled(inputs.items, name))
+        cells = inputs.items[name].to_numpy(dtype=object).copy()
+        dealt = np.empty(len(there), object)
+        dealt[:] = [cells[place] for place in generator.permutation(there)]
+        cells[there] = dealt
+        return inputs.but(
+            items=inputs.items.assign(**{name: pd.Series(cells, inputs.items.index, dtype=object)})
+        )
+
+    return Signal(without, shuffled)
+
+
+def _as_list(cell: object) -> list[Any]:
+    return list(cell) if isinstance(cell, list | np.ndarray) else []
+
+
+def _filled(items: pd.DataFrame, name: str) -> np.ndarray:
+    """(items,) bool: whose list in a column has any cell."""
+    if name not in items:
+        return np.zeros(len(items), bool)
+    return np.array([len(_as_list(cell)) > 0 for cell in items[name]], bool)
+
+
+def _other_texts(inputs: Inputs, generator: np.random.Generator) -> Inputs:
+    assert inputs.vectors is not None
+    vectors, there = inputs.vectors.copy(), np.flatnonzero(inputs.vectors.any(axis=1))
+    vectors[there] = vectors[generator.permutation(there)]
+    return inputs.but(vectors=vectors)
+
+
+def _other_tails(inputs: Inputs, generator: np.random.Generator) -> Inputs:
+    """The entities of each relation dealt anew: items and entities keep how many they have of it."""
+    lists = inputs.items[tables.GRAPH].map(_as_list)
+    flat = lists.explode(tables.GRAPH).dropna().reset_index(names="place")
+    entities = flat.groupby(tables.GRAPH_RELATIONS)[tables.GRAPH_ENTITIES]
+    flat[tables.GRAPH_ENTITIES] = entities.transform(lambda column: generator.permutation(column))
+    dealt = flat.groupby("place")[tables.GRAPH].agg(list).reindex(range(len(lists)))
+    columns = {name: list(map(_as_list, dealt[name])) for name in tables.GRAPH}
+    return inputs.but(items=inputs.items.assign(**columns))
+
+
+# Measuring ------------------------------------------------------------------------------------------------
+
+
+def of_world(prepared: Prepared, vectors: np.ndarray, seed: int) -> dict[str, Json]:
+    """Signal -> its row of the table."""
+    whole, todo = (
+        Inputs(prepared.catalogue.items, vectors if vectors.any() else None),
+        signals(prepared, vectors),
+    )
+    gains: dict[str, list[np.ndarray]] = {}
+    seconds: dict[str, list[float]] = {}
+    with tqdm(
+        total=SEEDS * (1 + 2 * len(todo)), desc="signals", unit="model", disable=None, leave=False
+    ) as bar:
+        for number in range(seed, seed + SEEDS):
+            court = Court(prepared, number)
+            court.gain(whole)  # once beside: what models share is fitted
+            generator = np.random.default_rng([number, 4])
+            cases = {"all": whole} | {
+                f"without {name}": s.without(whole, generator) for name, s in todo.items()
+            }
+            cases |= {f"other {n}": s.shuffled(whole, generator) for n, s in todo.items() if s.shuffled}
+            for name, inputs in cases.items():
+                begin = time.process_time()
+                gains.setdefault(name, []).append(court.gain(inputs))
+                seconds.setdefault(name, []).append(time.process_time() - begin)
+                bar.update()
+    mean = {name: np.mean(of, axis=0) for name, of in gains.items()}
+    return {
+        name: _row(mean, name, prepared.test.user, seed)
+        | {"cpu_s": round(float(np.mean(seconds["all"]) - np.mean(seconds[f"without {name}"])), 2)}
+        for name in todo
+    }
+
+
+def _row(mean: dict[str, np.ndarray], name: str, user: np.ndarray, seed: int) -> Json:
+    row = {HEADLINE: metrics.mean_of_users(mean["all"], user)}
+    for key, other in (("gain", f"without {name}"), ("over_shuffled", f"other {name}")):
+        ends: tuple[Any, ...] = (None, None, None)
+        if other in mean:
+            of_users = metrics.group_means(mean["all"] - mean[other], user)
+            low, high = metrics.interval(metrics.user_bootstrap(of_users[:, None], SAMPLES, seed))
+            ends = (float(of_users.mean()), float(low[0]), float(high[0]))
+        start = "" if key == "gain" else f"{key}_"
+        row |= dict(zip((key, f"{start}low", f"{start}high"), ends, strict=True))
+    return row
+
+
+class Court:
+    """Light models of one seed at the test points."""
+
+    def __init__(self, prepared: Prepared, seed: int) -> None:
+        self.prepared, self.seed, self.shared = prepared, seed, Shared()
+        self.rows, self.order = train_rows(prepared.log), tuning.frozen_order(prepared)
+        self.asked = [Asked(chunk, len(prepared.catalogue)) for chunk in prepared.test.chunks(CHUNK)]
+
+    def gain(self, inputs: Inputs) -> np.ndarray:
+        """(test points,) nDCG@10."""
+        prepared = self.prepared
+        catalogue = replace(prepared.catalogue, items=inputs.items)
+        model = light(prepared.log, self.rows, catalogue, inputs.vectors, self.seed, self.shared)
+        if inputs.until is not None:
+            model = model.with_state(inputs.until, "frozen")
+        listed = np.concatenate([self._listed(model, catalogue, asked) for asked in self.asked])
+        return metrics.discounted(metrics.target_rank(listed, prepared.test.target), K)
+
+    def _listed(self, model: Recommender, catalogue: Catalogue, asked: Asked) -> np.ndarray:
+        items, scores = next(model.answers([asked]))
+        return top_candidates(items, scores, asked.points, catalogue, self.order, K)[0]

@@ -1,0 +1,80 @@
+"""The optional table of relations: a knowledge graph whose heads or tails may be items.
+
+In: triples (head, relation, tail) as a source gives them. Out, in the table of items: two lists of one length
+a cell, `graph_entities` (what an item is joined to, in either direction) and `graph_relations` (by what), in
+order of relation and entity. Triples without an item say nothing of one and are counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from pipeline.data import tables
+from pipeline.data.ids import as_ids, id_faults
+from pipeline.data.values import as_text
+from pipeline.errors import DataError
+from pipeline.sources import RAW, REASON
+
+if TYPE_CHECKING:
+    from pipeline.data.rejected import Rejected
+
+Counts = dict[str, int]
+
+
+def relations_table(frame: pd.DataFrame, rejected: Rejected) -> tuple[pd.DataFrame, Counts]:
+    """(distinct triples of ids, counts); rows that lack a cell go to `rejected`."""
+    for name in tables.RELATIONS:
+        if name not in frame:
+            raise DataError(f"relations: the source gives no column {name}: see docs/sources.md")
+    frame = frame.reset_index(drop=True)
+    reasons = frame[REASON].astype(object) if REASON in frame else pd.Series(None, frame.index, dtype=object)
+    for name in reversed(tables.RELATIONS):  # the first that is wrong is named
+        faults = id_faults(frame[name], name)
+        reasons = reasons.mask(faults.notna() & (frame[REASON].isna() if REASON in frame else True), faults)
+    if reasons.notna().any() and RAW not in frame:
+        cells = [as_text(frame[name]).fillna("") for name in tables.RELATIONS]
+        frame = frame.assign(**{RAW: cells[0] + ", " + cells[1] + ", " + cells[2]})
+    rejected.add("relations", frame, reasons)
+    kept = frame[reasons.isna()]
+    triples = pd.DataFrame({name: as_ids(kept[name]) for name in tables.RELATIONS})
+    distinct = triples.drop_duplicates(ignore_index=True)
+    return distinct, {"kept": len(distinct), "duplicates": len(triples) - len(distinct)}
+
+
+def with_graph(items: pd.DataFrame, triples: pd.DataFrame, known: Collection[str]) -> pd.DataFrame:
+    """`items` with both lists; an item of the interactions alone (`known`) gets a row if it has any."""
+    from pipeline.data.catalogue import empty
+
+    ours = {*items[tables.ITEM], *known}
+    sides = [
+        triples.rename(columns={one: tables.ITEM, other: tables.GRAPH_ENTITIES})
+        for one, other in ((tables.HEAD, tables.TAIL), (tables.TAIL, tables.HEAD))
+    ]
+    pairs = pd.concat([side[side[tables.ITEM].isin(ours)] for side in sides])
+    pairs = pairs.rename(columns={tables.RELATION: tables.GRAPH_RELATIONS}).drop_duplicates()
+    pairs = pairs[pairs[tables.ITEM] != pairs[tables.GRAPH_ENTITIES]]
+    lists = pairs.sort_values([tables.ITEM, *tables.GRAPH]).groupby(tables.ITEM)[tables.GRAPH].agg(list)
+    lacking = sorted(set(lists.index) - set(items[tables.ITEM]))
+    if lacking:
+        never = empty(pd.DataFrame(index=range(len(lacking))), tables.MOMENT)
+        further = pd.DataFrame({tables.ITEM: pd.Series(lacking, dtype="str")})
+        further[tables.CATEGORIES] = pd.Series([[] for _ in lacking], dtype=object)
+        further = further.assign(**{tables.AVAILABLE_FROM: never, tables.AVAILABLE_UNTIL: never})
+        items = pd.concat([items, further]).sort_values(tables.ITEM, ignore_index=True)
+        items[[tables.TITLE, tables.TEXT]] = items[[tables.TITLE, tables.TEXT]].astype("str")
+    taken = {name: f"{name}_raw" for name in tables.GRAPH if name in items}
+    found = lists.reindex(items[tables.ITEM])
+    columns = {
+        name: pd.Series([cell if isinstance(cell, list) else [] for cell in found[name]], dtype=object)
+        for name in tables.GRAPH
+    }
+    return items.rename(columns=taken).assign(**columns)
+
+
+def without_item(triples: pd.DataFrame, items: pd.DataFrame) -> int:
+    """Triples of which neither end is an item."""
+    ours = items[tables.ITEM]
+    return int((~triples[tables.HEAD].isin(ours) & ~triples[tables.TAIL].isin(ours)).sum())

@@ -1,0 +1,154 @@
+"""What a knowledge graph says: neighbours that an item shares with those of the history, the rare ones most.
+
+Neighbours are the entities that relations join to an item, in either direction; an item that is a neighbour
+itself is its own, so that a link from item to item counts. Weighted by rarity, rows of unit length: a pair's
+score is the cosine between the item and the recency-weighted history, as of categories (models/kinds.py).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+
+from pipeline.data import tables
+from pipeline.data.histories import Catalogue
+from pipeline.errors import DataError
+from pipeline.models.asked import Asked
+from pipeline.models.pairs import Columns
+
+HALF_LIVES = (5, 30)
+MOST = 64  # neighbours of an item that are compared, the rarest first
+PREFIX = "graph_"  # of its columns
+PREPOSITIONS = (" by", " in", " of", " from", " for", " at", " with", " to", " on")  # directed by the same as
+
+
+@dataclass(frozen=True)
+class Graph:
+    neighbours: sp.csr_matrix  # (items, entities) float32, rows of unit length, weighted by rarity
+    relation: np.ndarray  # (cells of `neighbours`,) int32 place in `words`; -1: the item itself
+    words: list[str]
+    entity_item: np.ndarray  # (entities,) int32 item that the entity is, -1: none
+
+    @classmethod
+    def of(cls, catalogue: Catalogue) -> Graph | None:
+        """None where no item has a neighbour that another one shares."""
+        edges = _edges(catalogue)
+        names, ids = np.unique(edges["entity"].to_numpy(dtype=str)), catalogue.ids.astype(str)
+        entity_item = catalogue.index(names)
+        own = np.flatnonzero(entity_item >= 0)
+        item = np.concatenate([edges["item"].to_numpy(), entity_item[own]])
+        entity = np.concatenate([np.searchsorted(names, edges["entity"].to_numpy(dtype=str)), own])
+        codes, words = pd.factorize(edges["relation"], sort=True)
+        relation = np.concatenate([codes, np.full(len(own), -1)]).astype(np.int32)
+        # Of several relations to one entity the first by name; the item itself goes last.
+        order = np.lexsort((np.where(relation < 0, len(words), relation), entity, item))
+        item, entity, relation = item[order], entity[order], relation[order]
+        first = np.r_[True, (np.diff(item) != 0) | (np.diff(entity) != 0)][: len(item)]
+        item, entity, relation = item[first], entity[first], relation[first]
+        shared = np.bincount(entity, minlength=len(names))
+        kept = shared[entity] > 1
+        if not kept.any():
+            return None
+        rarity = np.log(2 / (shared / len(ids) + 1 / len(ids)))  # as of categories
+        item, entity, relation = _rarest(item[kept], entity[kept], relation[kept], rarity)
+        weight = rarity[entity]
+        weight /= np.sqrt(np.bincount(item, weight**2, minlength=len(ids)))[item]
+        indptr = np.r_[0, np.cumsum(np.bincount(item, minlength=len(ids)))]
+        cells = (weight.astype(np.float32), entity.astype(np.int32), indptr)
+        matrix = sp.csr_matrix(cells, shape=(len(ids), len(names)))
+        return cls(matrix, relation, [_plain(str(word)) for word in words], entity_item)
+
+    @classmethod
+    def none(cls, items: int) -> Graph:
+        """Of a model that knows a graph, over items without one: no item has a neighbour."""
+        return cls(
+            sp.csr_matrix((items, 0), dtype=np.float32), np.zeros(0, np.int32), [], np.zeros(0, np.int32)
+        )
+
+    def columns(self, asked: Asked, items: np.ndarray) -> Columns:
+        return {f"{PREFIX}{half}": self._close(asked.weights[half], items) for half in HALF_LIVES}
+
+    def _close(self, weights: sp.csr_matrix, items: np.ndarray) -> np.ndarray:
+        """(points, candidates) float32 cosines."""
+        out = np.zeros(items.shape, np.float32)
+        row = np.zeros(self.neighbours.shape[1], np.float32)  # one point's, written and cleared
+        for point, profile in enumerate(_rows(sp.csr_matrix(weights @ self.neighbours))):
+            entity, value = profile
+            norm = np.linalg.norm(value)
+            if norm > 0:
+                row[entity] = value / norm
+                out[point] = self._of_point(row, items[point])
+                row[entity] = 0
+        return out
+
+    def _of_point(self, row: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """(candidates,) sums over each one's neighbours."""
+        start, stop = self.neighbours.indptr[items], self.neighbours.indptr[items + 1]
+        length = np.where(items >= 0, stop - start, 0)
+        before = np.cumsum(length) - length
+        cell = np.arange(int(length.sum())) + np.repeat(start - before, length)
+        value = self.neighbours.data[cell] * row[self.neighbours.indices[cell]]
+        return np.bincount(np.repeat(np.arange(len(items)), length), value, minlength=len(items))
+
+    def shared(self, history: np.ndarray, item: int) -> tuple[str, int] | None:
+        """(how, which item of the history): the rarest neighbour that both have; None: they share none."""
+        mine = slice(self.neighbours.indptr[item], self.neighbours.indptr[item + 1])
+        entity, weight = self.neighbours.indices[mine], self.neighbours.data[mine]
+        theirs = sp.csr_matrix(self.neighbours[history][:, entity])
+        had = np.diff(theirs.tocsc().indptr) > 0
+        if not had.any():
+            return None
+        best = int(np.where(had, weight, -1).argmax())
+        near = int(history[theirs[:, [best]].nonzero()[0][-1]])
+        if near == self.entity_item[entity[best]] or self.entity_item[entity[best]] == item:
+            return "linked with", near
+        word = self.words[self.relation[mine][best]]
+        return (f"{word} the same as" if word.endswith(PREPOSITIONS) else f"same {word} as"), near
+
+
+def _edges(catalogue: Catalogue) -> pd.DataFrame:
+    """item (place), relation, entity: every cell of the two lists. Raises DataError if they do not pair."""
+    items = catalogue.items
+    if not set(tables.GRAPH) <= set(items):
+        return pd.DataFrame({"item": np.zeros(0, np.int64), "relation": [], "entity": []})
+    relations, entities = (items[name].map(_as_list) for name in tables.GRAPH)
+    lengths = relations.map(len).to_numpy(dtype=int)
+    if (wrong := np.flatnonzero(lengths != entities.map(len))).size:
+        raise DataError(
+            f"items, columns {' and '.join(tables.GRAPH)}: item {catalogue.ids[wrong[0]]!r} has lists of "
+            "different lengths: give each entity its relation"
+        )
+    flat = {
+        "item": np.repeat(np.arange(len(items)), lengths),
+        "relation": [str(cell) for cells in relations for cell in cells],
+        "entity": [str(cell) for cells in entities for cell in cells],
+    }
+    return pd.DataFrame(flat)
+
+
+def _rarest(
+    item: np.ndarray, entity: np.ndarray, relation: np.ndarray, rarity: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of each item the MOST rarest neighbours, item by item in order of the entity."""
+    order = np.lexsort((entity, -rarity[entity], item))
+    start = np.searchsorted(item[order], item[order])
+    kept = np.sort(order[np.arange(len(order)) - start < MOST])
+    return item[kept], entity[kept], relation[kept]
+
+
+def _rows(matrix: sp.csr_matrix) -> list[tuple[np.ndarray, np.ndarray]]:
+    ends = zip(matrix.indptr[:-1], matrix.indptr[1:], strict=True)
+    return [(matrix.indices[begin:end], matrix.data[begin:end]) for begin, end in ends]
+
+
+def _as_list(cell: object) -> list[object]:
+    return list(cell) if isinstance(cell, list | tuple | np.ndarray) else []
+
+
+def _plain(relation: str) -> str:
+    """`http://x/made_by` and `film.film.made_by` as `made by`."""
+    return re.split(r"[./#:]", relation.rstrip("./#:"))[-1].replace("_", " ").strip() or relation
