@@ -12,7 +12,7 @@ import yaml
 from pipeline.data.histories import load_prepared
 from pipeline.models.artifacts import folder_hash
 from pipeline.params import Params
-from pipeline.training.fitting import Run
+from pipeline.training.task import Run
 
 _ONCE: list[Path] = []
 

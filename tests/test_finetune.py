@@ -23,7 +23,7 @@ from pipeline.models.pretrained import identify
 from pipeline.params import Params
 from pipeline.stages import finetune, preprocess
 from pipeline.training import recipe, text_training
-from pipeline.training.fitting import Run
+from pipeline.training.task import Run
 from pipeline.training.text_task import TextTask
 
 REPOSITORY = Path.cwd()
@@ -156,11 +156,11 @@ def test_model_folder_holds_no_time_and_repeats_exactly(
 
 KILLED = """
 import os, runpy, signal, sys
-from pipeline.training import fitting
+from pipeline.training import progress
 
 phase, step = sys.argv[1], int(sys.argv[2])
-fitting.CHECKPOINT_SECONDS = 0
-saved = fitting.Saved.on_train_batch_end
+progress.CHECKPOINT_SECONDS = 0
+saved = progress.Saved.on_train_batch_end
 
 
 def then_die(self, trainer, module, *others):
@@ -169,7 +169,7 @@ def then_die(self, trainer, module, *others):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-fitting.Saved.on_train_batch_end = then_die
+progress.Saved.on_train_batch_end = then_die
 sys.argv = ["finetune", *sys.argv[3:]]
 runpy.run_module("pipeline.stages.finetune", run_name="__main__")
 """

@@ -24,8 +24,8 @@ from pipeline.bench import encode, training
 from pipeline.bench._device import peak_gib
 from pipeline.models.encoder import TextEncoder
 from pipeline.params import Params
-from pipeline.training import fitting as lightning
-from pipeline.training.fitting import NDCG
+from pipeline.training import progress
+from pipeline.training.task import NDCG
 
 ROOT = Path(__file__).parent.parent
 MINILM = {
@@ -102,7 +102,7 @@ def test_training_learns_the_tastes(
 def test_a_run_stopped_in_mid_epoch_ends_where_an_undisturbed_one_does(
     encoder: Path, tmp_path: Path, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lightning, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(progress, "CHECKPOINT_SECONDS", 0.0)
     given = text_fits.settings(encoder, tmp_path, precision="32-true")
     whole, told = text_fits.fit(given, tmp_path / "whole")
     with pytest.raises(text_fits.Stopped):

@@ -31,8 +31,8 @@ from pipeline.stages import preprocess
 from pipeline.training import recipe
 from pipeline.training import scorer_task as scorer
 from pipeline.training import split as splitting
-from pipeline.training.fitting import Run
 from pipeline.training.sampling import Sample, Sizes, sample
+from pipeline.training.task import Run
 
 
 @pytest.fixture(scope="module")

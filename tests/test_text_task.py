@@ -16,7 +16,7 @@ from pipeline.models import encoder as encoder_module
 from pipeline.models.encoder import TextEncoder
 from pipeline.models.networks import one_thread
 from pipeline.params import Params
-from pipeline.training.fitting import Run
+from pipeline.training.task import Run
 from pipeline.training.text_task import Texts, TextTask, frozen_layers, look
 
 ITEMS = 24

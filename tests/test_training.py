@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from pipeline.data.histories import Points
 from pipeline.errors import ConfigError
 from pipeline.params import Params
-from pipeline.training import fitting
+from pipeline.training import progress
 from pipeline.training.cost import Meter, Phases
-from pipeline.training.fitting import Batches, Run, Task, check, fit, is_out_of_memory
+from pipeline.training.fitting import check, fit, is_out_of_memory
+from pipeline.training.task import Batches, Run, Task
 
 
 class Parabola(Task):
@@ -57,7 +58,7 @@ def test_every_precision_makes_steps(tmp_path: Path, precision: str) -> None:
 def test_without_a_terminal_progress_is_told_in_lines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(fitting, "LINE_SECONDS", 0)
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0)
     tiny.params(tmp_path / "params.yaml", Path("encoder"))
     run = Run(Params.load(tmp_path / "params.yaml").finetune, 1, tmp_path)
     task = Parabola(run)

@@ -21,6 +21,7 @@ from pipeline.data.histories import Log
 from pipeline.models.encoder import TextEncoder
 from pipeline.params import Finetune, Params
 from pipeline.training import fitting
+from pipeline.training.task import Batches, Run
 from pipeline.training.text_task import TextTask
 
 EPOCHS, SEED = 2, 1
@@ -74,7 +75,7 @@ def fit(given: Finetune, folder: Path, stop_at: int | None = None) -> tuple[Text
     """
     small = world(given)
     task, _ = make(small, Way(given), SEED)
-    run = fitting.Run(given, SEED, folder)
+    run = Run(given, SEED, folder)
     task.run_ = run
     whole = task.step
 
@@ -84,7 +85,7 @@ def fit(given: Finetune, folder: Path, stop_at: int | None = None) -> tuple[Text
         return whole(batch, generator)
 
     task.step = step  # type: ignore[method-assign]
-    batches = fitting.Batches(run, task.phase, len(small.train), given.batch_size)
+    batches = Batches(run, task.phase, len(small.train), given.batch_size)
     fitting.fit(run, task, batches, EPOCHS, processes=True)
     return task, run.curves
 

@@ -42,7 +42,7 @@ from pipeline.models.ranking import rank_points
 from pipeline.models.recommender import Recommender
 from pipeline.params import Params
 from pipeline.stages.finetune import finetune
-from pipeline.training.fitting import Run
+from pipeline.training.task import Run
 
 SEEDS, K, SAMPLES = 3, 10, 1000
 FOLDER = Path(".evergreen/ranking")

@@ -34,7 +34,8 @@ from pipeline.models.encoder import TextEncoder, tokenize
 from pipeline.models.networks import one_thread
 from pipeline.models.tokens import Tokens
 from pipeline.params import Finetune, Params
-from pipeline.training.fitting import Run, precision, target_ndcg
+from pipeline.training.fitting import precision
+from pipeline.training.task import Run, target_ndcg
 from pipeline.training.text_task import Texts, TextTask, frozen_layers
 
 SEEDS, STEPS, EVERY = 3, 64, 8  # of the exact way; a validation after every so many steps

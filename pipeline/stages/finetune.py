@@ -44,8 +44,9 @@ from pipeline.models.recommender import Recommender
 from pipeline.params import DetectDrift, Params
 from pipeline.run import run
 from pipeline.training.cost import Meter
-from pipeline.training.fitting import Run, check, is_out_of_memory
+from pipeline.training.fitting import check, is_out_of_memory
 from pipeline.training.recipe import Serving, Trained, train
+from pipeline.training.task import Run
 
 log = logging.getLogger(__name__)
 CHECKPOINTS = Path(".evergreen/checkpoints")

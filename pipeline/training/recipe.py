@@ -29,11 +29,11 @@ from pipeline.models.parts import CHUNK, Parts
 from pipeline.models.recommender import Recommender
 from pipeline.models.state import half_lives
 from pipeline.models.text import Space, Text
-from pipeline.training.fitting import Run
 from pipeline.training.sampling import Sample, Sizes, joined, sample
 from pipeline.training.scorer_task import fit_linear, fit_scorer, prior_scorer
 from pipeline.training.sequence_task import fit_sequence
 from pipeline.training.split import Split, at_most, older_and_newer, split
+from pipeline.training.task import Run
 from pipeline.training.text_training import text_vectors
 from pipeline.training.worth import Worth, worthy
 

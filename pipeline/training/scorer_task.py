@@ -17,8 +17,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.models.scorer import CLIP, Scorer
-from pipeline.training.fitting import Batches, Run, Task, fit
+from pipeline.training.fitting import fit
 from pipeline.training.sampling import NOWHERE, Sample
+from pipeline.training.task import Batches, Run, Task
 
 PRIOR = {"ease_5": 0.4, "knn_5": 0.2, "ials_5": 0.4, "live_1": 0.3, "live_3": 0.2}
 PENALTIES = (0.3, 0.1, 3e-2, 1e-2, 3e-3, 1e-3)  # of the squared distance from the blend, per nat

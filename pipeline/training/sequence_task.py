@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from pipeline.data.histories import Log, Points
 from pipeline.models.networks import SequenceTower, one_thread
 from pipeline.models.sequence import Sequence
-from pipeline.training.fitting import Batches, Run, Task, fit
+from pipeline.training.fitting import fit
+from pipeline.training.task import Batches, Run, Task
 
 EPOCHS, BATCH = 8, 32
 MORE_EPOCHS = 3  # on all of train, from the weights fitted on its inner rows

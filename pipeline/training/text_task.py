@@ -26,7 +26,8 @@ from pipeline.models.encoder import TextEncoder
 from pipeline.models.networks import TextSpace
 from pipeline.models.tokens import Tokens
 from pipeline.params import Finetune
-from pipeline.training.fitting import Run, Task, is_out_of_memory, target_ndcg
+from pipeline.training.fitting import is_out_of_memory
+from pipeline.training.task import Run, Task, target_ndcg
 
 
 def frozen_layers(encoder: TextEncoder, settings: Finetune) -> int:

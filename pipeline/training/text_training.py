@@ -15,7 +15,8 @@ from pipeline.data.histories import Points, Prepared
 from pipeline.errors import ConfigError
 from pipeline.models.encoder import TextEncoder, tokenize
 from pipeline.params import Finetune
-from pipeline.training.fitting import Batches, Run, fit, is_out_of_memory
+from pipeline.training.fitting import fit, is_out_of_memory
+from pipeline.training.task import Batches, Run
 from pipeline.training.text_task import Texts, TextTask, frozen_layers
 
 log = logging.getLogger(__name__)
