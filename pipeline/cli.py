@@ -2,35 +2,29 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
-import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from pipeline.commands import JSON, PLAIN, command, print_json
 from pipeline.errors import ArtifactError, ConfigError, DataError
+from pipeline.registry.commands import group as registry
 from pipeline.run import guarded, project
 from pipeline.runs import scheduling
 
-# Plain help: rich would double the time until it shows.
-PLAIN: dict[str, Any] = {"rich_markup_mode": None, "no_args_is_help": True}
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, **PLAIN)
-registry = typer.Typer(help="Versions: list, promote, roll back, trace.", **PLAIN)
 app.add_typer(registry, name="registry")
 bench = typer.Typer(help="Benchmarks of the project: ratios, each measured in one run.", **PLAIN)
 workspace = typer.Typer(help="The loop's steps, for schedulers.", **PLAIN)
 app.add_typer(workspace, name="workspace", hidden=True)
 
-JSON = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Data = Annotated[
     Path | None,
     typer.Option(help="Another folder than data/raw, with interactions/ and items.parquet as there."),
 ]
-Reason = Annotated[str | None, typer.Option(help="Why; kept in the registry's record.")]
 
 
 def main() -> None:
@@ -50,25 +44,6 @@ def main() -> None:
         print(f"error: {' '.join(text().split()).rstrip('.')}: see `{helpful}`", file=sys.stderr)
         raise SystemExit(1) from None
     raise SystemExit(code if isinstance(code, int) else 0)
-
-
-def command(
-    group: typer.Typer, name: str, summary: str, permanent: int = 1
-) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Register a command that runs in the project's folder, whose errors and interruption become one line.
-
-    `permanent`: see `guarded`.
-    """
-
-    def register(function: Callable[..., None]) -> Callable[..., None]:
-        @functools.wraps(function)
-        def guard(*arguments: Any, **options: Any) -> None:
-            guarded(lambda: function(*arguments, **options), permanent)
-
-        group.command(name, short_help=summary)(guard)
-        return function
-
-    return register
 
 
 def _print_version(wanted: bool) -> None:
@@ -103,7 +78,7 @@ def check(as_json: JSON = False) -> None:
     report = checking.check(Params.load(root / "params.yaml"))
     checking.write(report, root / "reports")
     if as_json:
-        _print_json(report.to_dict())
+        print_json(report.to_dict())
     else:
         show_check(
             lead(report), [(finding, figure(finding)) for finding in report.findings], verdict(report)[2]
@@ -156,7 +131,7 @@ def recommend(
     history = None if items is None else [item.strip() for item in items.split(",") if item.strip()]
     rows = listed(root, user=user, items=history, text=text, k=k)
     if as_json:
-        _print_json(rows)
+        print_json(rows)
     else:
         show_list(rows, credit(root))
 
@@ -178,7 +153,7 @@ def drift(
     params = Params.load(project() / "params.yaml")
     result = compare(one, other, catalogue, params.detect_drift, params.seed, params.collect.files)
     if as_json:
-        _print_json(result.to_dict())
+        print_json(result.to_dict())
     else:
         show_drift(result)
     if result.outcome == "bad_input":
@@ -212,7 +187,7 @@ def backtest(
     report = command.backtest(raw or root / "data" / "raw", Params.load(root / "params.yaml"), options)
     command.write(report, root / "reports")
     if as_json:
-        _print_json(report)
+        print_json(report)
     else:
         show_backtest(report)
 
@@ -276,7 +251,7 @@ def feedback(
 
     told = command(project(), days)
     if as_json:
-        _print_json(told)
+        print_json(told)
     else:
         show_feedback(told)
 
@@ -302,98 +277,6 @@ def champion(
         print(
             f"{to or CHAMPION}: {version.name}, {'put there' if changed else 'already there'}, hash verified"
         )
-
-
-@command(registry, "list", "Versions, newest first.")
-def list_versions(as_json: JSON = False) -> None:
-    """Versions, newest first: dates, quality, commit, and whether the model can be had."""
-    from pipeline.registry.versions import versions_table
-    from pipeline.show import show_versions
-
-    rows = versions_table(project())
-    if as_json:
-        _print_json([row.to_dict() for row in rows])
-    else:
-        show_versions(rows)
-
-
-@command(registry, "promote", "Make the challenger the champion, if allowed.")
-def promote(
-    reason: Reason = None,
-    approve: Annotated[bool, typer.Option("--approve", help="Give the approval of a person.")] = False,
-) -> None:
-    """Make models/challenger the champion, if reports/promotion.json allows it."""
-    from pipeline.registry.actions import promote as act
-    from pipeline.registry.git import Git
-    from pipeline.registry.versions import read_state
-
-    root = project()
-    before = read_state(Git(root)).champion
-    version = act(root, reason=reason, approved_by=Git(root).person() if approve else None)
-    if version == before:
-        print(f"{version.name} is this model and already the champion: nothing to do")
-        return
-    print(f"{version.name} is the champion: {version.record.reason}")
-    _next_steps(root)
-
-
-@command(registry, "rollback", "Make an earlier version the champion again.")
-def rollback(
-    to: Annotated[
-        str | None, typer.Option(help="A version; by default the one that the champion replaced.")
-    ] = None,
-    reason: Reason = None,
-) -> None:
-    """Make an earlier version the champion again. Works offline."""
-    from pipeline.registry.actions import rollback as act
-
-    root = project()
-    version = act(root, to=to, reason=reason)
-    print(f"{version.name} is the champion")
-    _next_steps(root)
-
-
-@command(registry, "push", "Put every version's model into the DVC remote.")
-def push() -> None:
-    """Put every version's model into the DVC remote, where it lacks it: for a remote that was added later."""
-    from pipeline.registry.actions import push_models
-
-    pushed, missing = push_models(project())
-    print(f"pushed: {', '.join(pushed)}" if pushed else "the remote has every model that is here")
-    if missing:
-        raise ArtifactError(
-            f"{', '.join(missing)}: neither here nor in the remote: push them from where they were made"
-        )
-
-
-@command(registry, "record", "Note the challenger's training, with its cost.")
-def record() -> None:
-    """Note that models/challenger was trained, promoted or not: decide_retraining counts from there.
-
-    `evergreen cycle` does it by itself; this is for schedulers that run the stages one by one.
-    """
-    from pipeline.registry.actions import record_training
-
-    training, new = record_training(project())
-    seconds = training.record.cost.seconds
-    cost = "" if seconds is None else f", {seconds:,.0f} s"
-    done = "recorded" if new else "recorded already"
-    print(f"training {training.number}: {training.record.mode}{cost}: {done}")
-
-
-@command(registry, "lineage", "Where a version comes from.")
-def lineage(
-    version: Annotated[str, typer.Argument(help="e.g. v2.0.0, or `champion`.")], as_json: JSON = False
-) -> None:
-    """Where a version comes from: commit, params, data manifest, fingerprint of the source."""
-    from pipeline.registry.versions import lineage as find
-    from pipeline.show import show_lineage
-
-    origin = find(project(), version)
-    if as_json:
-        _print_json(origin.to_dict())
-    else:
-        show_lineage(origin)
 
 
 def _add_benches() -> None:
@@ -430,7 +313,7 @@ def _add_bench(name: str, summary: str) -> None:
         project()
         result = importlib.import_module(f"pipeline.bench.{name}").run(folder)
         if as_json:
-            _print_json(result)
+            print_json(result)
         else:
             from pipeline.show import show_bench
 
@@ -443,14 +326,3 @@ def _add_bench(name: str, summary: str) -> None:
 _add_benches()
 for _name, _step in scheduling.COMMANDS.items():
     command(workspace, _name, (_step.__doc__ or "").splitlines()[0], scheduling.PERMANENT)(_step)
-
-
-def _next_steps(root: Path) -> None:
-    from pipeline.dashboard.write import write_pages
-
-    write_pages(root)
-    print("`evergreen champion` puts it into models/champion; `git push --tags` shares it")
-
-
-def _print_json(content: object) -> None:
-    print(json.dumps(content, indent=2, ensure_ascii=False))
