@@ -24,10 +24,12 @@ HINTS: dict[str, type | tuple[type, ...]] = {
     "pool": str,
     "queue": str,
     "schedule": str,
+    "new_events": int,
     "approval_hours": (int, float),
 }
-"""schedule: cron, of the DAG that is for this stage; approval_hours: how long a person has to say yes to the
-promotion; pool: of Airflow's, `training` is made by the plugin."""
+"""schedule: cron, of the DAG that is for this stage; new_events: of the service's store, after which the
+monitoring runs, too, where EVERGREEN_EVENTS names that store; approval_hours: how long a person has to say
+yes to the promotion; pool: of Airflow's, `training` is made by the plugin."""
 
 
 class GraphError(ValueError):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import run_tasks
-from airflow.sdk import DAG, task
+from airflow.sdk import DAG, Asset, AssetOrTimeSchedule, AssetWatcher, CronTriggerTimetable, task
 from run_tasks import AS_OF, RequestTraining, stage_tasks
 
 STAGES = ("collect", "detect_drift", "decide_retraining", "preprocess", "recommend")
@@ -22,11 +23,26 @@ def choose(ti: Any) -> str:
     return "preprocess" if decision["mode"] == "none" else "request_training"
 
 
+def schedule() -> Any:
+    """As dvc.yaml says; and by events, where EVERGREEN_EVENTS names the store that has them."""
+    hints = GRAPH.stages["detect_drift"].hints
+    cron, every = hints.get("schedule"), hints.get("new_events")
+    if not every or not os.environ.get("EVERGREEN_EVENTS"):
+        return cron
+    from evergreen_events import NewEvents
+
+    watched = AssetWatcher(name="new_events", trigger=NewEvents(every))
+    events = Asset(name="events", uri="evergreen://events", watchers=[watched])
+    if cron is None:
+        return [events]
+    return AssetOrTimeSchedule(timetable=CronTriggerTimetable(cron, timezone="UTC"), assets=[events])
+
+
 with DAG(
     "evergreen_monitoring",
     description="Looks for new data and drift, decides, and requests a training or says why not",
     doc_md=run_tasks.documentation("evergreen_monitoring"),
-    schedule=GRAPH.stages["detect_drift"].hints.get("schedule"),
+    schedule=schedule(),
     catchup=False,
     max_active_runs=4,
     params={"as_of": AS_OF},

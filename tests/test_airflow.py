@@ -22,6 +22,7 @@ import toy
 from pipeline.registry.git import Git
 from pipeline.registry.versions import read_state
 from pipeline.runs.worktrees import REPLAYING
+from pipeline.serve.events import Row, Store
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 MONITORING, TRAINING = "evergreen_monitoring", "evergreen_training"
@@ -51,6 +52,7 @@ steps.unlink()
 """
 HINTS = "retries: 2, retry_delay_seconds: 1, timeout_minutes: 20"
 SCHEDULES = {"detect_drift": "0 0 15 1 *", "finetune": "17 3 29 2 *"}  # not while tests run
+NEW_EVENTS = 5
 
 
 def new_project(folder: Path) -> Path:
@@ -61,6 +63,7 @@ def new_project(folder: Path) -> Path:
     text = (project / "dvc.yaml").read_text()
     for name in ("collect", "detect_drift", "finetune", "evaluate"):
         hints = HINTS + (f", schedule: '{SCHEDULES[name]}'" if name in SCHEDULES else "")
+        hints += f", new_events: {NEW_EVENTS}" if name == "detect_drift" else ""
         text = text.replace(f"  {name}:\n", f"  {name}:\n    meta: {{airflow: {{{hints}}}}}\n")
     (project / "dvc.yaml").write_text(text)
     (project / "finetune.py").write_text(FINETUNE)
@@ -73,9 +76,18 @@ def new_project(folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[up.Airflow]:
     project = new_project(tmp_path_factory.mktemp("airflow"))
-    with up.running(project, AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT="30") as running:
+    settings = {
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "30",
+        "EVERGREEN_EVENTS": events(project),
+    }
+    with up.running(project, **settings) as running:
         yield running
     assert up.processes_in(project) == []
+
+
+def events(project: Path) -> str:
+    """Where a service beside it would keep them."""
+    return f"sqlite:///{project.parent}/events.db"
 
 
 def add_rows(airflow: up.Airflow, *dates: str) -> None:
@@ -265,6 +277,25 @@ def test_the_calendar_is_that_of_dvc_yaml(airflow: up.Airflow) -> None:
     """Of the training beside the asset that it waits for too."""
     for dag, due in ((MONITORING, "-01-15T00:00"), (TRAINING, "-02-29T03:17")):
         assert airflow.call("GET", f"/dags/{dag}")["next_dagrun_run_after"][4:16] == due
+
+
+def test_every_few_new_events_of_the_service_wake_the_monitoring(airflow: up.Airflow) -> None:
+    known = airflow.runs(MONITORING)
+    store = Store(events(airflow.project))
+
+    def happen(numbers: range) -> None:
+        row = Row("", "u", "i", "click", None, None, 1, None)
+        store.append([[row._replace(event_id=str(number)) for number in numbers]])
+
+    happen(range(NEW_EVENTS - 1))
+    happen(range(NEW_EVENTS - 1, NEW_EVENTS + 2))
+    woken = up.until(lambda: airflow.runs(MONITORING)[len(known) :], 120)
+    store.close()
+    assert [run.id.partition("__")[0] for run in woken] == ["asset_triggered"]
+    succeeded(airflow, woken[0])
+    [told] = [one for one in airflow.call("GET", "/assets/events")["asset_events"] if one["name"] == "events"]
+    assert told["extra"]["payload"] == {"events": NEW_EVENTS + 2, "newest": NEW_EVENTS + 2}
+    assert len(airflow.runs(MONITORING)) == len(known) + 1
 
 
 def test_params_out_of_range_are_refused(airflow: up.Airflow) -> None:

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PARSE = """
 import json, sys, time
-sys.path.insert(0, "dags")
+sys.path[:0] = ["dags", "dags/plugins"]
 import airflow.sdk
 from airflow.providers.standard.hooks import subprocess as _
 from airflow.providers.standard.operators import hitl
@@ -35,6 +35,12 @@ for module in (evergreen_monitoring, evergreen_training):
             "outlets": {name: [one.name for one in task.outlets] for name, task in dag.task_dict.items()},
             "tags": sorted(dag.tags),
             "about": dag.doc_md,
+            "schedule": type(dag.timetable).__name__,
+            "watched": [
+                [asset.name, *(watcher.trigger.serialize() for watcher in asset.watchers)]
+                for condition in [getattr(dag.timetable, "asset_condition", None)] if condition
+                for asset in condition.objects
+            ],
             "teardown": [name for name, task in dag.task_dict.items() if task.is_teardown],
         }
 
@@ -106,11 +112,11 @@ TRAINING = {
 pytestmark = pytest.mark.slow  # Airflow's own import takes seconds, and `make test` does without Airflow
 
 
-def parse(repo: Path) -> dict[str, Any]:
+def parse(repo: Path, **more: str) -> dict[str, Any]:
     home = {"AIRFLOW_HOME": str(repo / ".evergreen" / "airflow"), "EVERGREEN_REPO": str(repo)}
     command = [sys.executable, "-c", PARSE]
     done = subprocess.run(
-        command, cwd=ROOT, env=os.environ | home, capture_output=True, text=True, check=False
+        command, cwd=ROOT, env=os.environ | home | more, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -153,6 +159,18 @@ def test_what_others_schedule_on_and_how_trainings_take_turns(parsed: dict[str, 
         "request_training": ["retraining_requested"],
     }
     assert parsed["dags"]["evergreen_training"]["pool"]["finetune"] == "training"
+
+
+def test_the_monitoring_is_woken_by_events_where_a_store_is_named(parsed: dict[str, Any]) -> None:
+    assert parsed["dags"]["evergreen_monitoring"]["watched"] == []
+    woken = parse(ROOT, EVERGREEN_EVENTS="postgresql+psycopg://reader:secret@host/events")["dags"]
+    [[name, trigger]] = woken["evergreen_monitoring"]["watched"]
+    assert (name, trigger) == (
+        "events",
+        ["evergreen_events.NewEvents", {"every": 1000, "poke_interval": 10.0}],
+    )
+    assert woken["evergreen_monitoring"]["schedule"] == "AssetOrTimeSchedule"  # the calendar's runs go on
+    assert woken["evergreen_training"]["watched"] == parsed["dags"]["evergreen_training"]["watched"]
 
 
 def test_each_dag_has_its_modes_runbook_and_link_to_the_page(parsed: dict[str, Any]) -> None:
