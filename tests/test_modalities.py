@@ -5,15 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import toy_log
 from collecting import items, of_files, run, written
 
-from pipeline.bench import signals
-from pipeline.data.histories import Prepared
 from pipeline.errors import DataError
 
 ROWS = ("u,a,1580472000", "u,b,1580472001", "u,c,1580472002")
@@ -53,42 +49,3 @@ def test_a_cell_that_is_no_such_vector_is_refused_by_name(tmp_path: Path, wrong:
         DataError, match=r"items, column image_vector: item 'c' has '.*', not 3 finite numbers"
     ):
         collected(tmp_path, "a,1|2|3", "b,3|4|5", f"c,{wrong}")
-
-
-def world(seed: int, users: int = 150, stock: int = 300, rows: int = 30) -> tuple[Prepared, np.ndarray]:
-    """(rows of users who take what lies near their taste of what there is by then, item vectors)."""
-    generator = np.random.default_rng(seed)
-    vectors, taste = generator.normal(size=(stock, 16)), generator.normal(size=(users, 16))
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    taste /= np.linalg.norm(taste, axis=1, keepdims=True)
-    begin = np.sort(generator.uniform(-20, 100, stock))
-    taken, had = [], set[tuple[int, int]]()
-    for day in np.sort(generator.uniform(0, 100, users * rows)):
-        user = int(generator.integers(users))
-        there = [
-            item for item in np.flatnonzero((begin < day) & (begin > day - 40)) if (user, item) not in had
-        ]
-        chance = np.exp(8 * vectors[there] @ taste[user])
-        item = int(generator.choice(there, p=chance / chance.sum()))
-        had.add((user, item))
-        taken.append((f"u{user:03}", f"i{item:03}", float(day)))
-    cut = int(0.7 * len(taken))
-    ids = [f"i{item:03}" for item in range(stock)]
-    return toy_log.prepared(ids, taken[:cut], taken[cut : cut + 1], taken[cut + 1 :]), vectors
-
-
-def with_columns(prepared: Prepared, **columns: np.ndarray) -> signals.Inputs:
-    lists = {name: [list(map(float, row)) for row in vectors] for name, vectors in columns.items()}
-    return signals.Inputs(prepared.catalogue.items.assign(**lists), None)
-
-
-@pytest.mark.slow
-def test_a_planted_modality_pays_and_noise_costs_nothing() -> None:
-    prepared, vectors = world(3)
-    court, noise = signals.Court(prepared, 3), np.random.default_rng(4).normal(size=vectors.shape)
-    plain = court.gain(with_columns(prepared)).mean()
-    planted = court.gain(with_columns(prepared, look_vector=vectors)).mean()
-    noisy = court.gain(with_columns(prepared, look_vector=noise)).mean()
-    print(plain, planted, noisy)
-    assert planted > 1.2 * plain
-    assert abs(noisy - plain) < 0.005 * plain

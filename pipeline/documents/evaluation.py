@@ -87,6 +87,7 @@ class Evaluation(Document):
     by_popularity_decile: dict[str, list[dict[str, str | Number]]] = Field(default_factory=dict)
     live: dict[str, Number] = Field(default_factory=dict)  # delay_seconds: after which a row is counted
     candidates: Candidates | None = None
+    signals: dict[str, Interval] = Field(default_factory=dict)  # kind of signal -> what it adds
     diversity_of: str | None = None
     seconds: Figures = Field(default_factory=dict)
     ms_per_list: Figures = Field(default_factory=dict)

@@ -71,6 +71,7 @@ TRAINING = {
     "item_reuse": "Uses of a text for each time that it was encoded",
     "ease_regularisation": "EASE: regularisation",
     "positives_only": "EASE: learns from successes alone",
+    "signals": "Graph and modalities: gain in nats a point, standard errors, kept",
     "challenger_validation_ndcg@10": "nDCG@10 on validation",
     "peak_gib": "Memory at most, GiB",
 }
@@ -107,6 +108,7 @@ def render(
         living=living(evaluation),
         retrievers=retrievers(evaluation),
         candidates=finite(mapping(evaluation.get("candidates")).get("mean")),
+        signals=_signals(evaluation),
         training_seconds=training_seconds(mapping(evaluation.get("training"))),
         cost=cost(mapping(evaluation.get("training"))),
         labels=LABELS,
@@ -133,6 +135,17 @@ def render(
         cold_items=[_cold_item(one) for one in mapping(items).get("cold_items") or ()],
         moved=[_moved(one) for one in mapping(items).get("moved") or ()],
     )
+
+
+def _signals(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Kinds of signals by what they add, and whether it is surely something."""
+    rows = []
+    for name, found in mapping(evaluation.get("signals")).items():
+        value, low, high = (finite(mapping(found).get(key)) for key in (HEADLINE, "low", "high"))
+        surely = low is not None and high is not None and (low > 0 or high < 0)
+        if value is not None:
+            rows.append({"name": name, "value": value, "low": low, "high": high, "surely": surely})
+    return rows
 
 
 def _first(found: Mapping[str, Any], names: Iterable[str]) -> Any:

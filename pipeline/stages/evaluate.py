@@ -42,6 +42,7 @@ from pipeline.evaluation.figures import (
 )
 from pipeline.evaluation.findings import ABLATIONS, FROZEN_STATE, FROZEN_TEXT, WITHOUT_TEXT, kind
 from pipeline.evaluation.outputs import Json, Lists, chosen, facts, show, write
+from pipeline.evaluation.paid import paid
 from pipeline.evaluation.slices import by_history_length, by_popularity_decile, user_groups
 from pipeline.evaluation.tuning import Fitted, fit_baselines
 from pipeline.models.artifacts import CARD, folder_hash, has_model, pinned
@@ -124,6 +125,8 @@ def evaluate(
     if isinstance(challenger := models.get(CHALLENGER), Recommender):
         progress("candidates")
         figures["candidates"] = retrieval(challenger.parts, prepared.test)
+        progress("signals")
+        figures["signals"] = paid(challenger, prepared.test, settings.bootstrap_samples, seed)
     if compared is not None:
         left_out = {"points_left_out": int((~later).sum())}
         figures["comparison"] = compared.comparison() | left_out
@@ -204,7 +207,7 @@ def main(
     if loaded.not_comparable:
         log.warning("the champion is left out, %s", loaded.not_comparable)
     points_after = later_fit_end(loaded.cards)
-    total = 2 * BASELINES + len(models) + 2
+    total = 2 * BASELINES + len(models) + 3
     with tqdm(total=total, desc="evaluate", unit="model", disable=None, leave=False) as bar:
 
         def tell(name: str) -> None:

@@ -85,7 +85,8 @@ def train(
     base = Base.fit(prepared, rows, settings, run.seed, serving or Serving())
     sequence = None if champion is None else champion.parts.sequence
     tower = None if sequence is None else sequence.tower
-    base, summary["signals"] = base.worthy(next(iter(spaces.values())), run.seed)
+    base, worth = base.worthy(next(iter(spaces.values())), run.seed)
+    summary |= {"signals": worth} if worth else {}
     models = {}
     for name, space in spaces.items():
         models[name], figures = base.model(run, name, space, tower)
