@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from pipeline.data import tables
+from pipeline.data import pseudonyms, tables
 from pipeline.documents.data import Summary
 from pipeline.errors import ArtifactError, ConfigError
 from pipeline.models.artifacts import has_model, pinned, version_in
@@ -36,6 +36,8 @@ def listed(
         refused = f"{VERDICT} says why none was promoted" if (root / VERDICT).is_file() else None
         remedy = refused or "`evergreen cycle` trains the first"
         raise ArtifactError(f"{CHAMPION}: no champion here: `evergreen champion` gets it, {remedy}")
+    if user is not None and (hidden := pseudonyms.wanted(root)) is not None:
+        user = hidden.of(user)
     if user is not None and data.is_dir() and not is_known(data, user):
         log.info("user %s is not in the data: listed as for a new user", user)
     return _ask(champion, data, {"user": user, "items": items, "text": text, "k": k})

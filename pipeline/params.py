@@ -65,6 +65,9 @@ class Collect(Section):
     feedback: str | None = None
     """SQLAlchemy's address of the service's event store (EVERGREEN_EVENTS), whose events join the source's
     interactions; ${NAME} is taken from the environment."""
+    pseudonyms: bool = False
+    """Users' ids become keyed hashes before anything is written; the key: EVERGREEN_PSEUDONYM_KEY
+    (pipeline/data/pseudonyms.py)."""
     max_rejected_share: Share
     """More bad rows than this fail the stage before anything is replaced."""
     min_joined_share: Share

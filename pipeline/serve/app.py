@@ -29,7 +29,8 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pipeline.errors import ConfigError, PipelineError
+from pipeline.data import pseudonyms
+from pipeline.errors import ConfigError, DataError, PipelineError
 from pipeline.serve.access import MOST_BYTES, Keys, Rate, problem_with
 from pipeline.serve.described import describe
 from pipeline.serve.engine import Engine, NotReady
@@ -75,6 +76,7 @@ class Service:
         self.engine = Engine(root, self.store)
         self.writer = Writer(self.store)
         self.keys, self.rate = keys, Rate(rate)
+        self.pseudonyms = pseudonyms.wanted(root)
         self.measured = Measured(self.engine, self.writer)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._start, name="start", daemon=True)
@@ -122,16 +124,21 @@ class Service:
             problem=problem,
         )
 
+    def named(self, user_id: str) -> str:
+        """What data and store call a user. Raises DataError for a pseudonym of another key."""
+        return user_id if self.pseudonyms is None else self.pseudonyms.of(user_id)
+
     def kept(self, events: list[Event], now: int) -> list[Row]:
         """As the store keeps them; events without a time happen now, one microsecond after another."""
+        hidden = self.pseudonyms
         return [
             Row(
                 event.event_id,
-                event.user_id,
+                self.named(event.user_id),
                 event.item_id,
                 event.event,
                 event.value,
-                event.text,
+                event.text if hidden is None or event.text is None else pseudonyms.scrubbed(event.text),
                 now + place if event.timestamp is None else round(event.timestamp.timestamp() * 1_000_000),
                 event.impression_id,
             )
@@ -187,6 +194,8 @@ def _lists(app: FastAPI, service: Service) -> None:
     @app.post("/recommend", tags=["lists"], response_model=Answer)
     def recommend(question: Question) -> Response:
         """Items for a known user, for a history given in place, for a text, or for any of these together."""
+        if question.user_id is not None:
+            question = question.model_copy(update={"user_id": service.named(question.user_id)})
         answer, impression = engine.recommend(question)
         if question.as_of is None:  # a list of the past is shown to nobody
             service.writer.show(impression)
@@ -238,7 +247,10 @@ def _writes(app: FastAPI, service: Service) -> None:
     @app.delete("/users/{user_id}", tags=["feedback"], response_model=Forgotten)
     def forget(user_id: Annotated[Id, InPath()]) -> Any:
         """Erase a person's events and impressions here, and what the lists know of them."""
-        return {"version": engine.version, "events": service.store.forget(user_id, engine.moment())}
+        return {
+            "version": engine.version,
+            "events": service.store.forget(service.named(user_id), engine.moment()),
+        }
 
 
 def _service_pages(app: FastAPI, service: Service) -> None:
@@ -293,6 +305,10 @@ def _problems(app: FastAPI) -> None:
 
     @app.exception_handler(Unknown)
     async def unknown(request: Request, error: Unknown) -> Response:
+        return problem(422, str(error), request)
+
+    @app.exception_handler(DataError)
+    async def unreadable(request: Request, error: DataError) -> Response:
         return problem(422, str(error), request)
 
     @app.exception_handler(NotReady)

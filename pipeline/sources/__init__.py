@@ -70,12 +70,17 @@ def load(name: str) -> ModuleType:
 
 
 def read(settings: Collect) -> Tables:
+    """Raises ConfigError and DataError for what a user can mend."""
     tables: Tables = load(settings.source).read(settings)
-    if settings.feedback is None:
-        return tables
-    from pipeline.sources import _feedback
+    if settings.feedback is not None:
+        from pipeline.sources import _feedback
 
-    return replace(tables, feedback=_feedback.frames(settings.feedback))
+        tables = replace(tables, feedback=_feedback.frames(settings.feedback))
+    if settings.pseudonyms:  # here, so that nothing that reads a source ever sees an id
+        from pipeline.data.pseudonyms import Pseudonyms
+
+        tables = Pseudonyms.from_environment().hide(tables)
+    return tables
 
 
 def with_put(items: pd.DataFrame, settings: Collect) -> pd.DataFrame:
@@ -99,6 +104,10 @@ def fingerprint(settings: Collect) -> str:
         from pipeline.sources import _feedback
 
         digest = f"{digest}\0{_feedback.fingerprint(settings.feedback)}"
+    if settings.pseudonyms:
+        from pipeline.data.pseudonyms import Pseudonyms
+
+        digest = f"{digest}\0{Pseudonyms.from_environment().number}"
     return hashlib.sha256(f"{settings.source}\0{digest}".encode()).hexdigest()
 
 
