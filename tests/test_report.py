@@ -507,3 +507,13 @@ def test_the_source_of_the_items_is_credited_in_the_footer() -> None:
     assert "<p>Works: A &amp; B.</p></footer>" not in render(found)
     found["split"]["credit"] = "Works: A & B"
     assert "<p>Works: A &amp; B.</p></footer>" in render(found)
+
+
+def test_signals_stand_with_what_they_add_where_it_was_measured() -> None:
+    rows = {"live state": pair(0.02), "graph": pair(0.001), "<b>": pair(-0.02), "odd": {"ndcg@10": None}}
+    found = render(evaluation() | {"signals": rows})
+    section = found[found.index('id="signals"') : found.index('id="setup"')]
+    assert [section.count(word) for word in (">pays<", ">costs<", ">not distinguishable<")] == [1, 1, 1]
+    assert "<b>" not in section
+    assert "odd" not in section
+    assert 'id="signals"' not in render(evaluation())

@@ -12,8 +12,8 @@ The live state is no fit: at every point it is what all users did strictly befor
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,7 @@ SCORER_SIZES, VALIDATION_SIZES = Sizes(60, 60), Sizes(200, 200)
 LIGHT = Settings(positives_only=False, regularisation=300.0)
 LIGHT_SIZES, LIGHT_POINTS_PER_USER, MOST_LIGHT_POINTS, FEWEST_LIGHT_POINTS = Sizes(60, 140), 20, 1500, 50
 LIGHT_VALIDATION = 0.3  # of its points, the newest
+WORTH_POINTS = 1500  # by which further signals are judged
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,14 @@ class Base:
             text = None if space is None else Text.fit(space.vectors, self.prepared.catalogue, part)
             return Parts(self.prepared.catalogue, part, None, text, kinds, newest.living, most)
 
-        kinds, worth = worthy(self.kinds, parts, newest.asked, self.full.asked, seed)
+        if not self.kinds.further:
+            return self, {}
+        generator, whole = np.random.default_rng([seed, 5]), parts(self.kinds)
+        fitted_on, judged_on = _some(newest.asked), _some(self.full.asked)
+        names, learned = sample(whole, fitted_on, None, LIGHT_SIZES, generator)
+        _, judged = sample(whole, judged_on, names, LIGHT_SIZES, generator)
+        users = np.concatenate([asked.points.user for asked in judged_on] or [np.zeros(0, np.int32)])
+        kinds, worth = worthy(self.kinds, names, learned, judged, users, seed)
         return replace(self, kinds=kinds), worth
 
     def model(
@@ -261,21 +269,36 @@ def light(
     points = at_most(newest.later, LIGHT_POINTS_PER_USER, MOST_LIGHT_POINTS, generator)
     points = points[np.argsort(points.time, kind="stable")]
     cut = int(len(points) * (1 - LIGHT_VALIDATION))
+    if len(points) < FEWEST_LIGHT_POINTS or not newest.inner.any():  # too few to choose by
+        cut = len(points)
     asked = shared.once("asked", lambda: _asked(points[:cut] if cut else _somewhere(log), catalogue))
-    against_asked = shared.once("against", lambda: _asked(points[cut:], catalogue))
-    kinds, _ = worthy(Kinds.of(catalogue), partial(parts, newest.inner, "early"), asked, against_asked, seed)
-    early = parts(newest.inner, "early", kinds)
-    names, fitted_on = sample(early, asked, None, LIGHT_SIZES, generator)
+    against = shared.once("against", lambda: _asked(points[cut:], catalogue))
+
+    def samples(kinds: Kinds) -> tuple[list[str], Sample, Sample]:
+        early, own = parts(newest.inner, "early", kinds), deepcopy(generator)
+        names, fitted_on = sample(early, asked, None, LIGHT_SIZES, own)
+        return names, fitted_on, sample(early, against, names, LIGHT_SIZES, own)[1]
+
+    kinds = Kinds.of(catalogue)
+    names, fitted_on, judged = samples(kinds)
+    kept, _ = worthy(kinds, names, fitted_on, judged, points[cut:].user, seed)
+    if kept.further != kinds.further:
+        kinds = kept
+        names, fitted_on, judged = samples(kinds)
     scorer = prior_scorer(names, fitted_on, seed)
-    if len(points) >= FEWEST_LIGHT_POINTS and newest.inner.any():
-        _, against = sample(early, against_asked, names, LIGHT_SIZES, generator)
-        fit_linear(scorer, names, fitted_on, against)
+    if len(judged):
+        fit_linear(scorer, names, fitted_on, judged)
     centre = None if space is None else space.centre
     return Recommender("light", {"features": names}, parts(rows, "all", kinds), scorer, centre)
 
 
 def _asked(points: Points, catalogue: Catalogue) -> list[Asked]:
     return [Asked(chunk, len(catalogue)) for chunk in points.chunks(CHUNK)]
+
+
+def _some(asked: list[Asked]) -> list[Asked]:
+    """Some WORTH_POINTS of them, of all users alike."""
+    return asked[:: max(1, sum(len(one.points) for one in asked) // WORTH_POINTS)]
 
 
 def _somewhere(log: Log) -> Points:

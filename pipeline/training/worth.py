@@ -8,36 +8,28 @@ errors (of sums over users). What does not stay is as if it had never been there
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 
-from pipeline.models.asked import Asked
 from pipeline.models.kinds import Kinds
-from pipeline.models.parts import Parts
-from pipeline.training.sampling import Sample, Sizes, sample
+from pipeline.training.sampling import Sample
 from pipeline.training.scorer_task import fit_linear, listwise, prior_scorer
 
 LEAST, FEWEST_USERS = 2.0, 20
-SIZES, POINTS = Sizes(60, 140), 1500  # of each side
 Worth = dict[str, dict[str, float | bool]]
 
 
 def worthy(
-    kinds: Kinds, parts: Callable[[Kinds], Parts], fitted_on: list[Asked], judged_on: list[Asked], seed: int
+    kinds: Kinds, names: list[str], learned: Sample, judged: Sample, users: np.ndarray, seed: int
 ) -> tuple[Kinds, Worth]:
-    """(`kinds` with what stays, of each further signal: gain in nats a point, standard errors, kept)."""
+    """(`kinds` with what stays, of each further signal: gain in nats a point, standard errors, kept).
+
+    `names`: the columns of both samples; `users`: (judged,) whose points they are. Of too few users nothing
+    can be said, so nothing stays.
+    """
     further = kinds.further
-    if not further:
-        return kinds, {}
-    fitted_on, judged_on = _some(fitted_on), _some(judged_on)
-    users = np.concatenate([asked.points.user for asked in judged_on] or [np.zeros(0, np.int32)])
-    if len(np.unique(users)) < FEWEST_USERS or not fitted_on:
+    if not further or len(np.unique(users)) < FEWEST_USERS:
         return kinds.only(()), {name: {"gain": 0.0, "errors": 0.0, "kept": False} for name in further}
-    generator, whole = np.random.default_rng([seed, 5]), parts(kinds)
-    names, learned = sample(whole, fitted_on, None, SIZES, generator)
-    _, judged = sample(whole, judged_on, names, SIZES, generator)
     bare = [name for name in names if not name.startswith(tuple(further.values()))]
 
     def losses(chosen: list[str]) -> np.ndarray:
@@ -60,9 +52,3 @@ def worthy(
             "kept": errors > LEAST,
         }
     return kinds.only([name for name, told in found.items() if told["kept"]]), found
-
-
-def _some(asked: list[Asked]) -> list[Asked]:
-    """Some POINTS of them, of all users alike."""
-    step = max(1, sum(len(one.points) for one in asked) // POINTS)
-    return asked[::step]
