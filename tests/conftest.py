@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import toy
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
 # Tables of some hundred rows: a second thread costs several times what it saves, more so on a busy machine.
 # Read when torch and numpy are loaded, which none of the imports above does; what tests start inherits it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A busy machine takes seconds for what an idle one does in milliseconds; neither says anything of the code.
+settings.register_profile(
+    "patient", deadline=None, derandomize="CI" in os.environ, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("patient")
 
 # What runs in the background of a script is started with Ctrl-C ignored, and hands that on to its children.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:

@@ -215,7 +215,7 @@ rows = st.lists(
 
 
 @given(rows, st.integers(1, 12))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_blocks_and_paths_do_not_change_the_result(lines: list[str], size: int) -> None:
     data = b"a,b\n" + "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape")
     whole = frame(data)

@@ -59,7 +59,7 @@ def test_new_is_what_was_not_met_before_the_window() -> None:
 times = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 12)), min_size=1, max_size=40)
 
 
-@how(max_examples=25, deadline=None)
+@how(max_examples=25)
 @given(times, st.integers(1, 6), st.integers(1, 3), st.integers(0, 3))
 def test_closed_windows_hold_what_they_must_and_later_rows_do_not_change_them(
     cells: list[tuple[int, int]], rows: int, users: int, span: int

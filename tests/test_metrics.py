@@ -131,7 +131,7 @@ def test_diversity_by_hand() -> None:
     np.testing.assert_allclose(found, [[0, 2 / 3], [1, 1], [np.nan, np.nan]])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 1000))
 def test_diversity_equals_the_mean_over_pairs(seed: int) -> None:
     generator = np.random.default_rng(seed)

@@ -161,7 +161,7 @@ def test_candidates_are_unique_on_offer_and_not_taken_before() -> None:
     assert items.tolist() == [[3, 1, 4]]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 2**31))
 def test_cells_are_looked_up_as_in_the_dense_matrix(seed: int) -> None:
     generator = np.random.default_rng(seed)

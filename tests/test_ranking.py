@@ -35,7 +35,7 @@ def reference(
     return (ranked + [-1] * k)[:k]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_top_k_equals_a_naive_sort(data: st.DataObject) -> None:
     items = data.draw(st.integers(1, 9))

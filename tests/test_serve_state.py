@@ -38,7 +38,7 @@ def factors() -> Factors:
     return Factors(vectors, known, 1.0, 1.0)
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(ROWS, st.integers(0, 40), st.booleans())
 def test_events_after_a_log_give_what_the_whole_log_gives(
     rows: list[Row], first: int, backwards: bool

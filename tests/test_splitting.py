@@ -45,7 +45,7 @@ def test_equal_timestamps_never_straddle_a_cut(days: list[float], expected: tupl
 
 
 @given(st.lists(st.integers(0, 30), min_size=3), st.floats(0.01, 0.49), st.floats(0.01, 0.49))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_no_window_is_ever_empty(days: list[int], validation: float, test: float) -> None:
     assume(len(set(days)) > 2)
     assert min(cut(days, validation, test)) > 0

@@ -47,7 +47,7 @@ def counted(log: Log, item: int, moment: int) -> tuple[list[float], int, int, in
     return decayed, len(times), len(taken), times.min(initial=NEVER), times.max(initial=NOT_YET)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(logs(), st.sampled_from([0, 1, 6 * 3600, 5 * 3600]), st.none() | st.integers(0, 13))
 def test_state_counts_the_rows_strictly_before_the_delayed_moment(
     log: Log, delay: int, until: int | None
@@ -91,7 +91,7 @@ def brute_top(live: Live, time: int, half_life: int, n: int) -> list[int]:
     return [int(item) for item in order if decayed[item] > 0]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(logs(), st.integers(1, 8), st.sampled_from([0, 6 * 3600]))
 def test_top_lists_the_greatest_decayed_counts(log: Log, n: int, delay: int) -> None:
     live = Live.of(log, ITEMS, DAYS, delay)

@@ -50,7 +50,7 @@ def same(state: LiveState, rows: list[Row], now: int, delay: float) -> None:
         np.testing.assert_allclose(*counts, rtol=1e-9)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(STEPS, st.sampled_from([0, 2 * 3600, 1]))
 def test_events_one_by_one_give_the_state_of_the_log(steps: list, delay: int) -> None:
     state, now = LiveState(DAYS, delay), 0
@@ -77,7 +77,7 @@ def test_events_one_by_one_give_the_state_of_the_log(steps: list, delay: int) ->
         assert (np.diff(times) >= 0).all()
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(st.integers(0, ITEMS - 1), st.integers(0, 30), st.booleans()), max_size=40))
 def test_rows_beyond_the_bound_stay_in_the_sums(events: list[tuple[int, int, bool]]) -> None:
     state = LiveState(DAYS, rows_an_item=2, rows_a_user=3)

@@ -54,7 +54,7 @@ def test_clean(text: str | None, expected: str) -> None:
 
 
 @given(st.one_of(st.text(), MARKUP), st.integers(1, 60))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_clean_is_idempotent_bounded_and_free_of_control_characters(text: str, length: int) -> None:
     cleaned = clean(text, length)
     assert len(cleaned) <= length
