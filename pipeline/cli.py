@@ -246,7 +246,7 @@ def feedback(
     as_json: JSON = False,
 ) -> None:
     """Click-through, likes, returns, coverage and diversity of the service's lists, also by version."""
-    from pipeline.serve.satisfaction import command
+    from pipeline.serve.feedback import command
     from pipeline.show import show_feedback
 
     told = command(project(), days)

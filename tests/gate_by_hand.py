@@ -29,6 +29,7 @@ NAMES = [
     "coverage",
     "popularity",
     "features",
+    "off_policy",
     "latency",
     "size",
     "beats_popularity",

@@ -173,6 +173,29 @@ def evaluation(place: int, as_of: str, champion: str | None) -> dict[str, Any]:
     return {"as_of": as_of, "fit_end": as_of, "models": models, "paired": paired}
 
 
+def satisfaction() -> dict[str, Any]:
+    """What an evaluation says of a service's lists; beside it, in `comparison`, what of its chances."""
+    shown = {
+        "lists": 1234,
+        "items_shown": 12_340,
+        "click_through": 0.3125,
+        "likes": 0.8,
+        "returns_7_days": None,
+        "coverage": 0.25,
+        "diversity": 0.5,
+    }
+    pair = {"difference": 0.12, "low": 0.02, "high": 0.22, "answer": "better", "users": 60}
+    drawn = {"champion": "v1.0.0", "challenger": "sha256:ab", "lists": 180}
+    taken = {"taken": {"champion": 20, "challenger": 41}}
+    told = shown | {"days": 30, "by_version": {"v1.0.0": shown, "v2.0.0": shown | {"likes": 0.9}}}
+    return {
+        "satisfaction": told | {"interleaved": drawn | taken | pair},
+        "comparison": {
+            "off_policy": pair | {"answer": "investigate", "low": -0.01, "places": 600, "taken": 0.2}
+        },
+    }
+
+
 def appoint(root: Path, *versions: str, rollback: str | None = None) -> None:
     """A git repository whose tags say that these were promoted in turn, and then rolled back to one."""
     git = ["git", "-C", str(root), "-c", "user.name=T", "-c", "user.email=t@example.org"]

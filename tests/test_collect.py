@@ -61,6 +61,7 @@ def test_the_outputs(tmp_path: Path, log: Path, caplog: pytest.LogCaptureFixture
     caplog.set_level("INFO")
     raw = run(tmp_path, of_files(log))
     assert sorted(snapshot(raw)) == [
+        "impressions.parquet",
         "interactions/month=2020-01/part-0.parquet",
         "interactions/month=2020-02/part-0.parquet",
         "items.parquet",
@@ -461,8 +462,8 @@ def test_a_week_more_pushes_only_what_is_new(tmp_path: Path, monkeypatch: pytest
             repo.push()
             return len(objects(remote) - before)
 
-        # Three months and their listing, items, users, rejected, manifest.
-        assert push_collected(rows) == 8
+        # Three months and their listing, items, users, impressions, rejected, manifest.
+        assert push_collected(rows) == 9
         # The new month, the listing, the manifest.
         assert push_collected([*rows, "1,1,2020-04-02,1,t"]) == 3
         assert push_collected([*rows, "1,1,2020-04-02,1,t"]) == 0

@@ -97,7 +97,7 @@ MONITORING = {
 TRAINING = {
     "open": ["choose", "close", "collect"],
     "choose": ["evaluate", "finetune", "recommend"],
-    "collect": ["preprocess"],
+    "collect": ["evaluate", "preprocess"],
     "preprocess": ["evaluate", "finetune", "recommend"],
     "finetune": ["decide_promotion", "evaluate"],
     "evaluate": ["decide_promotion"],

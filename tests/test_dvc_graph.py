@@ -14,7 +14,7 @@ UPSTREAM = {
     "decide_retraining": ("collect", "detect_drift"),
     "preprocess": ("collect",),
     "finetune": ("preprocess",),
-    "evaluate": ("preprocess", "finetune"),
+    "evaluate": ("collect", "preprocess", "finetune"),
     "decide_promotion": ("finetune", "evaluate"),
     "recommend": ("preprocess",),
 }

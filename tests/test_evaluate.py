@@ -13,6 +13,7 @@ import pytest
 import tiny
 import toy_log
 
+from pipeline.data import impressions, tables
 from pipeline.data.histories import Points, load_prepared
 from pipeline.documents.evaluation import Evaluation
 from pipeline.documents.model import Card
@@ -41,6 +42,7 @@ class Taste:
         self.name, self.sharpness, self.lacks = name, sharpness, lacks
 
     text = np.eye(tiny.ITEMS, 7, dtype=np.float32)
+    version = "v1"
 
     def with_state(self, until: int, name: str) -> "Taste":
         return Taste(name, self.sharpness / 2)
@@ -110,7 +112,13 @@ def run(
         patch.setattr(
             stage, "frozen_vectors", lambda ablations, items: np.eye(len(items), 5, dtype=np.float32)
         )
-        stage.main(world / "prepared", *models, folder / "reports", world / "params.yaml")
+        stage.main(
+            world / "prepared",
+            world / "raw/impressions.parquet",
+            *models,
+            folder / "reports",
+            world / "params.yaml",
+        )
     return json.loads((folder / "reports/evaluation.json").read_text())
 
 
@@ -120,6 +128,40 @@ def reports(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = trained(tmp_path_factory.mktemp("evaluated"))
     run(world, folder, champion="older")
     return folder / "reports"
+
+
+def test_what_a_service_showed_is_told_and_compared(world: Path, tmp_path: Path) -> None:
+    shutil.copytree(world, tmp_path / "world")
+    points = pd.read_parquet(world / "prepared/test.parquet")
+    rows = [
+        (
+            str(number),
+            point.timestamp,
+            point.user_id,
+            "v1",
+            "champion",
+            rank,
+            f"i{rank:02}",
+            0.1,
+            chance,
+            "v1",
+        )
+        for number, point in enumerate(points.itertuples())
+        for rank, chance in ((4, 1.0), (5, 0.25), (6, 0.5))
+    ]
+    shown = pd.DataFrame(rows, columns=list(impressions.TYPES)[:-2])
+    shown["event"], shown["value"] = np.where(shown["rank"] == 5, "click", None), np.nan
+    tables.write_parquet(shown.astype(impressions.TYPES), tmp_path / "world/raw/impressions.parquet")
+    told = run(tmp_path / "world", trained(tmp_path / "evaluated"), champion="older")
+    assert told["satisfaction"]["lists"] == len(points)
+    assert told["satisfaction"]["likes"] == 1
+    assert told["satisfaction"]["by_version"]["v1"]["click_through"] == 1
+    found = told["comparison"]["off_policy"]
+    assert (found["answer"], found["taken"]) == ("investigate", 0.5)
+    assert found["places"] % 2 == 0
+    assert found["low"] <= found["difference"] <= found["high"]
+    page = (tmp_path / "evaluated/reports/evaluation.html").read_text()
+    assert "What people made of the lists" in page
 
 
 @pytest.fixture(scope="module")
@@ -370,7 +412,7 @@ def test_users_groups_become_slices(world: Path, tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(slices_module, "GROUP_USERS", 2)
     people = pd.DataFrame({"user_id": [f"u{n:02}" for n in range(tiny.USERS)]})
     people["colour"] = ["red", "red", "red", "blue"] * (tiny.USERS // 4) + ["red"] * (tiny.USERS % 4)
-    shutil.copytree(world / "prepared", tmp_path / "world" / "prepared")
+    shutil.copytree(world, tmp_path / "world")
     shutil.copy(world / "params.yaml", tmp_path / "world" / "params.yaml")
     people.to_parquet(tmp_path / "world" / "prepared" / "users.parquet", index=False)
     found = run(tmp_path / "world", tmp_path, champion="older")

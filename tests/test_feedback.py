@@ -14,7 +14,7 @@ from collecting import interactions, items, of_files, run, written
 
 from pipeline import sources
 from pipeline.errors import ConfigError, DataError
-from pipeline.serve.events import Row, Store
+from pipeline.serve.events import Impression, Row, Store
 
 HEADER = "user_id,item_id,timestamp,event,value,title"
 SHOP = ["u,a,2020-01-31T12:00:00Z,rating,4,A", "v,b,2020-02-01T00:00:00Z,rating,2,B"]
@@ -59,6 +59,43 @@ def test_events_join_the_source(tmp_path: Path, store: Store, shop: Path) -> Non
     # A month that no event fell into keeps its bytes.
     january = Path("interactions") / "month=2020-01" / "part-0.parquet"
     assert (raw / january).read_bytes() == (before / january).read_bytes()
+
+
+def test_what_was_shown_is_a_table_of_its_own(
+    tmp_path: Path, store: Store, shop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def shown(number: str, user: str | None, when: str, places: list[list[object]]) -> Impression:
+        return Impression(number, at(when), user, "v1", "champion", None, json.dumps(places))
+
+    store.show(
+        [
+            shown("l2", None, "2020-02-03", [["a", 1, None, 1.0]]),
+            shown("l1", "007", "2020-02-02", [["b", 1, 0.5, 1.0], ["a", 2, 0.25, 0.3, "v2"]]),
+            shown("l3", "007", "2020-03-02", [["b", 1, 0.5, 1.0]]),  # later than all that is known
+        ]
+    )
+    first, last = (row(n, "007", "a", f"2020-02-0{2 + n}")._replace(impression_id="l1") for n in (1, 2))
+    store.append([[first, last._replace(event="click", value=None)]])
+    settings = of_files(shop, feedback=f"sqlite:///{tmp_path}/events.db")
+    raw = run(tmp_path / "one", settings)
+    table = pd.read_parquet(raw / "impressions.parquet")
+    assert table["impression_id"].tolist() == ["l1", "l1", "l2"]
+    assert table["item_id"].tolist() == ["b", "a", "a"]
+    assert table["placed_by"].tolist() == ["v1", "v2", "v1"]
+    assert table["propensity"].tolist() == [1, 0.3, 1]
+    assert table["event"].fillna("").tolist() == ["", "click", ""]  # the last one counts
+    assert table["user_id"].isna().tolist() == [False, False, True]
+    again = run(tmp_path / "two", settings)
+    assert (again / "impressions.parquet").read_bytes() == (raw / "impressions.parquet").read_bytes()
+    monkeypatch.setenv("EVERGREEN_PSEUDONYM_KEY", "k" * 64)
+    hidden = run(tmp_path / "hidden", settings.model_copy(update={"pseudonyms": True}))
+    known = set(interactions(hidden)["user_id"])
+    named = pd.read_parquet(hidden / "impressions.parquet")["user_id"].dropna()
+    assert set(named) < known
+    assert all(user.startswith("~") for user in named)
+    none = pd.read_parquet(run(tmp_path / "alone", of_files(shop)) / "impressions.parquet")
+    assert none.dtypes.to_dict() == table.dtypes.to_dict()
+    assert not len(none)
 
 
 def test_events_after_as_of_are_set_apart(tmp_path: Path, store: Store, shop: Path) -> None:

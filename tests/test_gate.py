@@ -134,6 +134,40 @@ def test_replace_unread_does_not_let_an_older_model_in():
     assert failed(verdict) == ["fit_end"]
 
 
+# Places left to chance.
+
+
+def left_to_chance(low, high, answer):
+    gain = None if low is None else (low + high) / 2
+    found = {"answer": answer, "difference": gain, "low": low, "high": high, "places": 900, "users": 80}
+    return spoilt(evaluation(), "comparison", "off_policy", to=found)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "answer", "stops"),
+    [
+        (0.01, 0.03, "better", False),
+        (-0.01, 0.03, "investigate", False),
+        (-0.03, -0.01, "not better", True),
+        (-0.03, -0.01, "investigate", False),  # too few, or the log cannot tell
+        (None, None, "better", True),
+        (0.03, 0.01, "better", True),
+    ],
+)
+def test_people_who_would_surely_take_less_stop_a_promotion(low, high, answer, stops):
+    verdict = verdict_on(left_to_chance(low, high, answer))
+    assert failed(verdict) == (["off_policy"] if stops else [])
+    if low is not None and low < high:
+        assert check(verdict, "off_policy").text.startswith(f"{answer}: ")
+        assert check(verdict, "off_policy").text in sentence(verdict)
+
+
+def test_without_places_left_to_chance_nothing_is_asked_of_them():
+    told = check(verdict_on(evaluation()), "off_policy")
+    assert (told.passed, told.value) == (True, None)
+    assert "exploration" in told.text
+
+
 # Slices. Guard: a tenth of the champion's figure there. Interval: z(.025 / slices) errors to each side.
 
 

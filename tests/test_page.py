@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -237,6 +238,20 @@ def test_numbers_that_are_none_are_dashes(tmp_path: Path) -> None:
     evaluation = history(tmp_path) / name / "evaluation.json"
     evaluation.write_text(evaluation.read_text().replace("0.3,", "NaN,"))
     assert "nan" not in run_page(tmp_path, name).lower().split("</style>")[1]
+
+
+def test_what_people_made_of_the_lists_is_told_by_version(tmp_path: Path) -> None:
+    [name] = page_history.write(tmp_path, runs=1)
+    assert "What people made of the lists" not in overview(tmp_path) + run_page(tmp_path, name)
+    file = history(tmp_path) / name / "evaluation.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | page_history.satisfaction()))
+    for html in (overview(tmp_path), run_page(tmp_path, name)):
+        assert "What people made of the lists" in html
+        row = html.split('<tr><th scope="row">v2.0.0</th>')[1].split("</tr>")[0]
+        assert re.findall("<td>(.*?)</td>", row) == ["1,234", "31.2 %", "90.0 %", "–", "25.0 %", "50.0 %"]
+        assert "champion v1.0.0 and challenger sha256:ab placed items in turns; 20 and 41 of these" in html
+        assert "Of 600 places left to chance 20.0 % were taken" in html
+        assert "investigate." in html
 
 
 def test_a_page_that_cannot_be_written_stops_no_run(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

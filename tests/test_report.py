@@ -4,6 +4,7 @@ import math
 from html.parser import HTMLParser
 from typing import Any
 
+import page_history
 import pandas as pd
 import pytest
 
@@ -517,3 +518,13 @@ def test_signals_stand_with_what_they_add_where_it_was_measured() -> None:
     assert "<b>" not in section
     assert "odd" not in section
     assert 'id="signals"' not in render(evaluation())
+
+
+def test_what_people_made_of_a_services_lists_is_told() -> None:
+    assert "What people made of the lists" not in render(evaluation())
+    html = render(evaluation() | page_history.satisfaction())
+    assert '<h2 id="served-title">What people made of the lists</h2>' in html
+    assert '<tr><th scope="row">v2.0.0</th><td>1,234</td><td>31.2 %</td><td>90.0 %</td>' in html
+    assert "+0.120 [+0.020, +0.220] a list, better." in html
+    broken = evaluation() | {"satisfaction": {"by_version": [1], "lists": "many"}, "comparison": 3}
+    assert "What people made of the lists" in render(broken)

@@ -11,8 +11,9 @@ import pytest
 pytest.importorskip("sqlalchemy")
 
 from pipeline.data.histories import MICROSECONDS_A_DAY, Catalogue
+from pipeline.data.impressions import impressions
+from pipeline.evaluation.satisfaction import satisfaction
 from pipeline.serve.events import Impression, Row, Store
-from pipeline.serve.satisfaction import satisfaction
 
 DAY = MICROSECONDS_A_DAY
 ITEMS = pd.DataFrame({"item_id": [*"abcde"], "categories": [["x"], ["x"], ["y"], ["x", "y"], []]})
@@ -58,9 +59,10 @@ def store(tmp_path: Path) -> Store:
 
 def figures(store: Store, days: int | None = None) -> dict[str, object]:
     events = store.reactions()
-    return satisfaction(
-        store.lists(), events.assign(positive=events["value"] >= 4), Catalogue.of(ITEMS), days
-    )
+    shown = impressions(store.lists(), events)
+    shown["positive"] = shown["value"] >= 4
+    active = events.assign(timestamp=pd.to_datetime(events["timestamp"], unit="us", utc=True))
+    return satisfaction(shown, active, Catalogue.of(ITEMS), days)
 
 
 def test_figures_by_hand(store: Store) -> None:
@@ -89,6 +91,7 @@ def test_each_version_has_its_own_figures(store: Store) -> None:
         "coverage": 0.6,
         "diversity": None,
     }
+    assert figures(store)["interleaved"] is None
 
 
 def test_only_the_newest_days_count(store: Store) -> None:

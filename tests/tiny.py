@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from pipeline.data import tables
+from pipeline.data import impressions, tables
 
 ITEMS, USERS = 24, 30
 
@@ -76,6 +76,7 @@ def raw(folder: Path, rows_a_user: int = 12, texts: bool = True) -> Path:
         }
     )
     items.to_parquet(folder / "items.parquet", index=False)
+    tables.write_parquet(impressions.none(), folder / "impressions.parquet")
     manifest = {"source": "tiny", "as_of": table[tables.TIME].max().isoformat(), "content_hash": "tiny"}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder

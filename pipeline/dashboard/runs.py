@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from pipeline.documents.drift import Drift, Signal
-from pipeline.documents.evaluation import Evaluation
+from pipeline.documents.evaluation import Comparison, Evaluation
 from pipeline.documents.promotion import Promotion
 from pipeline.documents.retraining import Reason, Retraining
 from pipeline.documents.runs import RunRecord
@@ -127,4 +127,12 @@ def _headline(whole: Evaluation) -> Evaluation:
         for name, slices in whole.models.items()
         if "all" in slices
     }
-    return Evaluation(as_of=whole.as_of, fit_end=whole.fit_end, models=models, paired=whole.paired)
+    told = Comparison(off_policy=whole.comparison.off_policy) if whole.comparison else None
+    return Evaluation(
+        as_of=whole.as_of,
+        fit_end=whole.fit_end,
+        models=models,
+        paired=whole.paired,
+        comparison=told,
+        satisfaction=whole.satisfaction,
+    )

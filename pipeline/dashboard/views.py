@@ -19,6 +19,7 @@ from pipeline.documents.drift import Signal
 from pipeline.documents.promotion import Promotion
 from pipeline.documents.retraining import Reason
 from pipeline.drift.verdicts import LABELS, Verdict, shown, verdict
+from pipeline.evaluation.people import people
 from pipeline.pages import MISSING, number, plain, show, words
 from pipeline.pages import moment as moment_text
 from pipeline.registry.versions import State, Version
@@ -300,6 +301,7 @@ def _judged(run: Run) -> Values | None:
         "points": number(run.figures("challenger").get("points"), 0),
         "chart": charts.interval_chart([row for _, row in rows], label="nDCG@10 of every model"),
         "models": [_model(run, name, row) for name, row in rows],
+        "people": people(run.evaluation.to_dict()) if run.evaluation else None,
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -40,6 +40,56 @@ class Weighted(Interval):
     recent_popularity: Number = IF_KNOWN
 
 
+Answer = Literal["better", "not better", "investigate"]
+
+
+class OffPolicy(Part):
+    """challenger - champion in items taken a place, on places that the service left to chance."""
+
+    answer: Answer
+    difference: Number = None
+    low: Number = None
+    high: Number = None
+    taken: Number = None  # share of these places whose item was taken
+    places: Number = None
+    users: Number = None
+    effective: Number = None  # sample size
+    unbalanced: Number = None  # standard errors by which the weights miss their mean
+    reproduced: Number = None  # share of what the champion drew whose chance the evaluation finds again
+
+
+class Interleaved(Part):
+    """Of lists that two models drew in turns, whose items were taken: challenger - champion a list."""
+
+    champion: str
+    challenger: str
+    lists: Number = None
+    users: Number = None
+    taken: dict[str, Number] = Field(default_factory=dict)
+    difference: Number = None
+    low: Number = None
+    high: Number = None
+    answer: Answer
+
+
+class Shown(Part):
+    """What people made of lists (pipeline/evaluation/satisfaction.py)."""
+
+    lists: Number = None
+    items_shown: Number = None
+    click_through: Number = None
+    likes: Number = None
+    returns_7_days: Number = None
+    coverage: Number = None
+    diversity: Number = None
+
+
+class Satisfaction(Shown):
+    days: Number = None  # the newest so many
+    by_version: dict[str, Shown] = Field(default_factory=dict)
+    interleaved: Interleaved | None = None
+
+
 class Comparison(Part):
     """Challenger against champion at points that are new to both."""
 
@@ -50,6 +100,7 @@ class Comparison(Part):
     champion: Figures = Field(default_factory=dict)
     slices: dict[str, Weighted] = Field(default_factory=dict)
     champion_over: dict[str, Weighted] = Field(default_factory=dict)
+    off_policy: OffPolicy | None = IF_KNOWN
 
 
 class Candidates(Document):
@@ -92,6 +143,7 @@ class Evaluation(Document):
     seconds: Figures = Field(default_factory=dict)
     ms_per_list: Figures = Field(default_factory=dict)
     comparison: Comparison | None = IF_KNOWN
+    satisfaction: Satisfaction | None = IF_KNOWN  # with collect.feedback
 
 
 class Metrics(Document):

@@ -119,6 +119,7 @@ def against_champion(case: Case) -> list[Check]:
         "coverage": _coverage,
         "popularity": _popularity,
         "features": _features,
+        "off_policy": _off_policy,
     }
     if case.why_free:
         return [free(name, case.why_free) for name in rules]
@@ -294,6 +295,24 @@ def _features(case: Case) -> Check:
         return checked("features", True, len(ours), len(theirs), f"{text} (accepted by the params)")
     text = f"{text}: if that is meant, set decide_promotion.accept_new_features"
     return checked("features", False, len(ours), len(theirs), text)
+
+
+def _off_policy(case: Case) -> Check:
+    """What people took of places left to chance; `investigate` is told, and stops nothing."""
+    if case.evaluation is None or case.evaluation.comparison is None:
+        return checked("off_policy", False, None, 0.0, "the evaluation has no comparison with the champion")
+    found = case.comparison.off_policy
+    if found is None:
+        return free("off_policy", "no lists with places left to chance (serve.exploration) to learn from")
+    gain, low, high = found.difference, found.low, found.high
+    if gain is None or low is None or high is None or not low <= gain <= high:
+        return checked("off_policy", False, None, 0.0, "no usable estimate from places left to chance")
+    text = (
+        f"{found.answer}: {gain:+.4f} [{low:+.4f}, {high:+.4f}] items taken a place left to chance, of "
+        f"{found.places or 0:,.0f} places and {found.users or 0:,.0f} users"
+    )
+    passed = not (found.answer == "not better" and high < 0)
+    return checked("off_policy", passed, gain, 0.0, text if passed else f"{text}: surely below 0")
 
 
 # Intervals --------------------------------------------------------------------------------------------------

@@ -36,6 +36,7 @@ from pipeline.evaluation.findings import (
     training_seconds,
     verdict,
 )
+from pipeline.evaluation.people import people
 from pipeline.pages import finite, moment, number, page, plain, show, words
 
 LEGEND = {
@@ -106,6 +107,7 @@ def render(
         payoff=payoff(evaluation),
         payoff_rows={name: _honest(models[name]) for name in LABELS if name in models},
         living=living(evaluation),
+        people=people(evaluation),
         retrievers=retrievers(evaluation),
         candidates=finite(mapping(evaluation.get("candidates")).get("mean")),
         signals=_signals(evaluation),

@@ -20,11 +20,12 @@ import numpy as np
 from pipeline.documents.model import Card
 from pipeline.documents.registry import Registry
 from pipeline.errors import ConfigError, PipelineError
+from pipeline.evaluation.interleaved import INTERLEAVED
 from pipeline.models.artifacts import CARD, folder_hash, has_model
 from pipeline.params import Params, Serve
 from pipeline.serve.bound import Bound
 from pipeline.serve.events import Store
-from pipeline.serve.interleaving import INTERLEAVED, team_draft
+from pipeline.serve.interleaving import team_draft
 from pipeline.serve.messages import Listed, Question
 from pipeline.serve.world import World, load
 

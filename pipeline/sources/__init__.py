@@ -92,6 +92,23 @@ def with_put(items: pd.DataFrame, settings: Collect) -> pd.DataFrame:
     return _feedback.with_items(items, settings.feedback)
 
 
+def impressions(settings: Collect) -> pd.DataFrame:
+    """What the service of collect.feedback showed (pipeline/data/impressions.py); no row without one."""
+    from pipeline.data.impressions import none
+
+    if settings.feedback is None:
+        return none()
+    from pipeline.sources import _feedback
+
+    table = _feedback.shown(settings.feedback)
+    if settings.pseudonyms:  # those that a service kept before
+        from pipeline.data.pseudonyms import Pseudonyms
+
+        hidden = Pseudonyms.from_environment()
+        table["user_id"] = table["user_id"].map(hidden.of, na_action="ignore").astype("str")
+    return table
+
+
 def credit(settings: Collect) -> str | None:
     """What has to be said wherever the source's items are shown: its constant CREDIT, if it has one."""
     return getattr(load(settings.source), "CREDIT", None)

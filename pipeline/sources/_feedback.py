@@ -1,6 +1,7 @@
 """collect.feedback: what a service's event store holds, joined to whatever the source brings.
 
-Events are rows of `interactions`, items that were put or withdrawn are rows of `items`. An event that the
+Events are rows of `interactions`, items that were put or withdrawn are rows of `items`; what was shown is a
+table of its own. An event that the
 source has, too (same user, item, time and event), is a duplicate as any other. SQLAlchemy's address of the
 store; ${NAME} is taken from the environment.
 """
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from pipeline.data.impressions import impressions
 from pipeline.errors import ConfigError, DataError
 from pipeline.serve.changes import with_changes
 from pipeline.serve.events import Store, StoreError
@@ -40,6 +42,12 @@ def with_items(items: pd.DataFrame, url: str) -> pd.DataFrame:
     """`items` (as collect writes them) with those put in the place of theirs, and those withdrawn over."""
     with opened(url) as store:
         return with_changes(items, store.changes_after(0))
+
+
+def shown(url: str) -> pd.DataFrame:
+    """Every place of every list, with the last reaction to it."""
+    with opened(url) as store:
+        return impressions(store.lists(), store.reactions())
 
 
 @contextmanager

@@ -5,6 +5,7 @@ In: params.yaml (section collect) and the source it names. Out, under data/raw/:
   source has none), value, text and further columns; in order of time, ties in fixed-salt hash order;
 - items.parquet (by item_id: the contract's columns and further ones; `graph_relations`, `graph_entities` if
   there is a knowledge graph), users.parquet (at least user_id);
+- impressions.parquet: what the service of collect.feedback showed until as_of, and what came of it;
 - rejected.parquet: table, reason, place (file:row) and the cells as they came, of every row not kept;
 - manifest.json: source, fingerprint, as_of, counts, joined share, first and last timestamp, content hash.
 
@@ -53,7 +54,14 @@ from pipeline.sources import OF_ITEM, PLACE, RAW, REASON
 log = logging.getLogger(__name__)
 
 # In this order they are taken away; put in place in the opposite one, so that a manifest means all are there.
-OUTPUTS = ("manifest.json", "interactions", "items.parquet", "users.parquet", "rejected.parquet")
+OUTPUTS = (
+    "manifest.json",
+    "interactions",
+    "items.parquet",
+    "users.parquet",
+    "impressions.parquet",
+    "rejected.parquet",
+)
 DEFAULT_EVENT = "interaction"
 SHOW_PROGRESS_FROM = 1_000_000  # rows, where stderr is no terminal
 
@@ -91,6 +99,9 @@ def collect(
     kept.join_graph()
     for name, table in (("items", kept.item_table), ("users", kept.user_table)):
         tables.write_parquet(tables.check(table, name, settings.source), folder / f"{name}.parquet")
+    shown = sources.impressions(settings)
+    known = shown[tables.TIME] <= pd.Timestamp(settings.as_of or last)
+    tables.write_parquet(shown[known], folder / "impressions.parquet")
     return _manifest(settings, kept, rejected, written).but(
         joined_share=joined, content_hash=_content_hash(folder)
     )

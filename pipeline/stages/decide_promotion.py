@@ -25,6 +25,8 @@ pipeline/evaluation/gate.py). Shares are of the champion's own figure, so that t
   wide, since a model that knows more lists less of what nobody takes;
 - latency, size: milliseconds a list and MiB within their limits;
 - features: the scorer has the same inputs as the champion's, or accept_new_features says that it may differ;
+- off_policy: where a service left places to chance, what people took of them does not surely say that they
+  would take less of the challenger's; an interval that holds 0, or too few places, is told and stops nothing;
 - beats_popularity, beats_recent_popularity: the interval's lower end is above 0;
 - champion_beats_recent_popularity: never blocks, but warns if the champion in service no longer does;
 - leads_baselines: never blocks, but warns if the best baseline has the higher mean.
@@ -100,8 +102,13 @@ def sentence(verdict: Promotion) -> str:
     warnings = "".join(f"WARNING: {text}. " for text in verdict.warnings)
     if verdict.failed:
         return f"{warnings}do not promote: " + "; ".join(check.text for check in verdict.failed)
-    gains = "; ".join(check.text for check in verdict.checks if check.name.startswith("beats_"))
+    told = [check for check in verdict.checks if check.name.startswith("beats_") or _of_people(check)]
+    gains = "; ".join(check.text for check in told)
     return f"{warnings}promote: all {len(verdict.checks)} checks passed: {gains}"
+
+
+def _of_people(check: Check) -> bool:
+    return check.name == "off_policy" and check.value is not None
 
 
 # The models and their evaluation ---------------------------------------------------------------------------

@@ -1,9 +1,11 @@
 """Rank every test point by every model, measure with intervals, and write the report.
 
-In: data/prepared, models/{challenger,ablations,champion}, reports/training (curves.csv, summary.json).
+In: data/prepared, data/raw/impressions.parquet, models/{challenger,ablations,champion}, reports/training
+(curves.csv, summary.json).
 Out, in reports/:
   evaluation.json       models -> slice -> figures, paired differences challenger - model, tuned settings;
-                        `candidates`: what each retriever brings; `comparison` with the champion, for the gate
+                        `candidates`: what each retriever brings; `comparison` with the champion, for the
+                        gate; `satisfaction`: what people made of a service's lists
   metrics.json          the headline figures, flat
   ranked_lists.parquet  model, point_id, rank 1..k, item_id, score (null: not scored, listed by popularity)
   evaluation.html       for people (pipeline/evaluation/report.py)
@@ -13,8 +15,8 @@ pipeline/models/ranking.py; figures by pipeline/evaluation/figures.py and pipeli
 champion counts only at points later than its own fit_end and the challenger's (`points_after`). One that this
 code cannot read is left out, and `not_comparable` says why.
 
-    python -m pipeline.stages.evaluate data/prepared models/challenger models/ablations models/champion \\
-        reports
+    python -m pipeline.stages.evaluate data/prepared data/raw/impressions.parquet models/challenger \\
+        models/ablations models/champion reports
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ import numpy as np
 from tqdm import tqdm
 
 from pipeline.data.histories import Catalogue, Prepared, load_prepared
+from pipeline.documents.data import Summary
 from pipeline.documents.model import Card
 from pipeline.evaluation.examples import moment
 from pipeline.evaluation.figures import (
@@ -43,6 +46,7 @@ from pipeline.evaluation.figures import (
 from pipeline.evaluation.findings import ABLATIONS, FROZEN_STATE, FROZEN_TEXT, WITHOUT_TEXT, kind
 from pipeline.evaluation.outputs import Json, Lists, chosen, facts, show, write
 from pipeline.evaluation.paid import paid
+from pipeline.evaluation.served import told_by_people, with_success
 from pipeline.evaluation.slices import by_history_length, by_popularity_decile, user_groups
 from pipeline.evaluation.tuning import Fitted, fit_baselines
 from pipeline.models.artifacts import CARD, folder_hash, has_model, pinned
@@ -192,6 +196,7 @@ def later_fit_end(cards: Sequence[Card]) -> int | None:
 
 def main(
     data: Path,
+    impressions: Path,
     challenger: Path,
     ablations: Path,
     champion: Path,
@@ -232,6 +237,8 @@ def main(
     known["points_after"] = None if points_after is None else moment(points_after)
     known |= {"not_comparable": loaded.not_comparable, "artifact_hash": loaded.hashes}
     figures = known | {"seed": settings.seed} | chosen(fitted, known["training"]) | result.figures
+    shown = with_success(impressions, Summary.read(data / "summary.json"))
+    figures |= told_by_people(shown, prepared, models, figures, points_after)
     for name, found in fitted.items():
         figures["seconds"][name] += found.seconds
     write(figures, result.lists, prepared, models[CHALLENGER], vectors, reports)
