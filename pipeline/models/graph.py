@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,7 @@ from pipeline.models.asked import Asked
 from pipeline.models.pairs import Columns
 
 HALF_LIVES = (5, 30)
-MOST = 64  # neighbours of an item that are compared, the rarest first
+MOST = 32  # neighbours of an item that are compared, the rarest first
 PREFIX = "graph_"  # of its columns
 PREPOSITIONS = (" by", " in", " of", " from", " for", " at", " with", " to", " on")  # directed by the same as
 
@@ -70,29 +71,42 @@ class Graph:
         )
 
     def columns(self, asked: Asked, items: np.ndarray) -> Columns:
-        return {f"{PREFIX}{half}": self._close(asked.weights[half], items) for half in HALF_LIVES}
+        found = self._close([asked.weights[half] for half in HALF_LIVES], items)
+        return {f"{PREFIX}{half}": column for half, column in zip(HALF_LIVES, found, strict=True)}
 
-    def _close(self, weights: sp.csr_matrix, items: np.ndarray) -> np.ndarray:
-        """(points, candidates) float32 cosines."""
-        out = np.zeros(items.shape, np.float32)
-        row = np.zeros(self.neighbours.shape[1], np.float32)  # one point's, written and cleared
-        for point, profile in enumerate(_rows(sp.csr_matrix(weights @ self.neighbours))):
-            entity, value = profile
-            norm = np.linalg.norm(value)
-            if norm > 0:
-                row[entity] = value / norm
-                out[point] = self._of_point(row, items[point])
-                row[entity] = 0
+    def _close(self, weights: list[sp.csr_matrix], items: np.ndarray) -> np.ndarray:
+        """(kinds of weights, points, candidates) float32 cosines."""
+        out = np.zeros((len(weights), *items.shape), np.float32)
+        row = np.zeros(
+            (self.neighbours.shape[1], len(weights)), np.float32
+        )  # one point's, written and cleared
+        profiles = [sp.csr_matrix(each @ self.neighbours) for each in weights]
+        for point, listed in enumerate(items):
+            spans = [slice(*each.indptr[point : point + 2]) for each in profiles]
+            for kind, (profile, span) in enumerate(zip(profiles, spans, strict=True)):
+                norm = float(np.linalg.norm(profile.data[span]))
+                row[profile.indices[span], kind] = profile.data[span] / (norm or 1)
+            if any(span.start < span.stop for span in spans):
+                out[:, point] = self._of_point(row, listed)
+            for profile, span in zip(profiles, spans, strict=True):
+                row[profile.indices[span]] = 0
         return out
 
     def _of_point(self, row: np.ndarray, items: np.ndarray) -> np.ndarray:
-        """(candidates,) sums over each one's neighbours."""
-        start, stop = self.neighbours.indptr[items], self.neighbours.indptr[items + 1]
-        length = np.where(items >= 0, stop - start, 0)
-        before = np.cumsum(length) - length
-        cell = np.arange(int(length.sum())) + np.repeat(start - before, length)
-        value = self.neighbours.data[cell] * row[self.neighbours.indices[cell]]
-        return np.bincount(np.repeat(np.arange(len(items)), length), value, minlength=len(items))
+        """(kinds, candidates) sums over each one's neighbours."""
+        entity = self._listed[0][items]
+        return np.einsum("cn,cnk->kc", self._listed[1][items], row[entity])
+
+    @cached_property
+    def _listed(self) -> tuple[np.ndarray, np.ndarray]:
+        """(items + 1, at most MOST) int32 neighbours and their float32 weights, 0 behind and of -1."""
+        lengths = np.diff(self.neighbours.indptr)
+        shape = len(lengths) + 1, int(lengths.max(initial=1))
+        entity, weight = np.zeros(shape, np.int32), np.zeros(shape, np.float32)
+        item = np.repeat(np.arange(len(lengths)), lengths)
+        place = np.arange(len(item)) - np.repeat(self.neighbours.indptr[:-1], lengths)
+        entity[item, place], weight[item, place] = self.neighbours.indices, self.neighbours.data
+        return entity, weight
 
     def shared(self, history: np.ndarray, item: int) -> tuple[str, int] | None:
         """(how, which item of the history): the rarest neighbour that both have; None: they share none."""
@@ -138,11 +152,6 @@ def _rarest(
     start = np.searchsorted(item[order], item[order])
     kept = np.sort(order[np.arange(len(order)) - start < MOST])
     return item[kept], entity[kept], relation[kept]
-
-
-def _rows(matrix: sp.csr_matrix) -> list[tuple[np.ndarray, np.ndarray]]:
-    ends = zip(matrix.indptr[:-1], matrix.indptr[1:], strict=True)
-    return [(matrix.indices[begin:end], matrix.data[begin:end]) for begin, end in ends]
 
 
 def _as_list(cell: object) -> list[object]:
