@@ -140,8 +140,21 @@ def project(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Path:
     both = {f"scorer.{name}.weight" for name in ("linear", "mlp.4")}
     turned = {name: -array if name in both else array for name, array in arrays.items()}
     save_file(turned, folder / "parts.safetensors")
+    judged(root)
     share(root, 1)
     return root
+
+
+def judged(root: Path, passed: bool = True, digest: str | None = None) -> None:
+    """By the gate, which refuses it, but not for a sure loss if it `passed`."""
+    checks = [
+        {"name": "headline", "passed": passed, "text": ""},
+        {"name": "users", "passed": False, "text": "few"},
+    ]
+    challenger = {"artifact_hash": digest or folder_hash(root / "models/challenger")}
+    (root / "reports").mkdir(exist_ok=True)
+    verdict = {"promote": False, "checks": checks, "challenger": challenger}
+    (root / "reports/promotion.json").write_text(json.dumps(verdict))
 
 
 def share(root: Path, value: float) -> None:
@@ -221,12 +234,13 @@ def test_a_challenger_that_cannot_be_shown_fails_no_request(engine: Engine, proj
     file = project / "models/challenger/parts.safetensors"
     whole = file.read_bytes()
     file.write_bytes(b"half a file")
+    judged(project)
     engine.renew_challenger()
     assert engine.challenger is None
     assert "not shown" in str(engine.whole_problem)
     assert engine.recommend(Question(user_id="u20"))[1].model == "champion"
     file.write_bytes(whole)
-    (project / "models/challenger/model.json").touch()
+    judged(project)
     engine.renew_challenger()
     assert engine.recommend(Question(user_id="u20"))[1].model != "champion"
     bound = engine._canary.bound
@@ -240,7 +254,9 @@ def test_a_challenger_that_cannot_be_shown_fails_no_request(engine: Engine, proj
     assert engine.whole_problem is None  # none is there during a training, which is as it should be
 
 
-@pytest.mark.parametrize("what", ["the champion", "replaced", "older"])
+@pytest.mark.parametrize(
+    "what", ["the champion", "replaced", "older", "not judged", "another was judged", "surely worse"]
+)
 def test_what_awaits_no_promotion_is_not_shown(engine: Engine, project: Path, what: str) -> None:
     folder = project / "models/challenger"
     if what == "the champion":
@@ -249,9 +265,13 @@ def test_what_awaits_no_promotion_is_not_shown(engine: Engine, project: Path, wh
         known = {"version": "v2.0.0", "status": "retired", "artifact_hash": folder_hash(folder)}
         told = {"champion": "v1.0.0", "versions": [known], "trainings": []}
         (project / "data/registry.json").write_text(json.dumps(told))
-    else:
+    elif what == "older":
         card = json.loads((folder / "model.json").read_text())
         (folder / "model.json").write_text(json.dumps(card | {"fit_end": "2019-01-01T00:00:00+00:00"}))
+    if what == "not judged":
+        (project / "reports/promotion.json").unlink()
+    else:
+        judged(project, what != "surely worse", "0" * 64 if what == "another was judged" else None)
     engine.renew_challenger()
     assert engine.challenger is None
     assert engine.whole_problem is None

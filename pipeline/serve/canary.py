@@ -1,7 +1,8 @@
 """The challenger beside the champion: for a share of the users both place items in turns (interleaving.py).
 
 It is what lies in models/challenger, where `dvc repro` and `evergreen cycle` leave the model that they have
-trained, unless it is the champion itself, older, or was a champion before. It is loaded in the background,
+trained: once reports/promotion.json has judged it and found no sure loss, and unless it is the champion
+itself, older, or was a champion before. It is loaded in the background,
 follows the event store as the champion does, and goes as it came: whatever it fails at, the champion's list
 is the answer.
 """
@@ -18,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipeline.documents.model import Card
+from pipeline.documents.promotion import Promotion
 from pipeline.documents.registry import Registry
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.evaluation.interleaved import INTERLEAVED
@@ -30,7 +32,8 @@ from pipeline.serve.messages import Listed, Question
 from pipeline.serve.world import World, load
 
 log = logging.getLogger(__name__)
-CHALLENGER, REGISTRY, PARAMS = Path("models/challenger"), Path("data/registry.json"), Path("params.yaml")
+CHALLENGER, VERDICT = Path("models/challenger"), Path("reports/promotion.json")
+REGISTRY, PARAMS = Path("data/registry.json"), Path("params.yaml")
 PREPARED = Path(".evergreen/prepared-challenger")
 OFF = Serve(challenger_share=0, exploration=0, retention_days=None)
 
@@ -86,7 +89,7 @@ class Canary:
         """Take in what lies in the folder now; whether that changed what is shown. For one thread."""
         self._share = share
         stamp = _stamp(self.root / CHALLENGER / CARD) if share > 0 else None
-        seen = None if stamp is None else (stamp, champion.digest)
+        seen = None if stamp is None else (stamp, _stamp(self.root / VERDICT), champion.digest)
         if seen == self._seen and not (self.bound is not None and self.bound.stale):
             return False
         changed = self.bound is not None
@@ -114,13 +117,20 @@ class Canary:
         return bound
 
     def _awaits(self, folder: Path, champion: World) -> bool:
-        """Whether it is a candidate: neither the champion, nor older, nor one that was replaced."""
+        """Whether it is a candidate: judged, not the champion, nor older, nor one that was replaced."""
         digest, fit_end = folder_hash(folder), Card.read(folder / CARD).fit_end
         known = Registry.find(self.root / REGISTRY)
         before = {version.artifact_hash for version in known.versions} if known else set()
-        if fit_end is None or digest == champion.digest or digest in before:
+        if fit_end is None or digest == champion.digest or digest in before or not self._passes(digest):
             return False
         return champion.fit_end is None or fit_end >= datetime.fromisoformat(champion.fit_end)
+
+    def _passes(self, digest: str) -> bool:
+        """Whether the gate has compared it with a champion, and the difference is not surely a loss."""
+        verdict = Promotion.find(self.root / VERDICT)
+        if verdict is None or verdict.challenger.artifact_hash != digest:
+            return False
+        return any(check.name == "headline" and check.passed for check in verdict.checks)
 
     def follow(self, store: Store) -> None:
         """Raises StoreError."""
