@@ -16,6 +16,7 @@ from pipeline.data.pseudonyms import FORM, KEY, KEY_FILE, Pseudonyms, scrubbed
 from pipeline.errors import ConfigError, DataError
 from pipeline.params import Params
 from pipeline.serve.app import create
+from pipeline.serve.events import Store
 
 SECRET = "of no use beyond these tests, and long enough"
 
@@ -140,3 +141,16 @@ def test_the_service_calls_people_what_collect_calls_them(
         assert client.post("/recommend", json={"user_id": "~ffff" + "0" * 32}).status_code == 422
         assert client.delete("/users/anna").json()["events"] == 1
         assert not [path for path in root.glob("events.db*") if b"anna" in path.read_bytes()]
+
+
+def test_the_page_on_privacy_names_every_place() -> None:
+    page = (collecting.ROOT / "docs" / "privacy.md").read_text()
+    stages = yaml.safe_load((collecting.ROOT / "dvc.yaml").read_text())["stages"]
+    places = [
+        out if isinstance(out, str) else next(iter(out))
+        for stage in stages.values()
+        for kind in ("outs", "metrics", "plots")
+        for out in stage.get(kind, [])
+    ]
+    with_tables = Store("sqlite://", create=False).metadata.tables
+    assert not [place for place in [*places, *with_tables] if f"`{place}`" not in page]
