@@ -106,6 +106,10 @@ def test_columns_of_several_kinds_can_be_kept(tmp_path: Path) -> None:
     assert [len(times) for times in found[tables.TAG_TIMES]] == [1, 0, 2, 0]
     assert found.loc["a", "year"] == "1973"
     assert found.loc["d", "size"] == "big"
+    # A new item is there from when it was put, one of the source from when the source says, if it does.
+    given = found[tables.AVAILABLE_FROM]
+    assert given.notna().tolist() == [False, False, True, True]
+    assert given["c"].isoformat() == "2020-09-13T12:26:40+00:00"
 
 
 @pytest.mark.slow

@@ -45,14 +45,20 @@ class Preparation:
             return False
         return value is None or least is None or not value < least
 
+    def described(self, items: pd.DataFrame, seen: pd.DataFrame | None = None) -> pd.DataFrame:
+        """`items` with item_text; `seen`: item_id, first_seen of those that have rows."""
+        if seen is None:
+            seen = pd.DataFrame({tables.ITEM: pd.Series(dtype="str"), catalogue.FIRST_SEEN: []})
+        table = catalogue.complete(items, seen)
+        template = catalogue.parse_template(self.template, table.columns)
+        return catalogue.with_text(table, template, self.max_text_characters, self.train_end)
+
     def apply(self, rows: pd.DataFrame, items: pd.DataFrame) -> tuple[pd.DataFrame, Log, np.ndarray]:
         """(items with item_text, log of all rows over them, user ids)."""
         rows = rows.sort_values(tables.TIME, kind="stable", ignore_index=True)
         rows = rows.assign(positive=successes(rows, self.positive), fit=True)
         first = rows.drop_duplicates(tables.ITEM)[[tables.ITEM, tables.TIME]]
-        table = catalogue.complete(items, first.rename(columns={tables.TIME: catalogue.FIRST_SEEN}))
-        template = catalogue.parse_template(self.template, table.columns)
-        table = catalogue.with_text(table, template, self.max_text_characters, self.train_end)
+        table = self.described(items, first.rename(columns={tables.TIME: catalogue.FIRST_SEEN}))
         users = np.sort(rows[tables.USER].unique().astype(object))
         return table, make_log([rows], Catalogue.of(table), users, self.repeats), users
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cached_property
+
 import numpy as np
 
 from pipeline.errors import ArtifactError
+from pipeline.models.content import category_names
 from pipeline.serve.events import Change, Store
 from pipeline.serve.listing import Lister
 from pipeline.serve.messages import Question
+from pipeline.serve.room import AT_ONCE, put
 from pipeline.serve.world import World
 
 SMOKE_USERS = 3
@@ -16,8 +21,11 @@ SMOKE_USERS = 3
 class Bound:
     """Not for several threads. Raises ArtifactError where its lists cannot be shown."""
 
-    def __init__(self, world: World, now: int = 0) -> None:
-        """`now`: microseconds, of the service's clock."""
+    def __init__(
+        self, world: World, now: int = 0, read: Callable[[str], np.ndarray | None] = lambda text: None
+    ) -> None:
+        """`now`: microseconds, of the service's clock; `read`: text -> its centred vector, None without."""
+        self.read = read
         self.world, self.lister = world, Lister(world)
         self.stale = False  # the catalogue has changed: to be bound anew
         self.unknown_items = 0
@@ -46,11 +54,17 @@ class Bound:
         for event in happened:
             self.unknown_items += not self.world.take(event)
             self._seq = event.seq
+        few = sum(change.kind == "item" for change in changes) <= AT_ONCE
         for change in changes:
-            self._take(change)
+            self._take(change, few)
             self._changed = change.seq
 
-    def _take(self, change: Change) -> None:
+    @cached_property
+    def categories(self) -> list[str]:
+        """The columns of the model's matrix of categories."""
+        return category_names(self.world.model.catalogue)
+
+    def _take(self, change: Change, few: bool) -> None:
         if change.kind == "user":
             self.world.present.forget(change.key)
         elif change.content is None:
@@ -60,3 +74,5 @@ class Bound:
                 until[item] = min(int(until[item]), change.timestamp)
         else:
             self.stale = True
+            if few:
+                put(self, change)

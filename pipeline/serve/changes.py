@@ -13,7 +13,9 @@ from pipeline.serve.events import Change
 def with_changes(items: pd.DataFrame, changes: Sequence[Change]) -> pd.DataFrame:
     """A table of items with those put in the place of theirs, and those withdrawn no longer on offer."""
     latest = {change.key: change for change in changes if change.kind == "item"}
-    items = _with_put(items, [change for change in latest.values() if change.content is not None])
+    put = [change for change in changes if change.kind == "item" and change.content is not None]
+    first = {change.key: change.timestamp for change in reversed(put)}
+    items = _with_put(items, [change for change in latest.values() if change.content is not None], first)
     gone = {key: change.timestamp for key, change in latest.items() if change.content is None}
     place = items[tables.ITEM].isin(gone)
     if place.any():
@@ -26,11 +28,23 @@ def with_changes(items: pd.DataFrame, changes: Sequence[Change]) -> pd.DataFrame
     return items
 
 
-def _with_put(items: pd.DataFrame, put: Sequence[Change]) -> pd.DataFrame:
+def _with_put(items: pd.DataFrame, put: Sequence[Change], first: dict[str, int]) -> pd.DataFrame:
+    """`first`: when each was put first (microseconds): from then on it is there, if nothing else is said."""
     if not put:
         return items
+    begin = {key: pd.Timestamp(moment, unit="us", tz="UTC").isoformat() for key, moment in first.items()}
+    for key in items.loc[items[tables.ITEM].isin(begin), tables.ITEM]:
+        begin[key] = ""  # the source has it, too
     new = pd.DataFrame(
-        [{tables.ITEM: each.key, tables.CATEGORIES: [], **(each.content or {})} for each in put]
+        [
+            {
+                tables.ITEM: each.key,
+                tables.CATEGORIES: [],
+                tables.AVAILABLE_FROM: begin[each.key] or None,
+                **(each.content or {}),
+            }
+            for each in put
+        ]
     )
     for name in (tables.AVAILABLE_FROM, tables.AVAILABLE_UNTIL):
         cells = new[name] if name in new else pd.Series(None, new.index, dtype=object)

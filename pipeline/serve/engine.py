@@ -79,7 +79,7 @@ class Engine:
     def load(self) -> None:
         """Bind the champion anew. Raises PipelineError if it cannot be served; the old one stays then."""
         with self._loading:
-            bound = Bound(load(self.root, self.store), self._last_now)
+            bound = Bound(load(self.root, self.store), self._last_now, self._vector)
             with self._lock:
                 world = bound.world
                 other = self._bound is not None and self.version != world.version

@@ -6,6 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from pipeline.data import tables
 from pipeline.data.histories import Points
@@ -60,6 +61,16 @@ class Lister:
         if tables.TITLE in catalogue.items:
             titles = catalogue.items[tables.TITLE].astype(object)
             self.titles = titles.where(titles.notna() & (titles != ""), None).tolist()
+
+    def name(self, item: int, item_id: str, title: object, categories: list[str]) -> None:
+        """An item that is new, or called otherwise."""
+        own, told = frozenset(categories), None if pd.isna(title) or not title else str(title)
+        for category in own - self.explainer.categories[item]:
+            self._members[category].append(item)
+        for category in self.explainer.categories[item] - own:
+            self._members[category].remove(item)
+        self.explainer.categories[item], self.ids[item], self.titles[item] = own, item_id, told
+        self.explainer.titles[item] = told or item_id
 
     def rows(self, question: Question, now: int) -> tuple[int, Rows]:
         """(number of the user, its rows with those given in place). Raises Unknown for an item nobody has."""

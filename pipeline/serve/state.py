@@ -138,8 +138,11 @@ class Newest:
         return cls(known, given, order, known[order])
 
     def took(self, item: int, moment: int) -> None:
-        if self.given[item] or moment >= self.known[item]:
-            return
+        if not self.given[item] and moment < self.known[item]:
+            self.move(item, moment)
+
+    def move(self, item: int, moment: int) -> None:
+        """It is known from this moment on."""
         self.known[item] = moment
         order = self.order[self.order != item]
         begin, end = (int(np.searchsorted(self.known[order], moment, side)) for side in ("left", "right"))
@@ -175,6 +178,13 @@ class Present:
         self._tops: dict[tuple[int, int], Top] = {}
         self._newest: Newest | None = None
         self._pending: list[tuple[int, int]] = []  # (item, time) of rows that no top list has counted
+
+    def known_from(self, item: int, moment: int) -> None:
+        """What the catalogue says now; NOT_YET: nothing."""
+        if self._newest is not None:
+            self._newest.given[item] = moment > NOT_YET
+            if moment > NOT_YET:
+                self._newest.move(item, moment)
 
     def user(self, user_id: str) -> int:
         """Its number; -1 for a user without rows."""

@@ -26,6 +26,7 @@ from pipeline.models.recommender import Recommender
 from pipeline.models.words import Words
 from pipeline.serve.events import Change, Happened, Store, StoreError
 from pipeline.serve.prepared import FOLDER, KEY, Prepared, prepared, raw_tables, row_hash
+from pipeline.serve.room import empty_places, with_room
 from pipeline.serve.single import OneLiving, single
 from pipeline.serve.state import Present, PresentFolded
 
@@ -53,6 +54,7 @@ class World:
     changed: int  # of the newest change in it
     claimed: str | None  # the version file it was read with
     reactions: dict[str, dict[str, Any] | None]  # events of a like and a dislike
+    room: list[int]  # empty places of the catalogue
 
     @property
     def log(self) -> Log:
@@ -125,13 +127,14 @@ def load(root: Path, store: Store, where: Path = CHAMPION, kept: Path = FOLDER) 
             rows, items = raw_tables(root / RAW, changes)
             rows = pd.concat([rows, as_rows(further)], ignore_index=True)
             base, further = Prepared.of(rows, items, how), []
-        loaded = Recommender.load(folder, base.items, base.log, where.name)
+        loaded = Recommender.load(folder, with_room(base.items), base.log, where.name)
     fit_end = None if card.fit_end is None else card.fit_end.isoformat()
     live, factors = loaded.parts.living.live, loaded.parts.collaborative.ials
     folded = PresentFolded(loaded.parts.living.folded, factors)
     # The encoder is read from the model's folder, when it is needed.
     loaded = replace(loaded, folder=root / where, parts=single(loaded.parts))
-    present = Present(live, base.user_ids)
+    present, room = Present(live, base.user_ids), empty_places(loaded.catalogue.ids)
+    empty = set(room)
     ids = loaded.catalogue.ids
     world = World(
         model=with_living(loaded, present, folded),
@@ -141,7 +144,7 @@ def load(root: Path, store: Store, where: Path = CHAMPION, kept: Path = FOLDER) 
         folded=folded,
         preparation=how,
         order=popularity_order(loaded.parts.collaborative.count, ids),
-        place={str(item): place for place, item in enumerate(ids)},
+        place={str(item): place for place, item in enumerate(ids) if place not in empty},
         user_ids=base.user_ids,
         version=claim.version if claim else f"sha256:{digest[:12]}",
         digest=digest,
@@ -150,6 +153,7 @@ def load(root: Path, store: Store, where: Path = CHAMPION, kept: Path = FOLDER) 
         changed=max((change.seq for change in changes), default=0),
         claimed=claimed,
         reactions=base.reactions,
+        room=room,
     )
     for event in further:
         world.take(event)
