@@ -28,7 +28,7 @@ from pipeline.models.ridge import Ridge
 from pipeline.models.text import FADING
 from pipeline.params import Params
 from pipeline.stages import preprocess
-from pipeline.training import recipe
+from pipeline.training import recipe, worth
 from pipeline.training import scorer_task as scorer
 from pipeline.training import split as splitting
 from pipeline.training.sampling import Sample, Sizes, sample
@@ -326,3 +326,36 @@ def test_few_points_behind_a_cut_are_joined_by_those_of_earlier_ones(
     assert all(one.max() < other.min() for one, other in itertools.pairwise(behind))
     assert found.scorer_points == sum(map(len, behind))
     assert np.concatenate(behind).max() <= prepared.train_end
+
+
+@pytest.mark.slow
+def test_further_signals_are_trained_saved_and_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worth, "FEWEST_USERS", 2)
+    monkeypatch.setattr(worth, "LEAST", -np.inf)
+    raw = tiny.raw(tmp_path / "raw", texts=False)
+    items = pd.read_parquet(raw / "items.parquet")
+    taste = np.arange(len(items)) % 2
+    items["look_vector"] = [[float(side), float(1 - side), 0.1] for side in taste]
+    items["graph_entities"] = [[f"maker {side}", "everybody"] for side in taste]
+    items["graph_relations"] = [["made by", "of"]] * len(items)
+    items.to_parquet(raw / "items.parquet", index=False)
+    params = tiny.params(tmp_path / "params.yaml", tiny.encoder(tmp_path / "encoder"))
+    preprocess.main(raw, tmp_path / "prepared", params)
+    prepared, told = load_prepared(tmp_path / "prepared"), Params.load(params)
+    trained = recipe.train(prepared, Run(told.finetune, told.seed, tmp_path / "runs"), ablations=False)
+    judged = trained.summary["signals"]
+    assert isinstance(judged, dict)
+    assert set(judged) == {"graph", "look"}
+    model = trained.models["challenger"]
+    kept = {name for name, row in judged.items() if row["kept"]}
+    assert kept
+    assert {
+        name for name in ("graph", "look") if any(name in column for column in model.card["features"])
+    } == kept
+    save(tmp_path / "model", {"features": model.card["features"], "max_length": 16}, model, trained.encoder)
+    again = Recommender.load(tmp_path / "model", prepared.catalogue.items, prepared.log)
+    np.testing.assert_array_equal(lists(model, prepared)[0], lists(again, prepared)[0])
+    bare = prepared.catalogue.items.drop(columns=["look_vector", "graph_entities", "graph_relations"])
+    without = Recommender.load(tmp_path / "model", bare, prepared.log)
+    assert (lists(without, prepared)[0] >= 0).any()
+    assert lists(again, prepared)[0].tolist() != lists(without, prepared)[0].tolist()
