@@ -86,8 +86,9 @@ def train(
     base = Base.fit(prepared, rows, settings, run.seed, serving or Serving())
     sequence = None if champion is None else champion.parts.sequence
     tower = None if sequence is None else sequence.tower
-    base, worth = base.worthy(next(iter(spaces.values())), run.seed)
-    summary |= {"signals": worth} if worth else {}
+    if base.kinds.further:
+        with run.phases.of("further signals"):
+            base, summary["signals"] = base.worthy(next(iter(spaces.values())), run.seed)
     models = {}
     for name, space in spaces.items():
         models[name], figures = base.model(run, name, space, tower)
@@ -159,8 +160,6 @@ class Base:
             text = None if space is None else Text.fit(space.vectors, self.prepared.catalogue, part)
             return Parts(self.prepared.catalogue, part, None, text, kinds, newest.living, most)
 
-        if not self.kinds.further:
-            return self, {}
         generator, whole = np.random.default_rng([seed, 5]), parts(self.kinds)
         fitted_on, judged_on = _some(newest.asked), _some(self.full.asked)
         names, learned = sample(whole, fitted_on, None, LIGHT_SIZES, generator)
