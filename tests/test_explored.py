@@ -17,6 +17,7 @@ import yaml
 
 from pipeline.data.histories import Points, Prepared, load_prepared
 from pipeline.data.impressions import impressions
+from pipeline.evaluation import explored
 from pipeline.evaluation.exploration import PLACES, POOL, drawn, worths
 from pipeline.evaluation.explored import Lists, compare
 from pipeline.models.ranking import popularity_order
@@ -119,6 +120,16 @@ def test_only_places_of_chance_after_the_models_were_fitted_count(data: Prepared
     found = told(shown, data, new, old)
     assert found is not None
     assert (found["places"], found["reproduced"]) == (600, 1.0)
+
+
+def test_of_many_lists_the_newest_are_asked(data: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(explored, "MOST_LISTS", 20)
+    new, old = models(1)
+    early = served(old, np.full((USERS, ITEMS), 0.2), 1, lists=30)
+    late = served(old, np.ones((USERS, ITEMS)), 2, lists=20, day=2)
+    found = told(pd.concat([late.assign(impression_id="l" + late["impression_id"]), early]), data, new, old)
+    assert found is not None
+    assert (found["places"], found["taken"]) == (2 * 20, 1.0)
 
 
 def test_a_better_and_a_worse_model_are_told_apart(data: Prepared) -> None:

@@ -25,6 +25,7 @@ from pipeline.evaluation.off_policy import Answer, answer, difference
 from pipeline.models.ranking import Lister, listable
 
 LEAST_USERS = 30
+MOST_LISTS = 20_000  # the newest; each is asked of both models, some 5 ms
 LEAST_REPRODUCED, CLOSE = 0.9, 0.02  # share of rows; by how much two chances of one item may differ
 
 
@@ -86,8 +87,9 @@ class Lists:
         shown = shown.assign(
             moment=moment, item=prepared.catalogue.index(shown[tables.ITEM]), drawn=shown["propensity"] < 1
         )[mine & (moment > after)]
-        whole = shown.groupby(LIST).agg({"drawn": "any", "item": "min"})
-        kept = whole.index[whole["drawn"] & (whole["item"] >= 0)]
+        whole = shown.groupby(LIST).agg({"drawn": "any", "item": "min", "moment": "max"})
+        whole = whole[whole["drawn"] & (whole["item"] >= 0)]
+        kept = whole.sort_values("moment", kind="stable").index[-MOST_LISTS:]
         shown = shown[shown[LIST].isin(kept)].sort_values([LIST, "rank"], ignore_index=True)
         if not len(shown):
             return None
