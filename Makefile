@@ -41,7 +41,7 @@ serve: ## the champion's lists over HTTP on this machine, http://127.0.0.1:8000 
 
 test: ## run the default tests
 	$(call environment,dev)
-	@pytest -n logical --dist worksteal
+	@env -u PYTHONDONTWRITEBYTECODE pytest -n logical --dist worksteal # hundreds of tests start Python
 
 lint: ## check style, types and spelling
 	$(call environment,dev)

@@ -273,6 +273,10 @@ class Serve(Section):
     """After which the event store lets go of what was shown, and of events that `collect` does not read."""
 
 
+class YamlLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """libyaml where there is one: ten times faster."""
+
+
 class Params(Section):
     seed: Annotated[int, Field(ge=0, lt=2**31)]
     collect: Collect
@@ -289,7 +293,7 @@ class Params(Section):
     def load(cls, path: Path) -> "Params":
         """Read and check the whole file. Raises ConfigError naming every wrong key at once."""
         try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+            content = yaml.load(path.read_text(encoding="utf-8"), Loader=YamlLoader)
         except FileNotFoundError:
             raise ConfigError(f"{path}: no such file: run from the project's folder") from None
         except yaml.YAMLError as error:

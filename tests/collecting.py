@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
+import toy
 
 from pipeline.data.tables import read_parquet
 from pipeline.file_settings import Files
@@ -18,7 +18,7 @@ DATA = Path(os.environ.get("EVERGREEN_DATA") or ROOT.parent / "shared" / "data")
 
 def settings(**changes: Any) -> Collect:
     """The committed section `collect` with some keys changed, those of `files` one by one."""
-    section = yaml.safe_load((ROOT / "params.yaml").read_text())["collect"]
+    section = toy.committed_params()["collect"]
     section["files"] |= changes.pop("files", {})
     return Collect.model_validate({**section, **changes})
 
@@ -38,12 +38,8 @@ def written(path: Path, *lines: str) -> Path:
 
 def params_file(folder: Path, section: Collect) -> Path:
     """A params.yaml with this section and the committed rest."""
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    params["collect"] = section.model_dump(mode="json")
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "params.yaml"
-    path.write_text(yaml.safe_dump(params), encoding="utf-8")
-    return path
+    params = toy.committed_params() | {"collect": section.model_dump(mode="json")}
+    return toy.write_params(folder / "params.yaml", params)
 
 
 def run(folder: Path, section: Collect) -> Path:

@@ -1,4 +1,5 @@
 import fcntl
+import gc
 import os
 import shutil
 import signal
@@ -27,6 +28,21 @@ settings.load_profile("patient")
 # What runs in the background of a script is started with Ctrl-C ignored, and hands that on to its children.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# Modules and tests are a million objects that stay: no collection has to look at them, neither while they are
+# loaded nor later.
+gc.disable()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # else libraries complain of leaks at the end
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:

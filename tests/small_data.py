@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
+import toy
 
 from pipeline.data import tables
 
@@ -51,11 +51,10 @@ def write_raw(folder: Path, interactions: pd.DataFrame, items: pd.DataFrame | No
 
 
 def write_params(path: Path, seed: int = 17, **preprocess: Any) -> Path:
-    content = yaml.safe_load(Path("params.yaml").read_text())
+    content = toy.committed_params()
     small = {"min_user_interactions": 1, "validation_share": 0.2, "test_share": 0.2}
     content["seed"], content["preprocess"] = seed, content["preprocess"] | small | preprocess
-    path.write_text(yaml.safe_dump(content))
-    return path
+    return toy.write_params(path, content)
 
 
 class Prepared:

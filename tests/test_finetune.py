@@ -1,6 +1,7 @@
 """The whole stage on a tiny world: what it learns, what it writes, and that a kill costs nothing."""
 
 import json
+import logging
 import os
 import re
 import signal
@@ -52,9 +53,14 @@ def environment() -> dict[str, str]:
 @pytest.fixture(scope="module")
 def trained(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
-    done = subprocess.run(command(world), cwd=folder, env=environment(), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    (folder / "told").write_text(done.stderr)
+    told = logging.FileHandler(folder / "told")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(logging.getLogger(), "handlers", [told])
+        patch.setattr(logging.getLogger(), "level", logging.INFO)
+        outputs = (Path(path) for path in OUTPUTS)
+        finetune.main(world / "prepared", world / "encoder.json", *outputs, params=world / "params.yaml")
+    told.close()
     return folder
 
 

@@ -18,6 +18,7 @@ pytest.importorskip("sqlalchemy")
 from pipeline.models.asked import Asked
 from pipeline.models.parts import stacked
 from pipeline.models.recommender import Recommender
+from pipeline.serve import engine as engines
 from pipeline.serve.engine import Engine
 from pipeline.serve.events import Row, Store
 from pipeline.serve.listing import Unknown
@@ -38,7 +39,9 @@ def project(project_once: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def engine(project: Path) -> Iterator[Engine]:
     found = Engine(project, Store(f"sqlite:///{project}/events.db"))
-    found.load()
+    with pytest.MonkeyPatch.context() as patch:  # of the tests' own million objects none would go
+        patch.setattr(engines, "_give_back_memory", lambda: None)
+        found.load()
     yield found
     found.close()
     found.store.close()

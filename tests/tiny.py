@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-import yaml
+import toy
 
 from pipeline.data import impressions, tables
 
@@ -84,9 +84,8 @@ def raw(folder: Path, rows_a_user: int = 12, texts: bool = True) -> Path:
 
 def params(path: Path, encoder: Path, **finetune: object) -> Path:
     """The committed params.yaml with the tiny encoder, and settings that take seconds."""
-    content = yaml.safe_load(Path("params.yaml").read_text())
+    content = toy.committed_params()
     content["finetune"] |= {"encoder": str(encoder), "batch_size": 32, "epochs": 2, "learning_rate": 1e-3}
     content["finetune"] |= {"trainable_layers": 1} | finetune
     content["preprocess"] |= {"min_user_interactions": 2, "positive": {"events": None, "min_value": None}}
-    path.write_text(yaml.safe_dump(content))
-    return path
+    return toy.write_params(path, content)

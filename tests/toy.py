@@ -11,8 +11,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from pipeline.models.artifacts import folder_hash
+from pipeline.params import YamlLoader
 
 FINETUNE = """
 import json, pathlib, sys, yaml
@@ -43,8 +47,23 @@ GIT_IGNORE = """
 /recommendations/
 /.evergreen/
 """
+PARAMS = Path(__file__).resolve().parent.parent / "params.yaml"
 NO_ENCODER = '{\n  "spec": "weights",\n  "sha256": null\n}\n'
 NO_REGISTRY = '{\n  "champion": null,\n  "versions": [],\n  "trainings": []\n}\n'
+
+
+def committed_params() -> dict[str, Any]:
+    """The content of the project's own params.yaml."""
+    content: dict[str, Any] = yaml.load(PARAMS.read_text(encoding="utf-8"), Loader=YamlLoader)
+    return content
+
+
+def write_params(path: Path, content: dict[str, Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(
+        yaml.dump(content, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper)), encoding="utf-8"
+    )
+    return path
 
 
 def environment() -> dict[str, str]:
@@ -266,7 +285,10 @@ training.mkdir(parents=True)
 """
 EVALUATE = """
 import json, pathlib, sys
+import yaml
+
 from pipeline.models.artifacts import folder_hash
+from pipeline.params import YamlLoader
 gain = float(pathlib.Path("gain.txt").read_text())
 pair = {"ndcg@10": gain + 0.01, "low": gain, "high": gain + 0.02}
 names = ["popularity", "recent_popularity"]

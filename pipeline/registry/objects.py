@@ -21,6 +21,7 @@ import yaml
 
 from pipeline.errors import ArtifactError, Unavailable
 from pipeline.models.artifacts import files_hash
+from pipeline.params import YamlLoader
 
 MODEL = "models/challenger"
 """The stage output that becomes a version."""
@@ -31,7 +32,7 @@ START_ANEW = "git tag --delete $(git tag --list 'recommender[@#]*' 'training/*')
 def locked_stages(lock: str | None) -> dict[str, dict[str, list[dict[str, Any]]]]:
     """Stage -> its `deps` and `outs` in the text of a dvc.lock; {} if it is none."""
     try:
-        stages = (yaml.load(lock or "", Loader=_Loader) or {}).get("stages", {})
+        stages = (yaml.load(lock or "", Loader=YamlLoader) or {}).get("stages", {})
         return {
             name: {kind: [one for one in stage.get(kind, []) if one.get("path")] for kind in ("deps", "outs")}
             for name, stage in stages.items()
@@ -202,7 +203,3 @@ def _md5(path: Path) -> str:
 
 def _odb(repo: Any) -> Any:
     return repo.cloud.get_remote_odb()
-
-
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """libyaml where there is one: ten times faster."""
