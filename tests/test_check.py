@@ -192,7 +192,8 @@ def test_a_user_for_all_unknown_users(healthy: Facts) -> None:
 
 
 @pytest.mark.parametrize(
-    ("one_way", "other"), [("{:03}", "{}"), ("{}.0", "{}"), ("Ann{}", "ann{}"), ("ABC{}", "abc{}")]
+    ("one_way", "other"),
+    [("{:03}", "{}"), ("{}.0", "{}"), ("Ann{}", "ann{}"), ("'{}'", "{}"), ("ABC{}", "abc{}")],
 )
 def test_one_user_under_two_ids(healthy: Facts, one_way: str, other: str) -> None:
     names = [one_way.format(n) for n in range(1, 31)] + [other.format(n) for n in range(1, 31)]
@@ -211,6 +212,15 @@ def test_ids_that_stand_for_nobody(healthy: Facts, name: str) -> None:
     [finding] = ids.stand_ins(replace(healthy, users=users))
     assert (finding.kind, finding.figure) == ("stand_in_users", 9)
     assert not list(ids.stand_ins(healthy))
+
+
+@pytest.mark.parametrize("quote", ["'", '"', "`"])
+def test_ids_in_quotes(healthy: Facts, quote: str) -> None:
+    names = [f"{quote}{n}{quote}" for n in range(ITEMS)]
+    [finding] = ids.quoted_ids(replace(healthy, items=healthy.items.set_axis(names)))
+    assert (finding.kind, finding.figure) == ("quoted_item_ids", ITEMS)
+    inches = [f"{n}{quote}" for n in range(ITEMS)]
+    assert not list(ids.quoted_ids(replace(healthy, items=healthy.items.set_axis(inches))))
 
 
 def test_ids_that_a_spreadsheet_changed(healthy: Facts) -> None:

@@ -495,6 +495,8 @@ def test_the_joined_share_is_always_told(tmp_path: Path, log: Path, caplog: pyte
     [
         ("6.0", "6", "without a final .0 it would be 100.0%"),
         ("6", "00006", "without leading zeros it would be 100.0%"),
+        ("'6'", "6", "without the quotes around them it would be 100.0%"),
+        ("`6`", "6", "without the quotes around them it would be 100.0%"),
         ("sku-6", "SKU-6", "in one case it would be 100.0%"),
         ("SKU 6", "sku6", "without blanks, signs and case it would be 100.0%"),
         ("lamp", "chair", "collect.files.columns.items.item_id"),
@@ -522,7 +524,8 @@ def test_items_that_join_nothing_stop_the_stage(tmp_path: Path, ours: str, their
         (["1,a,1/2/2020,1"], 'F is "%d/%m/%Y" or "%m/%d/%Y"$'),
         (['1,a,2020-01-31,"1,5"', '1,a,2020-01-31,"1.000,5"'], r'set collect\.files\.decimal to ","$'),
         (['1,a,2020-01-31,"1,200"'], r'decimal to "\." if 1,200 is 1200'),
-        (["1,a,1.70E+12,5", "2,b,1.71e12,5"], r"a spreadsheet rounded them"),
+        (["1,a,1.70E+12,5", "2,b,1.71e12,5"], r"a spreadsheet rounded them, or %e"),
+        (["1,a,13:05,5", "2,b,9:00,5"], r"\{date: D, time: X\}, where D is the column of dates"),
         (["1,a", "2,b"], r"not as many fields as its header: .*collect\.files\.delimiter$"),
         ([",a,2020-01-31,1"], r"correct the file or collect\.files\.columns$"),
     ],

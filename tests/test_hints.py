@@ -52,7 +52,7 @@ def test_the_pattern_that_is_advised_reads_the_times(cell: str) -> None:
         (["1. März 2024", "2. Mai 2024"], "English"),
         (["2024-01-31 10:00 EST", "2024-07-31 10:00 EDT"], "zones"),
         (["2024-01-31 10:00 UTC+2"], "+02:00"),
-        (["10:15", "10:16:30"], "date and time"),
+        (["10:15", "10:16:30"], "{date: D, time: X}"),
         (["3 days ago"], "export dates"),
         (["۲۰۲۴-۰۱-۳۱"], "script"),
         (["1704067200,5"], "decimal"),

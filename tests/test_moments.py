@@ -47,7 +47,9 @@ def test_every_notation_of_one_moment(cell: Any) -> None:
         assert not bad.any()
 
 
-@pytest.mark.parametrize("cell", ["1.70E+12", "1.70407E+12", "1,7E+12", "2e9", "1.7e12"])
+@pytest.mark.parametrize(
+    "cell", ["1.70E+12", "1.70407E+12", "1,7E+12", "2e9", "1.7e12", "8.904670e+08", "1.704067e+12"]
+)
 def test_numbers_that_a_spreadsheet_rounded_are_no_moments(cell: str) -> None:
     moments, bad = as_moments(pd.Series([cell, "1704067200000"], dtype="str"))
     assert (moments.isna().tolist(), bad.tolist()) == ([True, False], [True, False])
@@ -108,6 +110,12 @@ def test_numbers_are_read_in_the_unit_that_makes_them_likely(cells: list[Any], e
 def test_a_column_may_change_from_seconds_to_milliseconds() -> None:
     moments, _ = as_moments(pd.Series(["1580472000", "1580472000000", "1580472000000000"]))
     assert moments.tolist() == [NOON] * 3
+
+
+@pytest.mark.parametrize("cells", [["1998.37", "1998.5"], [2019.001, 2020.0, 2021.75], ["2020", "2020.5"]])
+def test_fractions_of_a_year_are_refused_as_that(cells: list[Any]) -> None:
+    with pytest.raises(DataError, match=r"fractions of a year.*write dates in the source"):
+        as_moments(pd.Series(cells))
 
 
 @pytest.mark.parametrize(

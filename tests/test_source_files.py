@@ -1,5 +1,6 @@
 import gzip
 import json
+from datetime import datetime, time
 from pathlib import Path
 from typing import Any
 
@@ -404,6 +405,51 @@ def test_params_say_how_a_column_writes_times(tmp_path: Path) -> None:
     raw = run(tmp_path, of_files(path, columns={"timestamp": when}, max_rejected_share=0.5))
     assert interactions(raw)["timestamp"].tolist() == [pd.Timestamp("2020-01-31 12:00", tz="UTC")]
     assert rejected(raw)["reason"].tolist() == ["unreadable_timestamp"]
+
+
+def test_date_and_time_may_be_two_columns(tmp_path: Path) -> None:
+    rows = ["1,a,2020-01-31,13:00", "2,b,2020-01-31,9:05:30", "3,c,2020-01-31,"]
+    path = written(tmp_path / "x.csv", "user_id,item_id,day,hour", *rows)
+    when = {"date": "day", "time": "hour", "zone": "Europe/Berlin"}
+    raw = run(tmp_path, of_files(path, columns={"timestamp": when}, max_rejected_share=0.5))
+    found = interactions(raw)
+    assert found["timestamp"].dt.strftime("%H:%M:%S").tolist() == ["08:05:30", "12:00:00"]
+    assert not {"day", "hour"} & set(found.columns)
+    assert rejected(raw)["reason"].tolist() == ["no_timestamp"]
+
+
+def test_date_and_time_of_two_columns_have_one_format(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.csv", "user_id,item_id,day,hour", "1,a,31.01.2020,1:05 PM")
+    when = {"date": "day", "time": "hour", "format": "%d.%m.%Y %I:%M %p"}
+    found = interactions(run(tmp_path, of_files(path, columns={"timestamp": when})))
+    assert found["timestamp"].tolist() == [pd.Timestamp("2020-01-31 13:05", tz="UTC")]
+
+
+@pytest.mark.parametrize("typed", [True, False])
+def test_workbooks_and_parquet_hold_dates_and_times_apart(tmp_path: Path, typed: bool) -> None:
+    day, hour = datetime(2020, 1, 31), time(13, 5)
+    frame = pd.DataFrame({"user_id": ["1"], "item_id": ["a"], "day": [day], "hour": [hour]})
+    path = tmp_path / ("x.parquet" if typed else "x.xlsx")
+    (frame.to_parquet if typed else frame.to_excel)(path, index=False)
+    when = {"date": "day", "time": "hour"}
+    found = interactions(run(tmp_path, of_files(path, columns={"timestamp": when})))
+    assert found["timestamp"].tolist() == [pd.Timestamp("2020-01-31 13:05", tz="UTC")]
+
+
+@pytest.mark.parametrize(
+    ("when", "error", "message"),
+    [
+        ({"date": "day", "time": "our"}, DataError, "x.csv: no column 'our' for timestamp"),
+        ({"date": "day"}, ConfigError, r"columns\.timestamp: .*\{date: X, time: Y\}"),
+        ({"date": "day", "time": "hour", "column": "day"}, ConfigError, r"columns\.timestamp: "),
+    ],
+)
+def test_half_of_a_moment_is_refused(
+    tmp_path: Path, when: dict[str, str], error: type[Exception], message: str
+) -> None:
+    path = written(tmp_path / "x.csv", "user_id,item_id,day,hour", "1,a,2020-01-31,13:00")
+    with pytest.raises(error, match=message):
+        run(tmp_path, of_files(path, columns={"timestamp": when}))
 
 
 def test_a_later_row_of_an_item_wins_and_categories_of_one_row_each_are_united(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ RULES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     ids.one_for_many,
     ids.stand_ins,
     ids.spellings,
+    ids.quoted_ids,
     ids.spreadsheet_ids,
     times.far_times,
     success.negative,

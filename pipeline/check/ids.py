@@ -9,10 +9,15 @@ from collections.abc import Iterator
 
 from pipeline.check.facts import COLUMNS, Facts, percent
 from pipeline.data import tables
-from pipeline.data.joining import NOTATIONS, joined_share, likely_cause
+from pipeline.data.joining import NOTATIONS, QUOTED, joined_share, likely_cause
 from pipeline.documents.check import Finding
 
-SPELLINGS = ("without leading zeros", "without a final .0", "in one case")  # signs alone tell some ids apart
+SPELLINGS = (
+    "without the quotes around them",
+    "without leading zeros",
+    "without a final .0",
+    "in one case",
+)  # signs alone tell some ids apart
 NOBODY = (
     r"(?i)\W*(?:unknown|anonymous|anon|guest|nobody|missing|empty|void|dummy|not available|unbekannt|gast)\W*"
     r"|-1|-9{2,}|(?:0{8}-)?(?:0{4}-){3}0{12}|0{32}"
@@ -110,6 +115,24 @@ def stand_ins(facts: Facts) -> Iterator[Finding]:
                 examples=[f"{name!r}: {int(rows):,} rows" for name, rows in nobody.head(3).items()],
                 key=f"{COLUMNS}.{what}_id",
                 remedy="empty these cells in the source: rows without an id are left out",
+            )
+
+
+def quoted_ids(facts: Facts) -> Iterator[Finding]:
+    """'123', where a table of items or a service has 123."""
+    for what, rows_of in (("user", facts.users), ("item", facts.items)):
+        ids = rows_of.index.to_series().astype("str")
+        quoted = ids[ids.str.match(QUOTED)]
+        if len(quoted) > 0.01 * len(ids):
+            yield Finding(
+                kind=f"quoted_{what}_ids",
+                severity="warning",
+                text=f"{len(quoted):,} of {len(ids):,} {what} ids stand in quotes, which are part of them",
+                figure=len(quoted),
+                unit="ids",
+                examples=[repr(name) for name in quoted.head(3)],
+                key=f"{COLUMNS}.{what}_id",
+                remedy="export the ids without quotes, unless all that ask for lists write them so",
             )
 
 

@@ -49,7 +49,7 @@ def dates_alone(facts: Facts) -> Iterator[Finding]:
             figure=share,
             unit="share",
             key=f"{COLUMNS}.timestamp",
-            remedy="name a column with the time of day, if there is one",
+            remedy="if another column has the time of day, write {date: X, time: Y}",
         )
 
 

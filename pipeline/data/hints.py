@@ -13,7 +13,8 @@ import pandas as pd
 
 KEY = "collect.files.columns.timestamp"
 # 1.70E+12: six digits at most of nine or more, as spreadsheets show and save them; months are lost.
-ROUNDED = r"[+-]?\d(?:[.,]\d{0,5})?[eE]\+?(?:0?[89]|[1-9]\d)"
+# So are minutes with the six digits that %e writes.
+ROUNDED = r"[+-]?\d(?:(?:[.,]\d{0,5})?[eE]\+?(?:0?[89]|[1-9]\d)|\.\d{6}[eE]\+(?:0[89]|[1-9]\d))"
 _DATES = (
     *("%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%d/%m/%y", "%m/%d/%y", "%d.%m.%y"),
     *("%y-%m-%d", "%y/%m/%d", "%y.%m.%d", "%d-%m-%y", "%d-%b-%Y", "%d-%b-%y", "%d/%b/%Y", "%d%b%Y"),
@@ -46,7 +47,7 @@ _FOREIGN = r".*[\u0660-\u0669\u06f0-\u06f9\u0966-\u096f\uff10-\uff19].*"  # Arab
 _DIGITS_0_TO_9 = (_FOREIGN, "their digits are of another script: write 0 to 9")
 # (notation of the cells, what to do)
 _TIMES = (
-    (ROUNDED, "a spreadsheet rounded them: export the column as text, or with all of its digits"),
+    (ROUNDED, "a spreadsheet rounded them, or %e: export the column as text, or with all of its digits"),
     _DIGITS_0_TO_9,
     (r"\D*\d{9,19}\D*", "write the number alone: its unit shows from the column"),
     (r"[0-9a-f-]{16,}", "they are ids, no times: name another column"),
@@ -58,7 +59,7 @@ _TIMES = (
     ),
     (
         r"\d{1,2}:\d\d(?::\d\d)?[\d.]*(?: ?[AaPp][Mm])?",
-        "they are times of the day: join date and time in one column",
+        f"they are times of the day: write {KEY}: {{date: D, time: X}}, where D is the column of dates",
     ),
     (
         r"-?\d+ days?\b.*|.*\b(?:ago|yesterday|today)\b.*",

@@ -15,7 +15,9 @@ import pyarrow.dataset as ds
 from pipeline.data import tables
 from pipeline.errors import DataError
 
+QUOTED = r"^(['\"`])(.*)\1$"
 NOTATIONS: dict[str, Callable[[pd.Series], pd.Series]] = {
+    "without the quotes around them": lambda ids: ids.str.replace(QUOTED, r"\2", regex=True),
     "without leading zeros": lambda ids: ids.str.lstrip("0"),
     "without a final .0": lambda ids: ids.str.replace(r"\.0+$", "", regex=True),
     "in one case": lambda ids: ids.str.casefold(),

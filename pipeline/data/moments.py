@@ -168,6 +168,11 @@ class TimeColumn:
             return
         text = text[numbers & ~text.isin(["0", "-1"])]  # these are writers' words for 'no time'
         asked = text.iloc[:: 1 + len(text) // _SAMPLE].astype("float64").to_numpy()
+        if np.mean((asked > 1900) & (asked < 2100) & (asked % 1 != 0)) > 0.1:
+            raise DataError(
+                f"{self.name}: numbers like {text.iloc[-1]} are fractions of a year, which tell no day for"
+                " sure: write dates in the source, like 2024-01-31"
+            )
         shares = _shares(asked)
         epoch = max(EPOCHS, key=lambda name: shares[name])  # writers change from s to ms: one family
         shares[epoch] = sum(shares.pop(name) for name in EPOCHS)

@@ -1,6 +1,7 @@
 """collect.files.columns: which column of which file is ours, and which of ours are constants.
 
 `ours: theirs` names a column of the file; `theirs: ours` is understood where it can mean nothing else.
+A moment in two columns is {date: X, time: Y}.
 A constant is {constant: X}, "=X", a number, and for `event` one plain word that is like no column. A
 qualified key (`items.text`) concerns one table; others concern the tables that own the column. An entry set
 to null leaves the file's column of that name out.
@@ -70,13 +71,27 @@ class Constant:
 
 
 @dataclass(frozen=True)
+class Joined:
+    """A moment of which one column has the date, another the time of day."""
+
+    date: str
+    time: str
+
+    def read(self, frame: pd.DataFrame) -> pd.Series:
+        """2024-01-31 08:26; missing where either is. Workbooks give dates a time, and times of day a date."""
+        date, time = (as_text(_cells(frame, name)).str.strip() for name in (self.date, self.time))
+        date = date.str.replace(r"[T ]00:00(?::00(?:\.0+)?)?(?:Z|\+00:00)?$", "", regex=True)
+        return date + " " + time.str.replace(r"^\d{4}-\d\d-\d\d[T ]", "", regex=True)
+
+
+@dataclass(frozen=True)
 class Entry:
     """One line of the mapping. `table` is None where the key was not qualified."""
 
     key: str
     table: str | None
     ours: str
-    theirs: str | Constant | None
+    theirs: str | Constant | Joined | None
 
     def concerns(self, table: str) -> bool:
         if self.table:
@@ -90,8 +105,13 @@ class Entry:
 class Plan:
     """One file's columns: our name -> its name or a constant; `out` are left out."""
 
-    chosen: dict[str, str | Constant] = field(default_factory=dict)
+    chosen: dict[str, str | Constant | Joined] = field(default_factory=dict)
     out: set[str] = field(default_factory=set)
+
+    @property
+    def used(self) -> set[str]:
+        """The file's columns that become one of ours, or nothing."""
+        return self.out.union(*map(_columns_of, self.chosen.values()))
 
     def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
         """The frame under our names: ours first, then the rest, then `_place`, `_reason`, `_raw`."""
@@ -99,11 +119,9 @@ class Plan:
         for ours, theirs in self.chosen.items():
             if isinstance(theirs, Constant):
                 result[ours] = pd.Series([theirs.value] * len(frame), frame.index)
-            elif theirs in frame:
-                result[ours] = frame[theirs]
-            else:  # JSON lines: no row of this chunk has it
-                result[ours] = pd.Series([None] * len(frame), frame.index, dtype=object)
-        used = {theirs for theirs in self.chosen.values() if isinstance(theirs, str)} | self.out
+            else:
+                result[ours] = theirs.read(frame) if isinstance(theirs, Joined) else _cells(frame, theirs)
+        used = self.used
         rows = {name: frame[name] for name in (PLACE, REASON, RAW) if name in frame}
         for name in frame.columns:
             if name not in used and name not in rows:
@@ -112,6 +130,20 @@ class Plan:
             lists = as_lists(result[OF_ITEM + CATEGORIES])
             result[OF_ITEM + CATEGORIES] = as_text(lists.str.join("|"))
         return pd.DataFrame({**result, **rows})
+
+
+def _cells(frame: pd.DataFrame, name: str) -> pd.Series:
+    if name in frame:
+        return frame[name]
+    return pd.Series(
+        [None] * len(frame), frame.index, dtype=object
+    )  # JSON lines: no row of this chunk has it
+
+
+def _columns_of(theirs: str | Constant | Joined | None) -> set[str]:
+    if isinstance(theirs, Joined):
+        return {theirs.date, theirs.time}
+    return {theirs} if isinstance(theirs, str) else set()
 
 
 def free_name(name: str, taken: Iterable[str]) -> str:
@@ -155,7 +187,11 @@ def time_formats(columns: Mapping[str, Any]) -> dict[str, TimeFormat]:
 
 def inner_names(columns: Mapping[str, Any]) -> tuple[str, ...]:
     """Names in the mapping that may be those of a field in an object, like `user.id`."""
-    theirs = [value.get("column") if isinstance(value, dict) else value for value in columns.values()]
+    theirs = [
+        name
+        for value in columns.values()
+        for name in (map(value.get, ("column", "date", "time")) if isinstance(value, dict) else [value])
+    ]
     theirs += [key for key, value in columns.items() if str(value) in OWNERS and _qualified(key)[0] is None]
     return tuple(dict.fromkeys(name for name in theirs if isinstance(name, str) and "." in name[1:-1]))
 
@@ -165,11 +201,14 @@ def _entry(key: str, value: Any, everything: set[str]) -> Entry:
     if isinstance(value, dict):
         if set(value) == {"constant"}:
             return Entry(key, table, ours, Constant(value["constant"]))
-        if not set(value) <= {"column", "format", "zone"} or ours not in TIMES:
+        further = set(value) - {"format", "zone"}
+        if further not in (set(), {"column"}, {"date", "time"}) or ours not in TIMES:
             raise ConfigError(
                 f"{KEY}.{key}: write the file's column or {{constant: value}}; "
-                f"of {', '.join(TIMES)} also {{column: X, format: F, zone: Z}}"
+                f"of {', '.join(TIMES)} also {{column: X, format: F, zone: Z}} or {{date: X, time: Y}}"
             )
+        if "date" in further:
+            return Entry(key, table, ours, Joined(str(value["date"]), str(value["time"])))
         return Entry(key, table, ours, str(value.get("column", ours)))
     if value is None:
         return Entry(key, table, ours, None)
@@ -216,7 +255,7 @@ def _plan(
         if entry.theirs is None:
             used.add(entry.key)
             plan.out |= {entry.ours} & set(names)
-        elif isinstance(entry.theirs, Constant) or entry.theirs in names:
+        elif _columns_of(entry.theirs) <= set(names):
             used.add(entry.key)
             if ours not in plan.chosen:
                 plan.chosen[ours], said_of[ours] = entry.theirs, entry.table
@@ -225,9 +264,10 @@ def _plan(
     _add_natural(plan, table, names, inside)
     for ours in REQUIRED[table]:
         if ours not in plan.chosen:
-            wanted = next((e.theirs for e in entries if e.ours == ours and e.concerns(table)), ours)
+            said = next((e.theirs for e in entries if e.ours == ours and e.concerns(table)), ours)
+            wanted = " and ".join(sorted(map(repr, _columns_of(said) - set(names)))) or repr(ours)
             raise DataError(
-                f"{file}: no column {wanted!r} for {ours}; columns there: {_listed(names)}; "
+                f"{file}: no column {wanted} for {ours}; columns there: {_listed(names)}; "
                 f"name it in {KEY}, like {ours}: {names[0] if names else 'X'}{_no_header(names)}"
             )
     return plan
@@ -247,7 +287,7 @@ def _no_header(names: list[str]) -> str:
 
 def _add_natural(plan: Plan, table: str, names: list[str], inside: bool) -> None:
     """Columns of the file that already have our names."""
-    taken = {theirs for theirs in plan.chosen.values() if isinstance(theirs, str)} | plan.out
+    taken = plan.used
     for name in names:
         if inside and name in ITEM_COLUMNS:
             ours = _our_name(name, True, True)
