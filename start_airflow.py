@@ -104,6 +104,15 @@ def secret(folder: Path, name: str) -> str:
     return path.read_text(encoding="utf-8")
 
 
+LOG_FILE = (
+    "dag_id={{ ti.dag_id }}/run_id={{ ti.run_id[:200] }}"
+    '{{ "/" ~ ti.run_id[200:] if ti.run_id[200:] else "" }}'
+    '/task_id={{ ti.task_id }}/{{ "map_index=" ~ ti.map_index ~ "/" if ti.map_index >= 0 else "" }}'
+    "attempt={{ try_number|default(ti.try_number) }}.log"
+)
+"""Airflow's own, but for long ids of runs: a folder's name has 255 bytes, `run_id=` and an id up to 257."""
+
+
 def environment(home: Path, repo: Path, port: int) -> dict[str, str]:
     """Of Airflow and of every `airflow` command that is to talk to it."""
     address = f"http://{HOST}:{port}"
@@ -126,6 +135,7 @@ def environment(home: Path, repo: Path, port: int) -> dict[str, str]:
         "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "120",  # until a killed task is noticed
         "SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "30",  # after a crash; by default up to 5 minutes
         "USAGE_DATA_COLLECTION__ENABLED": "False",
+        "LOGGING__LOG_FILENAME_TEMPLATE": LOG_FILE,
     }
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
     own = {"AIRFLOW_HOME": str(home), "EVERGREEN_REPO": str(repo), "PATH": path, "DO_NOT_TRACK": "1"}

@@ -83,8 +83,9 @@ class Airflow:
             time.sleep(1)
         return json.loads(text) if text else None
 
-    def trigger(self, dag: str, **conf: Any) -> Run:
-        found = self.call("POST", f"/dags/{dag}/dagRuns", {"logical_date": None, "conf": conf})
+    def trigger(self, dag: str, run_id: str | None = None, **conf: Any) -> Run:
+        asked = {"logical_date": None, "conf": conf} | ({"dag_run_id": run_id} if run_id else {})
+        found = self.call("POST", f"/dags/{dag}/dagRuns", asked)
         return Run(dag, found["dag_run_id"])
 
     def runs(self, dag: str) -> list[Run]:

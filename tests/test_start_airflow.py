@@ -8,13 +8,17 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import jinja2
 import pytest
+import yaml
 
 import start_airflow as start
 
 ROOT = Path(__file__).resolve().parents[1]
+LOG_FILE = "AIRFLOW__LOGGING__LOG_FILENAME_TEMPLATE"
 
 
 @pytest.mark.parametrize("text", ["0", "65536", "http", "-1", ""])
@@ -81,6 +85,24 @@ def test_it_listens_on_loopback_and_gives_way_to_the_users_settings(
     assert found["AIRFLOW__CORE__EXECUTION_API_SERVER_URL"] == "http://127.0.0.1:8090/execution/"
     assert found["AIRFLOW__CORE__PARALLELISM"] == "2"
     assert found["AIRFLOW_HOME"] == str(tmp_path)
+
+
+def test_logs_of_runs_with_long_ids_have_names_that_file_systems_take(tmp_path: Path) -> None:
+    render = jinja2.Template(start.environment(tmp_path, tmp_path, 8090)[LOG_FILE]).render
+
+    def path(run_id: str, map_index: int = -1) -> str:
+        ti = SimpleNamespace(dag_id="d", run_id=run_id, task_id="open", map_index=map_index, try_number=2)
+        return render(ti=ti)
+
+    assert path("manual__2026") == "dag_id=d/run_id=manual__2026/task_id=open/attempt=2.log"
+    assert path("r", 3) == "dag_id=d/run_id=r/task_id=open/map_index=3/attempt=2.log"
+    longest = ["r" * 250, "r" * 249 + "s"]
+    assert all(len(part) < 250 for run_id in longest for part in path(run_id).split("/"))
+    assert path(longest[0]) != path(longest[1])
+    composed = yaml.safe_load(Path("docker/compose.yaml").read_text())["x-airflow"]["environment"][LOG_FILE]
+    assert jinja2.Template(composed).render(
+        ti=SimpleNamespace(dag_id="d", run_id=longest[1], task_id="open", map_index=3, try_number=2)
+    ) == path(longest[1], 3)
 
 
 def stubborn(folder: Path) -> "subprocess.Popen[bytes]":
