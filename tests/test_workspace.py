@@ -553,6 +553,22 @@ def test_a_rejected_challenger_is_not_promoted_through_another_run(cycled: Path)
 
 
 @pytest.mark.slow
+def test_a_training_with_other_params_that_was_only_marked_as_done_is_not_judged(cycled: Path) -> None:
+    """All data are as they were."""
+    result(step(cycled, "open", TRAINING, "one", "--mode=full", "--epochs=3"))
+    for name in TRAINING_STAGES[:2]:
+        result(step(cycled, "stage", TRAINING, "one", name))
+    done = step(cycled, "stage", TRAINING, "one", "evaluate")
+    assert done.returncode == PERMANENT
+    said = (
+        "finetune: not done in this run, though params.yaml: finetune.epochs changed: clear the task finetune"
+    )
+    assert done.stderr.splitlines()[-1] == f"error: {said}"
+    for name in TRAINING_STAGES[2:4]:
+        result(step(cycled, "stage", TRAINING, "one", name))
+
+
+@pytest.mark.slow
 def test_a_training_that_was_only_marked_as_done_is_not_judged(cycled: Path) -> None:
     """What lies there is the challenger of the run before."""
     add_rows(cycled, "1998-03-01", "1998-03-02")
