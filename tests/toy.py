@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import forked
 import yaml
 
 from pipeline.models.artifacts import folder_hash
@@ -285,10 +286,7 @@ training.mkdir(parents=True)
 """
 EVALUATE = """
 import json, pathlib, sys
-import yaml
-
 from pipeline.models.artifacts import folder_hash
-from pipeline.params import YamlLoader
 gain = float(pathlib.Path("gain.txt").read_text())
 pair = {"ndcg@10": gain + 0.01, "low": gain, "high": gain + 0.02}
 names = ["popularity", "recent_popularity"]
@@ -345,7 +343,4 @@ def new_cycle_project(folder: Path) -> Path:
 
 
 def evergreen(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pipeline", *arguments]
-    return subprocess.run(
-        command, cwd=project, env=environment(), capture_output=True, text=True, check=False
-    )
+    return forked.run(arguments, project, environment())
