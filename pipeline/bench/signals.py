@@ -40,7 +40,6 @@ from pipeline.training.recipe import Shared, light
 
 EMBEDDED = ("movielens-100k", "ifdb")
 SEEDS, K, SAMPLES = 2, 10, 1000
-FOLDER = Path(".evergreen/signals")  # un-tuned vectors of the embedded sets
 
 Json = dict[str, Any]
 log = logging.getLogger(__name__)
@@ -53,15 +52,20 @@ def run(data: Path | None = None) -> Json:
     rows: Json = {}
     for name, (prepared, vectors) in found.items():
         rows |= {f"{name}: {signal}": row for signal, row in of_world(prepared, vectors, params.seed).items()}
-    sure = [name for name, row in rows.items() if (row["over_shuffled_low"] or row["low"]) > 0]
+    asked = {name: prepared.test for name, (prepared, _) in found.items()}
+    sure = [name for name, row in rows.items() if _pays(row)]
     return {
         "name": "signals",
-        "conditions": {"sets": list(found), "seeds": SEEDS, "models": "light"},
+        "conditions": {
+            "seeds": SEEDS,
+            "users": {name: len(np.unique(points.user)) for name, points in asked.items()},
+            "test_points": {name: len(points) for name, points in asked.items()},
+        },
         "figures": rows,
         "ratios": {
             name: row["gain"] / row[HEADLINE] if row[HEADLINE] else None for name, row in rows.items()
         },
-        "findings": [f"surely paid: {', '.join(sure) or 'nothing'}"],
+        "findings": [f"surely paid, over nothing and over the shuffled copy: {', '.join(sure) or 'nothing'}"],
     }
 
 
@@ -90,7 +94,7 @@ def worlds(data: Path | None, params: Params) -> Iterator[tuple[str, tuple[Prepa
 
 
 def embedded(source: str, params: Params) -> tuple[Prepared, np.ndarray]:
-    """An embedded set as the stages make it; its vectors are kept. Raises ConfigError without its wheel."""
+    """An embedded set as the stages make it. Raises ConfigError without its wheel."""
     from pipeline import sources
     from pipeline.stages.collect import collect
 
@@ -235,6 +239,12 @@ def _row(mean: dict[str, np.ndarray], name: str, user: np.ndarray, seed: int) ->
         start = "" if key == "gain" else f"{key}_"
         row |= dict(zip((key, f"{start}low", f"{start}high"), ends, strict=True))
     return row
+
+
+def _pays(row: Json) -> bool:
+    """Both intervals lie above 0; what has no copy has one."""
+    copy = row["over_shuffled_low"]
+    return bool(row["low"] > 0 and (copy is None or copy > 0))
 
 
 class Court:
