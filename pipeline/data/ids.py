@@ -31,14 +31,20 @@ def as_ids(column: pd.Series) -> pd.Series:
     return ids.mask(_matching(ids, rf"{_NESTED}|{_ROUNDED}"))
 
 
-def id_faults(column: pd.Series, name: str) -> pd.Series:
-    """Why a cell of as_ids is missing (no_user_id, user_id_is_a_list_or_object, ...), else None."""
-    text = tidied(as_text(column))
+def id_faults(column: pd.Series, name: str, ids: pd.Series | None = None) -> pd.Series:
+    """Why a cell of as_ids is missing (no_user_id, user_id_is_a_list_or_object, ...), else None.
+
+    `ids`: what as_ids made of the column, where that is known.
+    """
+    missing = (as_ids(column) if ids is None else ids).isna().to_numpy()
     reasons = pd.Series(None, column.index, dtype=object)
-    reasons[as_ids(column).isna()] = f"no_{name}"
-    reasons[_matching(text, _NESTED)] = f"{name}_is_a_list_or_object"
-    reasons[_matching(text, _ROUNDED)] = f"{name}_rounded_by_a_spreadsheet"
-    reasons[_inexact(column)] = f"{name}_rounded_as_a_float"
+    if missing.any():
+        bad = column[missing]
+        text, found = tidied(as_text(bad)), pd.Series(f"no_{name}", bad.index, dtype=object)
+        found[_matching(text, _NESTED)] = f"{name}_is_a_list_or_object"
+        found[_matching(text, _ROUNDED)] = f"{name}_rounded_by_a_spreadsheet"
+        found[_inexact(bad)] = f"{name}_rounded_as_a_float"
+        reasons[missing] = found.to_numpy()
     return reasons
 
 

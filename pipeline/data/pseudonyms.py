@@ -101,7 +101,8 @@ class Pseudonyms:
     def _frame(self, frame: pd.DataFrame) -> pd.DataFrame:
         frame = frame.copy(deep=False)
         if tables.USER in frame:
-            ids, faults = as_ids(frame[tables.USER]), id_faults(frame[tables.USER], tables.USER)
+            ids = as_ids(frame[tables.USER])
+            faults = id_faults(frame[tables.USER], tables.USER, ids)
             names = {user: self.of(user) for user in ids.dropna().unique()}
             frame[tables.USER] = ids.map(names).where(
                 ids.notna(), faults.map(lambda fault: _LIKE.get(fault, _ROUNDED))

@@ -217,8 +217,8 @@ def check_interactions(
         ("no_timestamp", time.isna()),
         ("unreadable_timestamp", no_time),
         ("implausible_timestamp", times.outliers(time)),
-        (id_faults(chunk[tables.ITEM], tables.ITEM), item.isna()),
-        (id_faults(chunk[tables.USER], tables.USER), user.isna()),
+        (id_faults(chunk[tables.ITEM], tables.ITEM, item), item.isna()),
+        (id_faults(chunk[tables.USER], tables.USER, user), user.isna()),
         (AFTER_AS_OF, later),
         (unread, unread.notna()),
     ):
