@@ -281,9 +281,13 @@ def light(
     kinds = Kinds.of(catalogue)
     names, fitted_on, judged = samples(kinds)
     kept, _ = worthy(kinds, names, fitted_on, judged, points[cut:].user, seed)
-    if kept.further != kinds.further:
-        kinds = kept
-        names, fitted_on, judged = samples(kinds)
+    gone = {name: start for name, start in kinds.further.items() if name not in kept.further}
+    if set(gone) == {"graph"}:  # which brings no candidates
+        place = [number for number, name in enumerate(names) if not name.startswith(gone["graph"])]
+        names, fitted_on, judged = [names[n] for n in place], fitted_on.only(place), judged.only(place)
+    elif gone:
+        names, fitted_on, judged = samples(kept)
+    kinds = kept
     scorer = prior_scorer(names, fitted_on, seed)
     if len(judged):
         fit_linear(scorer, names, fitted_on, judged)

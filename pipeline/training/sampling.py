@@ -40,6 +40,10 @@ class Sample:
     def __len__(self) -> int:
         return len(self.weight)
 
+    def only(self, features: list[int]) -> Sample:
+        """The same with these alone."""
+        return replace(self, features=np.ascontiguousarray(self.features[:, :, features]))
+
 
 def sample(
     parts: Parts,

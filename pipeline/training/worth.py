@@ -37,7 +37,7 @@ def worthy(
     def quality(chosen: list[str]) -> np.ndarray:
         """(2, judged): log-likelihood, weighted, and nDCG@10 among the sample."""
         place = [names.index(name) for name in chosen]
-        one, other = (Sample(s.features[:, :, place], s.log_weight, s.weight) for s in (learned, judged))
+        one, other = learned.only(place), judged.only(place)
         scorer = prior_scorer(chosen, one, seed)
         fit_linear(scorer, chosen, one, other)
         with torch.no_grad():
