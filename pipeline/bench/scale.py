@@ -21,13 +21,14 @@ from tqdm import tqdm
 
 from pipeline.bench._process import measured
 from pipeline.bench._served import Size
-from pipeline.data import tables
+from pipeline.data import impressions, tables
 from pipeline.models.pretrained import identify
 from pipeline.params import Params
 
 WORDS, TOPICS, TOPICS_A_USER, VOCABULARY = 30, 200, 3, 60
 DAYS, SEED = 360, 0
 START = pd.Timestamp("2025-01-01", tz="UTC")
+IMPRESSIONS = "data/impressions.parquet"  # nothing was shown to anybody
 MOST_MINUTES = {"finetune": 30.0, "evaluate": 15.0, "recommend": 10.0}
 MOST_GIB = 8.0  # of finetune
 SYLLABLES = ("ba", "co", "di", "fu", "ga", "he", "ki", "lo", "mu", "na", "pe", "ri", "so", "tu", "ve", "zo")
@@ -45,6 +46,7 @@ def run(data: Path | None = None) -> Json:
         raw = data or made_up(root / "data/raw", size)
         (root / "data").mkdir(exist_ok=True)
         identify(spec).write(root / "data/encoder.json")
+        tables.write_parquet(impressions.none(), root / IMPRESSIONS)
         figures = {}
         stages = _stages(raw)
         for name in tqdm(stages, desc="scale", unit="stage", disable=None, leave=False):
@@ -59,7 +61,7 @@ def _stages(raw: Path) -> dict[str, list[Path | str]]:
     return {
         "preprocess": [raw, "data/prepared"],
         "finetune": ["data/prepared", "data/encoder.json", *models, "reports/training"],
-        "evaluate": ["data/prepared", *models, "models/none", "reports"],
+        "evaluate": ["data/prepared", IMPRESSIONS, *models, "models/none", "reports"],
         "recommend": ["data/prepared", "models/champion", "recommendations/top_k.parquet"],
     }
 
