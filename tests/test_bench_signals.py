@@ -93,7 +93,7 @@ def world(seed: int, users: int = 150, stock: int = 300, rows: int = 30) -> tupl
 
 
 def test_a_report_says_what_each_kind_of_column_adds() -> None:
-    prepared, vectors = world(3, users=40, stock=80, rows=20)
+    prepared, vectors = world(3, users=100, stock=150, rows=25)
     items = prepared.catalogue.items.assign(look_vector=[list(map(float, row)) for row in vectors])
     catalogue = replace(prepared.catalogue, items=items)
     model = light(prepared.log, train_rows(prepared.log), catalogue, None, 3)

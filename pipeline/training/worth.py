@@ -3,7 +3,8 @@
 A knowledge graph and modalities are the data's own, and whether they say anything of taste is for the data to
 say: noise costs a scorer more than it looks. So the scorer's linear part is fitted with each of them and
 without any, and one stays if the likelihood of what was taken at the held-back points rises by LEAST standard
-errors (of sums over users), and nDCG@10 among the sample, too: likelihood alone may gain far down a list.
+errors (of users), and nDCG@10 among the sample does, too: likelihood alone may gain far down a list, and an
+nDCG that rises a little is a toss of a coin.
 What does not stay is as if it had never been there.
 """
 
@@ -53,8 +54,9 @@ def worthy(
         likely, ndcg = quality(bare + [column for column in names if column.startswith(start)]) - without
         of_users = np.bincount(of_user, likely)
         errors = float(of_users.sum() / max(1e-12, np.sqrt((of_users**2).sum())))
-        gain = float((np.bincount(of_user, ndcg) / np.bincount(of_user)).mean())
-        kept = errors > LEAST and gain > 0
+        gains = np.bincount(of_user, ndcg) / np.bincount(of_user)
+        gain, spread = float(gains.mean()), float(gains.std() / np.sqrt(len(gains)))
+        kept = errors > LEAST and gain / max(1e-12, spread) > LEAST
         found[name] = {"nats": round(float(likely.mean()), 6), "errors": round(errors, 2)}
         found[name] |= {"ndcg@10": round(gain, 6), "kept": kept}
     return kinds.only([name for name, told in found.items() if told["kept"]]), found
