@@ -20,8 +20,9 @@ import pandas as pd
 from pipeline.data import tables
 from pipeline.data.histories import Points, Prepared
 from pipeline.data.impressions import LIST
+from pipeline.documents.evaluation import Answer
 from pipeline.evaluation.exploration import POOL, worths
-from pipeline.evaluation.off_policy import Answer, answer, difference
+from pipeline.evaluation.off_policy import answer, difference
 from pipeline.models.ranking import Lister, listable
 
 LEAST_USERS = 30

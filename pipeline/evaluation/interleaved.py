@@ -9,7 +9,7 @@ import pandas as pd
 
 from pipeline.data import tables
 from pipeline.data.impressions import LIST
-from pipeline.evaluation.off_policy import Answer
+from pipeline.documents.evaluation import Answer
 
 INTERLEAVED = "interleaved:"  # the model of such an impression, before the challenger's version
 LEAST_USERS = 30  # who took something of such a list; of fewer nothing is answered

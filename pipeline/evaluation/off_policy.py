@@ -17,18 +17,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Literal
 
 import numpy as np
 import scipy.sparse as sp
 
+from pipeline.documents.evaluation import Answer
 from pipeline.errors import DataError
 
 LEAST_SAMPLE = 100.0  # effective rows below which nothing is answered
 LEAST_EXPLORED = 0.01  # share of rows that chance had a part in
 UNBALANCED = 4.0  # standard errors of the mean weight from what it has to be
-
-Answer = Literal["better", "not better", "investigate"]
 
 
 @dataclass(frozen=True)
