@@ -20,6 +20,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any
@@ -28,9 +29,12 @@ ROOT = Path(__file__).resolve().parent
 DAGS = ("evergreen_monitoring", "evergreen_training")
 START_SECONDS, GRACE_SECONDS = 300, 20
 HOST = "127.0.0.1"
+QUICK_SECONDS, QUICK_ENDS = 60, 5
 # In a session of its own. When the pipe's other end is closed, however we ended, the whole group is killed.
+# A component that ends is started anew: else three of four would go on for ever, and no run with them. One
+# that ends again and again within a minute of its start (a port in use, a broken install) ends all of it.
 STANDALONE = """
-import os, signal, sys, threading
+import os, signal, sys, threading, time
 
 def end_with_parent(pipe):
     os.read(pipe, 1)
@@ -43,6 +47,22 @@ class SubCommand(standalone_command.SubCommand):
     def __init__(self, parent, name, command, env):
         serves_logs = name in ("scheduler", "triggerer")
         super().__init__(parent, name, [*command, "--skip-serve-logs"] if serves_logs else command, env)
+
+    def run(self):
+        seconds, most, quick = int(sys.argv[2]), int(sys.argv[3]), 0
+        while quick < most:
+            started, self.process = time.monotonic(), None
+            reader = threading.Thread(target=super().run, daemon=True)
+            reader.start()
+            # Its end, not that of its output: a child that outlives it holds the pipe.
+            while reader.is_alive() and (self.process is None or self.process.poll() is None):
+                time.sleep(0.2)
+            code = self.process and self.process.wait()
+            quick = quick + 1 if time.monotonic() - started < seconds else 0
+            print(f"{self.name}: ended (exit code {code}): starting it anew", flush=True)
+            time.sleep(1)
+        print(f"{self.name}: ended {most} times, each within {seconds} s: giving up", flush=True)
+        os._exit(1)
 
 standalone_command.SubCommand = SubCommand
 standalone_command.StandaloneCommand.entrypoint(None)
@@ -152,21 +172,24 @@ def ask(address: str, path: str, token: str | None = None, host: str | None = No
             return answer.status, json.loads(answer.read())
     except urllib.error.HTTPError as error:
         return error.code, None
-    except (OSError, ValueError):
+    except (OSError, HTTPException, ValueError):
         return 0, None
 
 
-def is_healthy(address: str, variables: dict[str, str]) -> bool:
-    """Every component is, and the DAGs are there."""
-    health = ask(address, "/api/v2/monitor/health")[1] or {}
+def missing(address: str, variables: dict[str, str]) -> list[str]:
+    """What is not there yet: components that are not healthy, then DAGs."""
+    status, health = ask(address, "/api/v2/monitor/health")
+    if not health:
+        return [f"api-server (status {status})" if status else "api-server"]
     parts = ("metadatabase", "scheduler", "dag_processor", "triggerer")
-    if any((health.get(part) or {}).get("status") != "healthy" for part in parts):
-        return False
+    sick = [part for part in parts if (health.get(part) or {}).get("status") != "healthy"]
+    if sick:
+        return sick
     status, given = ask(address, "/auth/token")
     if 400 <= status < 500:  # login is on: the API tells strangers nothing of DAGs
-        return set(DAGS) <= set(dags_by_command(variables))
+        return sorted(set(DAGS) - set(dags_by_command(variables)))
     found = ask(address, "/api/v2/dags?limit=100", (given or {}).get("access_token"))[1] or {}
-    return set(DAGS) <= {dag["dag_id"] for dag in found.get("dags", [])}
+    return sorted(set(DAGS) - {dag["dag_id"] for dag in found.get("dags", [])})
 
 
 def dags_by_command(variables: dict[str, str]) -> list[str]:
@@ -182,11 +205,11 @@ def wait_until_healthy(
 ) -> None:
     """Raises StartError if that takes too long, or if strangers would get in."""
     deadline = time.monotonic() + START_SECONDS
-    while not is_healthy(address, variables):
+    while lacks := missing(address, variables):
         if process.poll() is not None:
             raise StartError(f"Airflow ended (exit code {process.returncode}): {log} says why")
         if time.monotonic() > deadline:
-            raise StartError(f"Airflow is not healthy after {START_SECONDS} s: {log} says why")
+            raise StartError(f"without {', '.join(lacks)} after {START_SECONDS} s: {log} says why")
         time.sleep(0.5)
     if ask(address, "/auth/token", host="evergreen.invalid")[0] in (200, 201):
         raise StartError(
@@ -224,7 +247,7 @@ def run(home: Path, repo: Path, port: int) -> None:
     theirs, ours = os.pipe()
     with log.open("ab") as file:
         process = subprocess.Popen(
-            [sys.executable, "-c", STANDALONE, str(theirs)],
+            [sys.executable, "-u", "-c", STANDALONE, str(theirs), str(QUICK_SECONDS), str(QUICK_ENDS)],
             cwd=home,
             env=variables,
             stdin=subprocess.DEVNULL,

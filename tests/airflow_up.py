@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -26,15 +25,10 @@ from typing import Any
 from urllib.parse import quote
 
 import toy
+from ports import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 ENDED = ("success", "failed")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass(frozen=True)
@@ -148,6 +142,7 @@ def running(project: Path, **variables: str) -> Iterator[Airflow]:
         [sys.executable, str(ROOT / "start_airflow.py")],
         env=environment | variables,
         stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
     )
     assert process.stdout is not None

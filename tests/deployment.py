@@ -23,7 +23,8 @@ from urllib.parse import quote, urlencode
 
 import composed
 import toy
-from postgres_up import free_port, postgres
+from ports import free_port
+from postgres_up import postgres
 
 ROOT = Path(__file__).resolve().parents[1]
 PASSWORDS = dict.fromkeys(composed.SECRETS, "s3cret") | {

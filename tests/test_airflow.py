@@ -19,6 +19,7 @@ import airflow_up as up
 import pytest
 import toy
 
+import start_airflow
 from pipeline.registry.git import Git
 from pipeline.registry.versions import read_state
 from pipeline.runs.worktrees import REPLAYING
@@ -508,6 +509,17 @@ def check_resumed(airflow: up.Airflow, run: up.Run, date: str) -> None:
     toy.evergreen(airflow.project, "champion", "--to", str(airflow.project.parent / name))
     weights = (airflow.project.parent / name / "weights").read_text()
     assert weights.endswith(f"{date}{'x' * 10}")  # what an undisturbed training gives
+
+
+@pytest.mark.parametrize("component", ["triggerer", "api_server"])
+def test_a_component_that_ends_is_started_anew(airflow: up.Airflow, component: str) -> None:
+    home = airflow.project / ".evergreen" / "airflow"
+    title = f"airflow {component}"
+    before = pids(home, title)
+    os.kill(min(before), signal.SIGKILL)  # its children, if it has any, are left to themselves
+    up.until(lambda: set(pids(home, title)) - set(before), 120)
+    up.until(lambda: start_airflow.missing(airflow.address, {}) == [], 300)
+    assert f"{component.replace('_', '-')}: ended" in (home / "airflow.log").read_text()
 
 
 def test_all_of_airflow_killed_and_started_again(airflow: up.Airflow) -> None:

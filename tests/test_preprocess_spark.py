@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from postgres_up import free_port
+from ports import free_port
 from small_data import START, catalogue, write_params, write_raw
 
 from pipeline.data import spark, tables

@@ -162,7 +162,7 @@ def test_with_login_on_the_dags_are_listed_by_command(
 
     monkeypatch.setattr(start, "ask", ask)
     monkeypatch.setattr(start, "dags_by_command", lambda variables: list(start.DAGS) * by_command)
-    assert start.is_healthy("http://127.0.0.1:8080", {}) is healthy
+    assert (start.missing("http://127.0.0.1:8080", {}) == []) is healthy
 
 
 def hosts_plugin(monkeypatch: pytest.MonkeyPatch, login: str) -> Any:
