@@ -192,6 +192,35 @@ def backtest(
         show_backtest(report)
 
 
+@command(app, "tune", "Search for settings on the validation window.")
+def tune(
+    trials: Annotated[int, typer.Option(min=1, help="In all; the same command goes on where it ended.")] = 20,
+    timeout: Annotated[
+        float | None, typer.Option(min=0, metavar="SECONDS", help="After so many no trial begins.")
+    ] = None,
+    search: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY[=VALUES]", help="e.g. finetune.epochs=0..4; again for more keys."),
+    ] = None,
+    as_json: JSON = False,
+) -> None:
+    """Optuna searches params.yaml; each trial is an experiment of `dvc exp show`: docs/tuning.md.
+
+    Writes reports/tune.html and tune.json; params.yaml stays as it is.
+    """
+    from pipeline.show import show_tune
+    from pipeline.tune.command import tune as search_for
+
+    root = project()
+    report = search_for(
+        root, trials, timeout, search or (), lambda line: print(line, file=sys.stderr, flush=True)
+    )
+    if as_json:
+        print_json(report)
+    else:
+        show_tune(report)
+
+
 @command(app, "replay", "The data's own history, lived again.")
 def replay(
     start: Annotated[

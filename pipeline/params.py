@@ -293,15 +293,20 @@ class Params(Section):
     def load(cls, path: Path) -> "Params":
         """Read and check the whole file. Raises ConfigError naming every wrong key at once."""
         try:
-            content = yaml.load(path.read_text(encoding="utf-8"), Loader=YamlLoader)
+            text = path.read_text(encoding="utf-8")
         except FileNotFoundError:
             raise ConfigError(f"{path}: no such file: run from the project's folder") from None
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{path}: not YAML: {_place(error)}") from None
-        try:
-            return cls.model_validate(content)
-        except ValidationError as error:
-            raise ConfigError(f"{path}: {'; '.join(_problems(error))}") from None
+        return parsed(text, str(path))
+
+
+def parsed(text: str, name: str = "params.yaml") -> Params:
+    """The content of a params.yaml; `name`: whose, for the ConfigError that names every wrong key at once."""
+    try:
+        return Params.model_validate(yaml.load(text, Loader=YamlLoader))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{name}: not YAML: {_place(error)}") from None
+    except ValidationError as error:
+        raise ConfigError(f"{name}: {'; '.join(_problems(error))}") from None
 
 
 def _place(error: yaml.YAMLError) -> str:

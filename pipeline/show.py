@@ -147,6 +147,29 @@ def show_check(lead: str, findings: Sequence[tuple[Finding, str]], verdict: str)
     console.print(Text("reports/check.html              figures and pictures"))
 
 
+def show_tune(report: dict[str, Any]) -> None:
+    """What `evergreen tune` found: trials, best first, the verdict, how the best is taken."""
+    from pipeline.tune.page import take, verdict
+
+    keys = list(report["searched"])
+    table = _table(("trial", *keys, "nDCG@10", "first look", "seconds", "ended"))
+    for row in sorted(report["trials"], key=lambda row: -(row["validation_ndcg@10"] or 0)):
+        values = (_cell(row["params"].get(key)) for key in keys)
+        figures = (_number(row["validation_ndcg@10"]), _number(row["first_look_ndcg@10"]))
+        name = "params.yaml as it is" if row["params"] == report["as_is"] else row["experiment"]
+        cells = (name or str(row["trial"]), *values, *figures, _cell(row["seconds"]), row["state"])
+        table.add_row(*map(_plain, cells))
+    console = _console()
+    console.print(table)
+    console.print(_plain(verdict(report)[2]), soft_wrap=True)
+    if report["importance"]:
+        shares = ", ".join(f"{key} {share:.0%}" for key, share in report["importance"].items())
+        console.print(_plain(f"what mattered: {shares}"), soft_wrap=True)
+    for line in take(report):
+        console.print(_plain(f"to take it:     {line}"), soft_wrap=True)
+    console.print(Text("reports/tune.html               trials, and what mattered"))
+
+
 def show_list(rows: list[dict[str, Any]], credit: str | None = None) -> None:
     """What `evergreen recommend` found, and whose the titles are."""
     table = _table(("", "item", "title", "score", "why"), right=("", "score"))

@@ -45,7 +45,7 @@ from pipeline.params import DetectDrift, Params
 from pipeline.run import run
 from pipeline.training.cost import Meter
 from pipeline.training.fitting import check, is_out_of_memory
-from pipeline.training.recipe import Serving, Trained, train
+from pipeline.training.recipe import Serving, Texts, Trained, train
 from pipeline.training.task import Run
 
 log = logging.getLogger(__name__)
@@ -58,11 +58,12 @@ def finetune(
     champion: Recommender | None = None,
     ablations: bool = True,
     serving: Serving | None = None,
+    texts: Texts | None = None,
 ) -> Trained:
     """Same prepared tables, settings, seed and machine: same weights. `champion`: a refresh of it."""
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
-        return train(prepared, context, champion, ablations, serving)
+        return train(prepared, context, champion, ablations, serving, texts)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise

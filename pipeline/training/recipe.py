@@ -44,6 +44,8 @@ LIGHT_SIZES, LIGHT_POINTS_PER_USER, MOST_LIGHT_POINTS, FEWEST_LIGHT_POINTS = Siz
 LIGHT_VALIDATION = 0.3  # of its points, the newest
 WORTH_POINTS = 1500  # by which further signals are judged
 
+Texts = tuple[TextEncoder | None, np.ndarray, np.ndarray, dict[str, object]]
+
 
 @dataclass(frozen=True)
 class Serving:
@@ -69,15 +71,17 @@ def train(
     champion: Recommender | None = None,
     ablations: bool = True,
     serving: Serving | None = None,
+    texts: Texts | None = None,
 ) -> Trained:
     """All phases. The summary holds counts and figures, no times: same seed, same bytes.
 
     With `champion` (bound to this catalogue) a refresh: its text vectors stay, of new items its encoder
     makes them, its tower goes on from its weights; everything else is fitted anew; no ablations.
+    `texts`: what `text_vectors` gave before, where the same is to be had again.
     """
     rows = split(prepared, run.seed)
     summary: dict[str, object] = {"scorer_points": rows.scorer_points, "train_rows": int(rows.full.sum())}
-    encoder, frozen, spaces, of_texts = _spaces(prepared, run, rows, champion, ablations)
+    encoder, frozen, spaces, of_texts = _spaces(prepared, run, rows, champion, ablations, texts)
     settings = choose(prepared.log, rows.full, rows.validation, len(prepared.catalogue))
     summary |= of_texts | {
         "ease_regularisation": settings.regularisation,
@@ -100,7 +104,12 @@ Spaces = dict[str, Space | None]
 
 
 def _spaces(
-    prepared: Prepared, run: Run, rows: Split, champion: Recommender | None, ablations: bool
+    prepared: Prepared,
+    run: Run,
+    rows: Split,
+    champion: Recommender | None,
+    ablations: bool,
+    texts: Texts | None,
 ) -> tuple[TextEncoder | None, np.ndarray | None, Spaces, dict[str, object]]:
     """(encoder, un-tuned vectors, vectors of each model to be made, what the summary says of it)."""
     if champion is not None:
@@ -111,7 +120,7 @@ def _spaces(
         )
         figures = {"refresh_of": champion.version, "encoder": champion.card["training"].get("encoder")}
         return champion.encoder(), None, {"challenger": own}, figures
-    encoder, frozen, tuned, figures = text_vectors(prepared, run, rows.inner, rows.validation)
+    encoder, frozen, tuned, figures = texts or text_vectors(prepared, run, rows.inner, rows.validation)
     spaces = {"challenger": Space.of(tuned)}
     if ablations:
         spaces |= {"frozen_text": Space.of(frozen), "without_text": None}
@@ -312,8 +321,14 @@ def _somewhere(log: Log) -> Points:
 
 def validation_ndcg(model: Recommender, asked: list[Asked]) -> float | None:
     """nDCG@10 as it is reported: mean over a user's points, then over users."""
+    gains = validation_gains(model, asked)
+    return round(float(gains.mean()), 6) if len(gains) else None
+
+
+def validation_gains(model: Recommender, asked: list[Asked]) -> np.ndarray:
+    """(users of the points, in ascending order) nDCG@10."""
     if not asked:
-        return None
+        return np.zeros(0)
     gains = []
     for chunk, (items, scores) in zip(asked, model.answers(asked), strict=True):
         here = items == chunk.points.target[:, None]
@@ -322,4 +337,5 @@ def validation_ndcg(model: Recommender, asked: list[Asked]) -> float | None:
         found = (target > -np.inf) & (rank <= 10)
         gains.append(np.where(found, 1 / np.log2(1 + np.maximum(rank, 1)), 0))
     place = np.unique(np.concatenate([chunk.points.user for chunk in asked]), return_inverse=True)[1]
-    return round(float((np.bincount(place, np.concatenate(gains)) / np.bincount(place)).mean()), 6)
+    means: np.ndarray = np.bincount(place, np.concatenate(gains)) / np.bincount(place)
+    return means
