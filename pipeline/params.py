@@ -248,6 +248,9 @@ class DecidePromotion(Section):
     popularity_guard: Share
     """How far the mean popularity percentile of what is listed may rise, as a share of the way from the
     champion's to 1, the most popular item's."""
+    fairness_guard: Share | None
+    """Share of the champion's nDCG@10 by which a group of users may fall behind all others, and of the
+    attention that may move away from what users take. More blocks, if it is no chance; null: nothing does."""
     max_ms_per_list: Annotated[float | None, Field(gt=0)]
     """Milliseconds a list, many at once, on the machine that evaluates; null: no limit."""
     max_model_mib: Annotated[float | None, Field(gt=0)]

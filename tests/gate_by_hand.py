@@ -28,6 +28,7 @@ NAMES = [
     "slices",
     "coverage",
     "popularity",
+    "fairness",
     "features",
     "off_policy",
     "latency",
@@ -46,6 +47,7 @@ SETTINGS = DecidePromotion(
     slice_guard=0.1,
     coverage_guard=0.25,
     popularity_guard=0.5,
+    fairness_guard=0.1,
     max_ms_per_list=100,
     max_model_mib=64,
     accept_new_features=False,
@@ -91,6 +93,7 @@ def evaluation(**paired: dict[str, Any]) -> dict[str, Any]:
             "cold_users": slice_of(0.2, 0.0, 0.01),
         },
         "champion_over": {"recent_popularity": pair(0.02, 0.01, 0.03)},
+        "fairness": [],
     }
     return {
         "fit_end": "1998-03-01T00:00:00+00:00",

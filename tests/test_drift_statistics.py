@@ -115,12 +115,6 @@ def test_equal_sides_are_called_different_as_rarely_as_promised() -> None:
     assert np.mean(found) <= 0.08  # 0.05 and three standard errors
 
 
-def test_holm_by_hand() -> None:
-    adjusted = statistics.holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.9})
-    assert adjusted == pytest.approx({"a": 0.04, "c": 0.09, "b": 0.09, "d": 0.9})
-    assert statistics.holm({}) == {}
-
-
 def test_neighbouring_days_that_are_alike_inflate() -> None:
     assert statistics.inflation(np.ones(100), 10) == 1
     generator = np.random.default_rng(2)

@@ -168,6 +168,55 @@ def test_without_places_left_to_chance_nothing_is_asked_of_them():
     assert "exploration" in told.text
 
 
+# Fairness
+
+
+def with_lost(share, p, kind="users", **figures):
+    row = {
+        "kind": kind,
+        "name": "gender=F",
+        "lost": 0.1,
+        "low": 0.0,
+        "high": 0.2,
+        "share": share,
+        "p": p,
+    }
+    row |= {"challenger": 0.1, "champion": 0.2} | figures
+    return spoilt(evaluation(), "comparison", "fairness", to=[row])
+
+
+@pytest.mark.parametrize(
+    ("found", "answer"),
+    [
+        (with_lost(0.3, 0.01), "fails"),
+        (with_lost(0.3, 0.01, kind="exposure"), "fails"),
+        (with_lost(0.3, 0.2), "passes"),  # may be chance
+        (with_lost(0.05, 0.01), "investigate"),  # below the guard
+        (with_lost(0.3, 0.01, kind="calibration"), "investigate"),
+        (with_lost(0.3, 0.01, challenger=0.25), "investigate"),  # the others gain more
+        (with_lost(None, 0.01), "fails"),  # the champion has nothing there
+    ],
+)
+def test_a_group_that_surely_loses_ground_stops_a_promotion(found, answer):
+    verdict = verdict_on(found)
+    assert failed(verdict) == (["fairness"] if answer == "fails" else [])
+    assert check(verdict, "fairness").text.startswith(f"{answer}: ")
+    assert (check(verdict, "fairness").text in sentence(verdict)) == (answer != "passes")
+
+
+def test_without_a_guard_fairness_is_told_and_stops_nothing():
+    free_of_it = SETTINGS.model_copy(update={"fairness_guard": None})
+    verdict = decide(with_lost(0.3, 0.01), challenger(), champion(), free_of_it)
+    assert check(verdict, "fairness").text.startswith("investigate: ")
+    assert failed(verdict) == []
+
+
+def test_fairness_that_was_not_measured_fails_and_nobody_to_compare_passes():
+    assert failed(verdict_on(spoilt(evaluation(), "comparison", "fairness", to=None))) == ["fairness"]
+    assert failed(verdict_on(with_lost(0.3, None))) == ["fairness"]
+    assert failed(verdict_on(evaluation())) == []
+
+
 # Slices. Guard: a tenth of the champion's figure there. Interval: z(.025 / slices) errors to each side.
 
 

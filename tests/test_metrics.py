@@ -150,3 +150,9 @@ def test_percentiles_count_ties_half() -> None:
 def test_history_means_are_nan_without_a_history() -> None:
     data = toy_log.prepared(["a", "b"], [("u", "a", 0), ("u", "b", 1)], test=[("u", "a", 9), ("v", "a", 9)])
     np.testing.assert_allclose(metrics.history_means(data.test, np.array([1.0, 4.0])), [2.5, np.nan])
+
+
+def test_holm_by_hand() -> None:
+    adjusted = metrics.holm({"a": 0.01, "b": 0.04, "c": 0.03, "d": 0.9})
+    assert adjusted == pytest.approx({"a": 0.04, "c": 0.09, "b": 0.09, "d": 0.9})
+    assert metrics.holm({}) == {}

@@ -528,3 +528,32 @@ def test_what_people_made_of_a_services_lists_is_told() -> None:
     assert "+0.120 [+0.020, +0.220] a list, better." in html
     broken = evaluation() | {"satisfaction": {"by_version": [1], "lists": "many"}, "comparison": 3}
     assert "What people made of the lists" in render(broken)
+
+
+def fairness(p: float) -> dict[str, Any]:
+    ends = {"value": 0.9, "low": 0.85, "high": 0.95}
+    group = {"group": "gender=<b>", "users": 40, "points": 90, "ndcg@10": 0.07, "gap": -0.01, "p": p}
+    taken = {"group": "lower half", "items": 0.5, "relevance": 0.1, "exposure": {"challenger": 0.025}}
+    lost = {"kind": "users", "name": "gender=<b>", "share": 0.2, "lost": 0.01, "low": 0.004, "high": 0.016}
+    return {
+        "fairness": {
+            "users": [group | {"low": -0.02, "high": 0.0, "calibration": 0.8}],
+            "exposure": {"popularity": {"awrf": {"challenger": ends}, "groups": [taken]}},
+            "calibration": {"challenger": ends},
+        },
+        "comparison": {"fairness": [lost | {"p": p, "users": 40, "challenger": 0.1, "champion": 0.05}]},
+    }
+
+
+def test_groups_of_users_and_items_stand_with_their_figures() -> None:
+    assert "Is anybody served worse?" not in render(evaluation())
+    page = assert_harmless(html := render(evaluation() | fairness(0.9)))
+    section = html[html.index('id="fairness"') : html.index('id="training"')]
+    assert "Nobody surely loses" in section
+    assert "surely behind" not in section
+    assert "<td>50.0</td><td>10.0</td><td>2.5</td>" in section
+    assert "gender=<b>" in page.text
+    unfair = render(evaluation() | fairness(0.01))
+    assert ("Look closer" in unfair, "surely behind" in unfair) == (True, True)
+    broken = fairness(0.9) | {"comparison": {"fairness": [{"kind": 3}]}}
+    assert "There is no champion to compare with" in render(evaluation() | broken)

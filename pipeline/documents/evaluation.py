@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import ConfigDict, Field
 
 from pipeline.documents.base import IF_KNOWN, Document, Moment, Number, Part
+from pipeline.documents.fairness import Fairness, Lost
 
 Figures = dict[str, Number]
 """users, points, and each metric with its ends (`_low`, `_high`)."""
@@ -100,6 +101,7 @@ class Comparison(Part):
     champion: Figures = Field(default_factory=dict)
     slices: dict[str, Weighted] = Field(default_factory=dict)
     champion_over: dict[str, Weighted] = Field(default_factory=dict)
+    fairness: list[Lost] | None = IF_KNOWN
     off_policy: OffPolicy | None = IF_KNOWN
 
 
@@ -139,6 +141,7 @@ class Evaluation(Document):
     live: dict[str, Number] = Field(default_factory=dict)  # delay_seconds: after which a row is counted
     candidates: Candidates | None = None
     signals: dict[str, Interval] = Field(default_factory=dict)  # kind of signal -> what it adds
+    fairness: Fairness = Field(default_factory=Fairness)
     diversity_of: str | None = None
     seconds: Figures = Field(default_factory=dict)
     ms_per_list: Figures = Field(default_factory=dict)

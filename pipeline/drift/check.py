@@ -26,6 +26,7 @@ from pipeline.drift import outcomes, statistics, texts, tidy, volume, windows
 from pipeline.drift import signals as drift_signals
 from pipeline.drift.reference import Reference, sampled
 from pipeline.errors import DataError
+from pipeline.evaluation.metrics import holm
 from pipeline.params import DetectDrift
 
 OURS = {*tables.INTERACTIONS, "positive", "fit", "window", windows.NEW_USER, windows.NEW_ITEM, *windows.SINCE}
@@ -128,9 +129,7 @@ class Tester:
             "volume": self._volume(window),
             **self._of_champion(window),
         }
-        adjusted = statistics.holm(
-            {name: one.p_value for name, one in raw.items() if one.p_value is not None}
-        )
+        adjusted = holm({name: one.p_value for name, one in raw.items() if one.p_value is not None})
         return {name: self._judged(name, raw[name], adjusted.get(name)) for name in drift_signals.NAMES}
 
     def _of_rows(self, sides: drift_signals.Sides) -> dict[str, drift_signals.Signal | str]:

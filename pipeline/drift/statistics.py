@@ -166,16 +166,6 @@ def weighted_mean(values: np.ndarray, weight: np.ndarray) -> float:
 # Around the tests ------------------------------------------------------------------------------------------
 
 
-def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """Adjusted for their number (Holm 1979): comparing all with alpha errs in at most alpha of the cases."""
-    ordered = sorted(p_values, key=lambda name: (p_values[name], name))
-    adjusted, least = {}, 0.0
-    for place, name in enumerate(ordered):
-        least = max(least, min(1.0, (len(ordered) - place) * p_values[name]))
-        adjusted[name] = least
-    return adjusted
-
-
 def inflation(series: np.ndarray, length: int) -> float:
     """How much more the mean of `length` consecutive values varies than that of as many random ones; >= 1.
 

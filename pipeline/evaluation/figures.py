@@ -7,14 +7,16 @@ promotion's gate reads: challenger against champion, on points that are new to b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from pipeline.data.histories import Catalogue, Points
-from pipeline.evaluation import metrics
+from pipeline.evaluation import fairness, metrics
+from pipeline.evaluation.groups import Grouping, groupings
 from pipeline.evaluation.slices import COLD_ITEMS, slices
 
 CUTOFFS = (5, 10, 20)
@@ -49,6 +51,11 @@ class Question:
     @property
     def columns(self) -> list[str]:
         return [f"{metric}@{k}" for metric in metrics.ACCURACY for k in self.cutoffs]
+
+    @cached_property
+    def groupings(self) -> dict[str, Grouping]:
+        """Of the items."""
+        return groupings(self.catalogue, self.popularity)
 
 
 def accuracy_columns(question: Question, listed: np.ndarray) -> np.ndarray:
@@ -218,7 +225,20 @@ class Measured:
         found["champion_over"] = {
             name: self.difference(CHAMPION, name, everywhere) for name in SIMPLE if name in self.accuracy
         }
+        ours, theirs = self.headline(CHALLENGER), self.headline(CHAMPION)
+        lists = self.listed[CHALLENGER], self.listed[CHAMPION]
+        found["fairness"] = fairness.compare(self.question, *lists, ours - theirs, theirs)
         return found
+
+    def headline(self, name: str) -> np.ndarray:
+        """(points,) nDCG@10."""
+        values: np.ndarray = self.accuracy[name][:, self.question.columns.index(HEADLINE)]
+        return values
+
+    def fairness(self, names: Sequence[str]) -> Figures:
+        """Of these models, the first of which the groups of users are told of."""
+        ndcg = {name: self.headline(name) for name in names}
+        return fairness.fairness(self.question, self.listed, ndcg, names)
 
     def rows(self, masks: Mapping[Any, np.ndarray], key: str) -> dict[str, list[Figures]]:
         """model -> one row per mask: its name under `key`, nDCG@10 and recall@10 with their ends."""

@@ -14,6 +14,7 @@ from statistics import NormalDist
 from pipeline.documents.base import Number
 from pipeline.documents.evaluation import Comparison, Difference, Evaluation, Weighted
 from pipeline.documents.promotion import Check, Model
+from pipeline.evaluation.fairness_verdict import verdict
 from pipeline.params import DecidePromotion
 
 EVERYWHERE, CHALLENGER, CHAMPION = "all", "challenger", "champion"
@@ -118,6 +119,7 @@ def against_champion(case: Case) -> list[Check]:
         "slices": _slices,
         "coverage": _coverage,
         "popularity": _popularity,
+        "fairness": _fairness,
         "features": _features,
         "off_policy": _off_policy,
     }
@@ -278,6 +280,16 @@ def _popularity(case: Case) -> Check:
 
 def _beside(case: Case, key: str) -> tuple[float | None, float | None]:
     return case.comparison.challenger.get(key), case.comparison.champion.get(key)
+
+
+def _fairness(case: Case) -> Check:
+    rows, guard = case.comparison.fairness, case.settings.fairness_guard
+    if rows is None:
+        return checked("fairness", False, None, guard, "fairness was not measured")
+    if not rows:
+        return free("fairness", "neither groups of users nor of items to compare")
+    passed, value, text = verdict(rows, guard)
+    return checked("fairness", passed, value, guard, text)
 
 
 def _features(case: Case) -> Check:

@@ -12,7 +12,7 @@ resamples, so that differences are paired; over items where items, not users, ar
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import scipy.sparse as sp
@@ -122,6 +122,16 @@ def interval(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(samples, columns) -> the 2.5 and the 97.5 per cent quantiles, (columns,) each."""
     low, high = np.percentile(samples, [LOW, HIGH], axis=0)
     return low, high
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Adjusted for their number (Holm 1979): comparing all with alpha errs in at most alpha of the cases."""
+    ordered = sorted(p_values, key=lambda name: (p_values[name], name))
+    adjusted, least = {}, 0.0
+    for place, name in enumerate(ordered):
+        least = max(least, min(1.0, (len(ordered) - place) * p_values[name]))
+        adjusted[name] = least
+    return adjusted
 
 
 # Beyond accuracy ------------------------------------------------------------------------------------------

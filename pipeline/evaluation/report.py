@@ -17,6 +17,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from pipeline.charts import Interval, Series, bar_chart, interval_chart, line_chart
+from pipeline.evaluation.fairness_page import fairness
 from pipeline.evaluation.findings import (
     HEADLINE,
     LABELS,
@@ -127,6 +128,7 @@ def render(
         differences=[pair for name in models if (pair := difference(evaluation, name)).value is not None],
         slices=_slices(evaluation, best),
         slice_text=SLICES,
+        fair=fairness(evaluation),
         few=FEW_USERS,
         least=LEAST_USERS,
         curves=_curves(curves),

@@ -16,7 +16,8 @@ from pipeline.data import tables
 from pipeline.data.histories import TRAIN, Log, Points
 
 COLD_ITEMS = "cold_items"
-GROUP_VALUES = range(2, 13)  # values of a column whose users are slices
+GROUP = "group:"  # begins the names of slices of users
+GROUP_VALUES = range(2, 31)  # values of a column whose users are slices
 GROUP_USERS = 20  # least test users of such a slice
 BUCKETS = {"0": 0, "1-4": 1, "5-19": 5, "20-99": 20, "100+": 100}  # history length: from
 NEW = "new"
@@ -44,7 +45,7 @@ def user_groups(users: pd.DataFrame | None, user_ids: np.ndarray, points: Points
             if count >= GROUP_USERS:
                 # A gap among whole numbers makes them floats: 1.0 is written as 1.
                 text = f"{value:g}" if isinstance(value, float) else value
-                found[f"group:{column}={text}"] = (values == value).fillna(False).to_numpy(dtype=bool)
+                found[f"{GROUP}{column}={text}"] = (values == value).fillna(False).to_numpy(dtype=bool)
     return found
 
 

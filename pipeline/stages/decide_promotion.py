@@ -24,6 +24,9 @@ pipeline/evaluation/gate.py). Shares are of the champion's own figure, so that t
 - coverage, popularity: what is listed has not collapsed to few or to the most popular items. The guards are
   wide, since a model that knows more lists less of what nobody takes;
 - latency, size: milliseconds a list and MiB within their limits;
+- fairness: no group of users surely falls behind all others, nor does attention to items surely move away
+  from what users take, by more than fairness_guard; what surely loses less is told and stops nothing
+  (pipeline/evaluation/fairness_verdict.py);
 - features: the scorer has the same inputs as the champion's, or accept_new_features says that it may differ;
 - off_policy: where a service left places to chance, what people took of them does not surely say that they
   would take less of the challenger's; an interval that holds 0, or too few places, is told and stops nothing;
@@ -102,12 +105,14 @@ def sentence(verdict: Promotion) -> str:
     warnings = "".join(f"WARNING: {text}. " for text in verdict.warnings)
     if verdict.failed:
         return f"{warnings}do not promote: " + "; ".join(check.text for check in verdict.failed)
-    told = [check for check in verdict.checks if check.name.startswith("beats_") or _of_people(check)]
+    told = [check for check in verdict.checks if check.name.startswith("beats_") or _to_look_at(check)]
     gains = "; ".join(check.text for check in told)
     return f"{warnings}promote: all {len(verdict.checks)} checks passed: {gains}"
 
 
-def _of_people(check: Check) -> bool:
+def _to_look_at(check: Check) -> bool:
+    if check.name == "fairness":
+        return check.text.startswith("investigate")
     return check.name == "off_policy" and check.value is not None
 
 

@@ -131,6 +131,9 @@ def evaluate(
         figures["candidates"] = retrieval(challenger.parts, prepared.test)
         progress("signals")
         figures["signals"] = paid(challenger, prepared.test, settings.bootstrap_samples, seed)
+    told = [*((CHALLENGER,) if compared is None else (CHALLENGER, CHAMPION)), figures["best_baseline"]]
+    progress("fairness")
+    figures["fairness"] = (compared or measured).fairness([name for name in told if name in lists])
     if compared is not None:
         left_out = {"points_left_out": int((~later).sum())}
         figures["comparison"] = compared.comparison() | left_out
