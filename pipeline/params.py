@@ -12,6 +12,8 @@ from pipeline.file_settings import Files, Section
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+OURS = {"user_id", "item_id", "timestamp", "event", "value", "text", "title", "categories"}
+OURS |= {"available_from", "available_until", "graph_relations", "graph_entities"}
 
 
 def utc(value: object) -> datetime | None:
@@ -35,6 +37,13 @@ def past(moment: datetime | None) -> datetime | None:
     if moment is not None and moment > datetime.now(UTC):
         raise ValueError(f"{moment.isoformat()} is in the future: name a time until now")
     return moment
+
+
+def withheld(name: str) -> str:
+    """The same. Raises ValueError for a column that the pipeline itself works with."""
+    if name in OURS:
+        raise ValueError(f"{name} is a column of the contract's own: leave it out of the source instead")
+    return name
 
 
 class Sql(Section):
@@ -184,6 +193,8 @@ class Preprocess(Section):
     """Template over title, year, categories, description, tags and any further column of items."""
     max_text_characters: Count
     """Longer texts are cut."""
+    never_features: list[Annotated[str, AfterValidator(withheld)]] = Field(default_factory=list)
+    """Columns of users and items, and relations, that no model may see; the evaluation groups by them."""
 
 
 class Finetune(Section):

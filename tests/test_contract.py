@@ -219,6 +219,15 @@ def test_what_ranks_knows_nothing_of_what_fits() -> None:
     assert not fits
 
 
+def test_what_ranks_and_what_fits_never_read_the_table_of_users() -> None:
+    """Its columns group an evaluation; none is a feature (preprocess.never_features names them)."""
+    for file in [*(ROOT / "pipeline/models").glob("*.py"), *(ROOT / "pipeline/training").glob("*.py")]:
+        text = file.read_text(encoding="utf-8")
+        assert not re.search(r"(?:prepared|data)\.(?:users|withheld)\b|(?:users|withheld)\.parquet", text), (
+            file
+        )
+
+
 def loaded(*arguments: str) -> set[str]:
     """Modules that a fresh interpreter has loaded at the end of `python -X importtime ARGUMENTS`."""
     command = [sys.executable, "-X", "importtime", *arguments]

@@ -16,6 +16,7 @@ from pipeline.evaluation.fairness import ATTENTION, apart, awrf, calibration, co
 from pipeline.evaluation.fairness_verdict import verdict
 from pipeline.evaluation.figures import Question
 from pipeline.evaluation.groups import Grouping, by_popularity, groupings
+from pipeline.evaluation.probe import area_error, guessed
 
 ITEMS = list("abcdefgh")
 KINDS = {"a": ["x"], "b": ["x"], "c": ["x", "y"], "d": ["y"], "e": ["y"], "f": ["y"], "g": [], "h": ["x"]}
@@ -203,3 +204,33 @@ def test_groupings_of_nothing_known_are_none() -> None:
     bare = Catalogue.of(pd.DataFrame({"item_id": ITEMS, "categories": [[] for _ in ITEMS]}))
     assert set(groupings(bare, np.ones(8))) == {"popularity"}
     assert isinstance(groupings(bare, np.ones(8))["popularity"], Grouping)
+
+
+# The probe --------------------------------------------------------------------------------------------------
+
+
+def test_lists_that_follow_a_group_give_it_away_and_equal_lists_do_not() -> None:
+    asked = asked_of_both()
+    telling = lists(*["ad" if woman else "he" for woman in WOMEN])
+    first = guessed(asked, telling)[0]
+    assert (first["group"], first["users"], first["base_rate"]) == ("sex=f", 25, pytest.approx(25 / 60))
+    assert first["auc"] == pytest.approx(1)
+    same = guessed(asked, lists(*["ad"] * USERS))[0]
+    assert same["low"] < 0.5 < same["high"]
+    assert np.isnan(same["histories"])  # nobody has one
+
+
+def test_the_error_of_an_area_by_hand() -> None:
+    # Hanley & McNeil 1982: AUC .5, one against one: .5 * .5
+    assert area_error(0.5, 1, 1) == pytest.approx(0.5)
+    q1, q2 = 0.8 / 1.2, 2 * 0.64 / 1.8
+    assert area_error(0.8, 10, 20) == pytest.approx(
+        np.sqrt((0.16 + 9 * (q1 - 0.64) + 19 * (q2 - 0.64)) / 200)
+    )
+
+
+def test_columns_withheld_from_models_group_items() -> None:
+    withheld = pd.DataFrame({"item_id": ITEMS[:4], "owner": ["big", "big", "small", None]})
+    found = groupings(catalogue(), np.ones(8), withheld)["owner"]
+    assert found.names == ["big", "small"]
+    assert np.asarray(found.shares.sum(axis=0)).ravel().tolist() == [2, 1]

@@ -94,3 +94,17 @@ def test_unknown_field_of_the_template() -> None:
         ConfigError, match=r"item_text: unknown field \{genre\}: .*available_until, categories"
     ):
         texts("{title} {genre}")
+
+
+def test_what_no_model_may_see_is_left_out() -> None:
+    items, seen = catalogue(["a"]), pd.DataFrame({"item_id": ["a"], "first_seen": [pd.Timestamp(START)]})
+    items["title"], items["owner"], items["face_vector"] = "Heat (1995)", "she", [[0.5, 1.0]]
+    items["graph_relations"], items["graph_entities"] = [["gender", "genre"]], [["f", "crime"]]
+    never = ["owner", "face_vector", "gender", "year", "nowhere"]
+    table = complete(items, seen, never)
+    assert not {"owner", "face_vector"} & set(table.columns)
+    assert (table["graph_relations"][0], table["graph_entities"][0]) == (["genre"], ["crime"])
+    assert table["year"].isna().all()
+    assert complete(items, seen)["graph_entities"][0] == ["f", "crime"]
+    with pytest.raises(ConfigError, match=r"item_text: \{owner\} is a column that preprocess.never_features"):
+        parse_template("{title} by {owner}", items.columns, never)

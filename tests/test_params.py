@@ -45,3 +45,10 @@ def test_a_time_that_is_still_to_come_is_refused(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text(text)
     with pytest.raises(ConfigError, match=r"collect.as_of: 2990-01-01.* is in the future"):
         Params.load(tmp_path / "params.yaml")
+
+
+def test_the_pipelines_own_columns_cannot_be_withheld(tmp_path: Path) -> None:
+    section = yaml.safe_load(Path("params.yaml").read_text())["preprocess"]
+    assert load(tmp_path, preprocess=section | {"never_features": ["owner"]})
+    with pytest.raises(ConfigError, match=r"never_features\.1: categories is a column of the contract's own"):
+        load(tmp_path, preprocess=section | {"never_features": ["owner", "categories"]})

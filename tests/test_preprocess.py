@@ -12,7 +12,9 @@ from small_data import DAY, FILES, POINT_ROWS, START, catalogue, rows, ten_days,
 
 from pipeline.data import tables
 from pipeline.data.histories import load_prepared
+from pipeline.documents.model import Card
 from pipeline.errors import ArtifactError, ConfigError, DataError
+from pipeline.models.preparation import Preparation
 from pipeline.stages import preprocess as stage
 from pipeline.stages.preprocess import main
 
@@ -189,3 +191,16 @@ def test_a_damaged_table_of_users_is_named(prepare: Any, tmp_path: Path) -> None
     tables.write_parquet(pd.DataFrame({"user_id": ["u", "u"]}), tmp_path / "raw" / "users.parquet")
     with pytest.raises(DataError, match=r"users.parquet: column user_id: 'u' occurs more than once"):
         main(tmp_path / "raw", tmp_path / "prepared", tmp_path / "params.yaml")
+
+
+def test_withheld_columns_reach_the_evaluation_and_no_model(prepare: Any, caplog: Any) -> None:
+    items = catalogue([*map(str, range(10))]).assign(owner=["she", "he"] * 5)
+    with caplog.at_level("INFO"):
+        prepared = prepare(ten_days(), items, never_features=["owner", "ownr"])
+    assert "owner" not in prepared["items"]
+    assert prepared.summary["settings"]["never_features"] == ["owner", "ownr"]
+    assert load_prepared(prepared.folder).withheld["owner"].tolist() == ["she", "he"] * 5
+    assert "no column or relation is named ownr" in caplog.text
+    how = Preparation.of(Card(preprocess=prepared.summary["settings"], train_end=START))
+    assert how is not None
+    assert "owner" not in how.described(items)  # the service's way to the same table

@@ -140,8 +140,9 @@ def make(
         .min()
         .rename(columns={tables.TIME: "first_seen"})
     )
-    table = catalogue_of.complete(items, first)
-    template = catalogue_of.parse_template(settings.item_text, items.columns)
+    never = settings.never_features
+    table = catalogue_of.complete(items, first, never)
+    template = catalogue_of.parse_template(settings.item_text, items.columns, never)
     table = catalogue_of.with_text(table, template, settings.max_text_characters, moment(fit_stops[0]))
     catalogue = _hidden(Catalogue.of(table), first, [fit_stops[0], *starts])
     user_ids = np.unique(rows[tables.USER].to_numpy(dtype=object))

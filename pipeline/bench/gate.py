@@ -178,6 +178,7 @@ class Court:
             params.evaluate.bootstrap_samples,
             params.seed,
             user_groups(prepared.users, prepared.user_ids, prepared.test),
+            prepared.withheld,
         )
         return cls(prepared, vectors, params, question)
 

@@ -224,6 +224,7 @@ class Prepared:
     test_point_ids: np.ndarray  # (test points,) object
     users: pd.DataFrame | None = None  # user_id and further columns; users may be missing
     as_of: int = 0  # microseconds
+    withheld: pd.DataFrame | None = None  # item_id and columns of items that no model may see
 
     @property
     def now(self) -> int:
@@ -291,6 +292,7 @@ def load_prepared(folder: Path) -> Prepared:
         test=_points(log, read["test"], catalogue, user_ids),
         test_point_ids=read["test"]["point_id"].to_numpy(dtype=object),
         users=pd.read_parquet(users) if (users := folder / "users.parquet").exists() else None,
+        withheld=pd.read_parquet(further) if (further := folder / "withheld.parquet").exists() else None,
         as_of=0 if summary.as_of is None else int(pd.Timestamp(summary.as_of).timestamp() * 1_000_000),
     )
 

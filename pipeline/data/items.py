@@ -4,12 +4,13 @@ In: items (the contract's columns and any others, of which `year`, and `tags` wi
 meaning) and the items of the interactions. Out: the same columns by item_id, plus `item_text` ("" if there is
 none), `year` (nullable; from a title that ends in "(1995)" where the table has none) and `first_seen` (first
 row in train; null for an item that train lacks). Of tags, only those given before the end of train enter the
-text.
+text. Columns and relations that `preprocess.never_features` names are not among them: what a model sees of
+items is made here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Collection, Hashable, Iterable
 from itertools import chain
 from typing import Any
 
@@ -18,7 +19,7 @@ import pandas as pd
 
 from pipeline.data import tables
 from pipeline.data.text import Template, clean, cut
-from pipeline.errors import DataError
+from pipeline.errors import ConfigError, DataError
 
 DESCRIPTION = "description"  # what the template calls the column `text`
 ITEM_TEXT, FIRST_SEEN = "item_text", "first_seen"
@@ -27,17 +28,21 @@ _QUANTILES = (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1)
 _FINAL_YEAR = r"\s*\((\d{4})\)$"
 
 
-def parse_template(template: str, columns: Iterable[str]) -> Template:
+def parse_template(template: str, columns: Iterable[str], never: Collection[str] = ()) -> Template:
     """Over title, year, categories, description (the column `text`), tags and any further column of items."""
-    fields = {tables.TITLE, tables.YEAR, tables.CATEGORIES, DESCRIPTION, tables.TAGS, *columns} - {
-        tables.ITEM,
-        tables.TAG_TIMES,
-    }
-    return Template.parse(template, fields, "preprocess.item_text")
+    fields = {tables.TITLE, tables.YEAR, tables.CATEGORIES, DESCRIPTION, tables.TAGS, *columns}
+    found = Template.parse(template, fields - {tables.ITEM, tables.TAG_TIMES}, "preprocess.item_text")
+    if forbidden := [name for name in found.fields if name in never]:
+        raise ConfigError(
+            f"preprocess.item_text: {{{forbidden[0]}}} is a column that preprocess.never_features names: "
+            "take it out of one of the two"
+        )
+    return found
 
 
-def complete(items: pd.DataFrame, seen: pd.DataFrame) -> pd.DataFrame:
+def complete(items: pd.DataFrame, seen: pd.DataFrame, never: Collection[str] = ()) -> pd.DataFrame:
     """One row per item of either table, by item_id; `seen`: item_id, first_seen. Adds `year`, `first_seen`.
+    Leaves out the columns and relations `never`.
 
     Raises DataError if an item has two rows.
     """
@@ -56,7 +61,22 @@ def complete(items: pd.DataFrame, seen: pd.DataFrame) -> pd.DataFrame:
     table[tables.YEAR] = _years(table)
     first = seen.set_index(tables.ITEM)[FIRST_SEEN].reindex(ids).reset_index(drop=True)
     table[FIRST_SEEN] = pd.to_datetime(first, utc=True).astype(tables.MOMENT)
-    return table
+    return _without(table, never)
+
+
+def _without(items: pd.DataFrame, never: Collection[str]) -> pd.DataFrame:
+    items = items.drop(columns=[name for name in never if name in items and name != tables.YEAR])
+    if tables.YEAR in never:
+        items = items.assign(**{tables.YEAR: pd.Series(pd.NA, items.index, dtype="Int64")})
+    if not never or not set(tables.GRAPH) <= set(items):
+        return items
+    pairs = [zip(*map(_as_list, cells), strict=True) for cells in items[tables.GRAPH].to_numpy()]
+    kept = [[pair for pair in cell if pair[0] not in never] for cell in pairs]
+    columns = {
+        name: pd.Series([[pair[side] for pair in cell] for cell in kept], items.index, dtype=object)
+        for side, name in enumerate(tables.GRAPH)
+    }
+    return items.assign(**columns)
 
 
 def with_text(

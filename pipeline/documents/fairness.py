@@ -57,7 +57,20 @@ class Lost(Part):
     p: Number = None  # one-sided, adjusted
 
 
+class Guessed(Part):
+    """How well a group of users can be guessed (pipeline/evaluation/probe.py)."""
+
+    group: str
+    users: Number = None  # of the group
+    base_rate: Number = None
+    auc: Number = None  # from the challenger's lists
+    low: Number = None
+    high: Number = None
+    histories: Number = None  # AUC from what users took
+
+
 class Fairness(Part):
     users: list[UserGroup] = Field(default_factory=list)  # worst first
     exposure: dict[str, Exposure] = Field(default_factory=dict)
     calibration: dict[str, Ends] = Field(default_factory=dict)  # model -> C_KL
+    guessed: list[Guessed] = Field(default_factory=list)

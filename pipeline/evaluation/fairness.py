@@ -92,7 +92,7 @@ def _quality(question: Question, ndcg: np.ndarray, kl: np.ndarray) -> list[Figur
     user = question.points.user
     people, mean = np.unique(user), metrics.group_means(ndcg, user)
     rows, alike = [], np.ones(len(people))
-    for name, mine in _groups(question, people):
+    for name, mine in user_masks(question, people):
         gap, error, freedom = apart(mean, alike, mine)
         width = _quantile(freedom) * error
         here = mine[np.searchsorted(people, user)]
@@ -119,7 +119,7 @@ def _behind(question: Question, gain: np.ndarray, base: np.ndarray) -> list[Figu
     people, points = np.unique(user, return_counts=True)
     weight, means = np.sqrt(points), metrics.group_means(np.stack([gain, base], axis=1), user)
     rows = []
-    for name, mine in _groups(question, people):
+    for name, mine in user_masks(question, people):
         gap, error, freedom = apart(means[:, 0], weight, mine)
         ours, theirs = np.average(means[mine], weights=weight[mine], axis=0)
         width = _quantile(freedom) * error
@@ -140,7 +140,7 @@ def _behind(question: Question, gain: np.ndarray, base: np.ndarray) -> list[Figu
     return rows
 
 
-def _groups(question: Question, people: np.ndarray) -> list[tuple[str, np.ndarray]]:
+def user_masks(question: Question, people: np.ndarray) -> list[tuple[str, np.ndarray]]:
     """(name, (people,) mask) of the groups with GROUP_USERS on either side."""
     found = [
         (name.removeprefix(GROUP), (people >= 0) & mask[people]) for name, mask in question.groups.items()

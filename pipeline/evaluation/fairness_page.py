@@ -31,6 +31,7 @@ def fairness(evaluation: Mapping[str, Any]) -> dict[str, Any] | None:
         "groups": groups,
         "chart": _chart(groups),
         "exposure": [_exposure(name, mapping(one), lost) for name, one in exposure.items()],
+        "guessed": [_guessed(mapping(row)) for row in found.get("guessed") or ()],
         "calibration": [
             {"name": words(name), "kind": kind(name), **_ends(mapping(one))}
             for name, one in mapping(found.get("calibration")).items()
@@ -111,6 +112,17 @@ def _exposure(name: str, found: dict[str, Any], lost: Mapping[tuple[str, str], L
             for row in groups
         ],
         "behind": None if against is None else _turned(against),
+    }
+
+
+def _guessed(row: dict[str, Any]) -> dict[str, Any]:
+    low = finite(row.get("low"))
+    return {
+        "name": plain(row.get("group"), 60),
+        "rate": _percent(row.get("base_rate")),
+        "surely": low is not None and low > 0.5,
+        "histories": row.get("histories"),
+        **{"value": row.get("auc"), "low": low, "high": row.get("high")},
     }
 
 

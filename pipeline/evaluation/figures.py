@@ -13,10 +13,12 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from pipeline.data.histories import Catalogue, Points
 from pipeline.evaluation import fairness, metrics
 from pipeline.evaluation.groups import Grouping, groupings
+from pipeline.evaluation.probe import guessed
 from pipeline.evaluation.slices import COLD_ITEMS, slices
 
 CUTOFFS = (5, 10, 20)
@@ -43,6 +45,7 @@ class Question:
     samples: int  # of the bootstrap
     seed: int
     groups: Mapping[str, np.ndarray] = field(default_factory=dict)  # slice -> (users,) mask
+    withheld: pd.DataFrame | None = None  # columns of items by which they are grouped, too
 
     @property
     def cutoffs(self) -> list[int]:
@@ -55,7 +58,7 @@ class Question:
     @cached_property
     def groupings(self) -> dict[str, Grouping]:
         """Of the items."""
-        return groupings(self.catalogue, self.popularity)
+        return groupings(self.catalogue, self.popularity, self.withheld)
 
 
 def accuracy_columns(question: Question, listed: np.ndarray) -> np.ndarray:
@@ -238,7 +241,8 @@ class Measured:
     def fairness(self, names: Sequence[str]) -> Figures:
         """Of these models, the first of which the groups of users are told of."""
         ndcg = {name: self.headline(name) for name in names}
-        return fairness.fairness(self.question, self.listed, ndcg, names)
+        found = fairness.fairness(self.question, self.listed, ndcg, names)
+        return found | {"guessed": guessed(self.question, self.listed[names[0]])}
 
     def rows(self, masks: Mapping[Any, np.ndarray], key: str) -> dict[str, list[Figures]]:
         """model -> one row per mask: its name under `key`, nDCG@10 and recall@10 with their ends."""

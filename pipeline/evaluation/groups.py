@@ -7,6 +7,7 @@ popularity - by rows in train: the top tenth of the items, the next four tenths,
 age        - quarters of the catalogue by `year`, else by an item's first row in train
 categories - the columns that `items` calls so
 PROVIDERS  - the first of these columns that `items` has; the rows of the smaller ones stand together
+and columns of items that preprocess.never_features names
 """
 
 from __future__ import annotations
@@ -56,7 +57,9 @@ class Grouping:
         return _shares(found.toarray())
 
 
-def groupings(catalogue: Catalogue, popularity: np.ndarray) -> dict[str, Grouping]:
+def groupings(
+    catalogue: Catalogue, popularity: np.ndarray, withheld: pd.DataFrame | None = None
+) -> dict[str, Grouping]:
     """Name -> the groups; `popularity`: (items,) rows in train. Of fewer than two groups there is none."""
     found = {"popularity": by_popularity(popularity)}
     if (ages := by_age(catalogue)) is not None:
@@ -66,6 +69,11 @@ def groupings(catalogue: Catalogue, popularity: np.ndarray) -> dict[str, Groupin
     provider = next((name for name in PROVIDERS if name in catalogue.items), None)
     if provider is not None:
         found[provider] = _by_cells(catalogue.items[provider], popularity)
+    if withheld is not None:
+        cells = withheld.set_index(tables.ITEM).reindex(catalogue.ids)
+        found |= {
+            name: _by_cells(cells[name], popularity) for name in cells if not name.endswith(tables.VECTOR)
+        }
     return {name: one for name, one in found.items() if len(one.names) > 1}
 
 

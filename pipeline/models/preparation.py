@@ -23,6 +23,7 @@ class Preparation:
     max_text_characters: int
     train_end: pd.Timestamp
     repeats: bool  # whether what a user took may be listed again
+    never: tuple[str, ...] = ()  # columns that no model may see
 
     @classmethod
     def of(cls, card: Card) -> Preparation | None:
@@ -36,6 +37,7 @@ class Preparation:
             settings["max_text_characters"],
             pd.Timestamp(card.train_end),
             settings.get("repeats") == "include",
+            tuple(settings.get("never_features") or ()),
         )
 
     def is_success(self, event: str, value: float | None) -> bool:
@@ -49,7 +51,7 @@ class Preparation:
         """`items` with item_text; `seen`: item_id, first_seen of those that have rows."""
         if seen is None:
             seen = pd.DataFrame({tables.ITEM: pd.Series(dtype="str"), catalogue.FIRST_SEEN: []})
-        table = catalogue.complete(items, seen)
+        table = catalogue.complete(items, seen, self.never)
         template = catalogue.parse_template(self.template, table.columns)
         return catalogue.with_text(table, template, self.max_text_characters, self.train_end)
 

@@ -105,6 +105,7 @@ def evaluate(
         settings.bootstrap_samples,
         seed,
         user_groups(prepared.users, prepared.user_ids, prepared.test),
+        prepared.withheld,
     )
     progress("figures")
     measured = Measured.of(question, {name: listed for name, (listed, _) in lists.items()})
@@ -215,7 +216,7 @@ def main(
     if loaded.not_comparable:
         log.warning("the champion is left out, %s", loaded.not_comparable)
     points_after = later_fit_end(loaded.cards)
-    total = 2 * BASELINES + len(models) + 3
+    total = 2 * BASELINES + len(models) + 4
     with tqdm(total=total, desc="evaluate", unit="model", disable=None, leave=False) as bar:
 
         def tell(name: str) -> None:

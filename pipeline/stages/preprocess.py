@@ -7,6 +7,8 @@ Out: data/prepared:
   test, validation_points.parquet                point_id, user_id, item_id, timestamp
   items.parquet                                  pipeline/data/items.py
   users.parquet                                  as it came, if it came: the evaluation's user groups
+  withheld.parquet                               item_id and the columns of items that never_features names,
+                                                 if there are any: for the evaluation alone
   summary.json                                   counts of all of it
 The rules of split and points are in pipeline/data/splitting.py. A raw column named like one of ours (`fit`,
 `positive`, `window`; of items `item_text`, `first_seen`) is kept with `_raw` behind its name.
@@ -58,7 +60,8 @@ def preprocess(connection: ibis.BaseBackend, items: pd.DataFrame, settings: Prep
     """
     _check(settings)
     items = items.rename(columns=_raw_names(items.columns, (catalogue.ITEM_TEXT, catalogue.FIRST_SEEN)))
-    template = catalogue.parse_template(settings.item_text, items.columns)
+    never = settings.never_features
+    template = catalogue.parse_template(settings.item_text, items.columns, never)
     rows = connection.table("interactions")
     taken = _raw_names(rows.columns, ("fit", "positive", "window"))
     rows = splitting.typed(rows.rename({new: old for old, new in taken.items()}))
@@ -77,7 +80,7 @@ def preprocess(connection: ibis.BaseBackend, items: pd.DataFrame, settings: Prep
     counting.check_windows(windows, events, settings.positive, settings.min_user_interactions)
 
     train_end = pd.Timestamp(windows["train"].last)
-    table = catalogue.complete(items, seen.select(tables.ITEM, "first_seen").to_pandas())
+    table = catalogue.complete(items, seen.select(tables.ITEM, "first_seen").to_pandas(), never)
     table = catalogue.with_text(table, template, settings.max_text_characters, train_end)
     offer = [tables.ITEM, tables.AVAILABLE_FROM, tables.AVAILABLE_UNTIL]
     offered = named(connection, "items_offered", ibis.memtable(table[offer]))
@@ -96,7 +99,14 @@ def _summary(
     settings: Preprocess, events: pd.DataFrame, windows: dict[str, Window], points: dict[str, PointCounts]
 ) -> Summary:
     """Without what the manifest and the items say."""
-    kept = ("positive", "repeats", "max_points_per_user", "item_text", "max_text_characters")
+    kept = (
+        "positive",
+        "repeats",
+        "max_points_per_user",
+        "item_text",
+        "max_text_characters",
+        "never_features",
+    )
     rows = int(events["rows"].sum())
     most = events[[tables.EVENT, "rows"]].head(EVENTS_NAMED)
     return Summary(
@@ -163,6 +173,17 @@ def write(prepared: Prepared, manifest: Manifest, folder: Path) -> None:
     summary.write(folder / "summary.json")
 
 
+def _withhold(items: pd.DataFrame, people: pd.DataFrame | None, never: list[str], folder: Path) -> None:
+    """Write what models may not see of items, and tell of names that no table has."""
+    of_items = [name for name in never if name in items]
+    if of_items:
+        tables.write_parquet(items[[tables.ITEM, *of_items]], folder / "withheld.parquet")
+    graph = items[tables.GRAPH_RELATIONS].explode().unique() if tables.GRAPH_RELATIONS in items else ()
+    known = {*items, *(() if people is None else people), *graph}
+    if nowhere := [name for name in never if name not in known]:
+        log.info("preprocess.never_features: no column or relation is named %s", ", ".join(nowhere))
+
+
 def main(raw: Path, prepared: Path, params: Path = Path("params.yaml")) -> None:
     settings = Params.load(params).preprocess
     manifest, items = (
@@ -180,6 +201,7 @@ def main(raw: Path, prepared: Path, params: Path = Path("params.yaml")) -> None:
             write(result, manifest, partial)
         if people is not None:
             tables.write_parquet(people, partial / "users.parquet")
+        _withhold(items, people, settings.never_features, partial)
         shutil.rmtree(spill, ignore_errors=True)
         replace_folder(partial, prepared)
     except BaseException:

@@ -1,0 +1,96 @@
+"""How well can a group of users be guessed from what their lists hold?
+
+A logistic regression on a user's lists (items by the attention that they get, of unit length) is asked
+of users whom its fit left out: five folds, stratified. AUC: the chance that a user of the group is guessed
+before one of the others; scores of different folds are compared by their place within the fold. 0.5 is chance.
+Interval: Hanley & McNeil 1982, eq. 1 and 2; it covers who was tested, not another fit. Beside it the same
+from what the user took before, which lists have to follow: only above it do they tell more.
+"""
+
+from __future__ import annotations
+
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+from scipy.stats import rankdata
+
+from pipeline.data.histories import Points
+from pipeline.evaluation.fairness import ATTENTION, user_masks
+
+if TYPE_CHECKING:
+    from pipeline.evaluation.figures import Question
+
+FOLDS = 5
+MOST_USERS = 5_000  # a random choice of more
+STRENGTH = 1.0  # sklearn's C
+
+
+def guessed(question: Question, listed: np.ndarray) -> list[dict[str, Any]]:
+    """A row a group of users: AUC from lists and from histories, with how many users are of the group."""
+    people = np.unique(question.points.user)
+    generator = np.random.default_rng(question.seed)
+    if len(people) > MOST_USERS:
+        people = np.sort(generator.choice(people, MOST_USERS, replace=False))
+    if not (sides := user_masks(question, people)):
+        return []
+    asked, items = np.isin(question.points.user, people), len(question.catalogue)
+    lists = contents(question.points[asked], listed[asked], items)
+    taken = histories(question.points[asked], items)
+    rows = []
+    for name, mine in sides:
+        auc, low, high = area(lists, mine, question.seed)
+        before = area(taken, mine, question.seed)[0] if taken.nnz else np.nan
+        count = int(mine.sum())
+        rows.append({"group": name, "users": count, "auc": auc, "low": low, "high": high})
+        rows[-1] |= {"base_rate": count / len(mine), "histories": before}
+    return rows
+
+
+def contents(points: Points, listed: np.ndarray, items: int) -> sp.csr_matrix:
+    """(users, items) attention that each item has in the user's lists; rows of unit length."""
+    _, user = np.unique(points.user, return_inverse=True)
+    point, place = np.nonzero(listed[:, : len(ATTENTION)] >= 0)
+    cells = (ATTENTION[place], (user[point], listed[point, place]))
+    return _unit(sp.csr_matrix(cells, shape=(user.max() + 1, items)))
+
+
+def histories(points: Points, items: int) -> sp.csr_matrix:
+    """(users, items) what users had before their last point; rows of unit length."""
+    order = np.lexsort((points.time, points.user))
+    last = np.r_[np.diff(points.user[order]) != 0, True] if len(order) else np.zeros(0, bool)
+    newest = points[order[last]]
+    user, row = newest.rows()
+    item = newest.log.item[row]
+    return _unit(sp.csr_matrix((np.ones(len(item)), (user, item)), shape=(len(newest), items)))
+
+
+def area(features: sp.csr_matrix, mine: np.ndarray, seed: int) -> tuple[float, float, float]:
+    """(AUC, low, high) of guessing `mine` (users,) from features (users, columns), cross-fitted."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold
+
+    score = np.zeros(len(mine))
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
+    for fitted, asked in folds.split(features, mine):
+        model = LogisticRegression(C=STRENGTH, class_weight="balanced", solver="liblinear", random_state=seed)
+        found = model.fit(features[fitted], mine[fitted]).decision_function(features[asked])
+        score[asked] = rankdata(found) / len(asked)
+    ranks, ours, theirs = rankdata(score), mine.sum(), (~mine).sum()
+    auc = float((ranks[mine].sum() - ours * (ours + 1) / 2) / (ours * theirs))
+    width = NormalDist().inv_cdf(0.975) * area_error(auc, int(ours), int(theirs))
+    return auc, max(auc - width, 0.0), min(auc + width, 1.0)
+
+
+def area_error(auc: float, ours: int, theirs: int) -> float:
+    """Standard error of an AUC (Hanley & McNeil 1982)."""
+    both, either = auc / (2 - auc), 2 * auc**2 / (1 + auc)
+    spread = auc * (1 - auc) + (ours - 1) * (both - auc**2) + (theirs - 1) * (either - auc**2)
+    return float(np.sqrt(max(spread, 0.0) / (ours * theirs)))
+
+
+def _unit(matrix: sp.csr_matrix) -> sp.csr_matrix:
+    norms = np.sqrt(np.asarray(matrix.multiply(matrix).sum(axis=1)).ravel())
+    scale = np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0)
+    return sp.csr_matrix(sp.diags_array(scale) @ matrix)
