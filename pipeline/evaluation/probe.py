@@ -2,7 +2,7 @@
 
 A logistic regression on a user's lists (items by the attention that they get, of unit length) is asked
 of users whom its fit left out: five folds, stratified. AUC: the chance that a user of the group is guessed
-before one of the others; scores of different folds are compared by their place within the fold. 0.5 is chance.
+before one of the others, 0.5 by chance; scores of different folds are compared by their place in the fold.
 Interval: Hanley & McNeil 1982, eq. 1 and 2; it covers who was tested, not another fit. Beside it the same
 from what the user took before, which lists have to follow: only above it do they tell more.
 """
