@@ -120,7 +120,7 @@ def test_the_fingerprint_knows_new_and_erased_events(tmp_path: Path, store: Stor
     assert sources.fingerprint(settings) in found
     store.put_item("x", {"title": "X"}, at("2020-02-04"))
     found.add(sources.fingerprint(settings))
-    store.forget("u", at("2020-02-04"))
+    store.forget("u", "the mark", at("2020-02-04"))
     found.add(sources.fingerprint(settings))
     assert len(found) == 5
 

@@ -13,6 +13,7 @@ import served
 pytest.importorskip("sqlalchemy")
 
 from pipeline.data import tables
+from pipeline.data.forgotten import Forgotten
 from pipeline.documents.model import Card
 from pipeline.models.preparation import Preparation
 from pipeline.serve.engine import Engine
@@ -53,8 +54,9 @@ def test_other_data_settings_or_items_are_prepared_anew(project: Path, how: Prep
     seen = set(kept(project))
     put = Change(1, "item", "new", {"title": "a new thing"}, 5)
     assert "new" in prepared(project, how, [put]).items[tables.ITEM].tolist()
-    gone = Change(2, "user", "u20", None, 6)
-    assert "u20" not in prepared(project, how, [gone]).user_ids
+    people = Forgotten(project)
+    people.add([people.mark("u20")])
+    assert "u20" not in prepared(project, how, [], people).user_ids
     file = sorted((project / "data/raw/interactions").rglob("*.parquet"))[0]
     rows = pd.read_parquet(file)
     rows.iloc[1:].to_parquet(file)

@@ -47,11 +47,12 @@ def test_changes_have_an_order(store: Store) -> None:
     store.put_item("a", {"title": "A"}, 1)
     store.put_item("a", None, 2)
     store.append([[row("x", "gone"), row("y", "stays")]])
-    assert store.forget("gone", 3) == 1
+    assert store.forget("gone", "the mark", 3) == (1, 0)
+    assert store.forget("gone", "the mark", 4) == (0, 0)
     assert [(each.kind, each.key, each.content) for each in store.changes_after(0)] == [
         ("item", "a", {"title": "A"}),
         ("item", "a", None),
-        ("user", "gone", None),
+        ("user", "the mark", None),
     ]
     assert [each.user_id for each in store.after(0)] == ["stays"]
 

@@ -17,6 +17,7 @@ from pipeline import sources
 from pipeline.check import facts as gathered
 from pipeline.check import rules, texts
 from pipeline.data.engine import duckdb_connection
+from pipeline.data.forgotten import Forgotten
 from pipeline.data.joining import joined_share
 from pipeline.data.rejected import advice
 from pipeline.documents.check import Check, Finding, TextFigures, key_in
@@ -37,7 +38,8 @@ def check(params: Params) -> Check:
         raw = Path(temporary) / "raw"
         raw.mkdir()
         try:
-            manifest = collect(lambda: sources.read(lenient), lenient, raw)
+            people = Forgotten.of_project(Path.cwd())
+            manifest = collect(lambda: sources.read(lenient, people), lenient, raw)
         except DataError as error:
             return Check(source=lenient.source, findings=[_unreadable(error)])
         with duckdb_connection(raw / "spill") as connection:

@@ -19,6 +19,14 @@ class Rows(Part):
     after_as_of: Count | None = None
 
 
+class LeftOut(Part):
+    """Of people whom the project has forgotten (pipeline/data/forgotten.py)."""
+
+    known: Count  # of those in data/forgotten.json the newest's number
+    people: Count  # of them in the source
+    rows: Count  # of theirs, in all its tables
+
+
 class Manifest(Document):
     """data/raw/manifest.json. `as_of` is what every later stage calls now."""
 
@@ -39,6 +47,7 @@ class Manifest(Document):
     joined_share: Number = None  # of the rows kept, whose item the table of items has; None without a table
     user_rows: dict[str, Count] | None = None
     relation_rows: dict[str, Count] | None = IF_KNOWN  # of a knowledge graph, if there is one
+    forgotten: LeftOut | None = IF_KNOWN  # if anybody is
     content_hash: str | None = None
 
 

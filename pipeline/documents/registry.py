@@ -6,10 +6,21 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from pipeline.documents.base import Count, Document, Moment, Number, Part
+from pipeline.documents.base import IF_KNOWN, Count, Document, Moment, Number, Part
 from pipeline.documents.data import Manifest
 from pipeline.documents.promotion import Promotion
 from pipeline.documents.retraining import Reason
+
+
+class Person(Part):
+    """Whoever is forgotten, by a keyed mark (pipeline/data/forgotten.py)."""
+
+    mark: str
+    number: Count
+    """Of the tag forgotten/N."""
+    when: Moment | None = None
+    as_of: Moment | None = None  # of the data then
+    rows: Count = 0  # of data/raw then
 
 
 class TrainingCost(Part):
@@ -44,6 +55,7 @@ class ExportedTraining(Part):
     rows: Count | None = None
     version: str | None = None
     promoted: bool = False
+    forgotten: Count | None = IF_KNOWN  # people whose rows its data left out: those up to this number
     training: TrainingCost = TrainingCost()
 
 
@@ -55,6 +67,8 @@ class Registry(Document):
     champion: str | None
     versions: list[ExportedVersion] = Field(default_factory=list)  # oldest first
     trainings: list[ExportedTraining]  # oldest first
+    forgotten: list[Person] = Field(default_factory=list, exclude_if=lambda people: not people)
+    """Of whom the champion has learned all the same: they were forgotten later."""
 
 
 class Record(Document):
@@ -81,6 +95,7 @@ class FitRecord(Record):
     mode: Literal["refresh", "full"] = "full"
     refresh_of: str | None = None
     rows: Count | None = None
+    forgotten: Count | None = IF_KNOWN  # as in ExportedTraining
     training: dict[str, Any] | None = None  # its cost, and what the challenger's training says of itself
 
     @property

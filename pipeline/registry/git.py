@@ -98,11 +98,12 @@ class Git:
         self.use_fallback_identity()
         return self.identity() if not self._environment else getpass.getuser()
 
-    def tags(self, prefix: str) -> list[Tag]:
-        """Annotated tags whose names start with `prefix`."""
+    def tags(self, *prefixes: str) -> list[Tag]:
+        """Annotated tags whose names start with one of the `prefixes`."""
         form = "%(refname:strip=2)%00%(*objectname)%00%(taggerdate:unix)%00%(contents)%01"
         tags_there = []
-        for row in self.run("for-each-ref", f"--format={form}", f"refs/tags/{prefix}*").split("\x01"):
+        patterns = [f"refs/tags/{prefix}*" for prefix in prefixes]
+        for row in self.run("for-each-ref", f"--format={form}", *patterns).split("\x01"):
             if row.strip("\n"):
                 name, commit, moment, message = row.lstrip("\n").split("\0", 3)
                 if commit:

@@ -19,7 +19,7 @@ from pipeline.documents.retraining import Retraining
 from pipeline.models.artifacts import CARD
 from pipeline.registry.git import Git
 from pipeline.registry.objects import MODEL, locked
-from pipeline.registry.versions import EXPORT, NAME, RECORDS, State, Version
+from pipeline.registry.versions import EXPORTS, NAME, RECORDS, State, Version
 
 VERDICT, METRICS, MANIFEST = "reports/promotion.json", "reports/metrics.json", "data/raw/manifest.json"
 DECISION = "reports/retraining.json"
@@ -47,6 +47,7 @@ def training_record(root: Path, git: Git, state: State, card: Card, artifact_has
         fit_end=card.fit_end,
         as_of=card.as_of,
         rows=manifest.rows.kept if manifest and same_data else None,
+        forgotten=manifest.forgotten.known if manifest and same_data and manifest.forgotten else None,
         champion=state.champion.name if state.champion else None,
         training={"seconds": cost.seconds, "peak_gib": cost.peak_gib},
         reasons=decision.reasons if decision and decided else None,
@@ -73,6 +74,7 @@ def new_version(root: Path, git: Git, state: State, verdict: Promotion, md5: str
         mode="refresh" if card.refresh_of else "full",
         refresh_of=card.refresh_of,
         rows=manifest.rows.kept if manifest else None,
+        forgotten=manifest.forgotten.known if manifest and manifest.forgotten else None,
         training=cost.to_dict() if cost else card.training,
         data=Source.of({key: getattr(manifest, key) for key in Source.model_fields}) if manifest else None,
         objects=Objects(path=MODEL, md5=md5),
@@ -92,7 +94,7 @@ def _snapshot(root: Path, git: Git, subject: str) -> str:
     files = ["dvc.yaml", "dvc.lock", "params.yaml", *git.untracked(small)]
     reports = [root / path for path in _SNAPSHOT if (root / path).is_file()]
     records = {f"{RECORDS}/{path.name}": path.read_text(encoding="utf-8") for path in reports}
-    return git.snapshot(subject, records, files, leave=[str(EXPORT)])
+    return git.snapshot(subject, records, files, leave=map(str, EXPORTS))
 
 
 def _is_inside(path: str) -> bool:

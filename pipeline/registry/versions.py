@@ -2,10 +2,12 @@
 
 Tags follow GTO (`gto show` reads them): `recommender@vN.0.0` is version N, on a commit that snapshots the
 tracked files and dvc.lock; `recommender#champion#M` is the M-th appointment: the newest says which version is
-the champion. `training/K` is the K-th training, promoted or not, on the commit that was checked out. Each
-message carries a JSON record. Nothing else is the truth; data/registry.json is an export for stages, whose
-first content is committed, so that they can depend on it in a fresh clone. pipeline/registry/actions.py
-writes.
+the champion. `training/K` is the K-th training, promoted or not, on the commit that was checked out.
+`forgotten/N` has the mark of the N-th person to be forgotten. `rewritten/N` says which models lost somebody's
+rows from their sample, and so have another hash: tags never change, and what older ones say of the old hash
+holds of the new one. Each message carries a JSON record. Nothing else is the truth; data/registry.json and
+data/forgotten.json are exports for stages, whose first content is committed, so that they can depend on them
+in a fresh clone. pipeline/registry/actions.py writes.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import Final, Literal, TypeVar
 
 from pipeline.documents.data import Manifest
+from pipeline.documents.forgetting import ForgottenPeople, ForgottenRecord, Replaced, RewrittenRecord
 from pipeline.documents.registry import (
     AppointmentRecord,
     ExportedTraining,
@@ -26,6 +29,7 @@ from pipeline.documents.registry import (
     FitRecord,
     Lineage,
     ListedVersion,
+    Person,
     Record,
     Registry,
     TrainingRecord,
@@ -39,7 +43,8 @@ from pipeline.registry.objects import Objects, locked
 log = logging.getLogger(__name__)
 NAME: Final = "recommender"
 STAGE: Final = "champion"
-EXPORT = Path("data/registry.json")
+EXPORT, FORGOTTEN = Path("data/registry.json"), Path("data/forgotten.json")
+EXPORTS = (EXPORT, FORGOTTEN)
 RECORDS = "registry"
 """Folder of a version's commit that holds the reports and the manifest as they were."""
 
@@ -50,6 +55,7 @@ _VERSION = re.compile(rf"{NAME}@(v(\d+)\.\d+\.\d+)")
 _APPOINTMENT = re.compile(rf"{NAME}#{STAGE}(!?)#(\d+)")
 _COUNTER = re.compile(rf"{NAME}[@#].*#(\d+)")
 _TRAINING = re.compile(r"training/(\d+)")
+_FORGOTTEN, _REWRITTEN = re.compile(r"forgotten/(\d+)"), re.compile(r"rewritten/(\d+)")
 
 
 @dataclass(frozen=True)
@@ -97,6 +103,8 @@ class State:
     trainings: list[Training]  # by number
     next_counter: int
     newest: int  # time of the newest tag, seconds since 1970
+    forgotten: list[Person] = field(default_factory=list)  # by number
+    rewritten: int = 0  # number of the newest tag rewritten/N
 
     @property
     def champion(self) -> Version | None:
@@ -105,6 +113,14 @@ class State:
     @property
     def next_number(self) -> int:
         return 1 + max((version.number for version in self.versions), default=0)
+
+    def learned_from(self, version: Version) -> list[Person]:
+        """The forgotten whose rows some part of it has seen: a refresh keeps an older version's encoder."""
+        full, names = version.record, {one.name: one.record for one in self.versions}
+        for _ in self.versions:
+            if full.refresh_of in names:
+                full = names[full.refresh_of]
+        return [person for person in self.forgotten if person.number > (full.forgotten or 0)]
 
     def was_champion(self, version: Version) -> bool:
         return any(appointment.version == version for appointment in self.appointments)
@@ -130,15 +146,20 @@ class State:
 
 
 def read_state(git: Git) -> State:
-    tags, training_tags = git.tags(NAME), git.tags("training/")
+    tags, others = git.tags(NAME), git.tags("training/", "forgotten/", "rewritten/")
+    now = _Rewritten.of(
+        [(int(m[1]), _record(tag, RewrittenRecord)) for tag, m in _matching(_REWRITTEN, others)]
+    )
     versions = [
-        Version(match[1], int(match[2]), tag.commit, _record(tag, VersionRecord))
+        Version(match[1], int(match[2]), tag.commit, now.version(_record(tag, VersionRecord)))
         for tag, match in _matching(_VERSION, tags)
     ]
     by_commit = {version.commit: version for version in versions}
     appointments = [
         Appointment(
-            int(match[2]), None if match[1] else by_commit[tag.commit], _record(tag, AppointmentRecord)
+            int(match[2]),
+            None if match[1] else by_commit[tag.commit],
+            now.record(_record(tag, AppointmentRecord)),
         )
         for tag, match in _matching(_APPOINTMENT, tags)
         if match[1] or tag.commit in by_commit
@@ -148,14 +169,52 @@ def read_state(git: Git) -> State:
         appointments=sorted(appointments, key=lambda appointment: appointment.number),
         trainings=sorted(
             (
-                Training(int(match[1]), _record(tag, TrainingRecord))
-                for tag, match in _matching(_TRAINING, training_tags)
+                Training(int(match[1]), now.record(_record(tag, TrainingRecord)))
+                for tag, match in _matching(_TRAINING, others)
             ),
             key=lambda training: training.number,
         ),
         next_counter=1 + max((int(match[1]) for _, match in _matching(_COUNTER, tags)), default=0),
-        newest=max((tag.time for tag in [*tags, *training_tags]), default=0),
+        newest=max((tag.time for tag in [*tags, *others]), default=0),
+        forgotten=sorted(_forgotten(others), key=lambda person: person.number),
+        rewritten=now.newest,
     )
+
+
+def _forgotten(tags: list[Tag]) -> Iterator[Person]:
+    for tag, match in _matching(_FORGOTTEN, tags):
+        if person := _record(tag, ForgottenRecord).person:
+            yield person.but(number=int(match[1]))
+
+
+@dataclass(frozen=True)
+class _Rewritten:
+    """Hash of a model folder -> what it is now."""
+
+    models: dict[str, Replaced]
+    newest: int
+
+    @classmethod
+    def of(cls, records: list[tuple[int, RewrittenRecord]]) -> _Rewritten:
+        """In their order: a model may have been rewritten for several people."""
+        models: dict[str, Replaced] = {}
+        for _, record in sorted(records, key=lambda pair: pair[0]):
+            for one in record.models:
+                models = {
+                    before: one if then.after == one.before else then for before, then in models.items()
+                }
+                models[one.before] = one
+        return cls(models, max((number for number, _ in records), default=0))
+
+    def record(self, record: AnyRecord) -> AnyRecord:
+        found = self.models.get(str(record.artifact_hash))
+        return record.but(artifact_hash=found.after) if found else record
+
+    def version(self, record: VersionRecord) -> VersionRecord:
+        found = self.models.get(str(record.artifact_hash))
+        if found is None or record.objects is None:
+            return record
+        return record.but(artifact_hash=found.after, objects=record.objects.but(md5=found.md5))
 
 
 def message(subject: str, record: Record) -> str:
@@ -218,6 +277,7 @@ def exported(state: State) -> Registry:
         champion=state.champion.name if state.champion else None,
         versions=[_exported_version(state, version) for version in state.versions],
         trainings=_exported_trainings(state),
+        forgotten=state.learned_from(state.champion) if state.champion else [],
     )
 
 
@@ -255,6 +315,7 @@ def _exported_training(record: FitRecord, versions: dict[str, Version], state: S
         rows=record.rows,
         version=version.name if version else None,
         promoted=version is not None and state.was_champion(version),
+        forgotten=record.forgotten,
         training=record.cost,
     )
 
@@ -266,10 +327,12 @@ def _status(state: State, version: Version) -> Status:
 
 
 def export(root: Path, state: State) -> None:
-    """Write data/registry.json if it would change: stages may depend on it."""
-    text = exported(state).to_json()
-    path = root / EXPORT
-    Git(root).overlook(str(EXPORT))  # every time: `dvc exp run` undoes it
-    if path.is_file() and path.read_text(encoding="utf-8") == text:
-        return
-    write_text(path, text)
+    """Write data/registry.json and data/forgotten.json if they would change: stages may depend on them."""
+    git, people = Git(root), ForgottenPeople(people=state.forgotten)
+    for path, content in ((EXPORT, exported(state)), (FORGOTTEN, people)):
+        git.overlook(str(path))  # every time: `dvc exp run` undoes it
+        text, there = content.to_json(), (root / path).is_file()
+        if there and (root / path).read_text(encoding="utf-8") == text:
+            continue
+        if there or content != ForgottenPeople():
+            write_text(root / path, text)

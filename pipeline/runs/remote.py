@@ -20,7 +20,7 @@ from pipeline.registry.actions import LOCK
 from pipeline.registry.git import Git
 from pipeline.registry.objects import MODEL, Objects, locked
 from pipeline.registry.records import MANIFEST, TRAINING
-from pipeline.registry.versions import EXPORT
+from pipeline.registry.versions import EXPORTS
 from pipeline.runs.worktrees import (
     CHALLENGER,
     LATEST,
@@ -128,10 +128,11 @@ def leave(run: Workspace, remote: str, stage: str | None, anew: bool = False) ->
     texts = {f"{ACCOUNT}/{path.name}": path.read_text(encoding="utf-8") for path in folder.glob("[!.]*.json")}
     with git.lock(LOCK):
         message = f"Run {run.run_id} of {run.dag}: {stage or 'under way'}"
-        commit = git.snapshot(message, texts, ["dvc.lock"], leave=[str(EXPORT)])
+        commit = git.snapshot(message, texts, ["dvc.lock"], leave=map(str, EXPORTS))
     git.run("update-ref", "--no-deref", "HEAD", commit)
     git.run("reset", "--quiet")
-    git.overlook(str(EXPORT))
+    for path in EXPORTS:
+        git.overlook(str(path))
     branch = f"{'+' if anew else ''}{commit}:refs/heads/{run.branch}"
     try:
         git.run("push", "--quiet", "--atomic", remote, branch, "refs/tags/*:refs/tags/*")

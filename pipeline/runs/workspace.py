@@ -29,7 +29,7 @@ from pipeline.registry.actions import LOCK
 from pipeline.registry.git import Git
 from pipeline.registry.objects import Objects, behind
 from pipeline.registry.records import DECISION, MANIFEST, VERDICT
-from pipeline.registry.versions import EXPORT
+from pipeline.registry.versions import EXPORTS
 from pipeline.runs import remote
 from pipeline.runs.worktrees import (
     CHALLENGER,
@@ -274,7 +274,7 @@ def _snapshot(run: Workspace, what: str) -> str:
     git.use_fallback_identity()
     with git.lock(LOCK):
         message = f"Run {run.run_id} of {run.dag}: {what}"
-        return git.snapshot(message, {}, ["dvc.lock"], leave=[str(EXPORT)])
+        return git.snapshot(message, {}, ["dvc.lock"], leave=map(str, EXPORTS))
 
 
 def _point(ref: str, commit: str, run: Workspace) -> None:

@@ -29,7 +29,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pipeline.data import pseudonyms
+from pipeline.data import forgotten, pseudonyms
 from pipeline.errors import ConfigError, DataError, PipelineError
 from pipeline.serve.access import MOST_BYTES, Keys, Rate, problem_with
 from pipeline.serve.described import describe
@@ -53,7 +53,7 @@ from pipeline.serve.messages import (
     Received,
     as_list,
 )
-from pipeline.serve.writing import Writer
+from pipeline.serve.writing import Erased, Writer
 
 log = logging.getLogger(__name__)
 PAGE = Path(__file__).parents[1] / "templates" / "serve.html"
@@ -61,6 +61,7 @@ POLICY = (  # of the page: its own script and style, its own server
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; "
     "img-src data:; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
 )
+ERASED: dict[int | str, dict[str, Any]] = {410: {"description": "a user was forgotten"}}
 UNKNOWN: dict[int | str, dict[str, Any]] = {404: {"description": "no such item"}}
 RETRY_SECONDS = 2.0  # between looks for a champion that is not there yet
 Events = Annotated[list[Event], BeforeValidator(as_list), Field(min_length=1, max_length=MOST_EVENTS)]
@@ -77,6 +78,7 @@ class Service:
         self.writer = Writer(self.store)
         self.keys, self.rate = keys, Rate(rate)
         self.pseudonyms = pseudonyms.wanted(root)
+        self.store.forgotten = self.forgotten = forgotten.Forgotten.of_project(root)
         self.measured = Measured(self.engine, self.writer)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._start, name="start", daemon=True)
@@ -218,7 +220,7 @@ def _lists(app: FastAPI, service: Service) -> None:
 def _writes(app: FastAPI, service: Service) -> None:
     engine = service.engine
 
-    @app.post("/feedback", tags=["feedback"])
+    @app.post("/feedback", tags=["feedback"], responses=ERASED)
     async def feedback(
         events: Annotated[Events, Body()],
     ) -> Received:
@@ -246,11 +248,13 @@ def _writes(app: FastAPI, service: Service) -> None:
 
     @app.delete("/users/{user_id}", tags=["feedback"], response_model=Forgotten)
     def forget(user_id: Annotated[Id, InPath()]) -> Any:
-        """Erase a person's events and impressions here, and what the lists know of them."""
-        return {
-            "version": engine.version,
-            "events": service.store.forget(service.named(user_id), engine.moment()),
-        }
+        """Erase a person's events and impressions, and what the lists know of them, for good.
+
+        What comes of them later is refused; data and older models: `evergreen forget`.
+        """
+        name = service.named(user_id)
+        events, _ = service.store.forget(name, service.forgotten.mark(name), engine.moment())
+        return {"version": engine.version, "events": events}
 
 
 def _service_pages(app: FastAPI, service: Service) -> None:
@@ -319,6 +323,12 @@ def _problems(app: FastAPI) -> None:
     @app.exception_handler(StoreError)
     async def no_store(request: Request, error: StoreError) -> Response:
         return problem(503, f"{error}: nothing was kept", request)
+
+    @app.exception_handler(Erased)
+    async def erased(request: Request, _: Erased) -> Response:
+        return problem(
+            410, "a user of these events was forgotten (DELETE /users/{id}): nothing was kept", request
+        )
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> Response:

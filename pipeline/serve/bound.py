@@ -66,7 +66,8 @@ class Bound:
 
     def _take(self, change: Change, few: bool) -> None:
         if change.kind == "user":
-            self.world.present.forget(change.key)
+            if self.world.forget(change.key):
+                self.stale = True  # bound anew, counts are without their rows, too
         elif change.content is None:
             item = self.world.place.get(change.key)
             if item is not None:  # at once; when it is bound anew the table says so, too

@@ -24,7 +24,7 @@ import numpy as np
 
 from pipeline.data.text import clean
 from pipeline.documents.data import Manifest
-from pipeline.errors import PipelineError
+from pipeline.errors import ConfigError, PipelineError
 from pipeline.models.encoder import TextEncoder, texts_to_vectors
 from pipeline.serve.bound import Bound
 from pipeline.serve.canary import Canary, Settings
@@ -212,7 +212,7 @@ class Engine:
                     return
                 self._bound.follow(self.store)
                 self._canary.follow(self.store)
-            except StoreError as error:
+            except (StoreError, ConfigError) as error:  # the latter: the key to a forgotten person's mark
                 self.store_problem = str(error)
                 return
             self.store_problem, self._stamp = None, stamp

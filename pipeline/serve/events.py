@@ -11,17 +11,20 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline.data import tables
 from pipeline.errors import ConfigError
+from pipeline.serve.schema import event_tables, settle_sqlite
 
 if TYPE_CHECKING:
     import pandas as pd
     from sqlalchemy import Connection, Engine, Table
+
+    from pipeline.data.forgotten import Forgotten
 
 log = logging.getLogger(__name__)
 ENVIRONMENT = "EVERGREEN_EVENTS"
@@ -60,7 +63,7 @@ class Change(NamedTuple):
 
     seq: int
     kind: str  # item | user
-    key: str
+    key: str  # an item's id; of a user the mark (pipeline/data/forgotten.py)
     content: dict[str, Any] | None
     timestamp: int
 
@@ -107,12 +110,14 @@ class Store:
                 f"event store: {error}: write it like sqlite:///events.db or "
                 "postgresql+psycopg://evergreen:${PASSWORD}@host/events, and install that database's driver"
             ) from None
+        self.forgotten: Forgotten | None = None  # of a project that records: refuses whom it has forgotten
         self.sqlite = self.engine.dialect.name == "sqlite"
+        self._known = 0  # the newest change of whose marks `forgotten` knows
         self._watching: Connection | None = None
         if self.sqlite:
-            _settle_sqlite(self.engine, self._reader)
+            settle_sqlite(self.engine, self._reader)
         self.metadata = sa.MetaData()
-        self.events, self.changes, self.impressions = _tables(self.metadata)
+        self.events, self.changes, self.impressions = event_tables(self.metadata)
         columns = [self.events.c[name] for name in Happened._fields]
         self._after = sa.select(*columns).where(self.events.c.seq > sa.bindparam("last")).order_by("seq")
         self._changed = (
@@ -136,11 +141,17 @@ class Store:
 
     # Writing ----------------------------------------------------------------------------------------------
 
-    def append(self, batches: Sequence[Sequence[Row]]) -> list[tuple[int, int]]:
-        """(accepted, duplicates) of each batch; all are durable when this returns, none if it raises."""
+    def append(self, batches: Sequence[Sequence[Row]]) -> list[tuple[int, int] | None]:
+        """(accepted, duplicates) of each batch; all are durable when this returns, none if it raises.
+
+        None: somebody in the batch is forgotten, and nothing of it is kept.
+        """
         import sqlalchemy as sa
 
         with self._writing() as connection:
+            is_gone = self._gone(connection)
+            refused = [any(is_gone(row.user_id) for row in rows) for rows in batches]
+            batches = [() if no else rows for rows, no in zip(batches, refused, strict=True)]
             ids = [row.event_id for rows in batches for row in rows]
             known: set[str] = set()
             for begin in range(0, len(ids), IDS_AT_ONCE):
@@ -157,13 +168,28 @@ class Store:
                 counts.append((len(new) - before, len(rows) - len(new) + before))
             if new:
                 connection.execute(sa.insert(self.events), new)
-        return counts
+        return [None if no else count for count, no in zip(counts, refused, strict=True)]
+
+    def _gone(self, connection: Connection) -> Callable[[str], bool]:
+        """Whether a user is forgotten, by any worker until now."""
+        import sqlalchemy as sa
+
+        if self.forgotten is None:
+            return lambda user_id: False
+        people = sa.select(self.changes.c.key, self.changes.c.seq).where(self.changes.c.kind == "user")
+        new = connection.execute(people.where(self.changes.c.seq > self._known)).all()
+        self.forgotten.add(row.key for row in new)
+        self._known = max((row.seq for row in new), default=self._known)
+        return self.forgotten.has
 
     def show(self, impressions: Sequence[Impression]) -> None:
         import sqlalchemy as sa
 
         with self._writing() as connection:
-            connection.execute(sa.insert(self.impressions), [each._asdict() for each in impressions])
+            is_gone = self._gone(connection)
+            kept = [each for each in impressions if each.user_id is None or not is_gone(each.user_id)]
+            if kept:
+                connection.execute(sa.insert(self.impressions), [each._asdict() for each in kept])
 
     def put_item(self, item_id: str, content: dict[str, Any] | None, now: int) -> None:
         """`content`: further columns of `items`; None withdraws it from `now` (microseconds) on."""
@@ -174,16 +200,26 @@ class Store:
         with self._writing() as connection:
             connection.execute(sa.insert(self.changes), row)
 
-    def forget(self, user_id: str, now: int) -> int:
-        """Delete a person's events and impressions, and let every worker know; the number of events."""
+    def forget(self, user_id: str, mark: str, now: int) -> tuple[int, int]:
+        """Delete a person's events and impressions, and let every worker know: (events, impressions).
+
+        Their mark stays: what comes of them later is refused. Again, it does nothing more.
+        """
         import sqlalchemy as sa
 
+        row = {"kind": "user", "key": mark, "content": None, tables.TIME: now}
+        known = sa.select(self.changes.c.seq).where(self.changes.c.kind == "user", self.changes.c.key == mark)
         with self._writing() as connection:
-            gone = connection.execute(sa.delete(self.events).where(self.events.c.user_id == user_id)).rowcount
-            connection.execute(sa.delete(self.impressions).where(self.impressions.c.user_id == user_id))
-            row = {"kind": "user", "key": user_id, "content": None, tables.TIME: now}
-            connection.execute(sa.insert(self.changes), row)
-        return int(gone)
+            gone = [
+                connection.execute(sa.delete(table).where(table.c.user_id == user_id)).rowcount
+                for table in (self.events, self.impressions)
+            ]
+            if connection.execute(known).first() is None:
+                connection.execute(sa.insert(self.changes), row)
+        if self.sqlite:  # the log of writes has them, until it is taken over
+            with _told(), self._reader.connect() as connection:
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+        return int(gone[0]), int(gone[1])
 
     def prune(self, before: int, events: bool) -> tuple[int, int]:
         """(events, impressions) from before a moment (microseconds) that were deleted; no events if not so
@@ -208,7 +244,7 @@ class Store:
         import sqlalchemy as sa
 
         with _told(), self.engine.begin() as connection:
-            if not self.sqlite:  # SQLite's transactions begin immediate, see _settle_sqlite
+            if not self.sqlite:  # SQLite's transactions begin immediate, see settle_sqlite
                 connection.execute(sa.text("LOCK TABLE evergreen_events IN SHARE ROW EXCLUSIVE MODE"))
             yield connection
 
@@ -328,65 +364,3 @@ def _told() -> Iterator[None]:
         yield
     except (SQLAlchemyError, OSError) as error:
         raise StoreError(f"event store: {reason(error)}") from error
-
-
-def _tables(metadata: Any) -> tuple[Table, Table, Table]:
-    import sqlalchemy as sa
-
-    number = sa.BigInteger().with_variant(sa.Integer, "sqlite")
-
-    def numbered(name: str, *columns: Any) -> Table:
-        key = sa.Column("seq", number, primary_key=True, autoincrement=True)
-        return sa.Table(name, metadata, key, *columns, sqlite_autoincrement=True)
-
-    def text(name: str, null: bool = False, **options: Any) -> Any:
-        return sa.Column(name, sa.Text, nullable=null, **options)
-
-    events = numbered(
-        "evergreen_events",
-        text("event_id", unique=True),
-        text(tables.USER, index=True),
-        text(tables.ITEM),
-        text(tables.EVENT),
-        sa.Column(tables.VALUE, sa.Double),
-        text(tables.TEXT, null=True),
-        sa.Column(tables.TIME, sa.BigInteger, nullable=False),
-        text("impression_id", null=True),
-    )
-    changes = numbered(
-        "evergreen_changes",
-        text("kind"),
-        text("key"),
-        text("content", null=True),
-        sa.Column(tables.TIME, sa.BigInteger, nullable=False),
-    )
-    impressions = sa.Table(
-        "evergreen_impressions",
-        metadata,
-        text("impression_id", primary_key=True),
-        sa.Column(tables.TIME, sa.BigInteger, nullable=False),
-        text(tables.USER, null=True, index=True),
-        *(text(name) for name in ("version", "model")),
-        text("fallback", null=True),
-        text("items"),
-    )
-    return events, changes, impressions
-
-
-def _settle_sqlite(writer: Engine, reader: Engine) -> None:
-    from sqlalchemy import event
-
-    def connected(connection: Any, _: object) -> None:
-        connection.isolation_level = None  # transactions begin where `begun` says, not where Python guesses
-        cursor = connection.cursor()
-        cursor.execute("PRAGMA busy_timeout = 10000")
-        cursor.execute("PRAGMA journal_mode = WAL")
-        cursor.execute("PRAGMA synchronous = FULL")  # durable at every commit, in WAL mode too
-        cursor.close()
-
-    def begun(connection: Any) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-    event.listen(writer, "connect", connected)
-    event.listen(reader, "connect", connected)
-    event.listen(writer, "begin", begun)

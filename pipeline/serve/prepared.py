@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.data import tables
+from pipeline.data.forgotten import Forgotten
 from pipeline.data.histories import Log
 from pipeline.errors import DataError
 from pipeline.files import temporary_beside
@@ -56,15 +57,21 @@ def row_hash(rows: pd.DataFrame) -> np.ndarray:
     return pd.util.hash_pandas_object(rows[KEY], index=False).to_numpy()
 
 
-def prepared(root: Path, how: Preparation, changes: Sequence[Change], folder: Path = FOLDER) -> Prepared:
+def prepared(
+    root: Path,
+    how: Preparation,
+    changes: Sequence[Change],
+    forgotten: Forgotten | None = None,
+    folder: Path = FOLDER,
+) -> Prepared:
     """`folder`: where it is kept. Raises DataError without data."""
     raw, final = root / "data/raw", root / folder
     if not (raw / "interactions").is_dir():
         raise DataError(f"{raw / 'interactions'}: no such table: run `dvc repro collect`, or `dvc pull`")
-    final = final / _key(raw, how, changes)
+    final = final / _key(raw, how, changes, sorted(forgotten.marks) if forgotten else [])
     if (found := _read(final)) is not None:
         return found
-    made = Prepared.of(*raw_tables(raw, changes), how)
+    made = Prepared.of(*raw_tables(raw, changes, forgotten), how)
     try:
         _write(made, final)
     except OSError as error:  # a service may run where nothing can be written
@@ -72,13 +79,14 @@ def prepared(root: Path, how: Preparation, changes: Sequence[Change], folder: Pa
     return made
 
 
-def raw_tables(raw: Path, changes: Sequence[Change]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def raw_tables(
+    raw: Path, changes: Sequence[Change], forgotten: Forgotten | None = None
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(interactions without those of forgotten people, items as they were put and withdrawn)."""
     rows = tables.read_parquet(raw / "interactions", columns=[*KEY, tables.VALUE])
     items = tables.read_parquet(raw / "items.parquet")
-    forgotten = {change.key for change in changes if change.kind == "user"}
-    if forgotten:
-        rows = rows[~rows[tables.USER].isin(forgotten)]
+    if forgotten is not None:
+        rows = rows[~forgotten.among(rows[tables.USER])]
     return rows, with_changes(items, changes)
 
 
@@ -93,13 +101,13 @@ def reactions(rows: pd.DataFrame, positive: Positive) -> dict[str, dict[str, Any
     return {"like": {"event": event}, "dislike": {"event": "dislike"} if positive.events else None}
 
 
-def _key(raw: Path, how: Preparation, changes: Sequence[Change]) -> str:
+def _key(raw: Path, how: Preparation, changes: Sequence[Change], marks: Sequence[str]) -> str:
     files = {str(path.relative_to(raw)): path for path in raw.rglob("*.parquet")}
     settings = asdict(how) | {
         "positive": how.positive.model_dump(mode="json"),
         "train_end": str(how.train_end),
     }
-    told = json.dumps([FORMAT, files_hash(files), settings, changes], sort_keys=True, default=str)
+    told = json.dumps([FORMAT, files_hash(files), settings, changes, marks], sort_keys=True, default=str)
     return hashlib.sha256(told.encode()).hexdigest()[:32]
 
 

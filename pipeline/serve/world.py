@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.data import tables
+from pipeline.data.forgotten import Forgotten
 from pipeline.data.histories import Log
 from pipeline.documents.model import Card, Claim
 from pipeline.errors import ArtifactError
@@ -55,6 +56,7 @@ class World:
     claimed: str | None  # the version file it was read with
     reactions: dict[str, dict[str, Any] | None]  # events of a like and a dislike
     room: list[int]  # empty places of the catalogue
+    forgotten: Forgotten
 
     @property
     def log(self) -> Log:
@@ -71,6 +73,14 @@ class World:
         factors, catalogue = self.model.parts.collaborative.ials, self.model.catalogue
         living = Living.of(self.log, catalogue, self.half_lives, factors, self.delay_seconds)
         return replace(self.model, parts=replace(self.model.parts, living=living))
+
+    def forget(self, mark: str) -> bool:
+        """Whoever has this mark is nobody from now on; whether they had any row."""
+        self.forgotten.add([mark])
+        gone = [user for user in self.present.number if self.forgotten.has(user)]
+        for user in gone:
+            self.present.forget(user)
+        return bool(gone)
 
     @cached_property
     def words(self) -> Words:
@@ -121,10 +131,12 @@ def load(root: Path, store: Store, where: Path = CHAMPION, kept: Path = FOLDER) 
                 f"{where / CARD}: does not say how its data were prepared: train and promote anew"
             )
         changes, happened = _of_store(store)
-        base = prepared(root, how, changes, kept)
+        forgotten = Forgotten.of_project(root)
+        forgotten.add(change.key for change in changes if change.kind == "user")
+        base = prepared(root, how, changes, forgotten, kept)
         further = _further(happened, base)
         if len(further) > ONE_BY_ONE:
-            rows, items = raw_tables(root / RAW, changes)
+            rows, items = raw_tables(root / RAW, changes, forgotten)
             rows = pd.concat([rows, as_rows(further)], ignore_index=True)
             base, further = Prepared.of(rows, items, how), []
         loaded = Recommender.load(folder, with_room(base.items), base.log, where.name)
@@ -154,6 +166,7 @@ def load(root: Path, store: Store, where: Path = CHAMPION, kept: Path = FOLDER) 
         claimed=claimed,
         reactions=base.reactions,
         room=room,
+        forgotten=forgotten,
     )
     for event in further:
         world.take(event)

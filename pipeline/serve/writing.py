@@ -30,6 +30,10 @@ class Job:
     done: Future[Counts]
 
 
+class Erased(Exception):
+    """Of a person who is forgotten nothing is kept."""
+
+
 class Writer:
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -41,7 +45,8 @@ class Writer:
         self._thread.start()
 
     def append(self, rows: list[Row]) -> Future[Counts]:
-        """(accepted, duplicates) once they are durable; StoreError if they are not."""
+        """(accepted, duplicates) once they are durable; StoreError if they are not, Erased if somebody among
+        them is forgotten."""
         job = Job(rows, Future())
         self._jobs.put(job)
         return job.done
@@ -99,7 +104,10 @@ class Writer:
                 job.done.set_exception(told)
             return
         for job, count in zip(jobs, counts, strict=True):
-            job.done.set_result(count)
+            if count is None:
+                job.done.set_exception(Erased())
+            else:
+                job.done.set_result(count)
 
     def _show(self) -> None:
         if not self._unshown:

@@ -25,6 +25,7 @@ from pipeline.errors import ConfigError, DataError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from pipeline.data.forgotten import Forgotten
     from pipeline.data.moments import TimeFormat
     from pipeline.params import Collect
 
@@ -69,13 +70,17 @@ def load(name: str) -> ModuleType:
     return import_module(f"{__name__}.{name.replace('-', '_')}")
 
 
-def read(settings: Collect) -> Tables:
-    """Raises ConfigError and DataError for what a user can mend."""
+def read(settings: Collect, forgotten: Forgotten | None = None) -> Tables:
+    """Without the rows of whom is `forgotten`. Raises ConfigError and DataError for what a user can mend."""
     tables: Tables = load(settings.source).read(settings)
     if settings.feedback is not None:
         from pipeline.sources import _feedback
 
         tables = replace(tables, feedback=_feedback.frames(settings.feedback))
+        if forgotten is not None:
+            forgotten.add(_feedback.forgotten(settings.feedback))
+    if forgotten is not None:
+        tables = forgotten.without(tables)
     if settings.pseudonyms:  # here, so that nothing that reads a source ever sees an id
         from pipeline.data.pseudonyms import Pseudonyms
 

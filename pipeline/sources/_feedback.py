@@ -38,6 +38,12 @@ def fingerprint(url: str) -> str:
         return hashlib.sha256(repr(store.extent()).encode()).hexdigest()
 
 
+def forgotten(url: str) -> set[str]:
+    """The marks of people whom the service forgot (pipeline/data/forgotten.py)."""
+    with opened(url) as store:
+        return {change.key for change in store.changes_after(0) if change.kind == "user"}
+
+
 def with_items(items: pd.DataFrame, url: str) -> pd.DataFrame:
     """`items` (as collect writes them) with those put in the place of theirs, and those withdrawn over."""
     with opened(url) as store:

@@ -1,6 +1,6 @@
 """The source's rows, checked and sorted: the only stage that touches the outside world.
 
-In: params.yaml (section collect) and the source it names. Out, under data/raw/:
+In: params.yaml (section collect), the source it names, and data/forgotten.json. Out, under data/raw/:
 - interactions/month=YYYY-MM/part-0.parquet: user_id, item_id, timestamp, event ("interaction" where the
   source has none), value, text and further columns; in order of time, ties in fixed-salt hash order;
 - items.parquet (by item_id: the contract's columns and further ones; `graph_relations`, `graph_entities` if
@@ -17,7 +17,10 @@ the first row read stays. Items and users are kept whole: as_of cuts neither the
 
 No clock: as_of null means the last kept timestamp, so the same source gives the same bytes.
 
-    python -m pipeline.stages.collect data/raw
+Rows of people whom data/forgotten.json or the service's event store say to forget are left out before all
+else, and counted in the manifest.
+
+    python -m pipeline.stages.collect data/raw data/forgotten.json
 """
 
 from __future__ import annotations
@@ -32,13 +35,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import pandas as pd
+import typer
 from tqdm import tqdm
 
 from pipeline import sources
 from pipeline.data import joining, tables
 from pipeline.data.catalogue import describe_items, empty, items_table, no, optional, users_table
+from pipeline.data.forgotten import LIST, Forgotten
 from pipeline.data.ids import as_ids, id_faults
 from pipeline.data.moments import LATEST, Days, TimeColumn
 from pipeline.data.partitions import Partitions, Written
@@ -245,7 +251,9 @@ def sentence(manifest: Manifest) -> str:
     joined = "" if share is None else f"; {share:.1%} are of items in the table of items"
     cells = sum(manifest.tidied.values())
     tidied = f"; {cells:,} ids or events held characters that nobody sees, taken out" if cells else ""
-    return f"collected {rows.kept:,} interactions of {people}, {span}; {left_out}{joined}{tidied}"
+    gone = manifest.forgotten
+    forgotten = f"; {gone.rows:,} rows of {gone.people:,} forgotten people left out" if gone else ""
+    return f"collected {rows.kept:,} interactions of {people}, {span}; {left_out}{joined}{tidied}{forgotten}"
 
 
 def _reasons(manifest: Manifest) -> str:
@@ -339,12 +347,18 @@ def _swap(raw: Path, new: Path, old: Path) -> None:
         raise
 
 
-def main(raw: Path, params: Path = Path("params.yaml")) -> None:
+def main(
+    raw: Path,
+    params: Path = Path("params.yaml"),
+    forgotten: Annotated[Path, typer.Argument()] = LIST,
+) -> None:
     everything = Params.load(params)
     settings = everything.collect
+    people = Forgotten.of_project(forgotten.absolute().parents[1])
     with replacing(raw) as folder:
         fingerprint = sources.fingerprint(settings)
-        manifest = collect(lambda: sources.read(settings), settings, folder).but(fingerprint=fingerprint)
+        manifest = collect(lambda: sources.read(settings, people), settings, folder)
+        manifest = manifest.but(fingerprint=fingerprint, forgotten=people.left_out if people.marks else None)
         manifest.write(folder / "manifest.json")
     log.info(sentence(manifest))
     say_findings(raw, everything)
