@@ -82,12 +82,13 @@ def train(
     rows = split(prepared, run.seed)
     summary: dict[str, object] = {"scorer_points": rows.scorer_points, "train_rows": int(rows.full.sum())}
     encoder, frozen, spaces, of_texts = _spaces(prepared, run, rows, champion, ablations, texts)
-    settings = choose(prepared.log, rows.full, rows.validation, len(prepared.catalogue))
+    with run.phases.of("collaborative"):
+        settings = choose(prepared.log, rows.full, rows.validation, len(prepared.catalogue))
+        base = Base.fit(prepared, rows, settings, run.seed, serving or Serving())
     summary |= of_texts | {
         "ease_regularisation": settings.regularisation,
         "positives_only": settings.positives_only,
     }
-    base = Base.fit(prepared, rows, settings, run.seed, serving or Serving())
     sequence = None if champion is None else champion.parts.sequence
     tower = None if sequence is None else sequence.tower
     if base.kinds.further:
@@ -204,7 +205,8 @@ class Base:
             scorer, figures = prior_scorer(names, shown), {"scorer_epochs": 0}
         centre = None if space is None else space.centre
         model = Recommender(name, {"features": names}, late, scorer, centre)
-        return model, figures | {"validation_ndcg@10": validation_ndcg(model, self.full.asked)}
+        with run.phases.of(f"validation ({name})"):
+            return model, figures | {"validation_ndcg@10": validation_ndcg(model, self.full.asked)}
 
     def _any_point(self) -> Points:
         later = self.rows.cuts[-1].later

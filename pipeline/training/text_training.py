@@ -41,10 +41,11 @@ def text_vectors(
     points = points[np.flatnonzero(points.lengths > 0)]
     untrained = _nothing_to_train(run.settings, bool(empty.all()), len(points))
     file = run.folder / "hidden.npy"
-    hidden = encoder.lower_activations(tokens, below, file) if below and not untrained else None
+    with run.phases.of("encoding"):
+        hidden = encoder.lower_activations(tokens, below, file) if below and not untrained else None
 
     def encode() -> np.ndarray:
-        with torch.no_grad():
+        with run.phases.of("encoding"), torch.no_grad():
             vectors = encoder.encode(tokens, None, hidden, below).cpu().numpy()
         vectors[empty] = 0
         return vectors
