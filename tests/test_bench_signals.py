@@ -59,7 +59,7 @@ def test_a_shuffled_graph_keeps_relations_and_how_often_each_entity_is_named() -
 def test_shuffled_columns_and_texts_stay_with_those_that_have_any() -> None:
     cells = [["x"], [], ["y", "z"], ["x"]]
     before = described(categories=cells)
-    after = bench._of_column("categories").shuffled(before, np.random.default_rng(1))  # type: ignore[misc]
+    after = bench._of_columns("categories").shuffled(before, np.random.default_rng(1))  # type: ignore[misc]
     dealt = after.items["categories"].tolist()
     assert dealt[1] == []
     assert sorted(dealt) == sorted(cells)

@@ -136,30 +136,38 @@ def signals(prepared: Prepared, vectors: np.ndarray) -> dict[str, Signal]:
     if vectors.any():
         found["text"] = Signal(lambda inputs, _: inputs.but(vectors=None), _other_texts)
     if _filled(items, tables.CATEGORIES).any():
-        found["categories"] = _of_column(tables.CATEGORIES)
+        found["categories"] = _of_columns(tables.CATEGORIES)
     if set(tables.GRAPH) <= set(items):
         found["graph"] = Signal(
             lambda inputs, _: inputs.but(items=inputs.items.drop(columns=tables.GRAPH)), _other_tails
         )
+    if any(_filled(items, name).any() for name in tables.WORDS):
+        found["keywords"] = _of_columns(*tables.WORDS)
     for name in sorted(name for name in items if name.endswith(tables.VECTOR)):
-        found[name.removesuffix(tables.VECTOR)] = _of_column(name)
+        found[name.removesuffix(tables.VECTOR)] = _of_columns(name)
     found["live_state"] = Signal(lambda inputs, _: inputs.but(until=prepared.train_end + 1), None)
     return found
 
 
-def _of_column(name: str) -> Signal:
+def _of_columns(*names: str) -> Signal:
+    """Of lists in columns of items, which stay together when they are dealt to others."""
+
     def without(inputs: Inputs, generator: np.random.Generator) -> Inputs:
-        return inputs.but(items=inputs.items.drop(columns=[name]))
+        return inputs.but(items=inputs.items.drop(columns=[name for name in names if name in inputs.items]))
 
     def shuffled(inputs: Inputs, generator: np.random.Generator) -> Inputs:
-        there = np.flatnonzero(_filled(inputs.items, name))
-        cells = inputs.items[name].to_numpy(dtype=object).copy()
-        dealt = np.empty(len(there), object)
-        dealt[:] = [cells[place] for place in generator.permutation(there)]
-        cells[there] = dealt
-        return inputs.but(
-            items=inputs.items.assign(**{name: pd.Series(cells, inputs.items.index, dtype=object)})
-        )
+        items = inputs.items
+        there = np.flatnonzero(np.any([_filled(items, name) for name in names], axis=0))
+        dealt = generator.permutation(there)
+        columns = {}
+        for name in names:
+            if name in items:
+                cells = items[name].to_numpy(dtype=object).copy()
+                taken = np.empty(len(there), object)
+                taken[:] = [cells[place] for place in dealt]
+                cells[there] = taken
+                columns[name] = pd.Series(cells, items.index, dtype=object)
+        return inputs.but(items=items.assign(**columns))
 
     return Signal(without, shuffled)
 

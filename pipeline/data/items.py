@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.data import tables
+from pipeline.data.keywords import with_keywords
 from pipeline.data.text import Template, clean, cut
 from pipeline.errors import ConfigError, DataError
 
@@ -80,9 +81,18 @@ def _without(items: pd.DataFrame, never: Collection[str]) -> pd.DataFrame:
 
 
 def with_text(
-    items: pd.DataFrame, template: Template, max_characters: int, train_end: pd.Timestamp
+    items: pd.DataFrame,
+    template: Template,
+    max_characters: int,
+    train_end: pd.Timestamp,
+    keywords: int = 0,
 ) -> pd.DataFrame:
-    """Adds `item_text` to items as `complete` gives them. Each distinct value is cleaned once."""
+    """Adds `item_text` to items as `complete` gives them. Each distinct value is cleaned once.
+
+    `keywords`: how many of each item's text are added as well, with its names (pipeline/data/keywords.py).
+    """
+    if keywords:
+        items = with_keywords(items, keywords, max_characters)
     texts = {field: _texts(items, field, template, max_characters, train_end) for field in template.fields}
     rows = zip(*texts.values(), strict=True) if texts else ((),) * len(items)
     filled = [cut(template.render(dict(zip(texts, row, strict=True))), max_characters) for row in rows]

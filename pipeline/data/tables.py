@@ -24,12 +24,14 @@ YEAR, TAGS, TAG_TIMES = "year", "tags", "tag_times"  # further columns of items 
 HEAD, RELATION, TAIL = "head", "relation", "tail"
 VECTOR = "_vector"  # end of the names of columns of items that are modalities
 GRAPH_RELATIONS, GRAPH_ENTITIES = "graph_relations", "graph_entities"  # of items: lists of one length
+KEYWORDS, ENTITIES = "keywords", "entities"  # of items: lists of what their texts are about
 
 INTERACTIONS = [USER, ITEM, TIME, EVENT, VALUE, TEXT]
 ITEMS = [ITEM, TITLE, TEXT, CATEGORIES, AVAILABLE_FROM, AVAILABLE_UNTIL]
 USERS = [USER]
 RELATIONS = [HEAD, RELATION, TAIL]
 GRAPH = [GRAPH_RELATIONS, GRAPH_ENTITIES]
+WORDS = [KEYWORDS, ENTITIES]
 POINTS = ["point_id", USER, ITEM, TIME]
 COLUMNS = {"interactions": INTERACTIONS, "items": ITEMS, "users": USERS, "relations": RELATIONS}
 

@@ -23,6 +23,7 @@ KINDS = {
     "sequence": ("sequence",),
     "texts": ("text", "imputed"),
     "graph": ("graph",),
+    "keywords": ("keywords",),
     "categories and years": ("categories", "year", "release"),
     "live state": ("live", "folded", "neighbours"),
     "counts of train": ("train_count", "item_", "cold"),

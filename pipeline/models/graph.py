@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -33,11 +34,18 @@ class Graph:
     relation: np.ndarray  # (cells of `neighbours`,) int32 place in `words`; -1: the item itself
     words: list[str]
     entity_item: np.ndarray  # (entities,) int32 item that the entity is, -1: none
+    names: np.ndarray  # (entities,) object, str
+
+    prefix: ClassVar[str] = PREFIX  # of its columns
 
     @classmethod
-    def of(cls, catalogue: Catalogue) -> Graph | None:
+    def of(cls, catalogue: Catalogue) -> Self | None:
         """None where no item has a neighbour that another one shares."""
-        edges = _edges(catalogue)
+        return cls.joined(catalogue, _edges(catalogue))
+
+    @classmethod
+    def joined(cls, catalogue: Catalogue, edges: pd.DataFrame) -> Self | None:
+        """`edges`: item (place), relation, entity."""
         names, ids = np.unique(edges["entity"].to_numpy(dtype=str)), catalogue.ids.astype(str)
         entity_item = catalogue.index(names)
         own = np.flatnonzero(entity_item >= 0)
@@ -61,18 +69,17 @@ class Graph:
         indptr = np.r_[0, np.cumsum(np.bincount(item, minlength=len(ids)))]
         cells = (weight.astype(np.float32), entity.astype(np.int32), indptr)
         matrix = sp.csr_matrix(cells, shape=(len(ids), len(names)))
-        return cls(matrix, relation, [_plain(str(word)) for word in words], entity_item)
+        return cls(matrix, relation, [_plain(str(word)) for word in words], entity_item, names.astype(object))
 
     @classmethod
-    def none(cls, items: int) -> Graph:
+    def none(cls, items: int) -> Self:
         """Of a model that knows a graph, over items without one: no item has a neighbour."""
-        return cls(
-            sp.csr_matrix((items, 0), dtype=np.float32), np.zeros(0, np.int32), [], np.zeros(0, np.int32)
-        )
+        nothing = np.zeros(0, np.int32)
+        return cls(sp.csr_matrix((items, 0), dtype=np.float32), nothing, [], nothing, np.zeros(0, object))
 
     def columns(self, asked: Asked, items: np.ndarray) -> Columns:
         found = self._close([asked.weights[half] for half in HALF_LIVES], items)
-        return {f"{PREFIX}{half}": column for half, column in zip(HALF_LIVES, found, strict=True)}
+        return {f"{self.prefix}{half}": column for half, column in zip(HALF_LIVES, found, strict=True)}
 
     def _close(self, weights: list[sp.csr_matrix], items: np.ndarray) -> np.ndarray:
         """(kinds of weights, points, candidates) float32 cosines."""
@@ -110,6 +117,18 @@ class Graph:
 
     def shared(self, history: np.ndarray, item: int) -> tuple[str, int] | None:
         """(how, which item of the history): the rarest neighbour that both have; None: they share none."""
+        found = self.rarest(history, item)
+        if found is None:
+            return None
+        place, near = found
+        entity = self.neighbours.indices[place]
+        if near == self.entity_item[entity] or self.entity_item[entity] == item:
+            return "linked with", near
+        word = self.words[self.relation[place]]
+        return (f"{word} the same as" if word.endswith(PREPOSITIONS) else f"same {word} as"), near
+
+    def rarest(self, history: np.ndarray, item: int) -> tuple[int, int] | None:
+        """(cell of `neighbours` of the rarest one that both have, which item of the history); None: none."""
         mine = slice(self.neighbours.indptr[item], self.neighbours.indptr[item + 1])
         entity, weight = self.neighbours.indices[mine], self.neighbours.data[mine]
         theirs = sp.csr_matrix(self.neighbours[history][:, entity])
@@ -117,11 +136,7 @@ class Graph:
         if not had.any():
             return None
         best = int(np.where(had, weight, -1).argmax())
-        near = int(history[theirs[:, [best]].nonzero()[0][-1]])
-        if near == self.entity_item[entity[best]] or self.entity_item[entity[best]] == item:
-            return "linked with", near
-        word = self.words[self.relation[mine][best]]
-        return (f"{word} the same as" if word.endswith(PREPOSITIONS) else f"same {word} as"), near
+        return mine.start + best, int(history[theirs[:, [best]].nonzero()[0][-1]])
 
 
 def _edges(catalogue: Catalogue) -> pd.DataFrame:
@@ -129,7 +144,7 @@ def _edges(catalogue: Catalogue) -> pd.DataFrame:
     items = catalogue.items
     if not set(tables.GRAPH) <= set(items):
         return pd.DataFrame({"item": np.zeros(0, np.int64), "relation": [], "entity": []})
-    relations, entities = (items[name].map(_as_list) for name in tables.GRAPH)
+    relations, entities = (items[name].map(as_list) for name in tables.GRAPH)
     lengths = relations.map(len).to_numpy(dtype=int)
     if (wrong := np.flatnonzero(lengths != entities.map(len))).size:
         raise DataError(
@@ -154,7 +169,7 @@ def _rarest(
     return item[kept], entity[kept], relation[kept]
 
 
-def _as_list(cell: object) -> list[object]:
+def as_list(cell: object) -> list[object]:
     return list(cell) if isinstance(cell, list | tuple | np.ndarray) else []
 
 

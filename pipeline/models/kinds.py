@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -11,8 +12,8 @@ import scipy.sparse as sp
 from pipeline.data.histories import MICROSECONDS_A_DAY, Catalogue
 from pipeline.models.asked import Asked
 from pipeline.models.content import category_matrix, years
-from pipeline.models.graph import PREFIX as GRAPH
 from pipeline.models.graph import Graph
+from pipeline.models.keywords import Keywords
 from pipeline.models.modalities import PREFIX as VECTOR
 from pipeline.models.modalities import Modality, modalities
 from pipeline.models.pairs import Columns
@@ -27,6 +28,7 @@ class Kinds:
     weights: np.ndarray  # the same, float32: their cells
     year: np.ndarray  # (items,) float64, NaN where unknown
     graph: Graph | None = None  # None: there are no relations, or the model knows of none
+    keywords: Keywords | None = None  # likewise
     modalities: tuple[Modality, ...] = ()
 
     @classmethod
@@ -39,23 +41,28 @@ class Kinds:
         norms = np.sqrt(np.asarray(weighted.multiply(weighted).sum(axis=1)).ravel())
         scale = np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0).astype(np.float32)
         unit = sp.csr_matrix(sp.diags_array(scale) @ weighted, dtype=np.float32)
-        graph = Graph.of(catalogue)
-        if features is not None:
-            known = any(name.startswith(GRAPH) for name in features)
-            graph = (graph or Graph.none(len(catalogue))) if known else None
+        graph, words = _known(Graph, catalogue, features), _known(Keywords, catalogue, features)
         further = tuple(modalities(catalogue, features))
-        return cls(unit, *_listed(unit), years(catalogue), graph, further)
+        return cls(unit, *_listed(unit), years(catalogue), graph, words, further)
 
     @property
     def further(self) -> dict[str, str]:
         """Signals that are the data's own -> how the names of their columns begin."""
-        found = {"graph": GRAPH} if self.graph is not None else {}
+        found = {name: one.prefix for name, one in self.graphs.items()}
         return found | {each.name: f"{VECTOR}{each.name}_" for each in self.modalities}
 
     def only(self, further: Collection[str]) -> Kinds:
         """With these alone of `further`."""
         kept = tuple(each for each in self.modalities if each.name in further)
-        return replace(self, graph=self.graph if "graph" in further else None, modalities=kept)
+        graph = self.graph if "graph" in further else None
+        words = self.keywords if "keywords" in further else None
+        return replace(self, graph=graph, keywords=words, modalities=kept)
+
+    @property
+    def graphs(self) -> dict[str, Graph]:
+        """By the names of `further`; these bring columns and no candidates."""
+        found = {"graph": self.graph, "keywords": self.keywords}
+        return {name: one for name, one in found.items() if one is not None}
 
     def profile(self, asked: Asked, half_life: int) -> np.ndarray:
         """(points, categories) float32 of unit length: what the history is made of."""
@@ -67,8 +74,8 @@ class Kinds:
         columns: Columns = {}
         for half_life in (5, 30):
             columns[f"categories_{half_life}"] = self._overlap(self.profile(asked, half_life), items)
-        if self.graph is not None:
-            columns |= self.graph.columns(asked, items)
+        for graph in self.graphs.values():
+            columns |= graph.columns(asked, items)
         return columns | self._years(asked, items)
 
     def _overlap(self, profile: np.ndarray, items: np.ndarray) -> np.ndarray:
@@ -92,6 +99,18 @@ class Kinds:
         now = 1970 + asked.points.time / (MICROSECONDS_A_DAY * 365.2425)
         age = np.nan_to_num(now[:, None] - of_item).astype(np.float32)
         return {"year_gap": gap, "year_distance": np.abs(gap), "release_age": np.log1p(np.maximum(age, 0))}
+
+
+G = TypeVar("G", bound=Graph)
+
+
+def _known(kind: type[G], catalogue: Catalogue, features: list[str] | None) -> G | None:
+    """`features`: as for `Kinds.of`."""
+    found = kind.of(catalogue)
+    if features is None:
+        return found
+    known = any(name.startswith(kind.prefix) for name in features)
+    return (found or kind.none(len(catalogue))) if known else None
 
 
 def _listed(unit: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray]:

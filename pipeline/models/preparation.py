@@ -21,6 +21,7 @@ class Preparation:
     positive: Positive
     template: str  # of the text that the language model reads of an item
     max_text_characters: int
+    keywords: int
     train_end: pd.Timestamp
     repeats: bool  # whether what a user took may be listed again
     never: tuple[str, ...] = ()  # columns that no model may see
@@ -35,6 +36,7 @@ class Preparation:
             Positive.model_validate(settings["positive"]),
             settings["item_text"],
             settings["max_text_characters"],
+            settings.get("keywords", 0),
             pd.Timestamp(card.train_end),
             settings.get("repeats") == "include",
             tuple(settings.get("never_features") or ()),
@@ -53,7 +55,7 @@ class Preparation:
             seen = pd.DataFrame({tables.ITEM: pd.Series(dtype="str"), catalogue.FIRST_SEEN: []})
         table = catalogue.complete(items, seen, self.never)
         template = catalogue.parse_template(self.template, table.columns)
-        return catalogue.with_text(table, template, self.max_text_characters, self.train_end)
+        return catalogue.with_text(table, template, self.max_text_characters, self.train_end, self.keywords)
 
     def apply(self, rows: pd.DataFrame, items: pd.DataFrame) -> tuple[pd.DataFrame, Log, np.ndarray]:
         """(items with item_text, log of all rows over them, user ids)."""

@@ -122,7 +122,7 @@ class Recommender:
     ) -> list[list[str]]:
         newest = point.log.item[point.newest(50).rows()[1]]
         history, recent = np.unique(newest), [self._categories[item] for item in newest[-10:]]
-        kinds, graph = set().union(*recent), self.parts.kinds.graph
+        kinds, graphs = set().union(*recent), self.parts.kinds.graphs.values()
         of_items = []
         for place, item in enumerate(top):
             if item < 0:
@@ -130,8 +130,8 @@ class Recommender:
             reasons = []
             if len(history) and (near := self._nearest(history, int(item))) is not None:
                 reasons.append(f"like {self._titles[near]}, which you had")
-            if graph is not None and len(history) and (joined := graph.shared(history, int(item))):
-                reasons.append(f"{joined[0]} {self._titles[joined[1]]}")
+            joined = [graph.shared(history, int(item)) for graph in graphs if len(history)]
+            reasons += [f"{how[0]} {self._titles[how[1]]}" for how in joined if how is not None]
             if shared := self._categories[item].intersection(kinds):
                 reasons.append(f"in {', '.join(sorted(shared)[:3])}")
             if int(item) in popular:

@@ -28,6 +28,7 @@ KINDS = {
     "history": ("ease", "knn", "rules", "ials", "folded", "neighbours", "imputed", "sequence", "repeat"),
     "text": ("text",),
     "graph": ("graph",),
+    "keywords": ("keywords",),
     "modality": ("vector",),
     "category": ("categories", "year", "release"),
     "popular": ("live", "train_count", "item_value", "item_liked", "item_"),
@@ -120,7 +121,8 @@ class Explainer:
         self._say = {
             "history": self._history,
             "text": self._text,
-            "graph": self._graph,
+            "graph": lambda place: self._joined("graph", place),
+            "keywords": lambda place: self._joined("keywords", place),
             "modality": self._modality,
             "category": self._category,
             "popular": self._popular,
@@ -186,9 +188,9 @@ class Explainer:
         near = int(place.newest[place.close.argmax()])
         return f"described like {self.titles[near]}", near
 
-    def _graph(self, place: Place) -> Told:
+    def _joined(self, name: str, place: Place) -> Told:
         """The rarest neighbour that the item shares with one of the history: same director as ..."""
-        graph = self.model.parts.kinds.graph
+        graph = self.model.parts.kinds.graphs.get(name)
         found = graph.shared(place.newest, place.item) if graph is not None and len(place.newest) else None
         return (f"{found[0]} {self.titles[found[1]]}", found[1]) if found else None
 

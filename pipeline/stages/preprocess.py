@@ -59,7 +59,8 @@ def preprocess(connection: ibis.BaseBackend, items: pd.DataFrame, settings: Prep
     Raises DataError where a window, a success or a point is impossible, ConfigError for the template.
     """
     _check(settings)
-    items = items.rename(columns=_raw_names(items.columns, (catalogue.ITEM_TEXT, catalogue.FIRST_SEEN)))
+    ours = (catalogue.ITEM_TEXT, catalogue.FIRST_SEEN, *(tables.WORDS if settings.keywords else ()))
+    items = items.rename(columns=_raw_names(items.columns, ours))
     never = settings.never_features
     template = catalogue.parse_template(settings.item_text, items.columns, never)
     rows = connection.table("interactions")
@@ -81,7 +82,7 @@ def preprocess(connection: ibis.BaseBackend, items: pd.DataFrame, settings: Prep
 
     train_end = pd.Timestamp(windows["train"].last)
     table = catalogue.complete(items, seen.select(tables.ITEM, "first_seen").to_pandas(), never)
-    table = catalogue.with_text(table, template, settings.max_text_characters, train_end)
+    table = catalogue.with_text(table, template, settings.max_text_characters, train_end, settings.keywords)
     offer = [tables.ITEM, tables.AVAILABLE_FROM, tables.AVAILABLE_UNTIL]
     offered = named(connection, "items_offered", ibis.memtable(table[offer]))
     repeats = settings.repeats == "include"
@@ -105,6 +106,7 @@ def _summary(
         "max_points_per_user",
         "item_text",
         "max_text_characters",
+        "keywords",
         "never_features",
     )
     rows = int(events["rows"].sum())

@@ -293,8 +293,9 @@ def light(
     names, fitted_on, judged = samples(kinds)
     kept, _ = worthy(kinds, names, fitted_on, judged, points[cut:].user, seed)
     gone = {name: start for name, start in kinds.further.items() if name not in kept.further}
-    if set(gone) == {"graph"}:  # which brings no candidates
-        place = [number for number, name in enumerate(names) if not name.startswith(gone["graph"])]
+    if gone and set(gone) <= set(kinds.graphs):  # which bring no candidates
+        lost = tuple(gone.values())
+        place = [number for number, name in enumerate(names) if not name.startswith(lost)]
         names, fitted_on, judged = [names[n] for n in place], fitted_on.only(place), judged.only(place)
     elif gone:
         names, fitted_on, judged = samples(kept)
