@@ -24,6 +24,7 @@ KNOWN = {
     "recommend.candidates": "200..800",
     "preprocess.min_user_interactions": "0..20",
     "preprocess.max_text_characters": "250, 500, 1000, 2000",
+    "preprocess.keywords": "0, 8, 16",
     "preprocess.item_text": None,
     "finetune.encoder": None,
     "finetune.max_length": "32, 64, 128, 256",
