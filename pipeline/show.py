@@ -265,6 +265,7 @@ def show_lineage(origin: Lineage) -> None:
         "metrics": json.dumps(record["metrics"]),
         "commit": f"{origin.commit}, on top of {origin.based_on}",
         "params": f"git show {origin.commit[:10]}:params.yaml",
+        "card": f"git show {origin.commit[:10]}:registry/MODEL_CARD.md, DATA_SHEET.md",
         "data": f"as of {manifest.get('as_of')}, hash {manifest.get('content_hash')}, rows {rows}",
         "source": f"{manifest.get('source')}, fingerprint {manifest.get('fingerprint')}",
     }

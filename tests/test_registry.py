@@ -12,7 +12,7 @@ import toy
 
 from pipeline.documents.data import Manifest
 from pipeline.errors import ArtifactError, ConfigError
-from pipeline.models.artifacts import folder_hash
+from pipeline.models.artifacts import DATA_SHEET, MODEL_CARD, folder_hash
 from pipeline.registry.actions import (
     CHAMPION,
     Refused,
@@ -53,6 +53,22 @@ def test_first_promotion_makes_version_and_champion(trained):
     assert record["verdict"]["promote"] is True
     assert record["who"] == "Evergreen <evergreen@localhost>"
     assert champion_of(trained) == "v1.0.0"
+
+
+def test_a_version_comes_with_its_model_card_and_data_sheet(trained):
+    toy.use_challenger(trained, 1)
+    version = promote(trained)
+    for name in (MODEL_CARD, DATA_SHEET):
+        committed = toy.git(trained, "show", f"{version.commit}:registry/{name}")
+        assert committed.startswith("---\n")
+        assert "v1.0.0" in committed
+    put_champion(trained)
+    folder = trained / "models" / "champion"
+    assert (folder / MODEL_CARD).read_text() == toy.git(
+        trained, "show", f"{version.commit}:registry/{MODEL_CARD}"
+    )
+    assert folder_hash(folder) == version.artifact_hash
+    assert put_champion(trained) == (version, False)
 
 
 def test_promotion_leaves_branch_index_and_working_tree(trained):
@@ -265,6 +281,8 @@ def test_champion_folder_is_filled_verified_and_left_alone(trained):
     version, changed = put_champion(trained)
     assert changed
     assert sorted(path.name for path in folder.iterdir()) == [
+        "DATA_SHEET.md",
+        "MODEL_CARD.md",
         "README.md",
         "encoder",
         "model.json",

@@ -1,8 +1,9 @@
 """Model folders as values: their hash, their card, and replacing one so that nobody reads a mixture.
 
 A model folder is self-describing and holds a model if and only if its card `model.json` is there. The hash
-covers every file but README.md (committed beside the champion) and version.json (written when a version is
-put there), so challenger and champion of the same training have the same hash wherever they lie.
+covers every file but README.md (committed beside the champion) and what is written when a version is put
+there (version.json, MODEL_CARD.md, DATA_SHEET.md), so challenger and champion of the same training have the
+same hash wherever they lie.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pipeline.documents.model import Claim
 from pipeline.errors import ArtifactError, PipelineError
 
 CARD, VERSION, README = "model.json", "version.json", "README.md"
+MODEL_CARD, DATA_SHEET = "MODEL_CARD.md", "DATA_SHEET.md"  # for people (pipeline/registry/cards.py)
 _BLOCK = 1 << 20  # bytes read at a time
 
 
@@ -40,7 +42,7 @@ def folder_hash(path: Path) -> str:
 def files_hash(files: Mapping[str, Path]) -> str:
     """folder_hash of a folder that would hold these files: relative path -> where its content lies."""
     total = hashlib.sha256()
-    for name in sorted(set(files) - {README, VERSION}):
+    for name in sorted(set(files) - {README, VERSION, MODEL_CARD, DATA_SHEET}):
         total.update(name.encode() + b"\0" + _file_hash(files[name]) + b"\n")
     return total.hexdigest()
 

@@ -16,13 +16,22 @@ from pipeline.documents.promotion import Promotion
 from pipeline.documents.registry import AppointmentRecord
 from pipeline.errors import ArtifactError, ConfigError, Unavailable
 from pipeline.files import replace_folder, temporary_beside
-from pipeline.models.artifacts import CARD, README, VERSION, folder_hash, has_model
+from pipeline.models.artifacts import (
+    CARD,
+    DATA_SHEET,
+    MODEL_CARD,
+    README,
+    VERSION,
+    folder_hash,
+    has_model,
+)
 from pipeline.params import Params
 from pipeline.registry.git import Git
 from pipeline.registry.objects import MODEL, Objects, locked_md5
 from pipeline.registry.records import VERDICT, gains, new_version, now, one_line, training_record
 from pipeline.registry.versions import (
     NAME,
+    RECORDS,
     STAGE,
     State,
     Training,
@@ -165,18 +174,24 @@ def put_champion(root: Path, to: Path | None = None) -> tuple[Version | None, bo
         if _is_right(folder, claim):
             return champion, False
         try:
-            _put(Objects(root), champion, claim, folder)
+            told = {name: git.show(champion.commit, f"{RECORDS}/{name}") for name in (MODEL_CARD, DATA_SHEET)}
+            _put(Objects(root), champion, claim, folder, told)
         except OSError as error:
             raise ArtifactError(f"{folder}: {error.strerror}: name a folder that can be written") from None
     return champion, True
 
 
-def _put(objects: Objects, champion: Version, claim: Claim, folder: Path) -> None:
+def _put(
+    objects: Objects, champion: Version, claim: Claim, folder: Path, told: dict[str, str | None]
+) -> None:
     temporary = temporary_beside(folder)
     try:
         objects.restore(champion.md5, champion.artifact_hash, temporary)
         if folder_hash(temporary) != champion.artifact_hash:
             raise Unavailable(f"{temporary}: damaged while it was copied: run `evergreen champion` again")
+        for name, text in told.items():
+            if text is not None:  # a version of before cards were written has none
+                (temporary / name).write_text(text.rstrip("\n") + "\n", encoding="utf-8")
         claim.write(temporary / VERSION)
         replace_folder(temporary, folder)
     finally:

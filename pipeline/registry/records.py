@@ -10,13 +10,14 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipeline.documents.data import Manifest
-from pipeline.documents.evaluation import Metrics
+from pipeline.documents.data import Manifest, Summary
+from pipeline.documents.evaluation import Evaluation, Metrics
 from pipeline.documents.model import Card, Cost
 from pipeline.documents.promotion import Promotion
 from pipeline.documents.registry import Objects, Source, TrainingRecord, VersionRecord
 from pipeline.documents.retraining import Retraining
 from pipeline.models.artifacts import CARD
+from pipeline.registry.cards import Known, cards
 from pipeline.registry.git import Git
 from pipeline.registry.objects import MODEL, locked
 from pipeline.registry.versions import EXPORTS, NAME, RECORDS, State, Version
@@ -24,7 +25,8 @@ from pipeline.registry.versions import EXPORTS, NAME, RECORDS, State, Version
 VERDICT, METRICS, MANIFEST = "reports/promotion.json", "reports/metrics.json", "data/raw/manifest.json"
 DECISION = "reports/retraining.json"
 TRAINING = "reports/training/summary.json"  # with the cost: seconds, memory
-_SNAPSHOT = (VERDICT, METRICS, "reports/evaluation.json", DECISION, "reports/drift.json", MANIFEST)
+EVALUATION, PREPARED = "reports/evaluation.json", "data/prepared/summary.json"
+_SNAPSHOT = (VERDICT, METRICS, EVALUATION, DECISION, "reports/drift.json", MANIFEST)
 _LARGEST_UNTRACKED = (
     1_000_000  # bytes of a dependency that a snapshot takes in although git does not track it
 )
@@ -80,11 +82,23 @@ def new_version(root: Path, git: Git, state: State, verdict: Promotion, md5: str
         objects=Objects(path=MODEL, md5=md5),
         verdict=verdict,
     )
-    return Version(name, state.next_number, _snapshot(root, git, f"{NAME} {name}: {reason}"), record)
+    told = cards(_known(root, name, card, verdict))
+    commit = _snapshot(root, git, f"{NAME} {name}: {reason}", told)
+    return Version(name, state.next_number, commit, record)
 
 
-def _snapshot(root: Path, git: Git, subject: str) -> str:
-    """Commit the project as it is: tracked files, dvc.lock, the files that stages read, the reports."""
+def _known(root: Path, name: str, card: Card, verdict: Promotion) -> Known:
+    """What a version's cards are written from; an evaluation of another model is none."""
+    evaluation, judged = Evaluation.find(root / EVALUATION), verdict.challenger.artifact_hash
+    if evaluation is not None and evaluation.artifact_hash.get("challenger") != judged:
+        evaluation = None
+    manifest, summary = Manifest.find(root / MANIFEST), Summary.find(root / PREPARED)
+    return Known(name, card, manifest, summary, evaluation, verdict)
+
+
+def _snapshot(root: Path, git: Git, subject: str, told: dict[str, str]) -> str:
+    """Commit the project as it is: tracked files, dvc.lock, the files that stages read, the reports, and
+    what is `told` of the version (file name -> text)."""
     lock = (root / "dvc.lock").read_text(encoding="utf-8")
     small = [
         str(entry["path"])
@@ -94,6 +108,7 @@ def _snapshot(root: Path, git: Git, subject: str) -> str:
     files = ["dvc.yaml", "dvc.lock", "params.yaml", *git.untracked(small)]
     reports = [root / path for path in _SNAPSHOT if (root / path).is_file()]
     records = {f"{RECORDS}/{path.name}": path.read_text(encoding="utf-8") for path in reports}
+    records |= {f"{RECORDS}/{name}": text for name, text in told.items()}
     return git.snapshot(subject, records, files, leave=map(str, EXPORTS))
 
 
