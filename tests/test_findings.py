@@ -74,6 +74,10 @@ def test_seconds_of_training_are_dealt_to_the_models_that_need_them() -> None:
         "Training, with what all of these share, took 90 s and 1.5 GiB of memory at most; "
         "fine-tuning the text took 40 s of it."
     )
+    used = {"cpu_seconds": 150.4, "energy_wh_estimate": 0.4321, "energy_estimated_by": "codecarbon"}
+    assert cost(training | used).endswith(
+        "took 40 s of it. That is 150 CPU seconds and an estimated 0.43 Wh (by codecarbon)."
+    )
     assert cost({"seconds": 90.0}) == "Training, with what all of these share, took 90 s."
     assert (cost({}), training_seconds({})) == ("", {})
 

@@ -144,7 +144,10 @@ def test_curves_and_figures_are_written(trained: Path) -> None:
     assert figures["seconds"] > sum(figures["seconds_by_phase"].values()) > 0
     assert {"text", "scorer (frozen_text)"} <= set(figures["seconds_by_phase"])
     cost = json.loads((trained / "reports/training/cost.json").read_text())  # DVC's metrics: numbers alone
-    assert cost == {"training_seconds": figures["seconds"], "training_peak_gib": figures["peak_gib"]}
+    told = ("seconds", "cpu_seconds", "peak_gib", "energy_wh_estimate")
+    assert cost == {f"training_{name}": figures[name] for name in told}
+    assert figures["cpu_seconds"] > 0
+    assert 0 < figures["energy_wh_estimate"] < 10
     assert not (trained / ".evergreen/checkpoints").exists() or not any(
         (trained / ".evergreen/checkpoints").iterdir()
     )

@@ -71,7 +71,12 @@ def test_without_a_terminal_progress_is_told_in_lines(
 
 def test_the_tries_before_a_kill_are_part_of_the_cost(tmp_path: Path) -> None:
     (tmp_path / "tries").mkdir()
-    killed = {"seconds": 1000, "peak_gib": 99, "seconds_by_phase": {"text": 900, "sequence": 50}}
+    killed = {
+        "seconds": 1000,
+        "cpu_seconds": 700,
+        "peak_gib": 99,
+        "seconds_by_phase": {"text": 900, "sequence": 50},
+    }
     (tmp_path / "tries" / "0.json").write_text(json.dumps(killed))
     phases = Phases()
     second = Meter(tmp_path, phases)
@@ -81,6 +86,9 @@ def test_the_tries_before_a_kill_are_part_of_the_cost(tmp_path: Path) -> None:
         cost = second.stop()
     assert 1000 <= cost["seconds"] < 1100
     assert cost["peak_gib"] == 99
+    assert 700 <= cost["cpu_seconds"] < 800
+    # 700 s at 10 W and 1,000 s of 99 GiB at .375 W, and a little of its own
+    assert 12.2 < cost["energy_wh_estimate"] < 12.6
     assert cost["seconds_by_phase"]["text"] == 900
     assert 50 <= cost["seconds_by_phase"]["sequence"] < 150
     assert set(cost["seconds_by_phase"]) == {"text", "sequence", "scorer"}

@@ -17,6 +17,8 @@ class Cost(Document):
     remedy: ClassVar[str] = "run `dvc repro --force finetune`"
 
     seconds: Number = None
+    cpu_seconds: Number = None
+    energy_wh_estimate: Number = None
     peak_gib: Number = None
 
 

@@ -173,7 +173,12 @@ def cost(training: Mapping[str, Any]) -> str:
     peak = "" if memory is None else f" and {number(memory, 1)} GiB of memory at most"
     text = training_seconds(training).get("fine_tuned_encoder")
     share = "" if text is None else f"; fine-tuning the text took {number(text, 0)} s of it"
-    return f"Training, with what all of these share, took {number(seconds, 0)} s{peak}{share}."
+    cpu, energy = (finite(training.get(name)) for name in ("cpu_seconds", "energy_wh_estimate"))
+    used = ""
+    if cpu is not None and energy is not None:
+        by = training.get("energy_estimated_by")
+        used = f" That is {number(cpu, 0)} CPU seconds and an estimated {number(energy, 2)} Wh (by {by})."
+    return f"Training, with what all of these share, took {number(seconds, 0)} s{peak}{share}.{used}"
 
 
 def verdict(evaluation: Mapping[str, Any], best: str | None) -> dict[str, str]:

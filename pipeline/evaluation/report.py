@@ -76,6 +76,8 @@ TRAINING = {
     "signals": "Graph and modalities: what each gained on validation",
     "challenger_validation_ndcg@10": "nDCG@10 on validation",
     "peak_gib": "Memory at most, GiB",
+    "cpu_seconds": "CPU seconds",
+    "energy_wh_estimate": "Energy, Wh (an estimate)",
 }
 """Names for people of what training tells of itself."""
 WINDOWS = ("train", "validation", "test")

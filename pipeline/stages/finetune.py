@@ -163,7 +163,12 @@ def main(
     shutil.rmtree(folder, ignore_errors=True)
     quality = trained.summary.get("challenger_validation_ndcg@10")
     log.info(
-        "trained in %.0f s, %.1f GiB at most; validation nDCG@10 %s", cost.seconds, cost.peak_gib, quality
+        "trained in %.0f s (%.0f CPU s, some %.2g Wh, an estimate), %.1f GiB at most; validation nDCG@10 %s",
+        cost.seconds,
+        cost.cpu_seconds,
+        cost.energy_wh_estimate,
+        cost.peak_gib,
+        quality,
     )
 
 
@@ -199,7 +204,8 @@ def _write_report(folder: Path, cost: Cost, curves: list[dict[str, Any]]) -> Non
     columns = ["phase", "step", "metric", "value"]
     pd.DataFrame(curves, columns=columns).to_csv(beside / "curves.csv", index=False)
     cost.write(beside / "summary.json")
-    metrics = {"training_seconds": cost.seconds, "training_peak_gib": cost.peak_gib}
+    told = ("seconds", "cpu_seconds", "peak_gib", "energy_wh_estimate")
+    metrics = {f"training_{name}": getattr(cost, name) for name in told}
     (beside / "cost.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
     replace_folder(beside, folder)
 

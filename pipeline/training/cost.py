@@ -1,4 +1,6 @@
-"""What a training cost over all its tries: seconds, by phase too, and peak memory, noted every few seconds.
+"""What a training cost over all its tries: seconds of clock and processor, peak memory, energy (an estimate).
+
+Noted every few seconds.
 
 A try that is killed leaves its last note in the folder of the checkpoints, so the one that goes on counts it.
 """
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.files import write_text
+from pipeline.training.energy import Energy, estimated
 
 SECONDS = 5.0  # between notes: what a kill can lose
 
@@ -49,6 +52,7 @@ class Meter:
     def __init__(self, folder: Path, phases: Phases) -> None:
         """`folder`: of the training's checkpoints; made where it is absent."""
         self.begin, self.notes, self.phases = time.monotonic(), folder / "tries", phases
+        self.cpu_begin, self.energy = _cpu_seconds(), Energy()
         self.earlier = [json.loads(path.read_text(encoding="utf-8")) for path in self.notes.glob("*.json")]
         self.path = self.notes / f"{len(self.earlier)}.json"
         self._stopped = threading.Event()
@@ -65,20 +69,38 @@ class Meter:
 
     def _try(self) -> dict[str, Any]:
         seconds, phases = time.monotonic() - self.begin, self.phases.seconds()
-        return {"seconds": seconds, "peak_gib": _peak_gib(), "seconds_by_phase": phases}
+        cpu = _cpu_seconds() - self.cpu_begin
+        return {
+            "seconds": seconds,
+            "cpu_seconds": cpu,
+            "peak_gib": _peak_gib(),
+            "seconds_by_phase": phases,
+        }
 
     def stop(self) -> dict[str, Any]:
-        """Of all tries: seconds, seconds_by_phase; peak_gib: the most of any."""
+        """Of all tries: seconds, cpu_seconds, energy, seconds_by_phase; peak_gib: the most of any."""
         self._stopped.set()
         if self._thread.is_alive():
             self._thread.join()  # nothing is written into the folder any more
-        tries = [*self.earlier, self._try()]
+        last = self._try()
+        tries, used = [*self.earlier, last], ("cpu_seconds", "seconds", "peak_gib")
+        energy, by = self.energy.stop(*(last[name] for name in used))
+        energy += sum(estimated(*(note[name] for name in used)) for note in self.earlier)
         phases: Counter[str] = sum((Counter(note["seconds_by_phase"]) for note in tries), Counter())
         return {
             "seconds": round(sum(note["seconds"] for note in tries), 1),
+            "cpu_seconds": round(sum(note["cpu_seconds"] for note in tries), 1),
+            "energy_wh_estimate": round(energy, 3),
+            "energy_estimated_by": by,
             "peak_gib": round(max(note["peak_gib"] for note in tries), 2),
             "seconds_by_phase": {phase: round(seconds, 1) for phase, seconds in phases.items()},
         }
+
+
+def _cpu_seconds() -> float:
+    """Of this process and of those of its children that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 def _peak_gib() -> float:
