@@ -279,6 +279,9 @@ class Recommend(Section):
     k: Count
     candidates: Annotated[int, Field(ge=50)]
     """Items that the retrievers together bring to the scorer, at most."""
+    exposure_floors: dict[str, dict[str, Annotated[float, Field(gt=0, le=1)]]] = Field(default_factory=dict)
+    """Way to group items -> group -> least share of a list's attention, of the stage's lists
+    (pipeline/models/floors.py). The evaluation says what it costs."""
 
 
 class Serve(Section):

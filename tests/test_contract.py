@@ -74,7 +74,9 @@ def test_sections_of_params_are_the_settings_and_the_stages() -> None:
 @every_stage
 def test_a_stage_depends_on_its_own_section_and_the_seed_at_most(name: str) -> None:
     # The sample that a model keeps of its time, and how lists will be made.
-    others = {"detect_drift", "evaluate", "recommend"} if name == "finetune" else set()
+    others = {"finetune": {"detect_drift", "evaluate", "recommend"}, "evaluate": {"recommend"}}.get(
+        name, set()
+    )
     assert {str(key).split(".")[0] for key in STAGES[name]["params"]} <= {name, "seed", *others}
 
 

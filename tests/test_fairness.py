@@ -11,11 +11,11 @@ import pytest
 import toy_log
 
 from pipeline.data.histories import Catalogue
+from pipeline.data.item_groups import Grouping, by_popularity, groupings
 from pipeline.documents.fairness import Fairness, Lost
 from pipeline.evaluation.fairness import ATTENTION, apart, awrf, calibration, compare, fairness
 from pipeline.evaluation.fairness_verdict import verdict
 from pipeline.evaluation.figures import Question
-from pipeline.evaluation.groups import Grouping, by_popularity, groupings
 from pipeline.evaluation.probe import area_error, guessed
 
 ITEMS = list("abcdefgh")

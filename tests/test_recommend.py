@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.data.histories import Catalogue, Points, Prepared, make_log
-from pipeline.errors import DataError
+from pipeline.errors import ConfigError, DataError
 from pipeline.stages import recommend as stage
 from pipeline.stages.recommend import SCHEMA, main, recommend, write
 
@@ -111,3 +111,17 @@ def test_no_champion_leaves_an_empty_table(tmp_path):
     main(tmp_path / "prepared", tmp_path / "champion", path, Path("params.yaml"))
     assert pq.read_schema(path).equals(SCHEMA)
     assert len(pq.read_table(path)) == 0
+
+
+def test_floors_bring_items_up_and_unknown_groups_are_named() -> None:
+    data = prepared()
+    data.catalogue.items["categories"] = [["x"], ["x"], ["x"], ["y"]]
+
+    def lists(floors: dict[str, dict[str, float]]) -> list[str]:
+        rows = [row for part in recommend(Toy(4), data, 2, floors) for row in part.to_pylist()]
+        return [row["item_id"] for row in rows if row["user_id"] == "2"]
+
+    assert lists({}) == ["b", "d"]
+    assert lists({"categories": {"y": 0.9}}) == ["d", "b"]
+    with pytest.raises(ConfigError, match=r"exposure_floors\.categories\.z: no such group of items: x, y"):
+        lists({"categories": {"z": 0.1}})

@@ -69,8 +69,21 @@ class Guessed(Part):
     histories: Number = None  # AUC from what users took
 
 
+class Floor(Part):
+    """Lists re-ranked so that a group of items gets at least a share of their attention."""
+
+    floor: str
+    least: Number = None
+    before: Number = None  # the group's share of attention
+    after: Number = None
+    ndcg: Number = Field(None, validation_alias="ndcg@10", serialization_alias="ndcg@10")  # what it changes
+    low: Number = None
+    high: Number = None
+
+
 class Fairness(Part):
     users: list[UserGroup] = Field(default_factory=list)  # worst first
     exposure: dict[str, Exposure] = Field(default_factory=dict)
     calibration: dict[str, Ends] = Field(default_factory=dict)  # model -> C_KL
+    floors: list[Floor] = Field(default_factory=list)
     guessed: list[Guessed] = Field(default_factory=list)

@@ -32,8 +32,8 @@ import scipy.sparse as sp
 from scipy import special
 
 from pipeline.data import tables
+from pipeline.data.item_groups import Grouping
 from pipeline.evaluation import metrics
-from pipeline.evaluation.groups import Grouping
 from pipeline.evaluation.slices import GROUP, GROUP_USERS
 
 if TYPE_CHECKING:

@@ -31,6 +31,7 @@ def fairness(evaluation: Mapping[str, Any]) -> dict[str, Any] | None:
         "groups": groups,
         "chart": _chart(groups),
         "exposure": [_exposure(name, mapping(one), lost) for name, one in exposure.items()],
+        "floors": [_floor(mapping(row)) for row in found.get("floors") or ()],
         "guessed": [_guessed(mapping(row)) for row in found.get("guessed") or ()],
         "calibration": [
             {"name": words(name), "kind": kind(name), **_ends(mapping(one))}
@@ -112,6 +113,13 @@ def _exposure(name: str, found: dict[str, Any], lost: Mapping[tuple[str, str], L
             for row in groups
         ],
         "behind": None if against is None else _turned(against),
+    }
+
+
+def _floor(row: dict[str, Any]) -> dict[str, Any]:
+    shares = {key: _percent(row.get(key)) for key in ("least", "before", "after")}
+    return {"name": plain(row.get("floor"), 80), **shares} | {
+        "price": {"value": row.get(HEADLINE), "low": finite(row.get("low")), "high": row.get("high")}
     }
 
 

@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 
 from pipeline.data.histories import Catalogue, Points
+from pipeline.data.item_groups import Grouping, groupings
 from pipeline.evaluation import fairness, metrics
-from pipeline.evaluation.groups import Grouping, groupings
 from pipeline.evaluation.probe import guessed
 from pipeline.evaluation.slices import COLD_ITEMS, slices
 

@@ -44,6 +44,7 @@ from pipeline.evaluation.figures import (
     Question,
 )
 from pipeline.evaluation.findings import ABLATIONS, FROZEN_STATE, FROZEN_TEXT, WITHOUT_TEXT, kind
+from pipeline.evaluation.floor_prices import prices
 from pipeline.evaluation.outputs import Json, Lists, chosen, facts, show, write
 from pipeline.evaluation.paid import paid
 from pipeline.evaluation.served import told_by_people, with_success
@@ -53,6 +54,7 @@ from pipeline.models.artifacts import CARD, folder_hash, has_model, pinned
 from pipeline.models.baselines import HistoryScorer, popularity, train_rows
 from pipeline.models.candidates import retrieval
 from pipeline.models.content import VectorScorer, category_matrix
+from pipeline.models.floors import Floors
 from pipeline.models.ranking import Model, popularity_order, rank_points
 from pipeline.models.recommender import FORMAT, Recommender, frozen_vectors
 from pipeline.params import Evaluate, Params
@@ -81,13 +83,15 @@ def evaluate(
     vectors: np.ndarray | None = None,
     same: Mapping[str, str] | None = None,
     points_after: int | None = None,
+    floors: Floors | None = None,
     progress: Callable[[str], object] = lambda name: None,
 ) -> Evaluation:
     """Every model's lists at the test points, and their figures.
 
     `vectors` (items, d): un-tuned text vectors, for diversity (else categories are). `same`: name -> the
     model whose lists it shares (a champion that is the challenger). `points_after`: microseconds; earlier
-    points are none of the champion's. `progress` hears each name in its turn.
+    points are none of the champion's. `floors`: recommend.exposure_floors. `progress` hears each name in its
+    turn.
     """
     counts = popularity(prepared.log, train_rows(prepared.log), len(prepared.catalogue))
     order = popularity_order(counts, prepared.catalogue.ids)
@@ -134,7 +138,11 @@ def evaluate(
         figures["signals"] = paid(challenger, prepared.test, settings.bootstrap_samples, seed)
     told = [*((CHALLENGER,) if compared is None else (CHALLENGER, CHAMPION)), figures["best_baseline"]]
     progress("fairness")
-    figures["fairness"] = (compared or measured).fairness([name for name in told if name in lists])
+    fair = (compared or measured).fairness([name for name in told if name in lists])
+    if CHALLENGER in models:
+        progress("floors")
+        fair["floors"] = prices(question, models[CHALLENGER], floors or {})
+    figures["fairness"] = fair
     if compared is not None:
         left_out = {"points_left_out": int((~later).sum())}
         figures["comparison"] = compared.comparison() | left_out
@@ -216,7 +224,7 @@ def main(
     if loaded.not_comparable:
         log.warning("the champion is left out, %s", loaded.not_comparable)
     points_after = later_fit_end(loaded.cards)
-    total = 2 * BASELINES + len(models) + 4
+    total = 2 * BASELINES + len(models) + 5
     with tqdm(total=total, desc="evaluate", unit="model", disable=None, leave=False) as bar:
 
         def tell(name: str) -> None:
@@ -235,6 +243,7 @@ def main(
             vectors=vectors,
             same=loaded.same,
             points_after=points_after,
+            floors=settings.recommend.exposure_floors,
             progress=tell,
         )
     known = facts(data, challenger, reports / "training", prepared)

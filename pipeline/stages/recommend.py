@@ -3,7 +3,8 @@
 In: data/prepared (pipeline/data/histories.py) and models/champion. Out: recommendations/top_k.parquet, a row
 for each user and rank: user_id, rank (from 1), item_id, score (null: listed by popularity), reasons (list of
 sentences), version (of the champion). A user's history is all of the user's rows, and the live state counts
-all rows; the moment is the data's as_of. Without a champion the table is empty.
+all rows; the moment is the data's as_of. Without a champion the table is empty. Lists keep
+recommend.exposure_floors (pipeline/models/floors.py).
 
     python -m pipeline.stages.recommend data/prepared models/champion recommendations/top_k.parquet
 """
@@ -27,6 +28,7 @@ from pipeline.params import Params
 from pipeline.run import run
 
 if TYPE_CHECKING:
+    from pipeline.models.floors import Floors
     from pipeline.models.recommender import Recommender
 
 log = logging.getLogger(__name__)
@@ -43,14 +45,22 @@ SCHEMA = pa.schema(
 USERS_AT_ONCE = 1000  # explained and written together; scoring makes its own, smaller chunks
 
 
-def recommend(model: Recommender, prepared: Prepared, k: int) -> Iterator[pa.Table]:
+def recommend(
+    model: Recommender, prepared: Prepared, k: int, floors: Floors | None = None
+) -> Iterator[pa.Table]:
     """Tables of SCHEMA, users in order of their ids; all rows are history."""
+    from pipeline.data.item_groups import groupings
+    from pipeline.models.floors import POOL, members, picked, reranked
     from pipeline.models.ranking import popularity_order, rank_points
 
     catalogue = prepared.catalogue
     order = popularity_order(model.popularity, catalogue.ids)
+    owed = members(floors, groupings(catalogue, model.popularity, prepared.withheld)) if floors else None
     for points in moments(prepared).chunks(USERS_AT_ONCE):
-        top, scores = rank_points(model, points, catalogue, order, k)
+        top, scores = rank_points(model, points, catalogue, order, max(k, POOL) if owed else k)
+        if owed:
+            places = reranked(top, *owed, k)
+            top, scores = picked(top, places, -1), picked(scores, places, np.nan)
         users = prepared.user_ids[points.user]
         yield as_table(users, catalogue.ids, top, scores, model.reasons(points, top), model.version)
 
@@ -84,7 +94,7 @@ def as_table(
 
 
 def main(prepared: Path, champion: Path, top_k: Path, params: Path = Path("params.yaml")) -> None:
-    k = Params.load(params).recommend.k
+    settings = Params.load(params).recommend
     if not has_model(champion):
         write(top_k, [])
         log.info("no champion yet: no recommendations; `evergreen cycle` trains and promotes one")
@@ -94,9 +104,9 @@ def main(prepared: Path, champion: Path, top_k: Path, params: Path = Path("param
     data = load_prepared(prepared)
     with pinned(champion) as folder:
         model = Recommender.load(folder, data.catalogue.items, data.log, "champion")
-        write(top_k, recommend(model, data, k))
+        write(top_k, recommend(model, data, settings.k, settings.exposure_floors))
     users = len(data.user_ids)
-    log.info("top %d of %d users by %s", k, users, model.version or "an unnamed champion")
+    log.info("top %d of %d users by %s", settings.k, users, model.version or "an unnamed champion")
 
 
 def write(path: Path, batches: Iterable[pa.Table]) -> None:
