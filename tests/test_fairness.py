@@ -215,8 +215,10 @@ def test_lists_that_follow_a_group_give_it_away_and_equal_lists_do_not() -> None
     first = guessed(asked, telling)[0]
     assert (first["group"], first["users"], first["base_rate"]) == ("sex=f", 25, pytest.approx(25 / 60))
     assert first["auc"] == pytest.approx(1)
+    assert first["p"] < 1e-6
     same = guessed(asked, lists(*["ad"] * USERS))[0]
     assert same["low"] < 0.5 < same["high"]
+    assert same["p"] > 0.05
     assert np.isnan(same["histories"])  # nobody has one
 
 

@@ -67,6 +67,7 @@ class Guessed(Part):
     low: Number = None
     high: Number = None
     histories: Number = None  # AUC from what users took
+    p: Number = None  # one-sided, adjusted
 
 
 class Floor(Part):

@@ -124,13 +124,12 @@ def _floor(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _guessed(row: dict[str, Any]) -> dict[str, Any]:
-    low = finite(row.get("low"))
     return {
         "name": plain(row.get("group"), 60),
         "rate": _percent(row.get("base_rate")),
-        "surely": low is not None and low > 0.5,
+        "surely": finite(row.get("p")) is not None and row["p"] < 0.05,
         "histories": row.get("histories"),
-        **{"value": row.get("auc"), "low": low, "high": row.get("high")},
+        **{"value": row.get("auc"), "low": finite(row.get("low")), "high": row.get("high")},
     }
 
 

@@ -4,7 +4,8 @@ A logistic regression on a user's lists (items by the attention that they get, o
 of users whom its fit left out: five folds, stratified. AUC: the chance that a user of the group is guessed
 before one of the others, 0.5 by chance; scores of different folds are compared by their place in the fold.
 Interval: Hanley & McNeil 1982, eq. 1 and 2; it covers who was tested, not another fit. Beside it the same
-from what the user took before, which lists have to follow: only above it do they tell more.
+from what the user took before, which lists have to follow: only above it do they tell more. p: of an AUC that
+is no more than chance, adjusted for the number of groups (Holm).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import scipy.sparse as sp
 from scipy.stats import rankdata
 
 from pipeline.data.histories import Points
+from pipeline.evaluation import metrics
 from pipeline.evaluation.fairness import ATTENTION, user_masks
 
 if TYPE_CHECKING:
@@ -38,14 +40,16 @@ def guessed(question: Question, listed: np.ndarray) -> list[dict[str, Any]]:
     asked, items = np.isin(question.points.user, people), len(question.catalogue)
     lists = contents(question.points[asked], listed[asked], items)
     taken = histories(question.points[asked], items)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, mine in sides:
         auc, low, high = area(lists, mine, question.seed)
         before = area(taken, mine, question.seed)[0] if taken.nnz else np.nan
         count = int(mine.sum())
         rows.append({"group": name, "users": count, "auc": auc, "low": low, "high": high})
         rows[-1] |= {"base_rate": count / len(mine), "histories": before}
-    return rows
+        rows[-1]["p"] = NormalDist().cdf((0.5 - auc) / chance_error(count, len(mine) - count))
+    adjusted = metrics.holm({row["group"]: row["p"] for row in rows})
+    return [row | {"p": adjusted[row["group"]]} for row in rows]
 
 
 def contents(points: Points, listed: np.ndarray, items: int) -> sp.csr_matrix:
@@ -88,6 +92,11 @@ def area_error(auc: float, ours: int, theirs: int) -> float:
     both, either = auc / (2 - auc), 2 * auc**2 / (1 + auc)
     spread = auc * (1 - auc) + (ours - 1) * (both - auc**2) + (theirs - 1) * (either - auc**2)
     return float(np.sqrt(max(spread, 0.0) / (ours * theirs)))
+
+
+def chance_error(ours: int, theirs: int) -> float:
+    """The same of an AUC that is 0.5 by nature (Mann & Whitney 1947)."""
+    return float(np.sqrt((ours + theirs + 1) / (12 * ours * theirs)))
 
 
 def _unit(matrix: sp.csr_matrix) -> sp.csr_matrix:
