@@ -285,6 +285,31 @@ def feedback(
         show_feedback(told)
 
 
+@command(app, "forget", "Erase a person everywhere, with a certificate.")
+def forget(
+    user: Annotated[
+        str | None,
+        typer.Argument(help="A user_id. Without one: whoever the service forgot (DELETE /users/ID)."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
+    ] = False,
+    as_json: JSON = False,
+) -> None:
+    """Erases a person: event store, data, lists, reports, caches, DVC's cache and remotes, models' samples.
+
+    Their rows in a later export stay out. Writes a certificate into data/history/forgotten: docs/privacy.md.
+    """
+    from pipeline.forget.command import forget as erase
+    from pipeline.show import show_forgotten
+
+    told = erase(project(), user, dry_run)
+    if as_json:
+        print_json(told.to_dict())
+    else:
+        show_forgotten(told)
+
+
 @command(app, "champion", "Put the champion's folder in place.")
 def champion(
     to: Annotated[Path | None, typer.Option(help="Another folder than models/champion.")] = None,

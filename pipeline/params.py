@@ -170,6 +170,10 @@ class DecideRetraining(Section):
     """More are held back; a month is 30 days of data. null: no limit."""
     max_seconds_per_month: Annotated[float | None, Field(gt=0)]
     """Likewise seconds of training."""
+    max_forgotten_share: Annotated[float | None, Field(gt=0)]
+    """A full training is due when the rows of people forgotten since the last one are this share of all."""
+    max_forgotten_days: Annotated[float | None, Field(gt=0)]
+    """And when the champion has learned from somebody who was forgotten this long ago, refused or not."""
     full_every: Count | None
     """Of so many trainings at least one is full, where only refreshes are called for; 1: all. null: none."""
 

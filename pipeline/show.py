@@ -23,6 +23,7 @@ from pipeline.registry.git import Git
 if TYPE_CHECKING:
     from pipeline.documents.check import Finding
     from pipeline.documents.drift import Drift
+    from pipeline.documents.forgetting import Certificate
     from pipeline.documents.registry import Lineage, ListedVersion
     from pipeline.runs.periods import Period
 
@@ -52,6 +53,21 @@ def show_results(root: Path) -> None:
     for path, content in REPORTS.items():
         if (root / path).exists() and (path != LISTS or has_model(root / "models" / "champion")):
             console.print(Text(f"{path:<32}{content}"))
+
+
+def show_forgotten(told: Certificate) -> None:
+    """Place by place; `told` without a mark is of a dry run."""
+    console = _console()
+    head = f"forgotten: {', '.join(told.marks)}" if told.marks else "a look: nothing was changed"
+    table = _table(("place", "rows of theirs", "done" if told.marks else "would be done"), title=head)
+    for place in told.places:
+        rows = "?" if place.rows is None else f"{place.rows:,}"
+        table.add_row(place.place, rows, "nothing of theirs" if place.rows == 0 else place.done)
+    console.print(table)
+    for sentence in told.models:
+        console.print(Text(sentence), soft_wrap=True)
+    if told.marks:
+        console.print(Text(f"data/history/forgotten/{told.marks[0]}.json keeps this"), soft_wrap=True)
 
 
 def show_periods(periods: Sequence[Period]) -> None:

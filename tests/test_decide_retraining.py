@@ -29,6 +29,8 @@ OPEN = DecideRetraining(
     label_delay_days=0,
     max_trainings_per_month=None,
     max_seconds_per_month=None,
+    max_forgotten_share=None,
+    max_forgotten_days=None,
     full_every=None,
 )
 
@@ -102,6 +104,39 @@ def reason(decision: Retraining, name: str) -> Reason:
 
 
 # Calls
+
+
+def forgotten(number: int, as_of: str = "2024-03-10", rows: int = 60) -> dict[str, Any]:
+    return {"mark": f"abcd-{number}", "number": number, "as_of": as_of, "rows": rows}
+
+
+def test_rows_of_forgotten_people_call_for_a_full_training_and_nothing_holds_it_back() -> None:
+    known = registry() | {"forgotten": [forgotten(1), forgotten(2)]}
+    strict = settings(max_forgotten_share=0.012, min_new_rows=10**9, max_trainings_per_month=1)
+    decision = decide(strict, known=known)
+    assert (decision.mode, reason(decision, "max_forgotten_share").value) == ("full", 0.012)
+    assert decide(settings(max_forgotten_share=0.0121), known=known).mode == "none"
+    assert decide(strict).mode == "none"  # nobody
+    # A full training left out the first one: it was refused, and is not tried again for the same share.
+    since = known | {"trainings": [training() | {"forgotten": 1}]}
+    assert reason(decide(strict, known=since), "max_forgotten_share").value == 0.006
+
+
+@pytest.mark.parametrize(("days", "expected"), [(22, "full"), (23, "none")])
+def test_days_since_somebody_was_forgotten_call_for_a_full_training(days: float, expected: str) -> None:
+    known = registry() | {
+        "forgotten": [forgotten(1), forgotten(2, "2024-03-20"), forgotten(3, "2024-01-01", 0)]
+    }
+    decision = decide(settings(max_forgotten_days=days, min_new_rows=10**9), known=known)
+    assert decision.mode == expected
+    assert reason(decision, "max_forgotten_days").value == 22
+
+
+def test_a_refused_training_without_them_is_tried_again_as_many_days_later() -> None:
+    tried = training("2024-03-25") | {"forgotten": 1}
+    known = registry(training(), tried) | {"forgotten": [forgotten(1)]}
+    assert decide(settings(max_forgotten_days=8), known=known).mode == "none"
+    assert decide(settings(max_forgotten_days=7), known=known).mode == "full"
 
 
 def test_no_champion_calls_for_a_full_training_whatever_the_policy():

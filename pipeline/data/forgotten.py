@@ -40,6 +40,7 @@ class Forgotten:
     def __init__(self, root: Path, marks: Iterable[str] = (), listed: int = 0) -> None:
         self.root, self.marks, self.listed = root, set(marks), listed
         self._keys: dict[str, Pseudonyms] = {}  # number -> key
+        self.names: set[str] = set()  # as good as forgotten, without a mark: to see what that would mean
         self._marks: dict[str, frozenset[str]] = {}  # of a user under every key
         self.rows, self.people = 0, set[str]()  # left out so far
         self._read_keys()
@@ -82,9 +83,16 @@ class Forgotten:
             self._read_keys()
         return _mark(next(iter(self._keys.values())), user_id)
 
+    def name(self, user_id: str) -> None:
+        """Take somebody for forgotten, by the id and its pseudonyms."""
+        self.names.add(user_id)
+        for key in self._keys.values():
+            with suppress(DataError):  # a pseudonym of another key
+                self.names.add(key.of(user_id))
+
     def has(self, user_id: str) -> bool:
-        if not self.marks:
-            return False
+        if not self.marks or user_id in self.names:
+            return user_id in self.names
         own = self._marks.get(user_id)
         if own is None:
             found = []
@@ -96,7 +104,7 @@ class Forgotten:
 
     def among(self, users: pd.Series) -> np.ndarray:
         """(rows,) bool: whose user is forgotten; a missing id is nobody."""
-        if not self.marks:
+        if not self.marks and not self.names:
             return np.zeros(len(users), bool)
         gone = [user for user in users.dropna().unique() if self.has(str(user))]
         return users.isin(gone).to_numpy()

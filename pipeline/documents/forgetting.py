@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -43,20 +43,20 @@ class Place(Part):
     """One line of a certificate."""
 
     place: str
-    found: Count
+    rows: Count | None
+    """Rows, objects or passages that were theirs; None where nobody can tell."""
     done: str
-    state: Literal["erased", "nothing", "kept", "beyond"] = "erased"
-    """kept: it stays, and `done` says why; beyond: out of reach from here, and `done` says what to do."""
 
 
 class Certificate(Document):
-    """data/history/forgotten/MARK.json: holds nothing that names the person but to whoever has the key."""
+    """data/history/forgotten/MARK.json: holds nothing that names a person but to whoever has the key."""
 
     remedy: ClassVar[str] = "run `evergreen forget` again"
 
-    mark: str
+    marks: list[str]
+    """Mostly one person's; those whom the service forgot since share one."""
     when: Moment
     finished: Moment | None = None
     places: list[Place] = Field(default_factory=list)
     models: list[str] = Field(default_factory=list)
-    """Versions that learned from the person, and when they are replaced, a sentence each."""
+    """What learned from them, and when it is replaced: a sentence each."""

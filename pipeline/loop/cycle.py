@@ -36,7 +36,7 @@ from pipeline.registry.records import DECISION, now
 
 def cycle(root: Path, as_of: str | None = None, settings: Sequence[str] = ()) -> None:
     """`settings`: as for `set_values`. Raises PipelineError with the failed stage's or action's line."""
-    with _alone(root):
+    with alone(root):
         for key in undo_all(root):
             say("params.yaml", f"was edited during a run that was killed: check {key}")
         set_values(root, settings)
@@ -104,7 +104,7 @@ def _open(loop: Loop) -> None:
 
 
 @contextmanager
-def _alone(root: Path) -> Iterator[None]:
+def alone(root: Path) -> Iterator[None]:
     """One cycle a checkout: dvc would fail as busy in the middle of it."""
     (root / STATE).mkdir(exist_ok=True)
     with (root / STATE / "cycle.lock").open("w") as file:

@@ -163,6 +163,16 @@ class Git:
             tree = self.run("write-tree", environment=index)
         return self.run("commit-tree", tree, "-p", head, "-F", "-", text=message)
 
+    def with_file(self, commit: str, path: str, content: str, message: str) -> str:
+        """A commit on top of `commit` in which one file of the project is another. Only under lock."""
+        with self._empty_index() as index:
+            self.run("read-tree", commit, environment=index)
+            blob = self.run("hash-object", "-w", "--stdin", text=content)
+            entry = f"100644,{blob},{self.run('rev-parse', '--show-prefix')}{path}"
+            self.run("update-index", "--add", "--cacheinfo", entry, environment=index)
+            tree = self.run("write-tree", environment=index)
+        return self.run("commit-tree", tree, "-p", commit, "-F", "-", text=message)
+
     @contextmanager
     def _empty_index(self) -> Iterator[dict[str, str]]:
         """The environment of our own index; its name is fixed, so that killed actions leave only one."""

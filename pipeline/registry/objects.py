@@ -122,7 +122,7 @@ class Objects:
         """Make sure that the cache holds the folder, whole and with the folder_hash `expected`."""
         files = self.files(md5)
         if files is None and md5 and self.remote:
-            self._fetch(md5)
+            self.fetch(md5)
             files = self.files(md5)
         if files is None:
             raise ArtifactError(f"{md5}: not whole in DVC's {self._how_to_get_it()}")
@@ -149,7 +149,7 @@ class Objects:
         """Push the folder to the default remote. Raises ArtifactError if that did not work."""
         self._transfer("push", [*self._listing(md5).values(), md5])
 
-    def _fetch(self, md5: str) -> None:
+    def fetch(self, md5: str) -> None:
         """Get from the remote what it has of the folder."""
         self._transfer("fetch", [md5])
         if self._object(md5).is_file():

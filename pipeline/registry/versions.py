@@ -105,6 +105,7 @@ class State:
     newest: int  # time of the newest tag, seconds since 1970
     forgotten: list[Person] = field(default_factory=list)  # by number
     rewritten: int = 0  # number of the newest tag rewritten/N
+    hashes: dict[str, str] = field(default_factory=dict)  # of model folders -> what they are now
 
     @property
     def champion(self) -> Version | None:
@@ -178,6 +179,7 @@ def read_state(git: Git) -> State:
         newest=max((tag.time for tag in [*tags, *others]), default=0),
         forgotten=sorted(_forgotten(others), key=lambda person: person.number),
         rewritten=now.newest,
+        hashes={before: one.after for before, one in now.models.items()},
     )
 
 

@@ -221,6 +221,17 @@ class Store:
                 connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
         return int(gone[0]), int(gone[1])
 
+    def people(self) -> list[str]:
+        """Ids of users with an event or an impression."""
+        import sqlalchemy as sa
+
+        found: set[str] = set()
+        with _told(), self._reader.connect() as connection:
+            for table in (self.events, self.impressions):
+                query = sa.select(table.c.user_id).distinct().where(table.c.user_id.is_not(None))
+                found.update(connection.scalars(query))
+        return sorted(found)
+
     def prune(self, before: int, events: bool) -> tuple[int, int]:
         """(events, impressions) from before a moment (microseconds) that were deleted; no events if not so
         asked. A few at a time, so that no writer waits long."""

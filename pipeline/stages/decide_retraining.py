@@ -11,6 +11,9 @@ Rule. No champion: full. Otherwise something must call for a training, and nothi
   calendar has the same meaning for every size and pace of data.
 - The mode is the more thorough of those called for; the calendar calls for a refresh. Every `full_every`-th
   training is full.
+- Forgotten people (`evergreen forget`) whose rows the champion has learned from call for a full training:
+  once their rows are a share of all, or some days of data later. Nothing holds that back. A training without
+  them that was refused is tried again after as many days.
 - Held back: too few new rows, too soon, labels not in yet, too many trainings or seconds in the last 30 days.
 Whatever cannot be read, or is not of this data and this champion, trains nothing and says so.
 
@@ -21,14 +24,14 @@ Whatever cannot be read, or is not of this data and this champion, trains nothin
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal
 
 from pipeline.documents.data import Manifest
 from pipeline.documents.drift import Drift, Signal
-from pipeline.documents.registry import ExportedTraining, Registry
+from pipeline.documents.registry import ExportedTraining, Person, Registry
 from pipeline.documents.retraining import Mode, Reason, Retraining
 from pipeline.params import DecideRetraining, Params
 from pipeline.run import run
@@ -53,6 +56,8 @@ class Case:
     """Rows that are later than the champion's fit_end and were not there at the last training."""
     known_rows: float | None
     """Rows that were there then."""
+    forgotten: list[Person] = field(default_factory=list)
+    """Whose rows the champion has learned from."""
 
 
 def decide_retraining(
@@ -145,7 +150,8 @@ def _case(drift: Drift, registry: Registry, manifest: Manifest) -> Case:
     elif kept is not None and had is not None:
         new = max(kept - had, 0)
     known_until = last.as_of or _champions_as_of(registry)
-    return Case(manifest.as_of, drift, registry.trainings, known_until, new, had or fitted)
+    known = had or fitted
+    return Case(manifest.as_of, drift, registry.trainings, known_until, new, known, registry.forgotten)
 
 
 def _champions_as_of(registry: Registry) -> datetime | None:
@@ -159,6 +165,12 @@ def _weigh(case: Case, settings: DecideRetraining) -> tuple[Mode, list[Reason]]:
     calendar = [_age(case, settings), _new_share(case, settings)]
     reasons = [*_evidence(case, settings), *(reason for reason in calendar if reason)]
     called = [reason.calls for reason in reasons if reason.calls in MODES[1:]]
+    owed = [
+        reason for reason in (_forgotten_share(case, settings), _forgotten_days(case, settings)) if reason
+    ]
+    reasons += owed
+    if any(reason.calls for reason in owed):
+        return "full", reasons
     if not called:
         return "none", reasons or [Reason(signal="policy", text="the policy names nothing that is due")]
     held = _held_back(case, settings)
@@ -246,6 +258,46 @@ def _new_share(case: Case, settings: DecideRetraining) -> Reason | None:
         f" that it had; due at {limit:.0%}"
     )
     return _reason("max_new_share", round(share, 6), limit, text, "refresh" if share >= limit else None)
+
+
+def _without(case: Case) -> ExportedTraining:
+    """The last full training, promoted or not: it left out whoever was forgotten by then."""
+    full = (training for training in reversed(case.trainings) if training.mode == "full")
+    return next(full, ExportedTraining())
+
+
+def _forgotten_share(case: Case, settings: DecideRetraining) -> Reason | None:
+    limit, last = settings.max_forgotten_share, _without(case)
+    new = [person for person in case.forgotten if person.number > (last.forgotten or 0)]
+    rows = sum(person.rows for person in new)
+    if limit is None or not rows:
+        return None
+    if not case.known_rows:
+        return _reason("max_forgotten_share", None, limit, "the rows of the last training are not known")
+    share = rows / case.known_rows
+    text = f"{rows:,} rows of {len(new):,} people who were forgotten since, {share:.2%} of those that it had"
+    calls: Mode | None = "full" if share >= limit else None
+    return _reason("max_forgotten_share", round(share, 6), limit, f"{text}; due at {limit:.2%}", calls)
+
+
+def _forgotten_days(case: Case, settings: DecideRetraining) -> Reason | None:
+    """Of whom the champion has learned, although they were forgotten; a refused training counts as a try."""
+    limit, last = settings.max_forgotten_days, _without(case)
+    since = [
+        max(person.as_of, last.as_of)
+        if last.as_of and person.number <= (last.forgotten or 0)
+        else person.as_of
+        for person in case.forgotten
+        if person.as_of and person.rows
+    ]
+    if limit is None or not since:
+        return None
+    days = (case.now - min(since)) / timedelta(days=1)
+    text = (
+        f"{days:.1f} days of data since the champion should have learned from somebody no more; due after "
+        f"{limit:g}"
+    )
+    return _reason("max_forgotten_days", round(days, 3), limit, text, "full" if days >= limit else None)
 
 
 def _turn_of_full(case: Case, settings: DecideRetraining) -> Reason | None:

@@ -1,0 +1,265 @@
+"""`evergreen forget USER`: erases a person everywhere, says where, and writes a certificate.
+
+First the mark: from then on nothing new of them comes in. Then what is still needed is made anew without
+them, beside the old; the registry and dvc.lock name the new; files are replaced, each in one step; at last
+the old objects go. Killed at any moment, the same command goes on: each step looks at what is there, not at
+what was done. Whoever is forgotten already is looked for as well, so one run ends what the service began.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.data.forgotten import LIST, Forgotten
+from pipeline.documents.data import Manifest
+from pipeline.documents.forgetting import Certificate, Place, Replaced
+from pipeline.documents.registry import Person
+from pipeline.errors import ConfigError, PipelineError
+from pipeline.files import write_text
+from pipeline.forget import places
+from pipeline.forget.contents import Contents
+from pipeline.forget.models import sentences
+from pipeline.forget.records import Model, locks_of_runs, note_forgotten, note_lock, note_rewritten, with_new
+from pipeline.forget.storage import Stored, opened
+from pipeline.loop.cycle import alone
+from pipeline.loop.history import HISTORY, Account
+from pipeline.models.artifacts import files_hash
+from pipeline.registry.actions import CHAMPION, put_champion
+from pipeline.registry.git import Git
+from pipeline.registry.objects import locked, locked_md5
+from pipeline.registry.records import MANIFEST, now
+from pipeline.registry.versions import State, Version, read_state
+from pipeline.runs.worktrees import RUNS, remove
+
+CERTIFICATES = HISTORY / "forgotten"
+INTERACTIONS = "data/raw/interactions"
+BEYOND = (
+    ("the source", "only read here: delete them there; what it still gives of them stays out"),
+    ("other clones and their caches", "`git fetch --tags --force`, then `evergreen forget` there"),
+    ("backups, and logs of a database", "as long as you keep them: restored, run `evergreen forget` again"),
+)
+
+
+def forget(root: Path, user: str | None, dry_run: bool = False) -> Certificate:
+    """`user`: an id as the shop has it, or a pseudonym; None: whoever was forgotten already, by the service.
+
+    Raises PipelineError where something is at work here, or a place does not answer; run again, it goes on.
+    """
+    with alone(root):
+        _refuse_runs(root)
+        if dry_run:
+            people = Forgotten(root)
+            if user is None:
+                people = Forgotten.of_project(root)
+            else:
+                people.name(user)
+            with opened(root, Contents(people, people.names)) as stored:
+                sweep = _Sweep(root, stored, Certificate(marks=[], when=now()), act=False)
+                return sweep.run()
+        people, person = _marked(root, user)
+        with opened(root, Contents(people, [user] if user else [])) as stored:
+            return _Sweep(root, stored, _begun(root, people, person), act=True).run()
+
+
+def _refuse_runs(root: Path) -> None:
+    """What a run under way has read it would write again."""
+    for folder in sorted((root / HISTORY).glob("*/run.json")):
+        account = Account.found(folder.parent)
+        if account and account.run.state == "running" and (root / RUNS / folder.parent.name).exists():
+            raise PipelineError(
+                f"run {account.run.run_id} is under way: wait for it to end, or mark it failed and remove "
+                f"{RUNS / folder.parent.name} (`git worktree remove --force`)"
+            )
+
+
+def _marked(root: Path, user: str | None) -> tuple[Forgotten, str | None]:
+    """Everybody who is forgotten, with a tag each; and the mark of `user`."""
+    people = Forgotten.of_project(root)
+    wanted = [people.mark(user)] if user else []
+    store = places.event_store(root)
+    if store is not None:
+        wanted += [change.key for change in store.changes_after(0) if change.kind == "user"]
+        store.close()
+    manifest, moment = Manifest.find(root / MANIFEST), now()
+    known = people.marks
+    new = [mark for mark in dict.fromkeys(wanted) if mark not in known]
+    note_forgotten(
+        root,
+        [
+            Person(
+                mark=mark,
+                number=0,
+                when=moment,
+                as_of=manifest.as_of if manifest else None,
+                rows=places.rows(root, INTERACTIONS, Contents(Forgotten(root, [mark]))),
+            )
+            for mark in new
+        ],
+    )
+    people = Forgotten.of_project(root)
+    if not people.marks:
+        raise ConfigError(f"{LIST}: nobody is forgotten yet: name somebody, `evergreen forget USER`")
+    return people, wanted[0] if user else None
+
+
+def _begun(root: Path, people: Forgotten, person: str | None) -> Certificate:
+    """The certificate to write: that of an earlier try, or a new one."""
+    if person is not None:
+        path, marks = root / CERTIFICATES / f"{person}.json", [person]
+    else:
+        told = {
+            mark
+            for path in (root / CERTIFICATES).glob("*.json")
+            if (known := Certificate.find(path)) and known.finished
+            for mark in known.marks
+        }
+        marks = sorted(people.marks - told) or sorted(people.marks)
+        path = root / CERTIFICATES / f"{marks[0]}.json"
+    found = Certificate.find(path) if path.is_file() else None
+    return found.but(finished=None) if found else Certificate(marks=marks, when=now())
+
+
+@dataclass
+class _Sweep:
+    """Goes through all places. Without `act` it looks, and changes nothing."""
+
+    root: Path
+    stored: Stored
+    certificate: Certificate
+    act: bool
+    places: list[Place] = field(default_factory=list)
+
+    @property
+    def contents(self) -> Contents:
+        return self.stored.contents
+
+    def run(self) -> Certificate:
+        for place in self._steps():
+            earlier = next((one for one in self.certificate.places if one.place == place.place), None)
+            if earlier and earlier.rows and place.rows is not None:
+                place = place.but(rows=place.rows + earlier.rows)
+            self.places.append(place)
+            if self.act:
+                self._note()
+        told = self.certificate.but(places=self.places, models=sentences(self.root, self.certificate.marks))
+        if self.act:
+            told = told.but(finished=now())
+            told.write(self.root / CERTIFICATES / f"{told.marks[0]}.json")
+        return told
+
+    def _note(self) -> None:
+        """What was done so far, for whoever goes on after a kill."""
+        later = [one for one in self.certificate.places if one.place not in {p.place for p in self.places}]
+        told = self.certificate.but(places=[*self.places, *later])
+        told.write(self.root / CERTIFICATES / f"{told.marks[0]}.json")
+
+    def _steps(self) -> Iterator[Place]:
+        yield self._event_store()
+        places.rows(self.root, "data/raw", self.contents)  # whose names to look for in texts
+        self.stored.look()
+        state = self._models() if self.act else read_state(Git(self.root))
+        hashes = state.hashes
+        if self.act:
+            self._locks(hashes)
+        for folder in places.FOLDERS:
+            yield self._files(folder, hashes)
+        for folder in places.MODELS:
+            found = (
+                places.clean_model(self.root, folder, self.contents)
+                if self.act
+                else places.rows(self.root, folder, self.contents)
+            )
+            yield Place(place=folder, rows=found, done="taken out of the sample")
+        yield self._champion()
+        yield self._worktrees()
+        yield self._caches()
+        for place in (self.stored.cache, *self.stored.remotes):
+            rows = sum(place.holding.values())
+            done = f"{len(place.holding)} objects erased; what is still needed was made anew without them"
+            if self.act:
+                place.erase()
+            yield Place(place=place.name, rows=rows, done=done if place.holding else "nothing of theirs")
+        for name, done in BEYOND:
+            yield Place(place=name, rows=None, done=done)
+
+    def _event_store(self) -> Place:
+        store = places.event_store(self.root)
+        if store is None:
+            return Place(place="event store", rows=0, done="none was ever used here")
+        try:
+            rows, moment = 0, round(now().timestamp() * 1_000_000)
+            for user in store.people():
+                if self.contents.people.has(user):
+                    self.contents.names.add(user)
+                    if self.act:
+                        rows += sum(store.forget(user, self.contents.people.mark(user), moment))
+            if self.act:
+                for mark in sorted(self.contents.people.marks):
+                    store.forget("", mark, moment)  # refused from now on, with or without events
+        finally:
+            store.close()
+        return Place(
+            place="event store", rows=rows, done="events and impressions deleted; later ones refused"
+        )
+
+    def _models(self) -> State:
+        """Every version's folder without the rows, and the challenger's; the registry names them."""
+        git, path = Git(self.root), self.root / "dvc.lock"
+        locks = [
+            *locks_of_runs(git).values(),
+            *([path.read_text(encoding="utf-8")] if path.is_file() else []),
+        ]
+        folders: dict[str, Version | None] = {md5: None for text in locks if (md5 := locked_md5(text))}
+        folders |= {version.md5: version for version in read_state(git).versions if version.md5}
+        models = []
+        for old, version in folders.items():
+            if (new := self.stored.rewritten(old, {})) is not None:
+                before, after = (files_hash(self.stored.objects.files(md5) or {}) for md5 in (old, new.md5))
+                told = Replaced(before=before, after=after, md5=new.md5)
+                models.append(Model(told, old, new, version))
+        return note_rewritten(self.root, models)
+
+    def _locks(self, hashes: dict[str, str]) -> None:
+        """dvc.lock, and those that the next run starts from, name objects without the rows."""
+        path, git = self.root / "dvc.lock", Git(self.root)
+        texts = locks_of_runs(git)
+        if path.is_file():
+            texts["dvc.lock"] = path.read_text(encoding="utf-8")
+        for name, text in texts.items():
+            outs = {str(out["md5"]) for out in locked(text, "outs") if out.get("md5")}
+            made = {md5: new for md5 in sorted(outs) if (new := self.stored.rewritten(md5, hashes))}
+            changed = with_new(text, made)
+            if changed != text and name == "dvc.lock":
+                write_text(path, changed)
+            elif changed != text:
+                note_lock(git, name, changed)
+
+    def _files(self, folder: str, hashes: dict[str, str]) -> Place:
+        if self.act:
+            found = places.clean(self.root, folder, self.contents, hashes)
+        else:
+            found = places.rows(self.root, folder, self.contents)
+        return Place(place=folder, rows=found, done="files replaced without them")
+
+    def _champion(self) -> Place:
+        found = places.rows(self.root, str(CHAMPION), self.contents)
+        if self.act:
+            put_champion(self.root)
+        return Place(
+            place=str(CHAMPION), rows=found, done="taken out of the sample; the same weights serve on"
+        )
+
+    def _worktrees(self) -> Place:
+        there = sorted(path for path in (self.root / RUNS).glob("*") if path.is_dir())
+        if self.act:
+            for path in there:
+                remove(Git(self.root), path)
+        done = f"{len(there)} of ended runs removed; a run that is cleared makes its own anew"
+        return Place(place=str(RUNS), rows=None if there else 0, done=done if there else "none there")
+
+    def _caches(self) -> Place:
+        there = places.clear_caches(self.root) if self.act else places.caches(self.root)
+        done = f"removed, to be made again: {', '.join(there)}" if there else "none there"
+        return Place(place=".evergreen", rows=None if there else 0, done=done)
