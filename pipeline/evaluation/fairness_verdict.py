@@ -27,9 +27,11 @@ def verdict(rows: Sequence[Lost], guard: float | None) -> tuple[bool, float | No
     answer = "fails" if over else "investigate" if sure else "passes"
     worst = sorted(over or sure or rows, key=share, reverse=True)
     if sure:
-        told = f"{len(sure)} of {len(rows)} comparisons surely lose: {'; '.join(map(_told, worst))}"
+        loses = "loses" if len(sure) == 1 else "lose"
+        told = f"{len(sure)} of {len(rows)} comparisons surely {loses}: {'; '.join(map(_told, worst))}"
     else:
-        told = f"none of {len(rows)} comparisons surely loses; at most, {_told(worst[0])}"
+        most = f"surely loses; at most, {_told(worst[0])}" if _known(worst[0].lost) > 0 else "loses"
+        told = f"none of {len(rows)} comparisons {most}"
     return not over, _finite(share(worst[0])), f"{answer}: {told}"
 
 
