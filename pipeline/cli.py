@@ -304,7 +304,9 @@ def forget(
     from pipeline.show import show_forgotten
 
     told = erase(project(), user, dry_run)
-    if as_json:
+    if told is None:
+        print("everybody who was forgotten is erased here; to look again, name them: `evergreen forget USER`")
+    elif as_json:
         print_json(told.to_dict())
     else:
         show_forgotten(told)

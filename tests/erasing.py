@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pandas as pd
@@ -153,7 +154,8 @@ def everything(*folders: Path) -> str:
                 texts.append(pd.read_parquet(path).to_csv())
             texts.append(f"{path}\n" + content.decode(errors="replace"))
         if (folder / ".git").is_dir():
-            texts.append(toy.git(folder, "cat-file", "--batch-all-objects", "--batch"))
+            command = ["git", "cat-file", "--batch-all-objects", "--batch"]
+            texts.append(subprocess.check_output(command, cwd=folder).decode(errors="replace"))
     return "\n".join(texts)
 
 

@@ -86,6 +86,23 @@ def test_marks_of_a_key_that_was_changed_count(tmp_path: Path, monkeypatch: pyte
     assert Forgotten(tmp_path).mark("anna")[:4] != SECRET[:4]
 
 
+def test_whom_the_service_forgot_stays_out_and_the_rest_is_asked_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("sqlalchemy")
+    from pipeline.serve.events import Store
+
+    url = f"sqlite:///{tmp_path}/events.db"
+    store = Store(url)
+    store.forget("anna", Forgotten(tmp_path).mark("anna"), 5)
+    store.close()
+    raw = collected(tmp_path, feedback=url)
+    assert set(collecting.interactions(raw)["user_id"]) == {"007", "bert"}
+    # Not counted as known: a training that left her out knows nobody of the list.
+    assert json.loads((raw / "manifest.json").read_text())["forgotten"]["known"] == 0
+    assert "`evergreen forget`" in caplog.text
+
+
 def test_without_the_key_nothing_is_read(tmp_path: Path) -> None:
     forget(tmp_path, "anna")
     assert oct((tmp_path / OWN_KEY).stat().st_mode)[-3:] == "600"

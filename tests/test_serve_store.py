@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,19 @@ def test_what_is_acknowledged_is_durable_at_every_commit(store: Store, tmp_path:
     with store._reader.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
+
+
+@pytest.mark.skipif(find_spec("sqlcipher3") is None, reason="no sqlcipher3")
+def test_sqlcipher_keeps_the_store_encrypted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVENTS_KEY", "as docs/privacy.md says")
+    url = f"sqlite+pysqlcipher://:${{EVENTS_KEY}}@/{tmp_path}/events.db"
+    store = Store(url)
+    assert store.append([[row("a", "anna-7")]]) == [(1, 0)]
+    assert [each.user_id for each in Store(url).after(0)] == ["anna-7"]
+    assert not [path for path in tmp_path.glob("events.db*") if b"anna-7" in path.read_bytes()]
+    monkeypatch.setenv("EVENTS_KEY", "another")
+    with pytest.raises(StoreError, match="not a database"):
+        Store(url)
 
 
 def test_writers_at_once_lose_and_double_nothing(tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ class Forgotten:
 
     def __init__(self, root: Path, marks: Iterable[str] = (), listed: int = 0) -> None:
         self.root, self.marks, self.listed = root, set(marks), listed
+        self._in_list = len(self.marks)
         self._keys: dict[str, Pseudonyms] = {}  # number -> key
         self.names: set[str] = set()  # as good as forgotten, without a mark: to see what that would mean
         self._marks: dict[str, frozenset[str]] = {}  # of a user under every key
@@ -133,6 +134,11 @@ class Forgotten:
         self.rows += int(gone.sum())
         self.people.update(min(self._marks[str(user)] & self.marks) for user in ids[gone].unique())
         return frame[~gone]
+
+    @property
+    def unlisted(self) -> int:
+        """Of whom an event store knows, and data/forgotten.json does not."""
+        return len(self.marks) - self._in_list
 
     @property
     def left_out(self) -> LeftOut:

@@ -42,8 +42,9 @@ BEYOND = (
 )
 
 
-def forget(root: Path, user: str | None, dry_run: bool = False) -> Certificate:
-    """`user`: an id as the shop has it, or a pseudonym; None: whoever was forgotten already, by the service.
+def forget(root: Path, user: str | None, dry_run: bool = False) -> Certificate | None:
+    """`user`: an id as the shop has it, or a pseudonym; None: whom the service forgot, or a try that was cut
+    short. None is returned where everybody who was forgotten has a certificate here.
 
     Raises PipelineError where something is at work here, or a place does not answer; run again, it goes on.
     """
@@ -59,8 +60,10 @@ def forget(root: Path, user: str | None, dry_run: bool = False) -> Certificate:
                 sweep = _Sweep(root, stored, Certificate(marks=[], when=now()), act=False)
                 return sweep.run()
         people, person = _marked(root, user)
+        if (certificate := _begun(root, people, person)) is None:
+            return None
         with opened(root, Contents(people, [user] if user else [])) as stored:
-            return _Sweep(root, stored, _begun(root, people, person), act=True).run()
+            return _Sweep(root, stored, certificate, act=True).run()
 
 
 def _refuse_runs(root: Path) -> None:
@@ -104,8 +107,8 @@ def _marked(root: Path, user: str | None) -> tuple[Forgotten, str | None]:
     return people, wanted[0] if user else None
 
 
-def _begun(root: Path, people: Forgotten, person: str | None) -> Certificate:
-    """The certificate to write: that of an earlier try, or a new one."""
+def _begun(root: Path, people: Forgotten, person: str | None) -> Certificate | None:
+    """The certificate to write: that of an earlier try, or a new one; None: nobody is without one."""
     if person is not None:
         path, marks = root / CERTIFICATES / f"{person}.json", [person]
     else:
@@ -115,7 +118,9 @@ def _begun(root: Path, people: Forgotten, person: str | None) -> Certificate:
             if (known := Certificate.find(path)) and known.finished
             for mark in known.marks
         }
-        marks = sorted(people.marks - told) or sorted(people.marks)
+        marks = sorted(people.marks - told)
+        if not marks:
+            return None
         path = root / CERTIFICATES / f"{marks[0]}.json"
     found = Certificate.find(path) if path.is_file() else None
     return found.but(finished=None) if found else Certificate(marks=marks, when=now())

@@ -11,8 +11,9 @@ from pipeline.registry.git import Git
 from pipeline.registry.versions import read_state
 
 KEPT = (
-    "weights and matrices (EASE, item-kNN, rules, iALS, towers, encoder) are sums over all users' rows; they "
-    "hold no row and no id, and are not corrected one by one, since what is served keeps no Gram matrix"
+    "weights, counts and matrices (EASE, item-kNN, rules, iALS, towers, encoder) are made of all users' rows "
+    "together; they hold no row and no id, and are not corrected one by one, since what is served keeps no "
+    "Gram matrix"
 )
 
 

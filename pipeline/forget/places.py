@@ -14,7 +14,15 @@ from pipeline.models.artifacts import has_model
 from pipeline.params import Params
 from pipeline.serve.events import Store, default_url
 
-FOLDERS = ("data/raw", "data/prepared", "recommendations", "reports", "data/history", ".dvc/tmp")
+FOLDERS = (
+    "data/raw",
+    "data/prepared",
+    "recommendations",
+    "reports",
+    "data/history",
+    ".evergreen/tune",
+    ".dvc/tmp",
+)
 MODELS = ("models/challenger", "models/ablations")
 # All of it is made again from what stands above; a service that runs holds what it needs in memory.
 CACHES = (
@@ -25,7 +33,6 @@ CACHES = (
     "prepared",
     "prepared-challenger",
     "ranking",
-    "tune",
 )
 
 

@@ -361,6 +361,10 @@ def main(
         manifest = manifest.but(fingerprint=fingerprint, forgotten=people.left_out if people.marks else None)
         manifest.write(folder / "manifest.json")
     log.info(sentence(manifest))
+    if people.unlisted:
+        log.warning(
+            f"{people.unlisted:,} people whom the service forgot are still in older data: `evergreen forget`"
+        )
     say_findings(raw, everything)
 
 
