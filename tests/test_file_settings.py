@@ -297,3 +297,9 @@ def test_words_become_events_as_the_advice_for_values_says(tmp_path: Path) -> No
         run(tmp_path, of_files(path))
     frame = interactions(run(tmp_path, of_files(path, columns={"event": "value"})))
     assert (frame["event"].tolist(), frame["value"].isna().all()) == (["yes", "no"], True)
+
+
+def test_formulas_that_no_spreadsheet_computed_are_explained(tmp_path: Path) -> None:
+    rows = [["user_id", "item_id", "timestamp"], ["u", '=CONCATENATE("i", 1)', "2024-01-31"]]
+    with pytest.raises(DataError, match="formulas"):
+        run(tmp_path, of_files(workbook(tmp_path / "x.xlsx", Orders=rows)))

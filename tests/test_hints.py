@@ -33,6 +33,8 @@ MIDNIGHT = "2024-01-31"
         "Jan 31 2024 12:00AM",  # SQL Server
         "[31/Jan/2024:00:00:00 +0000]",
         "20240131_000000",
+        "January 31, 2024 at 12:00 AM",
+        "2024-01-31 12 AM",
     ],
 )
 def test_the_pattern_that_is_advised_reads_the_times(cell: str) -> None:
@@ -63,6 +65,13 @@ def test_the_pattern_that_is_advised_reads_the_times(cell: str) -> None:
         (["1704067200000ms"], "number alone"),
         (["65920080abcdef1234567890"], "another column"),
         (["令和6年1月31日"], "2024-01-31"),
+        (["########"], "narrow"),
+        (["timestamp"], "header"),
+        (["0x65b98b80"], "2024-01-31"),
+        (['{"_seconds": 1706659200, "_nanoseconds": 0}'], "X._seconds"),
+        (['{"$date": {"$numberLong": "1706659200000"}}'], "X.$date.$numberLong"),
+        (["Mar-24", "Apr-24"], '"%b-%y"'),
+        (["31/01/2024"] * 9 + ["soon"], '"%d/%m/%Y"'),
     ],
 )
 def test_notations_that_no_pattern_reads_are_named(cells: list[str], said: str) -> None:
@@ -83,6 +92,9 @@ def test_notations_that_no_pattern_reads_are_named(cells: list[str], said: str) 
         (["3,50"], 'decimal to ","'),
         (["1,234.50"], 'decimal to "."'),
         (["۴"], "script"),
+        (["Infinity"], "infinite"),
+        (["[3]"], "lists"),
+        (['{"$numberDecimal": "3.5"}'], "value: X.$numberDecimal"),
     ],
 )
 def test_values_that_are_no_numbers_get_a_remedy_of_their_kind(cells: list[str], said: str) -> None:
@@ -119,3 +131,16 @@ def test_dates_as_digits_that_are_not_taken_for_granted_are_proposed(cells: list
 @pytest.mark.parametrize(("cell", "said"), [("1402-10-11", "Persian"), ("2567-01-31", "Buddhist")])
 def test_years_of_another_calendar_are_named(cell: str, said: str) -> None:
     assert said in (hints.of("implausible_timestamp", [cell], "timestamp") or "")
+
+
+def test_a_pattern_for_some_rows_alone_is_no_setting_for_all() -> None:
+    """Excel makes dates of 1/3/2024 and leaves 13/3/2024 as text: a format would refuse the former."""
+    advice = hints.of("unreadable_timestamp", ["13/3/2024", "14/3/2024"], "timestamp", partly=True) or ""
+    assert "%d/%m/%Y" in advice
+    assert "swapped" in advice
+    assert "format: F" not in advice
+
+
+@pytest.mark.parametrize("reason", ["header_again", "misplaced_quote", "unclosed_quote"])
+def test_rows_that_cannot_be_parsed_have_a_step_of_their_own(reason: str) -> None:
+    assert hints.of(reason, [], "X")

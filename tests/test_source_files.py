@@ -339,12 +339,15 @@ def test_the_fingerprint_follows_the_contents(tmp_path: Path) -> None:
         (
             {"item_id": "sku"},
             r"x\.csv: no column 'sku' for item_id; columns there: user_id, thing, timestamp, c1, c2, c3, c4, "
-            r"c5, c6, c7, \.\.\. \(12 in all\); name it in collect\.files\.columns, like item_id: user_id",
+            r"c5, c6, c7, \.\.\. \(12 in all\); name it in collect\.files\.columns, like item_id: thing",
         ),
         ({"item_id": "thing", "title": "name"}, "no column 'name' for title; .*; correct .*columns.title"),
         ({"item_id": "thing", "thing": "item_id"}, "item_id is named twice"),
         ({"item_id": {"column": "thing"}}, "item_id: write the file's column or {constant: value}"),
         ({"item_id": "thing", "users.age": "c1"}, "no column 'c1' for age; .*correct .*users.age"),
+        ({"item_id": "thing", "item.title": "c1"}, r"item\.title: did you mean items\.title\?"),
+        ({"item_id": "thing", "titlle": "c1"}, r"titlle: did you mean title\?"),
+        ({"item_id": "thing", "who": "user_id"}, r"column 'user_id' became who by .*columns\.who"),
     ],
 )
 def test_a_mapping_that_fits_nothing_is_named(tmp_path: Path, columns: dict[str, Any], message: str) -> None:
@@ -362,7 +365,16 @@ def test_a_mapping_that_fits_nothing_is_named(tmp_path: Path, columns: dict[str,
         ("", None, r"a folder: name its files, like .*/\*\.csv"),
         ("x.xls", b"", r"x\.xls: an unknown kind of workbook: save it as \.xlsx"),
         ("x.xlsx", b"PK no", r"x\.xlsx: no readable workbook: save it anew as \.xlsx, without a password"),
-        ("x.log", b"", r"x\.log: unknown kind of file: rename it to end in \.csv"),
+        ("x.log", b"", r"x\.log: unknown kind of file: bring \.csv.* else convert it"),
+        ("x.zip", b"", r"x\.zip: an archive: unpack it"),
+        ("x.csv", gzip.compress(b"a,b\n"), r"x\.csv: gzip, not text: .*\.gz"),
+        ("x.csv", b"PK\x03\x04...", r"x\.csv: a workbook .*\.xlsx"),
+        ("x.csv", "user_id,item_id\n".encode("utf-16-le"), r"files\.encoding to utf-16-le"),
+        ("x.csv", b'{"user_id": 1, "item_id": 2}\n', r"x\.csv: JSON, .*\.jsonl"),
+        ("x.csv", b"<!DOCTYPE html><p>Log in,please\n", r"x\.csv: a page or XML"),
+        ("x.csv", b"USER_ID,item,when\n1,2,3\n", "like user_id: USER_ID"),
+        ("x.csv", b"#user_id,item_id,timestamp\n1,2,3\n", 'like user_id: "#user_id"'),
+        ("x.csv", b"# of May, all\nuser_id,item_id,timestamp\n", "lines stand above the header"),
         (
             "x.csv",
             "é,item_id\n1,2\n".encode("cp1252"),
@@ -470,3 +482,11 @@ def test_times_that_cannot_be_are_set_apart_and_do_not_move_as_of(tmp_path: Path
     manifest = json.loads((raw / "manifest.json").read_text())
     assert manifest["as_of"] == "2020-01-31T12:00:01+00:00"
     assert manifest["rejected"] == {"interactions": {"implausible_timestamp": 4}}
+
+
+def test_headers_in_the_midst_are_told_apart_from_rows(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.csv", HEADER, ROW, HEADER, ROW.replace("7", "8", 1))
+    bad = rejected(run(tmp_path, of_files(path, max_rejected_share=0.5)))
+    assert bad[["reason", "place"]].to_numpy().tolist() == [["header_again", "x.csv:3"]]
+    with pytest.raises(DataError, match=r"header again 2.*collect\.files\.header to null"):
+        run(tmp_path, of_files(path, header=HEADER.split(","), max_rejected_share=0.1))

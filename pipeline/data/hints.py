@@ -6,7 +6,9 @@ comes a line of advice, where X is the file's column.
 
 from __future__ import annotations
 
+import json
 import re
+from collections import Counter
 from functools import partial
 
 import pandas as pd
@@ -26,8 +28,10 @@ _CLOCKS = (
     *("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p", ":%H:%M:%S %z", ", %H:%M", ", %H:%M:%S"),
     *("T%H:%M:%S", "T%H:%M:%S%z", " %H:%M:%S.%f", " %H:%M:%S GMT%z", " %H:%M:%S %z", ":%H:%M:%S", " %I:%M%p"),
     *(" %I.%M.%S.%f %p", " %H.%M", "-%H-%M", "-%H-%M-%S", "_%H%M%S"),
+    *(" %I %p", " %I%p", " at %I:%M %p", " at %H:%M", " at %I:%M:%S %p"),
 )
 PATTERNS = [date + clock for date in _DATES for clock in _CLOCKS]
+PATTERNS += ["%b-%y", "%b-%Y", "%b %Y", "%B %Y", "%m/%Y"]  # months
 PATTERNS += ["%a %b %d %H:%M:%S %Y", "%a %b %d %H:%M:%S %z %Y", "%a, %d %b %Y %H:%M:%S %z"]
 # Dates as digits, which other numbers might be: said, never guessed.
 DIGITS = (
@@ -49,6 +53,7 @@ _DIGITS_0_TO_9 = (_FOREIGN, "their digits are of another script: write 0 to 9")
 _TIMES = (
     (ROUNDED, "a spreadsheet rounded them, or %e: export the column as text, or with all of its digits"),
     _DIGITS_0_TO_9,
+    ("#+", "a spreadsheet showed them so, in a narrow column: widen it, and export again"),
     (r"\D*\d{9,19}\D*", "write the number alone: its unit shows from the column"),
     (r"[0-9a-f-]{16,}", "they are ids, no times: name another column"),
     (r"\d{4}[ -]?Q[1-4]|Q[1-4][ /-]?\d{4}", "they are quarters, each one moment: name a column of dates"),
@@ -65,7 +70,6 @@ _TIMES = (
         r"-?\d+ days?\b.*|.*\b(?:ago|yesterday|today)\b.*",
         "they count from another moment: export dates",
     ),
-    (r"\{.*\}", f"they are objects: of JSON lines and Parquet name the field inside, like {KEY}: X.$date"),
     (
         r"\d{1,3}(?:[,.]\d{3})+(?:[,.]\d+)?",
         'their thousands are parted: set collect.files.decimal to "." if by commas, to "," if by points',
@@ -77,10 +81,23 @@ _TIMES = (
         "they name zones by letters, which mean several: write offsets like -05:00, or times in UTC",
     ),
     (
+        r"\D*",
+        "they hold no digits: take them out if they are a header, or name another column",
+    ),
+    (
         r".*[^\W\d_]{3,}.*|.*[^\x00-\x7f].*",
         "if these are names of months, only English ones are known: write dates like 2024-01-31",
     ),
 )
+_LIKE = '{column: X, format: "%d/%m/%Y %H:%M"}'
+_OF_ROWS = {
+    "wrong_number_of_fields": "its rows have not as many fields as its header: correct the file or "
+    "collect.files.delimiter",
+    "header_again": "take out all headers but the first; if it is the first line, set collect.files.header "
+    "to null",
+    "misplaced_quote": 'write a quote within a quoted field twice, "" for \\", and none beside its ends',
+    "unclosed_quote": 'close the quote, or write one that is part of a field as ""',
+}
 _YES = ("yes", "y", "t", "like", "liked", "good", "positive", "up")
 _YEARS = (
     (
@@ -89,8 +106,10 @@ _YEARS = (
     ),
     (r"2[4-6]\d\d\D.*", "these are years of the Buddhist calendar: write those of the Gregorian one"),
 )
+_NO_WORDS = ((r"(?i)[+-]?inf(?:inity)?", "they are infinite: empty these cells"),)
 _NUMBERS = (
     _DIGITS_0_TO_9,
+    (r"\[.*\]", "they are lists: write one number a row"),
     (r"[+-]?[\d.' ]*\d,\d+", 'set collect.files.decimal to ","'),
     (r"[+-]?[\d,' ]*\d(?:\.\d+)?", 'set collect.files.decimal to "."'),
     (r"[+-]?[\d.,]+ ?%", "write them without the sign, 12 for 12%: sed -E 's/([0-9]) ?%/\\1/g' FILE > NEW"),
@@ -104,23 +123,26 @@ _NUMBERS = (
 )
 
 
-def of(reason: str, cells: list[str], column: str) -> str | None:
-    """What mends most rows that are bad for this reason, as far as the cells of `column` tell."""
+def of(reason: str, cells: list[str], column: str, partly: bool = False) -> str | None:
+    """What mends most rows that are bad for this reason, as far as the cells of `column` tell.
+
+    `partly`: other rows of the table could be read.
+    """
+    if reason in _OF_ROWS:
+        return _OF_ROWS[reason]
     if reason == "unreadable_timestamp":
-        return _unread_time(cells)
+        return _unread_time(cells, partly)
     if reason == "implausible_timestamp":
         return _first(_YEARS, cells)
     if reason == "value_not_a_number":
         return _unread_number(cells)
     if reason.startswith("not_") and reason not in ("not_json", "not_read"):
         return "name the encoding of its text in collect.files.encoding, like cp1252"
-    if reason == "wrong_number_of_fields":
-        return "its rows have not as many fields as its header: correct the file or collect.files.delimiter"
     if reason.endswith("_is_a_list_or_object"):
-        keys = [key for cell in cells[:1] for key in re.findall(r'"([^"]+)": ', cell)]
-        if cells and not keys:
+        path = _path_inside(cells)
+        if cells and not path:
             return "it holds several: write a row for each of them"
-        return f"name the field inside in collect.files.columns, like {column}: COLUMN.{(keys or ['id'])[0]}"
+        return f"name the field inside in collect.files.columns, like {column}: COLUMN.{path or 'id'}"
     if reason.endswith("_rounded_by_a_spreadsheet"):
         return "export the ids as text: the digits are gone from this file"
     if reason.endswith("_rounded_as_a_float"):
@@ -129,13 +151,15 @@ def of(reason: str, cells: list[str], column: str) -> str | None:
 
 
 def suggestions(cells: list[str]) -> list[str]:
-    """The patterns that read all of these texts."""
+    """The patterns that read most of these texts: all, if any does."""
     if not cells:
         return []
-    first, text = (pd.Series(some, dtype="str") for some in (cells[:3], cells))
-    signs = re.sub(r"[\w\s]", "", cells[0]).replace("+", "")
+    first, text = (pd.Series(some, dtype="str") for some in (cells[:9], cells))
+    signs = Counter(re.sub(r"[\w\s]", "", cell).replace("+", "") for cell in cells).most_common(1)[0][0]
     like = [pattern for pattern in PATTERNS if signs.startswith(re.sub(r"%.|[\w\s]", "", pattern))]
-    return [pattern for pattern in like if _reads(pattern, first) and _reads(pattern, text)]
+    shares = {pattern: _share(pattern, text) for pattern in like if _share(pattern, first)}
+    best = max(shares.values(), default=0)
+    return [pattern for pattern, share in shares.items() if share == best > 0.5]
 
 
 def of_digits(cells: list[str]) -> list[str]:
@@ -147,16 +171,38 @@ def of_digits(cells: list[str]) -> list[str]:
     return [pattern for pattern in fits if read(format=pattern).between("1991-01-01", "2032-01-01").all()]
 
 
-def _unread_time(cells: list[str]) -> str:
+def _unread_time(cells: list[str], partly: bool) -> str:
+    if path := _path_inside(cells):
+        return f"they are objects: of JSON lines and Parquet name the field inside, like {KEY}: X.{path}"
     patterns, zone = suggestions(cells), ""
     if not patterns and cells:
         patterns, zone = _between_literals(cells)
     kind = None if patterns else _first(_TIMES, cells)
     if kind:
         return kind
-    which = " or ".join(f'"{pattern}"' for pattern in patterns[:3]) or '"%d/%m/%Y %H:%M" or the like'
+    if not patterns:
+        return f"write dates like 2024-01-31, or say how they are written in {KEY}, like {_LIKE}"
+    which = " or ".join(f'"{pattern}"' for pattern in patterns[:3])
+    if partly:
+        return (
+            f"they are written like {which}, the others otherwise: bring all to one notation (a spreadsheet "
+            "that made dates of some alone may have swapped their day and month)"
+        )
     place = " and Z like America/New_York" if zone else ""
     return f"write {KEY}: {{column: X, format: F{zone}}}, where F is {which}{place}"
+
+
+def _path_inside(cells: list[str]) -> str:
+    """`$date.$numberLong`: where in the first cell, an object of JSON, its first plain value is; or empty."""
+    path: list[str] = []
+    try:
+        value = json.loads(cells[0]) if cells else None
+    except ValueError:
+        return ""
+    while isinstance(value, dict) and value:
+        path.append(next(iter(value)))
+        value = value[path[-1]]
+    return ".".join(path)
 
 
 def _between_literals(cells: list[str]) -> tuple[list[str], str]:
@@ -174,9 +220,13 @@ def _between_literals(cells: list[str]) -> tuple[list[str], str]:
 
 
 def _unread_number(cells: list[str]) -> str | None:
+    if path := _path_inside(cells):
+        return f"they are objects: name the field inside, like collect.files.columns.value: X.{path}"
     if cells and all(re.fullmatch(r"[+-]?\d{1,3}(?:,\d{3})+", cell) for cell in cells):
         example = cells[0].replace(",", "")
         return f'set collect.files.decimal to "." if {cells[0]} is {example}, to "," if it is a fraction'
+    if kind := _first(_NO_WORDS, cells):
+        return kind
     if cells and not any(character.isdigit() for cell in cells for character in cell):
         word = next((cell for cell in cells if cell.casefold() in _YES), max(cells, key=_stars))
         return (
@@ -198,5 +248,5 @@ def _first(kinds: tuple[tuple[str, str], ...], cells: list[str]) -> str | None:
     return None
 
 
-def _reads(pattern: str, text: pd.Series) -> bool:
-    return bool(pd.to_datetime(text, errors="coerce", format=pattern, utc=True).notna().all())
+def _share(pattern: str, text: pd.Series) -> float:
+    return float(pd.to_datetime(text, errors="coerce", format=pattern, utc=True).notna().mean())

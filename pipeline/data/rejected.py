@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -86,8 +87,9 @@ class Rejected:
         reasons = {name: number for name, number in self.counts[table].items() if name != AFTER_AS_OF}
         top = sorted(reasons, key=lambda name: (-reasons[name], name))[:3]
         listed = ", ".join(f"{name.replace('_', ' ')} {reasons[name]:,}" for name in top)
+        partly = self.read[table] > sum(self.counts[table].values())
         remedy = (
-            hints.of(top[0], self.cells.get(top[0], []), _BLAMED.get(top[0], "X"))
+            _remedy(top[0], self.cells.get(top[0], []), self.examples[table, top[0]], partly)
             or "correct the file or collect.files.columns"
         )
         return f"{listed}; for example {self.examples[table, top[0]]}; {remedy}"
@@ -108,16 +110,30 @@ def rejected_file(path: Path) -> Iterator[Rejected]:
 
 
 def advice(path: Path) -> dict[str, str]:
-    """table -> what mends most of its bad rows, of a rejected.parquet; tables without advice are absent."""
+    """table -> what mends most of its bad rows, of a rejected.parquet beside rows that were kept.
+
+    Tables without advice are absent.
+    """
     rows = tables.read_parquet(path)
     rows = rows[rows["reason"] != AFTER_AS_OF]
     result = {}
     for table, bad in rows.groupby("table"):
         top = sorted(bad["reason"].value_counts().items(), key=lambda pair: (-pair[1], pair[0]))[0][0]
         cells = bad.loc[bad["reason"] == top, _BLAMED.get(top, "raw")].head(_CELLS).tolist()
-        if text := hints.of(top, cells, _BLAMED.get(top, "X")):
+        place = str(bad.loc[bad["reason"] == top, "place"].iloc[0])
+        if text := _remedy(top, cells, place, partly=True):
             result[str(table)] = text
     return result
+
+
+def _remedy(reason: str, cells: list[str], example: str, partly: bool) -> str | None:
+    """`example`: a row's place first. `partly`: other rows of the table could be read."""
+    if reason.startswith("no_") and re.match(r"[^(]*\.xls[xm](?:\.gz)?:", example, re.IGNORECASE):
+        return (
+            "fill these cells: in a workbook formulas that were never computed, and all but the first of "
+            "merged cells, are empty"
+        )
+    return hints.of(reason, cells, _BLAMED.get(reason, "X"), partly)
 
 
 def _example(row: pd.Series) -> str:

@@ -39,6 +39,7 @@ from pipeline.data.values import as_lists, as_text
 from pipeline.errors import ConfigError, DataError
 from pipeline.file_settings import TABLES
 from pipeline.sources import OF_ITEM, PLACE, RAW, REASON
+from pipeline.sources._advice import likeliest, listed, no_header, without_field, yaml_name
 
 KEY = "collect.files.columns"
 DESCRIPTION = "description"  # what people call the items' text
@@ -163,6 +164,8 @@ def plans(
     Raises ConfigError for an entry that makes no sense, DataError for a column that is not there.
     """
     everything = {name for table in files.values() for columns_of in table.values() for name in columns_of}
+    for key, value in columns.items():
+        _refuse_misspelt(key, value, everything, columns)
     entries = [_entry(key, value, everything) for key, value in columns.items()]
     entries.sort(key=lambda entry: entry.table is None)  # what is said of one table goes before the rest
     used: set[str] = set()
@@ -194,6 +197,23 @@ def inner_names(columns: Mapping[str, Any]) -> tuple[str, ...]:
     ]
     theirs += [key for key, value in columns.items() if str(value) in OWNERS and _qualified(key)[0] is None]
     return tuple(dict.fromkeys(name for name in theirs if isinstance(name, str) and "." in name[1:-1]))
+
+
+def _refuse_misspelt(key: str, value: Any, everything: set[str], columns: Mapping[str, Any]) -> None:
+    """Raises ConfigError for `titlle: name` and `item.title: name`, which would be further columns."""
+    if key in everything or str(value) in OWNERS or str(value) not in everything:
+        return
+    table, ours = _qualified(key)
+    head, dot, rest = key.partition(".")
+    near = get_close_matches(head, TABLES, 1, 0.7) if dot and table is None else []
+    meant = [f"{one}.{rest}" for one in near]
+    if not dot and ours not in OWNERS:
+        near = get_close_matches(ours, OWNERS, 1, 0.8)
+        meant = [one for one in near if not re.fullmatch(rf"{one}[\d_].*", ours) and one not in columns]
+    if meant:
+        raise ConfigError(
+            f"{KEY}.{key}: did you mean {meant[0]}? A further column needs a name less like one of ours"
+        )
 
 
 def _entry(key: str, value: Any, everything: set[str]) -> Entry:
@@ -232,7 +252,7 @@ def _plain_event(key: str, word: str, everything: set[str]) -> Constant:
         return Constant(word)
     meant = f" (did you mean {lower[near[0]]}?)" if near else ""
     raise ConfigError(
-        f"{KEY}.{key}: no file has a column {word!r}{meant}; columns there: {_listed(sorted(everything))}; "
+        f"{KEY}.{key}: no file has a column {word!r}{meant}; columns there: {listed(sorted(everything))}; "
         f"name the column, or write {{constant: {word}}} if every row is that event"
     )
 
@@ -265,24 +285,20 @@ def _plan(
     for ours in REQUIRED[table]:
         if ours not in plan.chosen:
             said = next((e.theirs for e in entries if e.ours == ours and e.concerns(table)), ours)
-            wanted = " and ".join(sorted(map(repr, _columns_of(said) - set(names)))) or repr(ours)
+            taken = next((e.key for e in entries if e.theirs == ours and e.ours != ours), None)
+            if said == ours in names and taken:
+                raise DataError(
+                    f"{file}: its column {ours!r} became {taken} by {KEY}.{taken}: correct that, or name "
+                    f"another column for {ours}"
+                )
+            missing = sorted(_columns_of(said) - set(names))
+            wanted = " and ".join(map(repr, missing)) or repr(ours)
+            example = f"{ours}: {yaml_name(likeliest(ours, names, {*plan.used, *OWNERS}))}"
             raise DataError(
-                f"{file}: no column {wanted} for {ours}; columns there: {_listed(names)}; "
-                f"name it in {KEY}, like {ours}: {names[0] if names else 'X'}{_no_header(names)}"
+                f"{file}: no column {wanted} for {ours}; columns there: {listed(names)}; "
+                f"name it in {KEY}, like {example}{without_field(missing, names)}{no_header(names, file)}"
             )
     return plan
-
-
-def _no_header(names: list[str]) -> str:
-    """Advice where a row seems to have been taken for the header."""
-    if any(re.fullmatch(r"[\d.,:/T Z+-]*\d[\d.,:/T Z+-]*", name) for name in names):
-        return "; if the file has no header, name its columns in collect.files.header"
-    if len(names) == 1:
-        return (
-            "; if lines stand above the header, take them out; if other signs part the fields, name them in "
-            "collect.files.delimiter"
-        )
-    return ""
 
 
 def _add_natural(plan: Plan, table: str, names: list[str], inside: bool) -> None:
@@ -323,7 +339,7 @@ def _refuse_gaps(entries: list[Entry], chosen: dict[str, Plan], files: Mapping[s
                     name = (near or [name for name in names if name not in plan.chosen.values()] or ["X"])[0]
                     raise DataError(
                         f"{other}: no column {theirs!r} for {ours}, which {file} has; columns there: "
-                        f"{_listed(names)}; rename it there, or name it, too, in {KEY}, like {name}: {ours}"
+                        f"{listed(names)}; rename it there, or name it, too, in {KEY}, like {name}: {ours}"
                     )
 
 
@@ -338,11 +354,6 @@ def _refuse_unused(
             file, names = next(iter(files[tables[0]].items()))
             wanted = entry.theirs if isinstance(entry.theirs, str) else entry.key
             raise DataError(
-                f"{file}: no column {wanted!r} for {entry.ours}; columns there: {_listed(names)}; "
+                f"{file}: no column {wanted!r} for {entry.ours}; columns there: {listed(names)}; "
                 f"correct {KEY}.{entry.key}"
             )
-
-
-def _listed(names: list[str]) -> str:
-    more = f", ... ({len(names)} in all)" if len(names) > 10 else ""
-    return ", ".join(names[:10]) + more

@@ -17,6 +17,7 @@ from typing import IO
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 
 from pipeline.errors import DataError
@@ -29,6 +30,7 @@ LINES_A_ROW = 1_000  # a quoted field with more line breaks counts as an unclose
 RAW_CHARACTERS = 500  # of a broken row, to recognise it
 
 WRONG_FIELDS, UNCLOSED, BAD_QUOTES = "wrong_number_of_fields", "unclosed_quote", "misplaced_quote"
+HEADER_AGAIN = "header_again"  # of files put one behind the other
 _SEPARATOR = "\x1f"  # stands for a delimiter of several characters
 csv.field_size_limit(LONGEST_LINE)
 
@@ -110,10 +112,11 @@ def _header(block: bytes, file: str, dialect: Dialect) -> tuple[bytes, int, Dial
         rest, more, dialect = _header(rest, file, replace(dialect, delimiter=sign[1]))  # for spreadsheets
         return rest, line + more, dialect
     dialect = replace(dialect, delimiter=dialect.delimiter or _delimiter(text, file, dialect.names))
+    _refuse_others(text, file)
     if len(dialect.delimiter) > 1:  # csv knows quotes around one sign alone
         dialect = replace(dialect, quoting=False)
     fields, _ = _row(raw.rstrip(b"\r"), None, dialect)
-    fields = fields or text.split(dialect.delimiter)
+    fields = fields or [cell.strip().strip('"') for cell in text.split(dialect.delimiter)]
     if dialect.names is None:
         return rest, line + 1, replace(dialect, names=distinct(fields))
     if len(fields) != len(dialect.names):
@@ -137,6 +140,16 @@ def _first_line(raw: bytes, file: str, dialect: Dialect) -> str:
             f"name the encoding in {KEY}, like cp1252"
         )
     return text
+
+
+def _refuse_others(first: str, file: str) -> None:
+    """Raises DataError where the first line is no row of delimited text."""
+    if re.match(r'\s*[{\[]+\s*"', first):
+        raise DataError(f"{file}: JSON, not delimited text: rename it to end in .jsonl")
+    if re.match(r"\s*<(?:!doctype|html|\?xml)\b", first, re.IGNORECASE):
+        raise DataError(
+            f"{file}: a page or XML, not delimited text: did a download bring an error? Bring the file"
+        )
 
 
 def _delimiter(text: str, file: str, names: tuple[str, ...] | None) -> str:
@@ -289,8 +302,14 @@ def _joined(lines: list[bytes], at: int, width: int, dialect: Dialect) -> tuple[
 def _frame(
     table: pa.Table, lines: list[int] | np.ndarray, broken: list[tuple[int, str, str]], file: str
 ) -> pd.DataFrame:
+    names = table.column_names
     frame = table.to_pandas().astype("str")
     frame[PLACE] = f"{file}:" + pd.Series(np.asarray(lines, dtype=np.int64)).astype("str")
+    again = np.flatnonzero(pc.equal(table.column(0), names[0]).to_numpy(zero_copy_only=False))
+    headers = [row for row in again if frame.loc[row, names].tolist() == names and len(names) > 1]
+    if headers:
+        broken = [*broken, *((int(lines[row]), HEADER_AGAIN, ", ".join(names)) for row in headers)]
+        frame = frame.drop(index=headers)
     if not broken:
         return frame
     reasons = pd.DataFrame(broken, columns=["line", REASON, RAW]).astype({REASON: "str", RAW: "str"})

@@ -41,6 +41,7 @@ KINDS = {
     ".xlsx": "workbook",
     ".xlsm": "workbook",
 }
+ARCHIVES = (".zip", ".7z", ".rar", ".tar", ".tgz", ".bz2", ".xz", ".zst", ".lz4")
 TEXTS = ("csv", "tsv")  # whose cells are text, whatever they say
 # int64 of Arrow with empty cells would become float64 and lose digits of long ids.
 _NULLABLE = {
@@ -106,8 +107,13 @@ def kind(path: Path) -> str:
     what = KINDS.get(suffixes[-1]) if suffixes else None
     if suffixes and suffixes[-1] in (".xls", ".xlsb", ".ods"):
         raise ConfigError(f"{path}: an unknown kind of workbook: save it as .xlsx and name that file")
+    if suffixes and suffixes[-1] in ARCHIVES:
+        raise ConfigError(f"{path}: an archive: unpack it; of archives only .gz is read as it is")
     if what is None:
-        raise ConfigError(f"{path}: unknown kind of file: rename it to end in {', '.join(KINDS)} (also .gz)")
+        raise ConfigError(
+            f"{path}: unknown kind of file: bring {', '.join(KINDS)} (also .gz); rename it if it is such a "
+            "file, else convert it"
+        )
     return what
 
 

@@ -15,6 +15,17 @@ UTF_8 = "utf-8"
 KEY = "collect.files.encoding"
 _PIECE = 1 << 20  # bytes
 _HEAD = 1 << 16
+# What files of another kind begin with -> (what it is, what to do).
+_OTHERS = {
+    b"\x1f\x8b": ("gzip", "rename it to end in .gz"),
+    b"PK\x03\x04": ("a workbook or a zip archive", "rename it to end in .xlsx, or unpack it"),
+    b"PAR1\x15": ("Parquet", "rename it to end in .parquet"),
+    b"\xd0\xcf\x11\xe0": ("an old workbook", "save it as .xlsx"),
+    b"BZh91AY&SY": ("a bzip2 archive", "unpack it"),
+    b"\xfd7zXZ": ("an xz archive", "unpack it"),
+    b"\x28\xb5\x2f\xfd": ("a Zstandard archive", "unpack it"),
+    b"SQLite format 3": ("a database", "use collect.source: sql"),
+}
 _MARKS = {
     codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, whose mark begins like it
     codecs.BOM_UTF32_BE: "utf-32",
@@ -29,9 +40,12 @@ def readable(stream: IO[bytes], file: str, encoding: str) -> tuple[IO[bytes], st
     Reading it raises DataError where the encoding is surely another one.
     """
     head = stream.read(_HEAD)
+    _refuse_others(head, file)
     mark = next((mark for mark in _MARKS if head.startswith(mark)), None)
     if mark and encoding == UTF_8:
         encoding = _MARKS[mark]
+    elif encoding == UTF_8:
+        _refuse_unmarked(head, file)
     pieces: Iterator[bytes] = chain([head], iter(lambda: stream.read(_PIECE), b""))
     if re.match(r"utf.?(16|32)", encoding, re.IGNORECASE):
         pieces, encoding = _decoded(pieces, file, encoding), UTF_8
@@ -42,6 +56,20 @@ def readable(stream: IO[bytes], file: str, encoding: str) -> tuple[IO[bytes], st
     if _ends_in_cr(head):
         pieces = (piece.replace(b"\r", b"\n") for piece in pieces)
     return io.BufferedReader(_Pieces(pieces), _PIECE), encoding
+
+
+def _refuse_others(head: bytes, file: str) -> None:
+    """Raises DataError where the bytes are no text."""
+    for start, (what, remedy) in _OTHERS.items():
+        if head.startswith(start):
+            raise DataError(f"{file}: {what}, not text: {remedy}")
+
+
+def _refuse_unmarked(head: bytes, file: str) -> None:
+    """Raises DataError where the bytes are those of UTF-16 without its mark."""
+    odd, even, many = head[1::2].count(0), head[::2].count(0), 0.4 * len(head)
+    if name := "utf-16-le" if odd > many and not even else "utf-16-be" if even > many and not odd else None:
+        raise DataError(f"{file}: its text seems to be {name}: set {KEY} to {name}")
 
 
 def _ends_in_cr(head: bytes) -> bool:
