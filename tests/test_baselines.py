@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import toy_log
+from constant import ConstantScorer
 
 from pipeline.data.histories import History, Prepared
 from pipeline.models import baselines
@@ -234,6 +235,6 @@ def test_weights_far_below_the_largest_are_left_out() -> None:
 
 def test_a_constant_scorer_says_the_same_at_every_point() -> None:
     data = toy_log.prepared(list("ab"), [("u", "a", 0)], test=[("u", "b", 1), ("v", "b", 2)])
-    scores = baselines.ConstantScorer("popularity", np.array([1.0, 0.0])).score(data.test)
+    scores = ConstantScorer("popularity", np.array([1.0, 0.0])).score(data.test)
     assert scores.tolist() == [[1, 0], [1, 0]]
     assert scores.dtype == np.float32

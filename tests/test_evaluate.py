@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import tiny
 import toy_log
+from constant import ConstantScorer
 
 from pipeline.data import impressions, tables
 from pipeline.data.histories import Points, load_prepared
@@ -20,7 +21,6 @@ from pipeline.documents.model import Card
 from pipeline.documents.promotion import Model
 from pipeline.evaluation import outputs
 from pipeline.evaluation import slices as slices_module
-from pipeline.models.baselines import ConstantScorer
 from pipeline.models.recommender import FORMAT
 from pipeline.params import Evaluate, Params
 from pipeline.stages import evaluate as stage

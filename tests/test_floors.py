@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import test_fairness as fair
+from constant import ConstantScorer
 
 from pipeline.data.item_groups import groupings
 from pipeline.documents.fairness import Floor
 from pipeline.errors import ConfigError
 from pipeline.evaluation.floor_prices import prices
-from pipeline.models.baselines import ConstantScorer
 from pipeline.models.floors import members, picked, reranked
 
 ATTENTION = 1 / np.log2(2 + np.arange(10))

@@ -3,12 +3,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import toy_log
+from constant import ConstantScorer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.data.histories import Catalogue, Points
 from pipeline.models import ranking
-from pipeline.models.baselines import ConstantScorer
 from pipeline.models.ranking import popularity_order, rank_points, top_k
 
 NAN, INF = np.nan, np.inf

@@ -4,12 +4,13 @@ from typing import Any
 import numpy as np
 import pytest
 import toy_log
+from constant import ConstantScorer
 
 from pipeline.data.histories import Prepared
 from pipeline.evaluation import tuning
 from pipeline.evaluation.tuning import Settings, fit_baselines, sample, tune
 from pipeline.models import baselines
-from pipeline.models.baselines import ConstantScorer, Scorer
+from pipeline.models.baselines import Scorer
 
 ITEMS = [f"i{number:02d}" for number in range(12)]
 

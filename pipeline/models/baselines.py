@@ -93,17 +93,6 @@ def _mask(log: Log, rows: np.ndarray) -> np.ndarray:
     return mask
 
 
-@dataclass(frozen=True)
-class ConstantScorer:
-    """The same scores at every point: popularity in some form."""
-
-    name: str
-    scores: np.ndarray  # (items,)
-
-    def score(self, points: Points) -> np.ndarray:
-        return np.broadcast_to(self.scores.astype(np.float32), (len(points), len(self.scores)))
-
-
 # Item-item models: scores are weights of the history @ matrix ---------------------------------------------
 
 

@@ -29,6 +29,13 @@ def category_matrix(catalogue: Catalogue) -> sp.csr_matrix:
     return matrix
 
 
+def rarity(having: np.ndarray, items: int) -> np.ndarray:
+    """log(2 / (share + 1 / items)): what it says of an item to have what `having` of all `items` have, an
+    inverse document frequency that is 0 for what nearly all have."""
+    share = having / max(1, items)
+    return np.asarray(np.log(2 / (share + 1 / max(1, items))))
+
+
 def category_names(catalogue: Catalogue) -> list[str]:
     """The columns of category_matrix."""
     if tables.CATEGORIES not in catalogue.items:

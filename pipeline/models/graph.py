@@ -20,6 +20,7 @@ from pipeline.data import tables
 from pipeline.data.histories import Catalogue
 from pipeline.errors import DataError
 from pipeline.models.asked import Asked
+from pipeline.models.content import rarity
 from pipeline.models.pairs import Columns
 
 HALF_LIVES = (5, 30)
@@ -62,9 +63,9 @@ class Graph:
         kept = shared[entity] > 1
         if not kept.any():
             return None
-        rarity = np.log(2 / (shared / len(ids) + 1 / len(ids)))  # as of categories
-        item, entity, relation = _rarest(item[kept], entity[kept], relation[kept], rarity)
-        weight = rarity[entity]
+        rare = rarity(shared, len(ids))
+        item, entity, relation = _rarest(item[kept], entity[kept], relation[kept], rare)
+        weight = rare[entity]
         weight /= np.sqrt(np.bincount(item, weight**2, minlength=len(ids)))[item]
         indptr = np.r_[0, np.cumsum(np.bincount(item, minlength=len(ids)))]
         cells = (weight.astype(np.float32), entity.astype(np.int32), indptr)
@@ -160,10 +161,10 @@ def _edges(catalogue: Catalogue) -> pd.DataFrame:
 
 
 def _rarest(
-    item: np.ndarray, entity: np.ndarray, relation: np.ndarray, rarity: np.ndarray
+    item: np.ndarray, entity: np.ndarray, relation: np.ndarray, rare: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of each item the MOST rarest neighbours, item by item in order of the entity."""
-    order = np.lexsort((entity, -rarity[entity], item))
+    order = np.lexsort((entity, -rare[entity], item))
     start = np.searchsorted(item[order], item[order])
     kept = np.sort(order[np.arange(len(order)) - start < MOST])
     return item[kept], entity[kept], relation[kept]

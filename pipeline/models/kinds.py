@@ -11,7 +11,7 @@ import scipy.sparse as sp
 
 from pipeline.data.histories import MICROSECONDS_A_DAY, Catalogue
 from pipeline.models.asked import Asked
-from pipeline.models.content import category_matrix, years
+from pipeline.models.content import category_matrix, rarity, years
 from pipeline.models.graph import Graph
 from pipeline.models.keywords import Keywords
 from pipeline.models.modalities import PREFIX as VECTOR
@@ -35,9 +35,8 @@ class Kinds:
     def of(cls, catalogue: Catalogue, features: list[str] | None = None) -> Kinds:
         """`features`: of a model that is there already; what it does not know is left out."""
         matrix = category_matrix(catalogue)
-        share = np.asarray(matrix.mean(axis=0)).ravel() if matrix.shape[0] else np.zeros(matrix.shape[1])
-        rarity = np.log((1 + 1) / (share + 1 / max(1, matrix.shape[0])))  # idf
-        weighted = sp.csr_matrix(matrix @ sp.diags_array(rarity.astype(np.float32)))
+        weight = rarity(np.asarray(matrix.sum(axis=0)).ravel(), len(catalogue))
+        weighted = sp.csr_matrix(matrix @ sp.diags_array(weight.astype(np.float32)))
         norms = np.sqrt(np.asarray(weighted.multiply(weighted).sum(axis=1)).ravel())
         scale = np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0).astype(np.float32)
         unit = sp.csr_matrix(sp.diags_array(scale) @ weighted, dtype=np.float32)

@@ -16,7 +16,7 @@ import pandas as pd
 from pipeline.data import tables
 from pipeline.data.histories import Catalogue
 from pipeline.data.items import ITEM_TEXT
-from pipeline.models.content import category_names
+from pipeline.models.content import category_names, rarity
 from pipeline.serve.changes import with_changes
 from pipeline.serve.events import Change
 
@@ -86,11 +86,11 @@ def _as_kinds(bound: Bound, item: int, one: Catalogue) -> None:
     columns = np.array([place for place, name in enumerate(bound.categories) if name in own], np.int32)
     if len(columns):
         items = kinds.categories.shape[0]
-        share = np.bincount(kinds.categories.indices, minlength=kinds.categories.shape[1])[columns] / items
-        rarity = np.log(2 / (share + 1 / items))  # as Kinds.of
-        rarest = np.argsort(-rarity, kind="stable")[: kinds.listed.shape[1]]
+        having = np.bincount(kinds.categories.indices, minlength=kinds.categories.shape[1])[columns]
+        weight = rarity(having, items)
+        rarest = np.argsort(-weight, kind="stable")[: kinds.listed.shape[1]]
         kinds.listed[item, : len(rarest)] = columns[rarest]
-        kinds.weights[item, : len(rarest)] = rarity[rarest] / np.linalg.norm(rarity)
+        kinds.weights[item, : len(rarest)] = weight[rarest] / np.linalg.norm(weight)
 
 
 def _as_text(bound: Bound, item: int, one: Catalogue, text: str) -> None:
