@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +27,17 @@ from tqdm import tqdm
 from pipeline.bench._fits import fingerprint
 from pipeline.bench.gate import load_with_vectors
 from pipeline.data import tables
-from pipeline.data.histories import Catalogue, Prepared
+from pipeline.data.histories import Catalogue, Log, Prepared
 from pipeline.errors import ConfigError
 from pipeline.evaluation import metrics, tuning
 from pipeline.evaluation.figures import HEADLINE
 from pipeline.models.asked import Asked
 from pipeline.models.baselines import train_rows
+from pipeline.models.encoder import TextEncoder, texts_to_vectors
 from pipeline.models.parts import CHUNK
 from pipeline.models.ranking import top_candidates
 from pipeline.models.recommender import Recommender
+from pipeline.models.sentiment import Sentiment
 from pipeline.params import Params
 from pipeline.training.recipe import Shared, light
 
@@ -74,13 +77,13 @@ def worlds(data: Path | None, params: Params) -> Iterator[tuple[str, tuple[Prepa
     if data is not None:
         yield (
             data.resolve().parent.name if data.name in ("raw", "prepared") else data.name,
-            load_with_vectors(data, params),
+            _read(load_with_vectors(data, params), params),
         )
         return
     given = Path("data/prepared")
     known = set()
     if (given / "train.parquet").exists():
-        one = load_with_vectors(given, params)
+        one = _read(load_with_vectors(given, params), params)
         known.add(fingerprint(one[0]))
         yield "given", one
     for source in EMBEDDED:
@@ -91,6 +94,23 @@ def worlds(data: Path | None, params: Params) -> Iterator[tuple[str, tuple[Prepa
             continue
         if fingerprint(two[0]) not in known:
             yield source, two
+
+
+def _read(one: tuple[Prepared, np.ndarray], params: Params) -> tuple[Prepared, np.ndarray]:
+    """With rows liked as their texts read, where users wrote any without a value."""
+    prepared, vectors = one
+    if prepared.log.text is None:
+        return one
+    encoder = TextEncoder.load(params.finetune.encoder, params.finetune.max_length)
+    sentiment = Sentiment.fit(
+        prepared.log, train_rows(prepared.log), lambda texts: texts_to_vectors(encoder, texts)[0]
+    )
+    if sentiment is None:
+        return one
+    log.info("sentiment: Spearman %.3f with held-back values", sentiment.spearman)
+    felt = sentiment.felt(prepared.log)
+    validation, test = map(felt.points, (prepared.validation, prepared.test))
+    return replace(prepared, log=felt.log, validation=validation, test=test), vectors
 
 
 def embedded(source: str, params: Params) -> tuple[Prepared, np.ndarray]:
@@ -116,6 +136,7 @@ class Inputs:
     items: pd.DataFrame
     vectors: np.ndarray | None  # of texts
     until: int | None = None  # the state stands still there
+    log: Log | None = None  # None: that of the prepared data
 
     def but(self, **changes: Any) -> Inputs:
         return replace(self, **changes)
@@ -145,8 +166,20 @@ def signals(prepared: Prepared, vectors: np.ndarray) -> dict[str, Signal]:
         found["keywords"] = _of_columns(*tables.WORDS)
     for name in sorted(name for name in items if name.endswith(tables.VECTOR)):
         found[name.removesuffix(tables.VECTOR)] = _of_columns(name)
+    if prepared.log.liked is not None:
+        plain = replace(prepared.log, liked=None)
+        found["sentiment"] = Signal(lambda inputs, _: inputs.but(log=plain), partial(_other_moods, plain))
     found["live_state"] = Signal(lambda inputs, _: inputs.but(until=prepared.train_end + 1), None)
     return found
+
+
+def _other_moods(log: Log, inputs: Inputs, generator: np.random.Generator) -> Inputs:
+    """What was read in rows without a value, dealt among them; `log`: without it."""
+    assert inputs.log is not None
+    read = np.flatnonzero(np.isnan(log.value) & (log.text != ""))
+    liked = inputs.log.liked.copy()  # type: ignore[union-attr]
+    liked[read] = liked[generator.permutation(read)]
+    return inputs.but(log=replace(log, liked=liked))
 
 
 def _of_columns(*names: str) -> Signal:
@@ -207,7 +240,7 @@ def _other_tails(inputs: Inputs, generator: np.random.Generator) -> Inputs:
 def of_world(prepared: Prepared, vectors: np.ndarray, seed: int) -> dict[str, Json]:
     """Signal -> its row of the table."""
     whole, todo = (
-        Inputs(prepared.catalogue.items, vectors if vectors.any() else None),
+        Inputs(prepared.catalogue.items, vectors if vectors.any() else None, log=prepared.log),
         signals(prepared, vectors),
     )
     gains: dict[str, list[np.ndarray]] = {}
@@ -267,10 +300,14 @@ class Court:
         """(test points,) nDCG@10."""
         prepared = self.prepared
         catalogue = replace(prepared.catalogue, items=inputs.items)
-        model = light(prepared.log, self.rows, catalogue, inputs.vectors, self.seed, self.shared)
+        log, shared, every = prepared.log, self.shared, self.asked
+        if inputs.log is not None and inputs.log is not log:
+            log, shared = inputs.log, Shared()
+            every = [Asked(replace(asked.points, log=log), asked.items) for asked in every]
+        model = light(log, self.rows, catalogue, inputs.vectors, self.seed, shared)
         if inputs.until is not None:
             model = model.with_state(inputs.until, "frozen")
-        listed = np.concatenate([self._listed(model, catalogue, asked) for asked in self.asked])
+        listed = np.concatenate([self._listed(model, catalogue, asked) for asked in every])
         return metrics.discounted(metrics.target_rank(listed, prepared.test.target), K)
 
     def _listed(self, model: Recommender, catalogue: Catalogue, asked: Asked) -> np.ndarray:

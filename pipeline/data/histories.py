@@ -71,6 +71,8 @@ class Log:
     window: np.ndarray  # (rows,) int8: TRAIN, VALIDATION or TEST
     indptr: np.ndarray  # (users + 1,) int64: rows of user u are indptr[u]:indptr[u + 1]
     repeats: bool = False  # preprocess.repeats: an item of the history may be a target, and be listed
+    text: np.ndarray | None = None  # (rows,) object, "" for none; None: no row has any
+    liked: np.ndarray | None = None  # (rows,) bool: so in a history; None: what is positive
 
     def __len__(self) -> int:
         return len(self.item)
@@ -267,7 +269,13 @@ def make_log(
         window=table["window"].to_numpy(dtype=np.int8),
         indptr=np.r_[0, np.cumsum(counts)].astype(np.int64),
         repeats=repeats,
+        text=_texts(table),
     )
+
+
+def _texts(table: pd.DataFrame) -> np.ndarray | None:
+    texts = table.get(tables.TEXT)
+    return None if texts is None or not texts.notna().any() else texts.fillna("").to_numpy(dtype=object)
 
 
 def load_prepared(folder: Path) -> Prepared:

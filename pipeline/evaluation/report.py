@@ -73,7 +73,7 @@ TRAINING = {
     "item_reuse": "Uses of a text for each time that it was encoded",
     "ease_regularisation": "EASE: regularisation",
     "positives_only": "EASE: learns from successes alone",
-    "signals": "Graph and modalities: what each gained on validation",
+    "signals": "Further signals: what each gained on validation",
     "challenger_validation_ndcg@10": "nDCG@10 on validation",
     "peak_gib": "Memory at most, GiB",
     "cpu_seconds": "CPU seconds",

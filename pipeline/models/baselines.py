@@ -286,8 +286,9 @@ def item_knn(matrix: sp.csr_matrix, neighbours: int, shrinkage: float) -> ItemMa
 
 
 def liking(log: Log, disliked_weight: float) -> np.ndarray:
-    """(rows of the log,) float32: 1 for positive rows, `disliked_weight` for the rest."""
-    return np.where(log.positive, 1, disliked_weight).astype(np.float32)
+    """(rows of the log,) float32: 1 for rows that were liked, `disliked_weight` for the rest."""
+    liked = log.positive if log.liked is None else log.liked
+    return np.where(liked, 1, disliked_weight).astype(np.float32)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from pipeline.models.collaborative import RETRIEVING, Collaborative
 from pipeline.models.kinds import Kinds
 from pipeline.models.living import Living
 from pipeline.models.pairs import Columns, Retrieved, history_matrix, lookup
+from pipeline.models.sentiment import Felt
 from pipeline.models.sequence import Sequence
 from pipeline.models.text import Text
 
@@ -33,9 +34,10 @@ class Parts:
     kinds: Kinds
     living: Living
     most: int = 500  # candidates of a point
+    felt: Felt | None = None  # the log that the model is asked about, if it reads what users wrote
 
     def ask(self, points: Points, size: int = CHUNK) -> Iterator[Asked]:
-        for chunk in points.chunks(size):
+        for chunk in (points if self.felt is None else self.felt.points(points)).chunks(size):
             yield Asked(chunk, len(self.catalogue))
 
     def retrieve(self, asked: Asked) -> Retrieved:

@@ -36,6 +36,7 @@ from pipeline.models.kinds import Kinds
 from pipeline.models.living import Living
 from pipeline.models.parts import Parts, stacked
 from pipeline.models.scorer import Scorer
+from pipeline.models.sentiment import Encode, Sentiment
 from pipeline.models.sequence import Sequence
 from pipeline.models.text import Facts, Text
 
@@ -54,6 +55,7 @@ class Recommender:
     centre: np.ndarray | None  # (width,) mean text vector that was subtracted
     folder: Path | None = None
     version: str | None = None
+    sentiment: Sentiment | None = None  # None: what users wrote says nothing that pays
 
     @property
     def catalogue(self) -> Catalogue:
@@ -205,14 +207,24 @@ class Recommender:
         delay = card["delay_seconds"] if delay_seconds is None else delay_seconds
         living = Living.of(log, catalogue, tuple(card["half_lives"]), collaborative.ials, delay)
         kinds = Kinds.of(catalogue, card["features"])
-        parts = Parts(catalogue, collaborative, sequence, text, kinds, living, card["candidates"])
+        sentiment, encode = Sentiment.of(of_prefix("sentiment", arrays)), _reader(folder, card)
+        sentiment = sentiment and sentiment.knowing(log, encode)
+        felt = None if sentiment is None else sentiment.felt(log)
+        parts = Parts(catalogue, collaborative, sequence, text, kinds, living, card["candidates"], felt)
         scorer = Scorer(len(card["features"]))
         scorer.load_state_dict(
             {key: torch.from_numpy(value) for key, value in of_prefix("scorer", arrays).items()}
         )
         claim = Claim.find(folder / VERSION)
         return cls(
-            name, card, parts, scorer.eval(), arrays.get("centre"), folder, claim.version if claim else None
+            name,
+            card,
+            parts,
+            scorer.eval(),
+            arrays.get("centre"),
+            folder,
+            claim.version if claim else None,
+            sentiment,
         )
 
 
@@ -225,6 +237,8 @@ def save(folder: Path, card: dict[str, Any], model: Recommender, encoder: TextEn
     if parts.sequence is not None:
         arrays |= prefixed("sequence", parts.sequence.arrays())
     arrays |= prefixed("scorer", {key: value.numpy() for key, value in model.scorer.state_dict().items()})
+    if model.sentiment is not None:
+        arrays |= prefixed("sentiment", model.sentiment.arrays())
     tower = None if parts.sequence is None else parts.sequence.tower.kind
     content: dict[str, Any] = {"format": FORMAT, "user_tower": tower}
     live = parts.living.live
@@ -241,6 +255,17 @@ def save(folder: Path, card: dict[str, Any], model: Recommender, encoder: TextEn
         encoder.save(folder / "encoder")
     text = json.dumps(card | content, indent=2, allow_nan=False, ensure_ascii=False)
     (folder / CARD).write_text(text + "\n", encoding="utf-8")
+
+
+def _reader(folder: Path, card: dict[str, Any]) -> Encode:
+    """Texts to vectors by the folder's encoder, which is loaded when it is asked."""
+
+    def encode(texts: list[str]) -> np.ndarray | None:
+        if not (folder / "encoder").is_dir():
+            return None
+        return texts_to_vectors(TextEncoder.load(str(folder / "encoder"), card["max_length"]), texts)[0]
+
+    return encode
 
 
 def frozen_vectors(ablations: Path, catalogue: Catalogue) -> np.ndarray | None:

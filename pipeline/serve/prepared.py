@@ -115,7 +115,9 @@ def _write(made: Prepared, final: Path) -> None:
     folder = temporary_beside(final)
     tables.write_parquet(made.items, folder / "items.parquet")
     pd.DataFrame({"user_id": made.user_ids.astype(str)}).to_parquet(folder / "users.parquet")
-    arrays = {field.name: getattr(made.log, field.name) for field in fields(Log)}
+    arrays = {
+        name: each for field in fields(Log) if (each := getattr(made.log, name := field.name)) is not None
+    }
     np.savez(folder / "log.npz", rows=made.rows, **arrays)
     (folder / "reactions.json").write_text(json.dumps(made.reactions), encoding="utf-8")
     if final.exists():  # another worker was quicker

@@ -21,12 +21,13 @@ import numpy as np
 from pipeline.data.histories import Catalogue, Log, Points, Prepared
 from pipeline.models.asked import Asked
 from pipeline.models.collaborative import Collaborative, Settings, choose
-from pipeline.models.encoder import TextEncoder
+from pipeline.models.encoder import TextEncoder, texts_to_vectors
 from pipeline.models.kinds import Kinds
 from pipeline.models.living import Living
 from pipeline.models.networks import SequenceTower
 from pipeline.models.parts import CHUNK, Parts
 from pipeline.models.recommender import Recommender
+from pipeline.models.sentiment import Sentiment
 from pipeline.models.state import half_lives
 from pipeline.models.text import Space, Text
 from pipeline.training.sampling import Sample, Sizes, joined, sample
@@ -35,7 +36,7 @@ from pipeline.training.sequence_task import fit_sequence
 from pipeline.training.split import Split, at_most, older_and_newer, split
 from pipeline.training.task import Run
 from pipeline.training.text_training import text_vectors
-from pipeline.training.worth import Worth, worthy
+from pipeline.training.worth import Worth, gained, qualities, worthy
 
 FEWEST_SCORER_POINTS = 20
 SCORER_SIZES, VALIDATION_SIZES = Sizes(60, 60), Sizes(200, 200)
@@ -91,12 +92,21 @@ def train(
     }
     sequence = None if champion is None else champion.parts.sequence
     tower = None if sequence is None else sequence.tower
-    if base.kinds.further:
-        with run.phases.of("further signals"):
-            base, summary["signals"] = base.worthy(next(iter(spaces.values())), run.seed)
+    sentiment: Sentiment | None = None
+    signals: Worth = {}
+    with run.phases.of("further signals"):
+        if encoder is not None and prepared.log.text is not None:
+            base, sentiment, signals = base.reading(encoder, next(iter(spaces.values())), run.seed)
+        if base.kinds.further:
+            base, found = base.worthy(next(iter(spaces.values())), run.seed)
+            signals |= found
+    summary |= {"signals": signals} if signals else {}
     models = {}
     for name, space in spaces.items():
         models[name], figures = base.model(run, name, space, tower)
+        if sentiment is not None:
+            parts = replace(models[name].parts, felt=sentiment.felt(prepared.log))
+            models[name] = replace(models[name], sentiment=sentiment, parts=parts)
         summary |= {f"{name}_{key}": value for key, value in figures.items()}
     return Trained(models, encoder, frozen, summary)
 
@@ -161,22 +171,53 @@ class Base:
         cuts = [of(cut.inner, cut.later) for cut in rows.cuts]
         return cls(prepared, rows, Kinds.of(catalogue), cuts, of(rows.full, rows.validation), serving)
 
+    def reading(
+        self, encoder: TextEncoder, space: Space | None, seed: int
+    ) -> tuple[Base, Sentiment | None, Worth]:
+        """With rows of histories liked as they read, if validation gains by it; measured as `worthy` does."""
+        log, bare = self.prepared.log, self.kinds.only(())
+        sentiment = Sentiment.fit(log, self.rows.full, lambda texts: texts_to_vectors(encoder, texts)[0])
+        if sentiment is None:
+            return self, None, {}
+        other = self._over(sentiment.felt(log).log)
+        names, learned, judged, users = self._samples(space, bare, seed)
+        plain = qualities(names, learned, judged, seed)
+        names, learned, judged, _ = other._samples(space, bare, seed)
+        told = gained(qualities(names, learned, judged, seed) - plain, users)
+        signals: Worth = {"sentiment": told | {"spearman": round(sentiment.spearman, 4)}}
+        return (other, sentiment, signals) if told["kept"] else (self, None, signals)
+
+    def _over(self, log: Log) -> Base:
+        """Asked over another log of the same rows."""
+
+        def asked(fitted: Fitted) -> Fitted:
+            return replace(
+                fitted, asked=[Asked(replace(one.points, log=log), one.items) for one in fitted.asked]
+            )
+
+        prepared = replace(self.prepared, log=log)
+        return replace(self, prepared=prepared, cuts=list(map(asked, self.cuts)), full=asked(self.full))
+
     def worthy(self, space: Space | None, seed: int) -> tuple[Base, Worth]:
         """With those further signals of items that validation gains by, measured without tower and MLP."""
+        kinds, worth = worthy(self.kinds, *self._samples(space, self.kinds, seed), seed)
+        return replace(self, kinds=kinds), worth
+
+    def _samples(
+        self, space: Space | None, kinds: Kinds, seed: int
+    ) -> tuple[list[str], Sample, Sample, np.ndarray]:
+        """(names of columns, what is learned from, what is judged, whose points these are)."""
         newest = self.cuts[-1]
 
-        def parts(kinds: Kinds) -> Parts:
-            part, most = newest.collaborative, self.serving.candidates
-            text = None if space is None else Text.fit(space.vectors, self.prepared.catalogue, part)
-            return Parts(self.prepared.catalogue, part, None, text, kinds, newest.living, most)
-
-        generator, whole = np.random.default_rng([seed, 5]), parts(self.kinds)
+        part, most = newest.collaborative, self.serving.candidates
+        text = None if space is None else Text.fit(space.vectors, self.prepared.catalogue, part)
+        whole = Parts(self.prepared.catalogue, part, None, text, kinds, newest.living, most)
+        generator = np.random.default_rng([seed, 5])
         fitted_on, judged_on = _some(newest.asked), _some(self.full.asked)
         names, learned = sample(whole, fitted_on, None, LIGHT_SIZES, generator)
         _, judged = sample(whole, judged_on, names, LIGHT_SIZES, generator)
         users = np.concatenate([asked.points.user for asked in judged_on] or [np.zeros(0, np.int32)])
-        kinds, worth = worthy(self.kinds, names, learned, judged, users, seed)
-        return replace(self, kinds=kinds), worth
+        return names, learned, judged, users
 
     def model(
         self, run: Run, name: str, space: Space | None, tower: SequenceTower | None

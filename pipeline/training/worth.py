@@ -36,27 +36,39 @@ def worthy(
     bare = [name for name in names if not name.startswith(tuple(further.values()))]
 
     def quality(chosen: list[str]) -> np.ndarray:
-        """(2, judged): log-likelihood, weighted, and nDCG@10 among the sample."""
         place = [names.index(name) for name in chosen]
-        one, other = learned.only(place), judged.only(place)
-        scorer = prior_scorer(chosen, one, seed)
-        fit_linear(scorer, chosen, one, other)
-        with torch.no_grad():
-            logits = scorer(torch.from_numpy(other.features).float())
-            likely = -listwise(logits, other, slice(None)).numpy() * other.weight
-        there = other.log_weight > NOWHERE / 2
-        rank = ((logits >= logits[:, :1]).numpy() & there).sum(axis=1)
-        return np.stack([likely, np.where(rank <= 10, 1 / np.log2(1 + np.maximum(rank, 1)), 0)])
+        return qualities(chosen, learned.only(place), judged.only(place), seed)
 
     without, found = quality(bare), Worth()
-    of_user = np.unique(users, return_inverse=True)[1]
     for name, start in further.items():
-        likely, ndcg = quality(bare + [column for column in names if column.startswith(start)]) - without
-        of_users = np.bincount(of_user, likely)
-        errors = float(of_users.sum() / max(1e-12, np.sqrt((of_users**2).sum())))
-        gains = np.bincount(of_user, ndcg) / np.bincount(of_user)
-        gain, spread = float(gains.mean()), float(gains.std() / np.sqrt(len(gains)))
-        kept = errors > LEAST and gain / max(1e-12, spread) > LEAST
-        found[name] = {"nats": round(float(likely.mean()), 6), "errors": round(errors, 2)}
-        found[name] |= {"ndcg@10": round(gain, 6), "kept": kept}
+        found[name] = gained(
+            quality(bare + [column for column in names if column.startswith(start)]) - without, users
+        )
     return kinds.only([name for name, told in found.items() if told["kept"]]), found
+
+
+def qualities(names: list[str], learned: Sample, judged: Sample, seed: int) -> np.ndarray:
+    """(2, judged): weighted log-likelihood, and nDCG@10 among the sample, of a linear part fitted here."""
+    scorer = prior_scorer(names, learned, seed)
+    fit_linear(scorer, names, learned, judged)
+    with torch.no_grad():
+        logits = scorer(torch.from_numpy(judged.features).float())
+        likely = -listwise(logits, judged, slice(None)).numpy() * judged.weight
+    there = judged.log_weight > NOWHERE / 2
+    rank = ((logits >= logits[:, :1]).numpy() & there).sum(axis=1)
+    return np.stack([likely, np.where(rank <= 10, 1 / np.log2(1 + np.maximum(rank, 1)), 0)])
+
+
+def gained(difference: np.ndarray, users: np.ndarray) -> dict[str, float | bool]:
+    """What `worthy` tells of a signal. `difference`: of two `qualities`; `users`: (judged,)."""
+    if len(np.unique(users)) < FEWEST_USERS:
+        return NOTHING
+    likely, ndcg = difference
+    of_user = np.unique(users, return_inverse=True)[1]
+    of_users = np.bincount(of_user, likely)
+    errors = float(of_users.sum() / max(1e-12, np.sqrt((of_users**2).sum())))
+    gains = np.bincount(of_user, ndcg) / np.bincount(of_user)
+    gain, spread = float(gains.mean()), float(gains.std() / np.sqrt(len(gains)))
+    kept = errors > LEAST and gain / max(1e-12, spread) > LEAST
+    told: dict[str, float | bool] = {"nats": round(float(likely.mean()), 6), "errors": round(errors, 2)}
+    return told | {"ndcg@10": round(gain, 6), "kept": kept}

@@ -1,0 +1,114 @@
+"""What users' own words say of their rows' values: a row without a value counts in a history as it reads.
+
+A ridge regression (models/ridge.py, cross-fitted) from the language model's vectors of `interactions.text`,
+which is not trained for it, to the values of rows that have both. A row with a text and no value is liked
+where its predicted value reaches what parts likes from dislikes among predictions out of fold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from pipeline.data.histories import Log, Points
+from pipeline.models.binding import Arrays
+from pipeline.models.ridge import Ridge
+
+FEWEST, MOST = 100, 20_000  # rows with text and value that are learned from
+Encode = Callable[[list[str]], np.ndarray | None]  # texts -> (texts, width), None without an encoder
+
+
+@dataclass(frozen=True)
+class Felt:
+    """A log, and the same with what its texts say."""
+
+    plain: Log
+    log: Log
+
+    def points(self, points: Points) -> Points:
+        """Over the latter; those of another log, whose texts are not known, stay."""
+        return replace(points, log=self.log) if points.log is self.plain else points
+
+
+@dataclass(frozen=True)
+class Sentiment:
+    ridge: Ridge
+    cut: float  # predicted values below it are dislikes
+    known: np.ndarray  # (texts,) uint64 hashes of texts that were predicted before, ascending
+    value: np.ndarray  # (texts,) float32 their predicted values
+    spearman: float  # of values and predictions out of fold
+
+    @classmethod
+    def fit(cls, log: Log, rows: np.ndarray, encode: Encode, seed: int = 7) -> Sentiment | None:
+        """From the rows of a mask. None where no row lacks a value, or too few tell likes from dislikes."""
+        if log.text is None or not len(_todo(log)):
+            return None
+        both = rows & (log.text != "") & np.isfinite(log.value)
+        learned = np.flatnonzero(both)
+        if min(log.positive[both].sum(), (~log.positive[both]).sum()) < FEWEST:
+            return None
+        if len(learned) > MOST:
+            learned = np.sort(np.random.default_rng(seed).choice(learned, MOST, replace=False))
+        vectors = encode(list(log.text[learned]))
+        if vectors is None:
+            return None
+        values = log.value[learned].astype(np.float64)
+        ridge, found = Ridge.fit(vectors, values[:, None], np.ones(len(learned), bool), seed)
+        disliked = 1 - float(log.positive[both].mean())
+        cut = float(np.quantile(found[:, 0], disliked))
+        empty = np.zeros(0, np.uint64), np.zeros(0, np.float32)
+        close = float(spearmanr(values, found[:, 0]).statistic)
+        return cls(ridge, cut, *empty, close).knowing(log, encode)
+
+    def knowing(self, log: Log, encode: Encode) -> Sentiment:
+        """With the predictions of a log's rows that need one."""
+        todo = _todo(log)
+        texts, first = np.unique(_hashes(log, todo), return_index=True)
+        new = ~np.isin(texts, self.known)
+        vectors = encode([str(log.text[row]) for row in todo[first[new]]]) if new.any() else None  # type: ignore[index]
+        if vectors is None:
+            return self
+        known = np.r_[self.known, texts[new]]
+        value = np.r_[self.value, self.ridge.predict(vectors)[:, 0].astype(np.float32)]
+        order = np.argsort(known)
+        return replace(self, known=known[order], value=value[order])
+
+    def felt(self, log: Log) -> Felt:
+        """`log` with rows liked and disliked as they read; what is not known counts as before."""
+        liked, todo = log.positive.copy(), _todo(log)
+        if len(todo) and len(self.known):
+            hashes = _hashes(log, todo)
+            place = np.minimum(np.searchsorted(self.known, hashes), len(self.known) - 1)
+            there = self.known[place] == hashes
+            liked[todo[there]] = self.value[place[there]] >= self.cut
+        return Felt(log, replace(log, liked=liked))
+
+    def arrays(self) -> Arrays:
+        figures = {"cut": np.array([self.cut]), "spearman": np.array([self.spearman])}
+        return self.ridge.arrays() | {"known": self.known, "value": self.value} | figures
+
+    @classmethod
+    def of(cls, arrays: Arrays) -> Sentiment | None:
+        """None of a model without."""
+        if "cut" not in arrays:
+            return None
+        cut, spearman = (float(arrays[name][0]) for name in ("cut", "spearman"))
+        return cls(Ridge.of(arrays), cut, arrays["known"], arrays["value"], spearman)
+
+
+def _todo(log: Log) -> np.ndarray:
+    """Rows with a text and no value."""
+    if log.text is None:
+        return np.zeros(0, np.int64)
+    return np.flatnonzero((log.text != "") & ~np.isfinite(log.value))
+
+
+def _hashes(log: Log, rows: np.ndarray) -> np.ndarray:
+    import pandas as pd
+
+    assert log.text is not None
+    hashes: np.ndarray = pd.util.hash_array(log.text[rows], categorize=True)
+    return hashes
