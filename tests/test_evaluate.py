@@ -423,6 +423,11 @@ def test_users_groups_become_slices(world: Path, tmp_path: Path, monkeypatch: py
     assert found["models"]["ease"]["group:colour=red"]["points"] == red.sum()
     assert found["comparison"]["slices"]["group:colour=red"]["users"] == users
     assert "group:colour=red" in (tmp_path / "reports" / "evaluation.html").read_text()
+    fair = found["fairness"]
+    assert set(fair["exposure"]) == {"popularity", "age", "categories"}
+    assert set(fair["exposure"]["categories"]["awrf"]) == {"challenger", "champion", found["best_baseline"]}
+    assert all(row["after"] >= row["before"] for row in fair["floors"])
+    assert {row["kind"] for row in found["comparison"]["fairness"]} == {"exposure", "calibration"}
 
 
 # The pure parts
