@@ -42,6 +42,7 @@ def test_every_case_is_judged_by_the_gate(world: Path, monkeypatch: pytest.Monke
     assert counts == {
         "another_seed": 12,
         "another_sample": 12,
+        "swapped_users": 6,
         "half_of_the_rows": 6,
         "another_sample_of_users": 12,
         "half_of_the_users": 6,

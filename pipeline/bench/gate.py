@@ -5,6 +5,8 @@ Rule: models are trained in seconds (`light` in pipeline/training) on the train 
 test points and judged by the real decide_promotion with the settings of params.yaml. Equals are two models of
 another seed, or of another sample of the same rows (drawn with replacement); each pair is judged both ways.
 Better ones know all of train, where the champion knows a random half of its rows.
+Swapped users make equals of models however far apart: at random, a user gets the lists of one that knows all
+or those of one that knows half, and in the other side of the pair the rest.
 The same by users is shown beside: who half of the users are decides how good a model is, so such equals are
 not quite equal, and such better ones not always better.
 Lists are kept in .evergreen/bench: killed and started again, it goes on.
@@ -61,6 +63,7 @@ KINDS = (FULL, SAMPLE, HALF, SAMPLE_USERS, HALF_USERS)
 EQUAL = {"another_seed": FULL, "another_sample": SAMPLE}
 BETTER = {"half_of_the_rows": HALF}  # what the champion knows
 BY_USERS = {"another_sample_of_users": SAMPLE_USERS, "half_of_the_users": HALF_USERS}
+SWAPPED = "swapped_users"
 KEPT = Path(".evergreen/bench")
 MAKERS = ("models", "parts")  # folders of code that a model comes from
 FIT_END = "2000-01-01T00:00:00+00:00"  # the same for all: nobody is older, every point is new
@@ -82,15 +85,20 @@ def run(data: Path | None = None) -> Json:
             for kind, found in models.items():
                 found.append(court.model(kind, repeat))
                 bar.update()
-    verdicts: dict[str, list[Json]] = {name: [] for name in (*EQUAL, *BETTER, *BY_USERS)}
+    verdicts: dict[str, list[Json]] = {name: [] for name in (*EQUAL, SWAPPED, *BETTER, *BY_USERS)}
     for name, challenger, champion in pairs(models):
         verdicts[name].append(court.judge(challenger, champion))
+        if name in BETTER:
+            verdicts[SWAPPED].append(
+                court.judge(*court.swapped(challenger, champion, len(verdicts[SWAPPED])))
+            )
     return {
         "name": "gate",
         "conditions": court.conditions | {"repeats": REPEATS, "seconds": time.perf_counter() - begin},
         "figures": {name: summary(found) for name, found in verdicts.items()},
         "ratios": {
             "equal_promoted": max(share(verdicts[name]) for name in EQUAL),
+            "equal_unfair": max(_answered(verdicts[name], "fails") for name in (*EQUAL, SWAPPED)),
             "better_promoted": min(share(verdicts[name]) for name in BETTER),
             **{f"{name}_promoted": share(verdicts[name]) for name in BY_USERS},
         },
@@ -242,6 +250,14 @@ class Court:
     def judged(self, listed: np.ndarray) -> Judged:
         return Judged(listed, accuracy_columns(self.question, listed), beyond_columns(self.question, listed))
 
+    def swapped(self, one: Judged, other: Judged, number: int) -> tuple[Judged, Judged]:
+        """Both, with the lists of a random half of the users exchanged."""
+        user = self.question.points.user
+        drawn = np.random.default_rng([self.params.seed, number]).random(int(user.max()) + 1) < 0.5
+        side = drawn[user][:, None]
+        first, second = np.where(side, one.listed, other.listed), np.where(side, other.listed, one.listed)
+        return self.judged(first), self.judged(second)
+
     @cached_property
     def simple(self) -> dict[str, Judged]:
         """The baselines of the gate."""
@@ -288,7 +304,8 @@ def share(verdicts: list[Json]) -> float:
 
 
 def summary(verdicts: list[Json]) -> Json:
-    """A row of the table: promoted of how many, and how far the models are apart."""
+    """A row of the table: promoted of how many, how often the check of fairness fails or says to look closer,
+    and how far the models are apart."""
     count = len(verdicts)
     low, high = share_interval(sum(verdict["promote"] for verdict in verdicts), count)
     gains = [verdict["gain"] for verdict in verdicts]
@@ -297,9 +314,19 @@ def summary(verdicts: list[Json]) -> Json:
         "promoted": share(verdicts),
         "low": low,
         "high": high,
+        "unfair": _answered(verdicts, "fails"),
+        "investigate": _answered(verdicts, "investigate"),
         "mean_gain": float(np.mean(gains)),
         "deviation": float(np.std(gains)),
     }
+
+
+def _answered(verdicts: list[Json], answer: str) -> float:
+    """Share of the verdicts whose check of fairness says so."""
+    texts = [
+        check["text"] for verdict in verdicts for check in verdict["checks"] if check["name"] == "fairness"
+    ]
+    return sum(text.startswith(f"{answer}: ") for text in texts) / len(verdicts)
 
 
 def findings(name: str, verdicts: list[Json]) -> str:
