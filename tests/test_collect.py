@@ -536,3 +536,34 @@ def test_where_most_rows_are_bad_the_advice_is_no_higher_limit(
     path = written(tmp_path / "log.csv", "user_id,item_id,timestamp,value", *rows)
     with pytest.raises(DataError, match=advice):
         run(tmp_path, of_files(path))
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (["a,13/02/2020", "b,14/02/2020", "c,"], 'columns.available_from: .*"%d/%m/%Y"'),
+        (["a,soon", "b,later", "c,2020-01-01"], "column available_from: most cells are no time, like 'soon'"),
+    ],
+)
+def test_availability_that_cannot_be_read_stops(
+    tmp_path: Path, log: Path, lines: list[str], said: str
+) -> None:
+    things = written(tmp_path / "items.csv", "item_id,available_from", *lines)
+    with pytest.raises(DataError, match=said):
+        run(tmp_path, of_files(log, items=things))
+
+
+def test_the_newest_row_of_a_catalogue_is_told_by_readable_times_alone(tmp_path: Path, log: Path) -> None:
+    rows = ["a,new,2020-05-01", "b,other,", "a,old,2019-01-01"]
+    things = written(tmp_path / "items.csv", "item_id,title,last_updated", *rows)
+    assert items(run(tmp_path, of_files(log, items=things))).loc["a", "title"] == "new"
+    written(things, "item_id,title,last_updated", *rows, "a,newest,01/06/2020")
+    with pytest.raises(DataError, match=r"column last_updated: '01/06/2020' is no time"):
+        run(tmp_path, of_files(log, items=things))
+
+
+def test_words_for_none_are_no_titles_unless_one_item_is_called_so(tmp_path: Path, log: Path) -> None:
+    things = written(tmp_path / "items.csv", "item_id,title", "a,nan", "b,nan", "c,None")
+    titles = items(run(tmp_path, of_files(log, items=things)))["title"]
+    assert titles[["a", "b"]].isna().all()
+    assert titles["c"] == "None"

@@ -43,7 +43,7 @@ def test_vectors_of_parquet_and_json_lines(tmp_path: Path) -> None:
         assert items(raw)["sound_vector"].loc["a"] == [1.5, 2.0]
 
 
-@pytest.mark.parametrize("wrong", ["1|2", "1|2|x", "1|2|inf", "tall"])
+@pytest.mark.parametrize("wrong", ["1|2", "1|2|x", "1|2|inf", "tall", '"0,1|2"'])
 def test_a_cell_that_is_no_such_vector_is_refused_by_name(tmp_path: Path, wrong: str) -> None:
     with pytest.raises(
         DataError, match=r"items, column image_vector: item 'c' has '.*', not 3 finite numbers"

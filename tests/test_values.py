@@ -181,6 +181,12 @@ def test_numbers_are_finite_or_bad_or_missing() -> None:
         ("N/A|Drama", ["Drama"]),
         ("[]", []),
         ({"name": "a"}, ["a"]),
+        ("{'Fiction': 5, 'War': 0, 'Madrid': 1}", ["Fiction", "Madrid"]),
+        ('{"genres": ["a", "b"]}', ["a", "b"]),
+        ("[{'id': 16}]", []),
+        ("[('a', 3), ('b', 2)]", ["a", "b"]),
+        ([("a", 3.0)], ["a"]),  # a map of Parquet
+        ("set()", []),
         (7, ["7"]),
     ],
 )

@@ -7,16 +7,20 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.data import tables
+from pipeline.data import hints, tables
 from pipeline.data.ids import as_ids, id_faults
 from pipeline.data.moments import TimeFormat, as_moments
 from pipeline.data.rejected import Rejected
-from pipeline.data.values import as_lists, as_prose, as_text, as_typed
+from pipeline.data.values import MISSING, as_lists, as_prose, as_text, as_typed
 from pipeline.data.vectors import with_vectors
 from pipeline.errors import DataError
 from pipeline.sources import OF_ITEM, PLACE, RAW, REASON
 
 Counts = dict[str, int]
+_WRITTEN = (  # columns that say when a row of the catalogue was written
+    *(tables.TIME, "updated_at", "modified_at", "last_updated", "last_modified", "updated", "modified"),
+    "snapshot_date",
+)
 
 
 def items_table(
@@ -84,7 +88,9 @@ def check_items(frame: pd.DataFrame, times: Mapping[str, TimeFormat]) -> tuple[p
     items = pd.DataFrame({tables.ITEM: as_ids(frame[tables.ITEM])})
     for name in (tables.TITLE, tables.TEXT):
         text = optional(frame, name, as_prose)
-        items[name] = empty(frame, "str") if text is None else text
+        items[name] = (
+            empty(frame, "str") if text is None else _without_words_for_none(text, items[tables.ITEM])
+        )
     lists = optional(frame, tables.CATEGORIES, as_lists)
     items[tables.CATEGORIES] = (
         empty(frame, object) if lists is None else lists.where(lists.str.len() > 0, None)
@@ -94,6 +100,7 @@ def check_items(frame: pd.DataFrame, times: Mapping[str, TimeFormat]) -> tuple[p
         moments, bad = empty(frame, tables.MOMENT), no(frame)
         if name in frame:
             moments, bad = as_moments(frame[name], name, times.get(name))
+            _refuse_unread(frame[name], bad, name)
         items[name], unreadable = moments, unreadable | bad
     items = with_vectors(_one_a_key(_newest_last(_with_further(items, frame), times), tables.ITEM))
     filled = [cell if isinstance(cell, list) else [] for cell in items[tables.CATEGORIES]]
@@ -103,12 +110,38 @@ def check_items(frame: pd.DataFrame, times: Mapping[str, TimeFormat]) -> tuple[p
 
 
 def _newest_last(items: pd.DataFrame, times: Mapping[str, TimeFormat]) -> pd.DataFrame:
-    """In order of the column that says when a row was written, if any; else as read (files by name)."""
-    written = next((name for name in (tables.TIME, "updated_at", "modified_at") if name in items), None)
-    if written is None:
+    """In order of the column that says when a row was written, if any; else as read (files by name).
+
+    Raises DataError if rows are repeated and a cell there is no time.
+    """
+    written = next((name for name in _WRITTEN if name in items), None)
+    if written is None or not items[tables.ITEM].duplicated().any():
         return items
-    moments, _ = as_moments(items[written], written, times.get(written))
-    return items.iloc[moments.argsort(kind="stable")] if moments.notna().all() else items
+    moments, bad = as_moments(items[written], written, times.get(written))
+    if bad.any():
+        raise DataError(
+            f"items, column {written}: {as_text(items[written])[bad].iloc[0]!r} is no time, so which row of "
+            "an item is its newest cannot be told: write dates like 2024-01-31, or leave the column out"
+        )
+    return items.iloc[moments.fillna(pd.Timestamp(0, tz="UTC")).argsort(kind="stable")]
+
+
+def _refuse_unread(column: pd.Series, bad: pd.Series, name: str) -> None:
+    """Raises DataError where most times of a column cannot be read: without them all would be available."""
+    if bad.sum() > 0.5 * as_text(column).notna().sum():
+        cells = as_text(column)[bad].head(100).tolist()
+        advice = hints.of("unreadable_timestamp", cells, name) or ""
+        raise DataError(
+            f"items, column {name}: most cells are no time, like {cells[0]!r}: "
+            + advice.replace(f"columns.{tables.TIME}", f"columns.{name}")
+        )
+
+
+def _without_words_for_none(text: pd.Series, ids: pd.Series) -> pd.Series:
+    """Missing where several items have the same word for none (nan, NULL): one alone may be called so."""
+    words = text[text.isin(MISSING)]
+    items_of = ids[words.index].groupby(words).transform("nunique")
+    return text.mask(text.index.isin(items_of[items_of > 1].index))
 
 
 def _one_a_key(frame: pd.DataFrame, key: str) -> pd.DataFrame:

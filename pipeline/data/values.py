@@ -26,7 +26,7 @@ _WORDS = (
     *("#value!", "#ref!", "#name?", "#div/0!", "#null!", "#num!"),
 )
 MISSING = ["", "NaN", "NaT", *_WORDS, *map(str.upper, _WORDS), *map(str.capitalize, _WORDS), "(Not Set)"]
-NO_CATEGORY = {*MISSING, "(no genres listed)", "no genres listed"}
+NO_CATEGORY = {*MISSING, "set()", "frozenset()", "(no genres listed)", "no genres listed"}
 
 # Text that spells a list: [..], {..}, array([..]), ('a', 'b'), a JSON text of a list.
 _SPELLED = re.compile(
@@ -36,6 +36,7 @@ _SPELLED = re.compile(
 _QUOTED = re.compile(r""""((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'""")
 _TAG = re.compile(r"</?(?:ul|ol|li|br|p|div|span|b|i|a|em|strong)\b[^<>]*>", re.IGNORECASE)
 
+_NUMBERS = (int, float, Decimal, np.number)
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")  # no text has these
 
 _TRUTH = {
@@ -194,17 +195,38 @@ def _spelled(text: str, separator: str) -> Iterable[str]:
 
 
 def _flat(cells: Iterable[Any]) -> Iterable[str]:
-    """The texts in nested lists; of an object its name, or else its only text."""
+    """The texts in nested lists; of an object its name, or else its first text, or what `_weighed` says."""
     for cell in cells:
         if isinstance(cell, list | tuple | set | np.ndarray):
-            yield from _flat(cell)
+            parts = list(cell)
+            pairs = all(_is_weighed(part) for part in parts)  # [("Fiction", 5)], as maps of Parquet come
+            yield from (str(part[0]) for part in parts) if pairs else _flat(parts)
         elif isinstance(cell, dict):
             names = {str(key).casefold(): value for key, value in cell.items()}
             texts = [value for value in cell.values() if isinstance(value, str)]
             named = [names[key] for key in ("name", "title", "label", "category", "genre") if key in names]
-            yield from _flat(named[:1] or texts[:1])
+            yield from _flat(named[:1] or texts[:1] or _weighed(cell))
         elif cell is not None and cell == cell:
             yield str(cell)
+
+
+def _is_weighed(part: Any) -> bool:
+    """A text and its number."""
+    return (
+        isinstance(part, list | tuple | np.ndarray)
+        and len(part) == 2
+        and isinstance(part[0], str)
+        and isinstance(part[1], _NUMBERS)
+    )
+
+
+def _weighed(cell: dict[Any, Any]) -> list[Any]:
+    """The lists in an object ({"genres": [..]}), else the keys of numbers above 0: {"Fiction": 5}."""
+    lists = [value for value in cell.values() if isinstance(value, list | tuple | set | np.ndarray)]
+    weighed = [key for key, value in cell.items() if isinstance(value, _NUMBERS) and value > 0]
+    return lists or [
+        key for key in weighed if not re.fullmatch(r"(?:.*_)?(?i:id)|\w*[a-z]Id|(?i:rank|count)", str(key))
+    ]
 
 
 def _distinct(texts: Iterable[str]) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 
 import numpy as np
 import pandas as pd
@@ -13,13 +12,13 @@ from pipeline.data.values import MISSING
 from pipeline.errors import DataError
 
 EMPTY, NONE = -1, -2  # instead of a cell's length; NONE: it is no vector
-_BETWEEN = re.compile(r"[\s|;,]+")
 
 
 def with_vectors(items: pd.DataFrame) -> pd.DataFrame:
     """`items` with these columns as lists of numbers, None where a cell is empty or all zeros.
 
-    Lists, or text: a list as JSON or numpy write it, or numbers with blanks, `|`, `;` or `,` between.
+    Lists, or text: a list as JSON or numpy write it, or numbers with one sign of `|`, `;`, `,` or blanks
+    between.
     Raises DataError naming item and column where a cell is none, or has another length.
     """
     columns = {}
@@ -45,7 +44,9 @@ def _numbers(cell: object) -> list[float] | None:
             cell = json.loads(text) if text.startswith("[") and "," in text else None
         except ValueError:
             return []
-        cell = _BETWEEN.split(text.strip("[](){} ")) if cell is None else cell
+        if cell is None:  # one sign parts all: "0,1|0,2" holds two decimal commas, not four numbers
+            text = text.strip("[](){} ")
+            cell = text.split(next((sign for sign in "|;," if sign in text), None))
     if isinstance(cell, list | tuple | np.ndarray):
         try:
             found = np.asarray(cell, dtype=np.float32)

@@ -120,5 +120,5 @@ def _holds_nested(column: pd.Series) -> bool:
 def _is_nested(cell: Any) -> bool:
     """Objects and lists of them: their fields differ from row to row, so they are kept as JSON text."""
     if isinstance(cell, list | np.ndarray):
-        return any(isinstance(part, dict | list | np.ndarray) for part in cell)
+        return any(isinstance(part, dict | list | tuple | np.ndarray) for part in cell)
     return isinstance(cell, dict)

@@ -251,6 +251,8 @@ def sentence(manifest: Manifest) -> str:
     joined = "" if share is None else f"; {share:.1%} are of items in the table of items"
     cells = sum(manifest.tidied.values())
     tidied = f"; {cells:,} ids or events held characters that nobody sees, taken out" if cells else ""
+    if undated := (manifest.item_rows or {}).get("unreadable_dates"):
+        tidied += f"; {undated:,} items' availability is no time, left empty"
     gone = manifest.forgotten
     forgotten = f"; {gone.rows:,} rows of {gone.people:,} forgotten people left out" if gone else ""
     return f"collected {rows.kept:,} interactions of {people}, {span}; {left_out}{joined}{tidied}{forgotten}"
