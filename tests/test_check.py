@@ -108,26 +108,55 @@ def healthy(tmp_path_factory: pytest.TempPathFactory) -> Facts:
         ("{}", "{}.0", "without a final .0"),
         ("sku-{}", "SKU-{}", "in one case"),
         ("sku-{}", "Sku {}", "without blanks, signs and case"),
+        ("mug%20{}", "mug {}", "%20"),
+        ("A&amp;B{}", "A&B{}", "&amp;"),
+        ("gid://shop/Product/{}", "{}", "what follows their last sign"),
+        ('="{}"', "{}", "without the quotes"),
+        ("café{}", "cafÃ©{}", "UTF-8"),
+        ("７{}", "7{}", "width"),
+        ("{};{}", "{}", "';' between: write a row for each"),
     ],
 )
 def test_items_in_another_notation_are_named_with_their_cause(
     healthy: Facts, ours: str, theirs: str, cause: str
 ) -> None:
-    items = healthy.items.rename(lambda name: ours.format(int(name)))
+    items = healthy.items.rename(lambda name: ours.format(int(name), 1))
     table = healthy.table.assign(item_id=[theirs.format(n) for n in range(1, ITEMS + 1)])
     [finding] = ids.not_joined(replace(healthy, items=items, table=table))
     assert finding.severity == "error"
-    assert cause in finding.text
+    assert cause in str(finding.remedy)
     assert finding.key == "collect.files.columns.items.item_id"
     assert any("in the rows" in example for example in finding.examples)
     assert any("in the table" in example for example in finding.examples)
 
 
 def test_a_table_of_other_items_has_no_cause(healthy: Facts) -> None:
-    table = healthy.table.assign(item_id="x" + healthy.table["item_id"])
+    table = healthy.table.assign(item_id=[f"x{number}y" for number in range(len(healthy.table))])
     [finding] = ids.not_joined(replace(healthy, table=table))
     assert finding.figure == 0
-    assert "it would be" not in finding.text
+    assert "it would be" not in str(finding.remedy)
+
+
+def test_the_column_of_the_table_that_holds_the_ids_is_named(healthy: Facts) -> None:
+    table = healthy.table.assign(sku=healthy.table["item_id"], item_id=[f"x{n}y" for n in range(ITEMS)])
+    [finding] = ids.not_joined(replace(healthy, table=table))
+    assert "item_id: sku" in str(finding.remedy)
+
+
+def test_lists_of_items_in_a_cell_are_no_items(healthy: Facts) -> None:
+    first, second, *_ = healthy.items.index
+    lists = pd.Series([500], [f"{first}|{second}"])
+    [finding] = ids.lists_of_ids(replace(healthy, items=pd.concat([healthy.items, lists])))
+    assert (finding.severity, finding.examples) == ("error", [repr(f"{first}|{second}")])
+    assert not list(ids.lists_of_ids(healthy))
+
+
+@pytest.mark.parametrize("other", ["ann%20{}", "ａnn {}"])
+def test_one_user_in_two_notations(healthy: Facts, other: str) -> None:
+    names = [(f"ann {n}", other.format(n))[n % 2] for n in range(USERS)]
+    twice = pd.concat([healthy.users.set_axis(names), pd.Series([99], ["ann 1"])])
+    [finding] = ids.spellings(replace(healthy, users=twice))
+    assert finding.kind == "users_spelt_twice"
 
 
 def test_no_table_of_items(look: Look) -> None:
@@ -230,6 +259,8 @@ def test_ids_that_a_spreadsheet_changed(healthy: Facts) -> None:
     exact = [f"12345678901234{n:02}{n:03}" for n in range(ITEMS)]
     assert not list(ids.spreadsheet_ids(replace(healthy, items=healthy.items.set_axis(exact))))
     dates = ["2-Jan", "Mar-02", *exact[2:]]
+    moments = [f"2024-{1 + n % 12:02}-01T00:00:00+{n:02}" for n in range(ITEMS)]
+    assert list(ids.spreadsheet_ids(replace(healthy, items=healthy.items.set_axis(moments))))
     [finding] = ids.spreadsheet_ids(replace(healthy, items=healthy.items.set_axis(dates)))
     assert finding.examples == ["'2-Jan'", "'Mar-02'"]
 

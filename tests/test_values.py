@@ -239,3 +239,9 @@ def test_columns_of_decimal_commas_have_numbers_only_if_all_are_such() -> None:
     assert as_typed(pd.Series(["007,5", "1,5"]), ",").tolist() == ["007,5", "1,5"]
     assert as_typed(pd.Series(["1,5", "1.5"]), ",").tolist() == ["1,5", "1.5"]
     assert as_typed(pd.Series(["1,299.50", "3"]), ".").tolist() == [1299.5, 3.0]
+
+
+def test_a_guid_in_braces_is_an_id() -> None:
+    name = "{6F9619FF-8B86-D011-B42D-00C04FC964FF}"
+    assert as_ids(pd.Series([name, "{54, 55}", "{a}"])).tolist()[0] == name
+    assert as_ids(pd.Series([name, "{54, 55}", "{a}"])).isna().tolist() == [False, True, True]

@@ -19,6 +19,7 @@ RULES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     times.no_windows,
     times.one_moment,
     ids.not_joined,
+    ids.lists_of_ids,
     ids.one_for_many,
     ids.stand_ins,
     ids.spellings,

@@ -9,11 +9,13 @@ from collections.abc import Iterator
 
 from pipeline.check.facts import COLUMNS, Facts, percent
 from pipeline.data import tables
-from pipeline.data.joining import NOTATIONS, QUOTED, joined_share, likely_cause
+from pipeline.data.joining import NOTATIONS, QUOTED, joined_share, listing, remedy
 from pipeline.documents.check import Finding
 
 SPELLINGS = (
     "without the quotes around them",
+    "with signs instead of %20 or &amp;",
+    "in one width of letters",
     "without leading zeros",
     "without a final .0",
     "in one case",
@@ -23,7 +25,7 @@ NOBODY = (
     r"|-1|-9{2,}|(?:0{8}-)?(?:0{4}-){3}0{12}|0{32}"
 )
 _MONTH = "(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"
-DATE = rf"\d{{1,2}}-{_MONTH}(?:-\d\d(?:\d\d)?)?|{_MONTH}-\d\d"
+DATE = rf"\d{{1,2}}-{_MONTH}(?:-\d\d(?:\d\d)?)?|{_MONTH}-\d\d|\d{{4}}-\d\d-\d\d[T ]\d\d:\d\d.*"
 
 
 def not_joined(facts: Facts) -> Iterator[Finding]:
@@ -42,18 +44,16 @@ def not_joined(facts: Facts) -> Iterator[Finding]:
         return
     strangers = facts.items[~known].index[:3].tolist()
     unused = facts.table.loc[~facts.table[tables.ITEM].isin(facts.items.index), tables.ITEM].head(3).tolist()
-    cause, joined = likely_cause(facts.items, facts.table[tables.ITEM])
     yield Finding(
         kind="items_not_joined",
         severity="error" if share < 0.5 else "warning",
-        text=f"{percent(share)} of the rows are of items that the table of items has"
-        + (f"; {cause} it would be {percent(joined)}" if cause else ""),
+        text=f"{percent(share)} of the rows are of items that the table of items has",
         figure=share,
         unit="share",
         examples=[f"in the rows: {name!r}" for name in strangers]
         + [f"in the table: {name!r}" for name in unused],
         key=f"{COLUMNS}.items.item_id",
-        remedy="bring both to one notation" if cause else "name the column that holds the same ids in both",
+        remedy=remedy(facts.items, facts.table),
     )
 
 
@@ -109,7 +109,7 @@ def stand_ins(facts: Facts) -> Iterator[Finding]:
             yield Finding(
                 kind=f"stand_in_{what}s",
                 severity="warning",
-                text=f"{int(nobody.sum()):,} rows are of a {what} whose id is a word for none",
+                text=f"{int(nobody.sum()):,} rows are of {what}s whose id is a word for none",
                 figure=int(nobody.sum()),
                 unit="rows",
                 examples=[f"{name!r}: {int(rows):,} rows" for name, rows in nobody.head(3).items()],
@@ -122,7 +122,7 @@ def quoted_ids(facts: Facts) -> Iterator[Finding]:
     """'123', where a table of items or a service has 123."""
     for what, rows_of in (("user", facts.users), ("item", facts.items)):
         ids = rows_of.index.to_series().astype("str")
-        quoted = ids[ids.str.match(QUOTED)]
+        quoted = ids[ids.map(QUOTED.fullmatch).notna()]
         if len(quoted) > 0.01 * len(ids):
             yield Finding(
                 kind=f"quoted_{what}_ids",
@@ -143,7 +143,7 @@ def spreadsheet_ids(facts: Facts) -> Iterator[Finding]:
         long, dates = ids[ids.str.fullmatch(r"\d{16,20}")], ids[ids.str.fullmatch(DATE)]
         if len(long) >= 20 and long.str.endswith("0").mean() > 0.9:
             changed, why = long, "end in 0 beyond their fifteenth digit, as spreadsheets and JavaScript round"
-        elif 0 < len(dates) < 0.5 * len(ids):
+        elif len(dates):
             changed, why = dates, "are dates, as spreadsheets make of ids like 1-2"
         else:
             continue
@@ -156,6 +156,22 @@ def spreadsheet_ids(facts: Facts) -> Iterator[Finding]:
             examples=[repr(name) for name in changed.head(3)],
             key=f"{COLUMNS}.{what}_id",
             remedy="export the ids as text, from where they come",
+        )
+
+
+def lists_of_ids(facts: Facts) -> Iterator[Finding]:
+    """a;b, where a and b are items of their own."""
+    sign, share, examples = listing(facts.items, facts.items.index)
+    if share > 0.01:
+        yield Finding(
+            kind="lists_of_items",
+            severity="error",
+            text=f"{percent(share)} of the rows have a list of items in one cell, with {sign!r} between",
+            figure=share,
+            unit="share",
+            examples=[repr(name) for name in examples],
+            key=f"{COLUMNS}.item_id",
+            remedy="write a row for each of them",
         )
 
 

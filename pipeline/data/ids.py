@@ -14,7 +14,8 @@ import pandas as pd
 from pipeline.data.text import INVISIBLE
 from pipeline.data.values import MISSING, as_text
 
-_NESTED = r"\[.*\]|\{.*\}|\(.*,.*\)"  # [54, 55], {"$oid": "5f"}, (54, 55)
+_GUID = r"\{[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}\}"  # an id, as Windows writes it
+_NESTED = rf"\[.*\]|(?!{_GUID})\{{.*\}}|\(.*,.*\)"  # [54, 55], {{"$oid": "5f"}}, (54, 55)
 # 9.78E+12, as spreadsheets show and save a long number; 1e10 may be an id.
 _ROUNDED = r"-?\d(?:[.,]\d+[eE]\+?|[eE]\+)\d{2,3}"
 _PLAIN = r"[\x20-\x7e]*"

@@ -101,7 +101,7 @@ def collect(
     joined = None
     if source.items is not None:
         rows_of = joining.rows_of_items(folder / "interactions")
-        joined = joining.enforce(rows_of, kept.item_table[tables.ITEM], settings.min_joined_share)
+        joined = joining.enforce(rows_of, kept.item_table, settings.min_joined_share)
     kept.join_graph()
     for name, table in (("items", kept.item_table), ("users", kept.user_table)):
         tables.write_parquet(tables.check(table, name, settings.source), folder / f"{name}.parquet")
