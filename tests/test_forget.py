@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from dvc_data.hashfile.hash_info import HashInfo
 from pipeline.data.forgotten import Forgotten
 from pipeline.data.pseudonyms import KEY, Pseudonyms
 from pipeline.documents.forgetting import Certificate
+from pipeline.documents.registry import Person, VersionRecord
 from pipeline.drift import reference
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.forget.command import CERTIFICATES, forget
@@ -31,7 +34,7 @@ from pipeline.models.artifacts import folder_hash
 from pipeline.registry.actions import put_champion, rollback
 from pipeline.registry.git import Git
 from pipeline.registry.objects import Objects, locked, locked_md5
-from pipeline.registry.versions import read_state
+from pipeline.registry.versions import State, Version, read_state
 from pipeline.runs.worktrees import LATEST
 from pipeline.serve.events import Store
 
@@ -131,29 +134,51 @@ def test_with_pseudonyms_neither_id_nor_pseudonym_is_left(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("part", [0.1, 0.35, 0.6, 0.85])
+@pytest.mark.parametrize("part", [0.3, 0.7])
 def test_killed_in_the_middle_it_goes_on(part: float, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     twin = Path(shutil.copytree(root.parent, root.parent.parent / "twin", symlinks=True)) / "project"
     config = twin / ".dvc/config"
     config.write_text(config.read_text().replace(str(root.parent), str(twin.parent)))
-    steps = counted(monkeypatch, lambda n: None)
-    whole = forgotten(twin, "anna-7")
-    last = round(part * len(steps))
-
-    def kill(number: int) -> None:
-        if number == last:
-            raise KeyboardInterrupt
-
-    counted(monkeypatch, kill)
-    with pytest.raises(KeyboardInterrupt):
-        forget(root, "anna-7")
+    steps: list[str] = []
+    with monkeypatch.context() as patched:
+        counted(patched, steps, None)
+        whole = forgotten(twin, "anna-7")
+    code = "import test_forget, sys; test_forget.forget_until(sys.argv[1], int(sys.argv[2]))"
+    command = [sys.executable, "-c", code, str(root), str(round(part * len(steps)))]
+    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
+    killed = subprocess.run(command, env=toy.environment() | {"PYTHONPATH": path}, check=False)
+    assert killed.returncode == -signal.SIGKILL
     assert folder_hash(root / "models/champion")  # nothing half-written where someone reads
     json.loads((root / "reports/promotion.json").read_text())
-    counted(monkeypatch, lambda n: None)
     told = forgotten(root, "anna-7")
     assert not found(root, "anna-7")
     sound(root)
     assert [place.place for place in told.places] == [place.place for place in whole.places]
+
+
+def forget_until(root: str, last: int) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        counted(patched, [], last)
+        forget(Path(root), "anna-7")
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, steps: list[str], last: int | None) -> None:
+    """Note each file that gets its name, each git, and each object that goes; killed before the `last`."""
+
+    def before(owner: Any, name: str) -> None:
+        real = getattr(owner, name)
+
+        def step(*arguments: Any, **options: Any) -> Any:
+            steps.append(name)
+            if len(steps) == last:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*arguments, **options)
+
+        monkeypatch.setattr(owner, name, step)
+
+    before(os, "replace")
+    before(Git, "run")
+    before(Storage, "delete")
 
 
 @pytest.mark.slow
@@ -187,29 +212,6 @@ def test_a_remote_in_s3_is_encrypted_by_its_server_and_erased(root: Path, s3: st
     assert rollback(root, to="v1").name == "v1.0.0"
 
 
-def counted(monkeypatch: pytest.MonkeyPatch, act: Callable[[int], None]) -> list[str]:
-    """Before each file that gets its name, each git and each object that goes: act(its number)."""
-    steps: list[str] = []
-    monkeypatch.undo()
-    for name, value in toy.environment().items():
-        monkeypatch.setenv(name, value)
-
-    def before(owner: Any, name: str) -> None:
-        real = getattr(owner, name)
-
-        def step(*arguments: Any, **options: Any) -> Any:
-            steps.append(name)
-            act(len(steps))
-            return real(*arguments, **options)
-
-        monkeypatch.setattr(owner, name, step)
-
-    before(os, "replace")
-    before(Git, "run")
-    before(Storage, "delete")
-    return steps
-
-
 def test_whom_the_service_forgot_is_erased_without_being_named(root: Path) -> None:
     with pytest.raises(ConfigError, match="nobody is forgotten"):
         forget(root, None)
@@ -232,3 +234,24 @@ def test_a_run_under_way_is_waited_for(root: Path) -> None:
         forget(root, "anna-7")
     assert found(root, "anna-7")
     assert not (root / "data/forgotten.json").exists()
+
+
+def test_a_refresh_has_learned_what_its_encoder_has() -> None:
+    people = [Person(mark=f"abcd-{number}", number=number, rows=5) for number in (1, 2)]
+
+    def version(number: int, known: int | None, refresh_of: str | None = None) -> Version:
+        record = VersionRecord(
+            forgotten=known, refresh_of=refresh_of, mode="refresh" if refresh_of else "full"
+        )
+        return Version(f"v{number}.0.0", number, str(number), record)
+
+    versions = [
+        version(1, None),
+        version(2, 2, "v1.0.0"),
+        version(3, 1),
+        version(4, 2, "v3.0.0"),
+        version(5, 2),
+    ]
+    state = State(versions, [], [], 1, 0, forgotten=people)
+    learned = [[person.number for person in state.learned_from(each)] for each in versions]
+    assert learned == [[1, 2], [1, 2], [2], [2], []]

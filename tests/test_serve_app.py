@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -173,32 +172,28 @@ def test_items_and_people_come_and_go(client: TestClient) -> None:
     assert client.post("/recommend", json={"user_id": "person"}).json()["fallback"] == "unknown_user"
 
 
-def test_a_forgotten_person_stays_forgotten(project_once: Path, tmp_path: Path) -> None:
+def test_a_forgotten_person_stays_forgotten(client: TestClient, project_once: Path) -> None:
     """By every worker, whatever comes of them later; their id is nowhere in the store."""
-    project, url = tmp_path / "project", f"sqlite:///{tmp_path}/events.db"
-    shutil.copytree(project_once, project)
-    with TestClient(create(project, url)) as one, TestClient(create(project, url)) as other:
-        ready(one)
+    url = client.app.state.service.store.engine.url  # type: ignore[attr-defined]
+    with TestClient(create(project_once, str(url))) as other:
         ready(other)
         stranger = other.post("/recommend", json={"user_id": "nobody yet"}).json()
-        assert one.post("/feedback", json=event(1)).json()["accepted"] == 1
-        assert other.post("/recommend", json={"user_id": "u20"}).json()["fallback"] is None
-        assert [one.delete("/users/u20").json()["events"] for _ in range(2)] == [1, 0]
-        for worker in (one, other):
-            again = worker.post("/recommend", json={"user_id": "u20"}).json()
+        assert client.post("/feedback", json=event("f1", user_id="u22")).json()["accepted"] == 1
+        assert other.post("/recommend", json={"user_id": "u22"}).json()["fallback"] is None
+        assert [client.delete("/users/u22").json()["events"] for _ in range(2)] == [1, 0]
+        for worker in (client, other):
+            again = worker.post("/recommend", json={"user_id": "u22"}).json()
             assert again["fallback"] == "unknown_user"
             assert len(again["items"]) == len(stranger["items"])
-            refused = worker.post("/feedback", json=[event(2), event(3, user_id="u21")])
+            refused = worker.post("/feedback", json=[event("f2", user_id="u22"), event("f3", user_id="u21")])
             assert (refused.status_code, refused.headers["content-type"]) == (410, "application/problem+json")
-        service, limit = one.app.state.service, time.monotonic() + 60  # type: ignore[attr-defined]
+        engine, limit = other.app.state.service.engine, time.monotonic() + 60  # type: ignore[attr-defined]
         # Bound anew, the counts of items are without their rows, as if they had never been there.
-        while "u20" in service.engine.world.user_ids:
+        while "u22" in engine.world.user_ids:
             assert time.monotonic() < limit
             time.sleep(0.02)
-    assert not [path for path in tmp_path.glob("events.db*") if b"u20" in path.read_bytes()]
-    with TestClient(create(project, url)) as later:
-        ready(later)
-        assert later.post("/feedback", json=event(4)).status_code == 410
+    store = Path(url.database)
+    assert not [path for path in store.parent.glob(f"{store.name}*") if b"u22" in path.read_bytes()]
 
 
 def test_metrics_count(client: TestClient) -> None:
