@@ -302,7 +302,7 @@ if "champion" in names:
     slice = pair | {"users": 50, "points": 500, "champion": 0.05, "error": 0.01}
     beside = {"coverage@10": 0.5, "popularity_percentile@10": 0.9}
     slices = {name: slice for name in ("all", "cold_items", "cold_users")}
-    report["comparison"] = {"users": 50, "points": 500, "slices": slices}
+    report["comparison"] = {"users": 50, "points": 500, "slices": slices, "fairness": []}
     report["comparison"] |= {"champion_over": {"recent_popularity": pair}}
     report["comparison"] |= {"challenger": beside, "champion": beside}
 out = pathlib.Path(sys.argv[1])
