@@ -103,6 +103,12 @@ def test_whom_the_service_forgot_stays_out_and_the_rest_is_asked_for(
     assert "`evergreen forget`" in caplog.text
 
 
+def test_where_several_machines_serve_none_makes_a_key_of_its_own(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="several machines"):
+        Forgotten(tmp_path).mark("anna", make=False)
+    assert not (tmp_path / OWN_KEY).exists()
+
+
 def test_without_the_key_nothing_is_read(tmp_path: Path) -> None:
     forget(tmp_path, "anna")
     assert oct((tmp_path / OWN_KEY).stat().st_mode)[-3:] == "600"

@@ -77,11 +77,23 @@ class Forgotten:
                     f"copy {OWN_KEY} from where it was made, or set {KEY}; see docs/privacy.md"
                 )
 
-    def mark(self, user_id: str) -> str:
-        """Of an id as `as_ids` has it, or of its pseudonym. The first makes the key where there is none."""
+    def mark(self, user_id: str, make: bool = True) -> str:
+        """Of an id as `as_ids` has it, or of its pseudonym. The first makes the key where there is none.
+
+        Raises ConfigError where it is not to `make` one, or cannot.
+        """
         if not self._keys:
-            _make_key(self.root / OWN_KEY)
+            try:
+                if make:
+                    _make_key(self.root / OWN_KEY)
+            except OSError as error:
+                raise ConfigError(f"{OWN_KEY}: {error.strerror}: set {KEY}, or make it elsewhere") from None
             self._read_keys()
+        if not self._keys:
+            raise ConfigError(
+                f"there is no key to mark who is forgotten, and several machines would each make their own: "
+                f"set {KEY} for all of them; see docs/privacy.md"
+            )
         return _mark(next(iter(self._keys.values())), user_id)
 
     def name(self, user_id: str) -> None:

@@ -253,7 +253,8 @@ def _writes(app: FastAPI, service: Service) -> None:
         What comes of them later is refused; data and older models: `evergreen forget`.
         """
         name = service.named(user_id)
-        events, _ = service.store.forget(name, service.forgotten.mark(name), engine.moment())
+        mark = service.forgotten.mark(name, make=service.store.sqlite)
+        events, _ = service.store.forget(name, mark, engine.moment())
         return {"version": engine.version, "events": events}
 
 
@@ -320,8 +321,9 @@ def _problems(app: FastAPI) -> None:
         why = app.state.service.engine.problem or "the champion is being loaded"
         return problem(503, f"starting: {why}", request)
 
+    @app.exception_handler(ConfigError)
     @app.exception_handler(StoreError)
-    async def no_store(request: Request, error: StoreError) -> Response:
+    async def no_store(request: Request, error: Exception) -> Response:
         return problem(503, f"{error}: nothing was kept", request)
 
     @app.exception_handler(Erased)
