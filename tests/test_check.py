@@ -397,3 +397,11 @@ def test_percent_never_rounds_to_all_or_nothing() -> None:
 
 def test_the_source_of_the_items_is_credited_in_the_footer() -> None:
     assert "<p>Works: A.</p></footer>" in render(Check(source="x", credit="Works: A", findings=[]))
+
+
+def test_titles_that_were_read_in_another_encoding_are_named(look: Look) -> None:
+    things = products()
+    things.loc[:9, "title"] = "Café crème".encode().decode("cp1252")
+    finding = one(look(orders(), things), "misread_titles")
+    assert (finding.figure, finding.key) == (0.25, "collect.files.encoding")
+    assert "Café crème" in finding.text

@@ -228,3 +228,13 @@ def test_datetimes_of_parquet_of_any_unit_and_zone() -> None:
         pd.Series([datetime.date(2020, 1, 31)], dtype=object) ,
     ):  # fmt: skip
         assert as_moments(column)[0].dt.date.tolist() == [datetime.date(2020, 1, 31)]
+
+
+@pytest.mark.parametrize(
+    "cell",
+    ["2016-12-31T23:59:60Z", "2016-12-31 24:00", "2016-12-31T24:00:00.000+00:00", "2016-12-31T23:59:60.5Z"],
+)
+def test_a_leap_second_and_the_midnight_at_a_days_end_are_the_next_day(cell: str) -> None:
+    moments, bad = as_moments(pd.Series([cell, "2016-12-31T22:00:00Z", "2016-12-31T24:01:00Z"]))
+    assert moments.iloc[0] == pd.Timestamp("2017-01-01", tz="UTC")
+    assert bad.tolist() == [False, False, True]

@@ -104,7 +104,7 @@ def test_settings_are_written_for_good_line_by_line(tmp_path):
     ("setting", "message"),
     [
         ("collect.source", "-S collect.source: write section.key=value"),
-        ("seed=3", "-S seed=3: write section.key=value"),
+        ("collect=3", "params.yaml"),
         ("preprocess.positive.min_value=1", "write section.key=value, or edit params.yaml"),
         ("collect.sauce=x", "collect.sauce: no such line"),
         ("preprocess.test_share=2", "preprocess.test_share"),
@@ -116,3 +116,24 @@ def test_a_setting_that_cannot_be_changes_nothing(tmp_path, setting, message):
     with pytest.raises(ConfigError, match=message):
         set_values(tmp_path, ["collect.source=ifdb", setting])
     assert (tmp_path / "params.yaml").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("assignment", "said"),
+    [
+        ("collect.sourc_=files", r"did you mean collect\.source\?"),
+        ("sed=3", r"did you mean seed\?"),
+        ("finetune.positive.min_value=3", "edit params.yaml"),
+        ("nope", "write section.key=value"),
+    ],
+)
+def test_a_key_that_is_none_is_named_with_the_one_meant(tmp_path, assignment, said):
+    (tmp_path / "params.yaml").write_text(Path("params.yaml").read_text())
+    with pytest.raises(ConfigError, match=said):
+        set_values(tmp_path, [assignment])
+
+
+def test_a_key_outside_of_all_sections_may_be_set(tmp_path):
+    (tmp_path / "params.yaml").write_text(Path("params.yaml").read_text())
+    set_values(tmp_path, ["seed=23"])
+    assert yaml.safe_load((tmp_path / "params.yaml").read_text())["seed"] == 23

@@ -8,8 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import pandas as pd
+
 from pipeline.check.facts import COLUMNS, Facts, percent
 from pipeline.check.glance import RULES
+from pipeline.check.texts import MOST_TEXTS
+from pipeline.data import tables
+from pipeline.data.joining import read_once
 from pipeline.documents.check import Finding, TextFigures, key_in
 from pipeline.documents.data import Manifest
 
@@ -18,6 +23,7 @@ def found(facts: Facts, manifest: Manifest, texts: TextFigures | None) -> list[F
     findings = [finding for rule in RULES for finding in rule(facts)]
     findings += _rejected(facts, manifest)
     findings += _tidied(manifest)
+    findings += _misread(facts)
     findings += _texts(facts, texts) if texts else []
     order = ("error", "warning", "note")
     return sorted(findings, key=lambda finding: order.index(finding.severity))  # stable
@@ -69,6 +75,24 @@ def _tidied(manifest: Manifest) -> Iterator[Finding]:
             examples=[f"{table}: {count:,}" for table, count in manifest.tidied.items()],
             key=f"{COLUMNS}.user_id",
             remedy="clean them where they come from: other programs will take them for ids of their own",
+        )
+
+
+def _misread(facts: Facts) -> Iterator[Finding]:
+    """Titles of UTF-8 that some program took for cp1252 and saved so: 'CafÃ©'."""
+    titles = facts.table.get(tables.TITLE, pd.Series(dtype="str")).dropna().head(MOST_TEXTS)
+    wrong = [title for title in titles if not title.isascii() and read_once(title) != title]
+    if wrong:
+        yield Finding(
+            kind="misread_titles",
+            severity="warning",
+            text=f"{percent(len(wrong) / len(titles))} of the titles are UTF-8 that was once read in another "
+            f"encoding, like {wrong[0]!r} for {read_once(wrong[0])!r}",
+            figure=len(wrong) / len(titles),
+            unit="share",
+            examples=[repr(title) for title in wrong[:3]],
+            key="collect.files.encoding",
+            remedy="export them anew as UTF-8: the file itself holds them so",
         )
 
 

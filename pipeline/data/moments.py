@@ -29,6 +29,8 @@ _ZONED = r".*(?:Z|UTC|GMT|[T ]\d.*[+-]\d\d:?(?:\d\d)?)"
 _SAMPLE = 10_000  # numbers of a chunk that tell the unit
 _LEAST, _FEW, _YEAR = 20, 0.001, 365  # rows that tell what is stray, the share that may be, and days
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,2})?"
+# A leap second and the midnight at a day's end, as ISO 8601 writes them, are the beginning of what follows.
+_LEAP, _MIDNIGHT = r"(?<=[T ]\d\d:\d\d):60(?:\.\d+)?", r"(?<=[T ])24:00(?::00(?:\.0+)?)?(?![\d:.])"
 _ALIEN = pd.Timestamp("1800-01-01", tz="UTC")  # nobody kept a log before: another calendar
 
 
@@ -272,6 +274,11 @@ def _is(text: pd.Series, pattern: str) -> pd.Series:
 
 
 def _from_iso(text: pd.Series) -> pd.Series:
+    moments = _plain_iso(text)
+    return moments.fillna(_at_ends(text[moments.isna()])) if moments.isna().any() else moments
+
+
+def _plain_iso(text: pd.Series) -> pd.Series:
     if text.str.contains(r"[,/A-SU-Y]|\.\d{7}|^\d{4}-(?:\d\D|\d\d-\d(?:\D|$))|[T ]\d:", regex=True).any():
         text = (
             text.str.replace(r"\s*(?:UTC|GMT)$", "Z", regex=True)
@@ -285,3 +292,11 @@ def _from_iso(text: pd.Series) -> pd.Series:
             )  # nanoseconds would narrow the range to 1677-2262
         )
     return pd.to_datetime(text, format="ISO8601", utc=True, errors="coerce").astype(MOMENT)
+
+
+def _at_ends(text: pd.Series) -> pd.Series:
+    """Cells with 23:59:60 or 24:00."""
+    leap, midnight = (text.str.contains(sign, regex=True) for sign in (_LEAP, _MIDNIGHT))
+    text = text.str.replace(_LEAP, ":59", regex=True).str.replace(_MIDNIGHT, "00:00", regex=True)
+    later = pd.to_timedelta(leap.astype(int) + 86_400 * midnight.astype(int), unit="s")
+    return (_plain_iso(text) + later).astype(MOMENT)

@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,8 @@ def set_values(root: Path, assignments: Sequence[str]) -> None:
     before = text = path.read_text(encoding="utf-8")
     for assignment in assignments:
         name, sign, value = assignment.partition("=")
-        section, dot, key = name.strip().partition(".")
-        if not sign or not dot or "." in key:
+        section, _, key = name.strip().rpartition(".")
+        if not sign or not key or "." in section:
             raise ConfigError(f"-S {assignment}: write section.key=value, or edit params.yaml")
         text = with_value(text, (section, key), yaml.safe_load(value))
     write_text(path, text)
@@ -69,16 +70,36 @@ def set_values(root: Path, assignments: Sequence[str]) -> None:
 
 
 def with_value(text: str, key: tuple[str, str], value: Any) -> str:
-    """params.yaml with another value for the key. Raises ConfigError if it has no such line."""
+    """params.yaml with another value for the key (its section empty: outside of all sections).
+
+    Raises ConfigError if it has no such line.
+    """
     section_name, name = key
-    section = re.search(rf"^{section_name}:[^\n]*\n(?:[ \t#][^\n]*\n|\n)*", text + "\n", re.MULTILINE)
+    start_of, indent = (rf"^{re.escape(section_name)}:[^\n]*\n", r"[ \t]+") if section_name else ("", "")
+    section = re.search(
+        start_of + r"(?:[ \t#][^\n]*\n|\n)*" if start_of else r"(?s).*", text + "\n", re.MULTILINE
+    )
     there = r"([ \t]*(?:\"[^\"\n]*\"|'[^'\n]*'|[^\s#]+))?"
-    line = section and re.search(rf"^([ \t]+{name}:){there}", section[0], re.MULTILINE)
+    line = section and re.search(rf"^({indent}{re.escape(name)}:){there}", section[0], re.MULTILINE)
     if not section or not line:
-        remedy = f"add `{name}: null` to the section {section_name}"
-        raise ConfigError(f"params.yaml: {section_name}.{name}: no such line: {remedy}")
+        raise ConfigError(f"params.yaml: {'.'.join(filter(None, key))}: no such line: {_remedy(key)}")
     start, end = section.start() + line.start(), section.start() + line.end()
     return f"{text[:start]}{line[1]} {json.dumps(value)}{text[end:]}"
+
+
+def _remedy(key: tuple[str, str]) -> str:
+    """The line to add if the key is one of ours, else the one that is called most like it."""
+    section, name = key
+    known = {
+        f"{one}.{inner}" if hasattr(field.annotation, "model_fields") else one
+        for one, field in Params.model_fields.items()
+        for inner in getattr(field.annotation, "model_fields", [""])
+    }
+    full = f"{section}.{name}" if section else name
+    if full in known:
+        return f"add `{name}: null` to the section {section}" if section else f"add `{name}: ...`"
+    near = get_close_matches(full, known, 1)
+    return f"did you mean {near[0]}?" if near else "write section.key=value of a key there"
 
 
 def _note(root: Path, key: tuple[str, str]) -> Path:
