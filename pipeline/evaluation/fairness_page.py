@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from pipeline.charts import Interval, interval_chart
 from pipeline.documents.fairness import Lost
-from pipeline.evaluation.fairness_verdict import verdict
+from pipeline.evaluation.fairness_verdict import USUAL, verdict
 from pipeline.evaluation.findings import HEADLINE, figure, kind, mapping
 from pipeline.pages import finite, number, plain, words
 
@@ -54,9 +54,10 @@ def _told(lost: Mapping[tuple[str, str], Lost]) -> dict[str, str]:
     """Whether somebody surely loses against the champion; how much of it stops a promotion, the gate says."""
     if not lost:
         return {"answer": "missing", "label": "Not compared", "text": "There is no champion to compare with."}
-    answer, _, text = verdict(list(lost.values()), None)[2].partition(": ")
-    label = {"passes": "Nobody surely loses", "investigate": "Look closer"}.get(answer, "Not measured")
-    look = {"passes": "yes", "investigate": "unsure"}.get(answer, "missing")
+    answer, _, text = verdict(list(lost.values()), USUAL)[2].partition(": ")
+    labels = {"passes": "Nobody surely loses", "investigate": "Look closer", "fails": "Somebody surely loses"}
+    look = {"passes": "yes", "investigate": "unsure", "fails": "no"}.get(answer, "missing")
+    label = labels.get(answer, "Not measured")
     return {"answer": look, "label": label, "text": f"Against the champion, {text or answer}."}
 
 

@@ -25,8 +25,7 @@ pipeline/evaluation/gate.py). Shares are of the champion's own figure, so that t
   wide, since a model that knows more lists less of what nobody takes;
 - latency, size: milliseconds a list and MiB within their limits;
 - fairness: no group of users surely falls behind all others, nor does attention to items surely move away
-  from what users take, by more than fairness_guard; what surely loses less is told and stops nothing
-  (pipeline/evaluation/fairness_verdict.py);
+  from what users take, by more than fairness_guard (pipeline/evaluation/fairness_verdict.py);
 - features: the scorer has the same inputs as the champion's, or accept_new_features says that it may differ;
 - off_policy: where a service left places to chance, what people took of them does not surely say that they
   would take less of the challenger's; an interval that holds 0, or too few places, is told and stops nothing;

@@ -50,12 +50,16 @@ def recommend(
 ) -> Iterator[pa.Table]:
     """Tables of SCHEMA, users in order of their ids; all rows are history."""
     from pipeline.data.item_groups import groupings
+    from pipeline.models.baselines import popularity, train_rows
     from pipeline.models.floors import POOL, members, picked, reranked
     from pipeline.models.ranking import popularity_order, rank_points
 
     catalogue = prepared.catalogue
     order = popularity_order(model.popularity, catalogue.ids)
-    owed = members(floors, groupings(catalogue, model.popularity, prepared.withheld)) if floors else None
+    owed = None
+    if floors:  # of the same groups as in the evaluation's report
+        counts = popularity(prepared.log, train_rows(prepared.log), len(catalogue))
+        owed = members(floors, groupings(catalogue, counts, prepared.withheld))
     for points in moments(prepared).chunks(USERS_AT_ONCE):
         top, scores = rank_points(model, points, catalogue, order, max(k, POOL) if owed else k)
         if owed:
