@@ -405,3 +405,12 @@ def test_titles_that_were_read_in_another_encoding_are_named(look: Look) -> None
     finding = one(look(orders(), things), "misread_titles")
     assert (finding.figure, finding.key) == (0.25, "collect.files.encoding")
     assert "Café crème" in finding.text
+
+
+def test_a_number_for_none_is_no_success(look: Look) -> None:
+    rows = orders()
+    rows.loc[rows.index % 10 == 0, "value"] = 99
+    finding = one(look(rows), "stand_in_values")
+    assert (finding.figure, finding.key) == ((rows["value"] == 99).sum(), "collect.files.columns.value")
+    rows.loc[rows.index % 10 == 1, "value"] = 60  # then 99 may be one of them
+    assert "stand_in_values" not in {finding.kind for finding in look(rows).findings}

@@ -347,7 +347,10 @@ def test_the_fingerprint_follows_the_contents(tmp_path: Path) -> None:
         ({"item_id": "thing", "users.age": "c1"}, "no column 'c1' for age; .*correct .*users.age"),
         ({"item_id": "thing", "item.title": "c1"}, r"item\.title: did you mean items\.title\?"),
         ({"item_id": "thing", "titlle": "c1"}, r"titlle: did you mean title\?"),
-        ({"item_id": "thing", "who": "user_id"}, r"column 'user_id' became who by .*columns\.who"),
+        (
+            {"item_id": "thing", "who": "user_id"},
+            r"column 'user_id' became who by .*columns\.who.* user_id: user_id, too",
+        ),
     ],
 )
 def test_a_mapping_that_fits_nothing_is_named(tmp_path: Path, columns: dict[str, Any], message: str) -> None:
@@ -490,3 +493,9 @@ def test_headers_in_the_midst_are_told_apart_from_rows(tmp_path: Path) -> None:
     assert bad[["reason", "place"]].to_numpy().tolist() == [["header_again", "x.csv:3"]]
     with pytest.raises(DataError, match=r"header again 2.*collect\.files\.header to null"):
         run(tmp_path, of_files(path, header=HEADER.split(","), max_rejected_share=0.1))
+
+
+def test_one_column_may_be_two_of_ours_where_both_are_said(tmp_path: Path) -> None:
+    columns = {"title": "item_id", "item_id": "item_id"}
+    raw = run(tmp_path, of_files(written(tmp_path / "x.csv", HEADER, ROW), columns=columns))
+    assert items(raw)["title"].to_dict() == {"a": "a"}

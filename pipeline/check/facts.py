@@ -21,6 +21,7 @@ from pipeline.documents.check import Activity, EventCounts, Period
 from pipeline.params import Params, Positive
 
 COLUMNS = "collect.files.columns"  # the key that mends most
+NINES = (99, 999, 9_999, 99_999)  # written for 'no value'
 BIGGEST = 5
 MOST_KINDS = 20  # words of a column that says of what kind a row is
 PERIODS = 60  # of a picture
@@ -90,6 +91,8 @@ def _events(rows: ibis.Table, positive: Positive) -> list[EventCounts]:
         usual=value.abs().quantile(0.99),
         successes=rows.count(where=rows.success),
         negative_successes=rows.count(where=rows.success & (value < 0).fill_null(False)),
+        nines=rows.count(where=rows.success & value.isin(NINES).fill_null(False)),
+        below=value.max(where=~value.isin(NINES)),
     )
     frame = table.to_pandas().sort_values(["rows", tables.EVENT], ascending=[False, True])
     return [EventCounts.of(row) for row in frame.to_dict("records")]

@@ -27,6 +27,7 @@ RULES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     ids.spreadsheet_ids,
     times.far_times,
     success.negative,
+    success.stand_in_values,
     success.success,
     events.listed,
     events.doubtful,

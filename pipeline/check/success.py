@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from pipeline.check.facts import COLUMNS, Facts, percent
+from pipeline.check.facts import COLUMNS, NINES, Facts, percent
 from pipeline.documents.check import Finding
 
 RATED = 0.9  # of the rows have a value: then it may be a rating
@@ -48,6 +48,25 @@ def far_values(facts: Facts) -> Iterator[Finding]:
                 examples=[f"least {event.least:,g}", f"largest {event.largest:,g}"],
                 key=f"{COLUMNS}.value",
                 remedy="correct them in the source: features and averages of values follow them",
+            )
+
+
+def stand_in_values(facts: Facts) -> Iterator[Finding]:
+    """99 among ratings to 10: not rated, and yet a success."""
+    for event in facts.events:
+        if event.below is None or event.largest not in NINES or event.nines <= 0.01 * event.values:
+            continue
+        if event.largest > 2 * event.below:
+            yield Finding(
+                kind="stand_in_values",
+                severity="warning",
+                text=f"{event.nines:,} rows of {event.event!r} succeed by the value {event.largest:g}"
+                f", though no other is above {event.below:g}: does it mean that there is none?",
+                figure=event.nines,
+                unit="rows",
+                examples=[f"largest {event.largest:g}", f"next {event.below:g}"],
+                key=f"{COLUMNS}.value",
+                remedy="leave such rows out of the source, if it does",
             )
 
 

@@ -288,8 +288,8 @@ def _plan(
             taken = next((e.key for e in entries if e.theirs == ours and e.ours != ours), None)
             if said == ours in names and taken:
                 raise DataError(
-                    f"{file}: its column {ours!r} became {taken} by {KEY}.{taken}: correct that, or name "
-                    f"another column for {ours}"
+                    f"{file}: its column {ours!r} became {taken} by {KEY}.{taken}: correct that, or write "
+                    f"{ours}: {ours}, too"
                 )
             missing = sorted(_columns_of(said) - set(names))
             wanted = " and ".join(map(repr, missing)) or repr(ours)
