@@ -15,7 +15,9 @@ import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -138,16 +140,18 @@ def _digest(*content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-class quiet:
-    """Without the lines of single epochs: a search has hundreds."""
-
-    names = ("pipeline.training", "pipeline.stages", "pytorch_lightning")
-
-    def __enter__(self) -> None:
-        self.levels = [logging.getLogger(name).level for name in self.names]
-        for name in self.names:
-            logging.getLogger(name).setLevel(logging.WARNING)
-
-    def __exit__(self, *_: object) -> None:
-        for name, level in zip(self.names, self.levels, strict=True):
-            logging.getLogger(name).setLevel(level)
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the lines of single epochs, of which a search has hundreds, and Lightning's notes."""
+    loggers = [logging.getLogger(name) for name in ("pipeline.training", "pipeline.stages")]
+    levels = [logger.level for logger in loggers]
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning_fabric)\.")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
