@@ -238,3 +238,9 @@ def test_a_leap_second_and_the_midnight_at_a_days_end_are_the_next_day(cell: str
     moments, bad = as_moments(pd.Series([cell, "2016-12-31T22:00:00Z", "2016-12-31T24:01:00Z"]))
     assert moments.iloc[0] == pd.Timestamp("2017-01-01", tz="UTC")
     assert bad.tolist() == [False, False, True]
+
+
+@pytest.mark.parametrize("pattern", ["%Q-%m", "%Y-%m-%", "%Y-%Y", "%d/%m %H:%M"])
+def test_a_pattern_that_is_none_is_refused_with_its_key(pattern: str) -> None:
+    with pytest.raises(ConfigError, match=r"columns\.timestamp\.format: .*write it like"):
+        TimeFormat(pattern).check("collect.files.columns.timestamp")

@@ -49,6 +49,8 @@ DIGITS = (
 
 _FOREIGN = r".*[\u0660-\u0669\u06f0-\u06f9\u0966-\u096f\uff10-\uff19].*"  # Arabic, Persian, Hindi, wide
 _DIGITS_0_TO_9 = (_FOREIGN, "their digits are of another script: write 0 to 9")
+# Other words for AM and PM, which a pattern would take for a mere ending: 3 p.m. would be 3 in the morning.
+_HALF = r"(?is).*(?:\d\s?[ap]\. ?m\b|[صم]\s*$|午前|午後|上午|下午|오전|오후).*"
 # (notation of the cells, what to do)
 _TIMES = (
     (ROUNDED, "a spreadsheet rounded them, or %e: export the column as text, or with all of its digits"),
@@ -175,6 +177,8 @@ def _unread_time(cells: list[str], partly: bool) -> str:
     if path := _path_inside(cells):
         return f"they are objects: of JSON lines and Parquet name the field inside, like {KEY}: X.{path}"
     patterns, zone = suggestions(cells), ""
+    if half := _first(((_HALF, f"write AM and PM, and in {KEY} a format with %I and %p"),), cells):
+        return half
     if not patterns and cells:
         patterns, zone = _between_literals(cells)
     kind = None if patterns else _first(_TIMES, cells)

@@ -6,6 +6,7 @@ hardly meet there, so the column says what it is. What no unit explains is refus
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo
 
@@ -105,11 +106,23 @@ class TimeFormat:
         if self.format is not None and self.format not in UNITS and "%" not in self.format:
             names = ", ".join(name for name in UNITS if "%" not in name)
             raise ConfigError(f'{key}.format: {self.format!r} is none of {names}, nor like "%d/%m/%Y %H:%M"')
+        if self.format is not None and self.format not in UNITS:
+            self._check_pattern(self.format, key)
         try:
             ZoneInfo(self.zone or "UTC")
         except (KeyError, ValueError, OSError):
             raise ConfigError(f"{key}.zone: no zone {self.zone!r}; write it like Europe/Berlin") from None
         return self
+
+    @staticmethod
+    def _check_pattern(pattern: str, key: str) -> None:
+        like = 'write it like "%d/%m/%Y %H:%M"'
+        try:
+            pd.to_datetime(pd.Series(["x"]), format=pattern, errors="coerce")
+        except (ValueError, re.error) as error:
+            raise ConfigError(f"{key}.format: {error}; {like}") from None
+        if not re.search("%[YyGcx]", pattern):
+            raise ConfigError(f"{key}.format: {pattern!r} names no year; {like}")
 
 
 class TimeColumn:
