@@ -130,10 +130,13 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_a_search_finds_what_is_best_and_says_how_to_take_it(project: Path) -> None:
+def test_a_search_finds_what_is_best_and_says_how_to_take_it(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "BEFORE_PRUNING", 2)
     lines: list[str] = []
-    report = command.tune(project, 10, say=lines.append)
-    assert len(report["trials"]) == len(lines) == 10
+    report = command.tune(project, 8, say=lines.append)
+    assert len(report["trials"]) == len(lines) == 8
     assert report["trials"][0]["params"] == report["as_is"]
     best = report["best"]
     assert best["changed"]
@@ -157,7 +160,7 @@ def test_a_search_finds_what_is_best_and_says_how_to_take_it(project: Path) -> N
 
 
 def test_every_trial_is_an_experiment_on_the_commit_that_is_checked_out(project: Path) -> None:
-    report = command.tune(project, 3, searched=["recommend.candidates=100..900"])
+    report = command.tune(project, 2, searched=["recommend.candidates=100..900"])
     head = toy.git(project, "rev-parse", "HEAD").strip()
     before = toy.git(project, "status", "--porcelain")
     for row in report["trials"]:
@@ -171,23 +174,23 @@ def test_every_trial_is_an_experiment_on_the_commit_that_is_checked_out(project:
     assert toy.git(project, "status", "--porcelain") == before
     # On another commit they are listed again, with nothing measured anew.
     toy.git(project, "commit", "-q", "--allow-empty", "-m", "Second")
-    command.tune(project, 3, searched=["recommend.candidates=100..900"])
+    command.tune(project, 2, searched=["recommend.candidates=100..900"])
     assert not MadeUp.last.asked or {share for _, share in MadeUp.last.asked} == {1.0}  # for the interval
     head = toy.git(project, "rev-parse", "HEAD").strip()
-    assert len(toy.git(project, "for-each-ref", f"refs/exps/{head[:2]}/{head[2:]}").splitlines()) == 3
+    assert len(toy.git(project, "for-each-ref", f"refs/exps/{head[:2]}/{head[2:]}").splitlines()) == 2
 
 
 def test_an_interrupted_search_goes_on_with_the_trial_that_was_under_way(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(MadeUp, "fails_at", 3)
+    monkeypatch.setattr(MadeUp, "fails_at", 2)
     with pytest.raises(KeyboardInterrupt):
-        command.tune(project, 5)
+        command.tune(project, 3)
     values, _ = MadeUp.last.asked[-1]
     monkeypatch.setattr(MadeUp, "fails_at", None)
-    report = command.tune(project, 5)
+    report = command.tune(project, 3)
     assert MadeUp.last.asked[0][0] == values
-    assert len(report["trials"]) == 5
+    assert len(report["trials"]) == 3
     assert [row["params"] for row in report["trials"]].count(values) == 1
 
 

@@ -234,7 +234,7 @@ def _best(study: optuna.Study, best: FrozenTrial, court: Trials) -> Json:
 
 def _importance(study: optuna.Study, seed: int) -> dict[str, float]:
     """Share of the trials' spread that each key explains (fANOVA; Hutter et al. 2014); empty if they tie."""
-    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=seed)
+    evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=32, seed=seed)
     try:
         found = optuna.importance.get_param_importances(study, evaluator=evaluator)
     except (RuntimeError, ValueError):  # no spread
