@@ -136,3 +136,16 @@ def test_a_bad_table_ends_with_one_line(folder: Path) -> None:
     assert (printed.returncode, json.loads(printed.stdout)["outcome"]) == (1, "bad_input")
     assert printed.stderr.startswith("error: ")
     assert printed.stderr.count("\n") == 1
+
+
+def test_times_are_read_as_the_params_say_or_the_pattern_is_named(folder: Path) -> None:
+    for name in ("old", "same"):
+        rows = pd.read_parquet(folder / f"{name}.parquet").drop(columns="text")
+        when = rows.pop("timestamp").dt.strftime("%d/%m/%Y %H:%M:%S")
+        rows.assign(when=when).to_csv(folder / f"{name}.csv", index=False)
+    format_ = "%d/%m/%Y %H:%M:%S"
+    for timestamp, outcome in (("when", "bad_input"), ({"column": "when", "format": format_}, "ok")):
+        files = Files(interactions=None, items=None, users=None, columns={"timestamp": timestamp})
+        found = compare(folder / "old.csv", folder / "same.csv", None, drifting.settings(), 7, files)
+        assert found.outcome == outcome
+        assert (outcome == "ok") or f'"{format_}"' in found.text

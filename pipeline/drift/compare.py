@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.data import values
+from pipeline.data import hints, values
 from pipeline.data.ids import as_ids
-from pipeline.data.moments import as_moments
+from pipeline.data.moments import TimeFormat, as_moments
 from pipeline.data.tables import CATEGORIES, EVENT, INTERACTIONS, ITEM, TEXT, TIME, TITLE, USER, VALUE
 from pipeline.documents.drift import Drift
 from pipeline.drift.check import check
@@ -25,10 +25,12 @@ from pipeline.errors import DataError
 from pipeline.file_settings import TABLES, Files, Table
 from pipeline.params import DetectDrift
 from pipeline.sources import PLACE, RAW, REASON
-from pipeline.sources._columns import OWNERS, REQUIRED, inner_names, plans
+from pipeline.sources._columns import OWNERS, REQUIRED, inner_names, plans, time_formats
 from pipeline.sources._formats import Reading, frames, reading
 
 OPTIONAL = {EVENT: "interaction", VALUE: np.nan, TEXT: None}
+
+_REASONS = {VALUE: "value_not_a_number", TIME: "unreadable_timestamp"}
 
 
 def compare(
@@ -50,9 +52,10 @@ def compare(
         new = _named(tables["current"], "interactions", columns, str(current))
         absent = {name: filling for name, filling in OPTIONAL.items() if name not in old and name not in new}
         decimal = files.decimal if files else None
+        said = time_formats(columns).get(TIME)  # of the source's columns, not of those that have our names
         both = [
-            _interactions(table, absent, str(path), decimal)
-            for table, path in ((old, reference), (new, current))
+            _interactions(table, absent, str(path), decimal, None if table is tables[name] else said)
+            for table, path, name in ((old, reference, "reference"), (new, current, "current"))
         ]
         catalogue = items and _items(_named(tables["items"], "items", columns, str(items)), str(items))
     except DataError as error:
@@ -101,11 +104,11 @@ def _whole(table: pd.DataFrame, needed: Iterable[str], where: str) -> pd.DataFra
 
 
 def _interactions(
-    table: pd.DataFrame, absent: dict[str, Any], where: str, decimal: str | None
+    table: pd.DataFrame, absent: dict[str, Any], where: str, decimal: str | None, said: TimeFormat | None
 ) -> pd.DataFrame:
     table = _whole(table, (name for name in INTERACTIONS if name not in absent), where).assign(**absent)
     numbers, no_number = values.as_numbers(table[VALUE], decimal)
-    moments, no_moment = as_moments(table[TIME])
+    moments, no_moment = as_moments(table[TIME], said=said)
     ids = {name: as_ids(table[name]) for name in (USER, ITEM)}
     bad = {
         VALUE: no_number,
@@ -114,8 +117,12 @@ def _interactions(
     }
     for name, cells in bad.items():
         if cells.any():
+            some = values.as_text(table[name])[cells].dropna().head(100).tolist()
+            advice = hints.of(_REASONS.get(name, ""), some, name) or "mend or remove these rows"
+            example = f", like {some[0]!r}" if some else ""
             raise DataError(
-                f"{where}: column {name}: {int(cells.sum())} of {len(cells)} cells cannot be read"
+                f"{where}: column {name}: {int(cells.sum())} of {len(cells)} cells cannot be read{example}: "
+                f"{advice}"
             )
     words = {EVENT: values.as_text(table[EVENT]).fillna(""), TEXT: values.as_text(table[TEXT])}
     return table.assign(**ids, **words, **{VALUE: numbers, TIME: moments})
