@@ -155,3 +155,11 @@ def test_reader_of_a_pinned_folder_never_sees_a_mixture(tmp_path):
     finally:
         stop.set()
         thread.join()
+
+
+def test_a_damaged_champion_is_mended_by_its_command_also_while_it_is_pinned(tmp_path: Path) -> None:
+    folder = tmp_path / "champion"
+    folder.mkdir()
+    (folder / "model.json").write_text("{")
+    with pytest.raises(ArtifactError, match="run `evergreen champion`"), pinned(folder) as link:
+        read_card(link)

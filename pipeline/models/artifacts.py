@@ -106,4 +106,5 @@ def _no_model(folder: Path) -> ArtifactError:
 
 
 def _remedy(folder: Path) -> str:
-    return "run `evergreen champion`" if folder.name == "champion" else "run `dvc repro finetune`"
+    champion = folder.resolve().name == "champion"  # a pinned folder is a link to it
+    return "run `evergreen champion`" if champion else "run `dvc repro finetune`"
