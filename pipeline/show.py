@@ -62,7 +62,7 @@ def show_forgotten(told: Certificate) -> None:
     table = _table(("place", "rows of theirs", "done" if told.marks else "would be done"), title=head)
     for place in told.places:
         rows = "?" if place.rows is None else f"{place.rows:,}"
-        table.add_row(place.place, rows, "nothing of theirs" if place.rows == 0 else place.done)
+        table.add_row(place.place, rows, place.done)
     console.print(table)
     for sentence in told.models:
         console.print(Text(sentence), soft_wrap=True)

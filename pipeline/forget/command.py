@@ -35,6 +35,8 @@ from pipeline.runs.worktrees import RUNS, remove
 
 CERTIFICATES = HISTORY / "forgotten"
 INTERACTIONS = "data/raw/interactions"
+EVENT_STORE, CACHES = "event store", ".evergreen"
+SAID = (EVENT_STORE, str(RUNS), CACHES)  # places that have something to say also where no row was theirs
 BEYOND = (
     ("the source", "only read here: delete them there; what it still gives of them stays out"),
     ("other clones and their caches", "`git fetch --tags --force`, then `evergreen forget` there"),
@@ -145,6 +147,8 @@ class _Sweep:
             earlier = next((one for one in self.certificate.places if one.place == place.place), None)
             if earlier and earlier.rows and place.rows is not None:
                 place = place.but(rows=place.rows + earlier.rows)
+            if place.rows == 0 and place.place not in SAID:
+                place = place.but(done="nothing of theirs")
             self.places.append(place)
             if self.act:
                 self._note()
@@ -182,17 +186,17 @@ class _Sweep:
         yield self._caches()
         for place in (self.stored.cache, *self.stored.remotes):
             rows = sum(place.holding.values())
-            done = f"{len(place.holding)} objects erased; what is still needed was made anew without them"
             if self.act:
                 place.erase()
-            yield Place(place=place.name, rows=rows, done=done if place.holding else "nothing of theirs")
+            done = "objects erased; what is still needed was made anew without them"
+            yield Place(place=place.name, rows=rows, done=done)
         for name, done in BEYOND:
             yield Place(place=name, rows=None, done=done)
 
     def _event_store(self) -> Place:
         store = places.event_store(self.root)
         if store is None:
-            return Place(place="event store", rows=0, done="none was ever used here")
+            return Place(place=EVENT_STORE, rows=0, done="none was ever used here")
         try:
             rows, moment = 0, round(now().timestamp() * 1_000_000)
             for user in store.people():
@@ -205,9 +209,7 @@ class _Sweep:
                     store.forget("", mark, moment)  # refused from now on, with or without events
         finally:
             store.close()
-        return Place(
-            place="event store", rows=rows, done="events and impressions deleted; later ones refused"
-        )
+        return Place(place=EVENT_STORE, rows=rows, done="events and impressions deleted; later ones refused")
 
     def _models(self) -> State:
         """Every version's folder without the rows, and the challenger's; the registry names them."""
@@ -267,4 +269,4 @@ class _Sweep:
     def _caches(self) -> Place:
         there = places.clear_caches(self.root) if self.act else places.caches(self.root)
         done = f"removed, to be made again: {', '.join(there)}" if there else "none there"
-        return Place(place=".evergreen", rows=None if there else 0, done=done)
+        return Place(place=CACHES, rows=None if there else 0, done=done)
