@@ -73,6 +73,7 @@ def histories(points: Points, items: int) -> sp.csr_matrix:
 def area(features: sp.csr_matrix, mine: np.ndarray, seed: int) -> tuple[float, float, float]:
     """(AUC, low, high) of guessing `mine` (users,) from features (users, columns), cross-fitted."""
     from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import roc_auc_score
     from sklearn.model_selection import StratifiedKFold
 
     score = np.zeros(len(mine))
@@ -81,9 +82,8 @@ def area(features: sp.csr_matrix, mine: np.ndarray, seed: int) -> tuple[float, f
         model = LogisticRegression(C=STRENGTH, class_weight="balanced", solver="liblinear", random_state=seed)
         found = model.fit(features[fitted], mine[fitted]).decision_function(features[asked])
         score[asked] = rankdata(found) / len(asked)
-    ranks, ours, theirs = rankdata(score), mine.sum(), (~mine).sum()
-    auc = float((ranks[mine].sum() - ours * (ours + 1) / 2) / (ours * theirs))
-    width = NormalDist().inv_cdf(0.975) * area_error(auc, int(ours), int(theirs))
+    auc = float(roc_auc_score(mine, score))
+    width = NormalDist().inv_cdf(0.975) * area_error(auc, int(mine.sum()), int((~mine).sum()))
     return auc, max(auc - width, 0.0), min(auc + width, 1.0)
 
 
@@ -100,6 +100,6 @@ def chance_error(ours: int, theirs: int) -> float:
 
 
 def _unit(matrix: sp.csr_matrix) -> sp.csr_matrix:
-    norms = np.sqrt(np.asarray(matrix.multiply(matrix).sum(axis=1)).ravel())
-    scale = np.divide(1, norms, out=np.zeros_like(norms), where=norms > 0)
-    return sp.csr_matrix(sp.diags_array(scale) @ matrix)
+    from sklearn.preprocessing import normalize
+
+    return normalize(matrix)

@@ -98,19 +98,7 @@ def evaluate(
     lists, seconds = _ranked(prepared, models, order, settings.k, progress)
     lists |= {name: lists[other] for name, other in (same or {}).items()}
     lists = {name: lists[name] for name in sorted(lists, key=_place)}
-    unit, source = _similarity(vectors, prepared.catalogue)
-    question = Question(
-        prepared.test,
-        prepared.catalogue,
-        counts,
-        order,
-        unit,
-        settings.k,
-        settings.bootstrap_samples,
-        seed,
-        user_groups(prepared.users, prepared.user_ids, prepared.test),
-        prepared.withheld,
-    )
+    question, source = _question(prepared, counts, order, vectors, settings, seed)
     progress("figures")
     measured = Measured.of(question, {name: listed for name, (listed, _) in lists.items()})
     later = prepared.test.time > (np.iinfo(np.int64).min if points_after is None else points_after)
@@ -136,17 +124,41 @@ def evaluate(
         figures["candidates"] = retrieval(challenger.parts, prepared.test)
         progress("signals")
         figures["signals"] = paid(challenger, prepared.test, settings.bootstrap_samples, seed)
-    told = [*((CHALLENGER,) if compared is None else (CHALLENGER, CHAMPION)), figures["best_baseline"]]
     progress("fairness")
+    told = [*((CHALLENGER,) if compared is None else (CHALLENGER, CHAMPION)), figures["best_baseline"]]
     fair = (compared or measured).fairness([name for name in told if name in lists])
     if CHALLENGER in models:
         progress("floors")
         fair["floors"] = prices(question, models[CHALLENGER], floors or {})
     figures["fairness"] = fair
     if compared is not None:
-        left_out = {"points_left_out": int((~later).sum())}
-        figures["comparison"] = compared.comparison() | left_out
+        figures["comparison"] = compared.comparison() | {"points_left_out": int((~later).sum())}
     return Evaluation(figures, lists)
+
+
+def _question(
+    prepared: Prepared,
+    counts: np.ndarray,
+    order: np.ndarray,
+    vectors: np.ndarray | None,
+    settings: Evaluate,
+    seed: int,
+) -> tuple[Question, str | None]:
+    """What all models are asked, and what diversity is of."""
+    unit, source = _similarity(vectors, prepared.catalogue)
+    question = Question(
+        prepared.test,
+        prepared.catalogue,
+        counts,
+        order,
+        unit,
+        settings.k,
+        settings.bootstrap_samples,
+        seed,
+        user_groups(prepared.users, prepared.user_ids, prepared.test),
+        prepared.withheld,
+    )
+    return question, source
 
 
 def _ranked(

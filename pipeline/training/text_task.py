@@ -83,10 +83,8 @@ class TextTask(Task):
     weight_decay = 0.01
     MOST_CLASSES = 4096
     HISTORY = 20
-    LOOK_ITEMS, LOOK_HISTORY = (
-        3_000,
-        10,
-    )  # texts that are encoded to validate an epoch; newest rows of a history
+    LOOK_ITEMS = 3_000  # texts that are encoded to validate an epoch
+    LOOK_HISTORY = 10  # newest rows of a history then
     cache: Tensor
     written: Tensor
     counts: Tensor

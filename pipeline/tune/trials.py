@@ -36,10 +36,8 @@ from pipeline.training.task import Run
 from pipeline.training.text_training import text_vectors
 from pipeline.tune.space import Space, Value
 
-SHARE, FEWEST_USERS = (
-    0.25,
-    200,
-)  # of the fitted users, whose rows a first look is trained on; where there are so many
+SHARE = 0.25  # of the fitted users, whose rows a first look is trained on
+FEWEST_USERS = 200  # fitted, from which on there is a first look
 ALONE = {"devices": 1, "num_nodes": 1, "strategy": "auto", "refresh_of": None}
 NO_TEXT = {"user_tower"}  # of finetune's keys: says nothing of the texts' vectors
 
