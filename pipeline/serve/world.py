@@ -6,6 +6,7 @@ top one by one; one that `collect` has joined to data/raw already counts once.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +32,7 @@ from pipeline.serve.room import empty_places, with_room
 from pipeline.serve.single import OneLiving, single
 from pipeline.serve.state import Present, PresentFolded
 
+log = logging.getLogger(__name__)
 CHAMPION, RAW = Path("models/champion"), Path("data/raw")
 ONE_BY_ONE = 20_000  # further events; of more, a log is made anew
 
@@ -140,6 +142,8 @@ def load(root: Path, store: Store, where: Path = CHAMPION, kept: Path = FOLDER) 
             rows = pd.concat([rows, as_rows(further)], ignore_index=True)
             base, further = Prepared.of(rows, items, how), []
         loaded = Recommender.load(folder, with_room(base.items), base.log, where.name)
+    if loaded.sentiment is not None:
+        log.warning("%s weighs rows by what users wrote; the service does not yet: docs/sources.md", where)
     fit_end = None if card.fit_end is None else card.fit_end.isoformat()
     live, factors = loaded.parts.living.live, loaded.parts.collaborative.ials
     folded = PresentFolded(loaded.parts.living.folded, factors)
