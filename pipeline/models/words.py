@@ -24,7 +24,9 @@ class Words:
     def of(cls, texts: list[str]) -> Words:
         from sklearn.feature_extraction.text import TfidfVectorizer
 
-        vectorizer = TfidfVectorizer(sublinear_tf=True, dtype=np.float32)
+        # Where texts are titles, 'that' is as rare as a name, and a list of titles with it is no answer.
+        # Words of other languages count by their rarity alone.
+        vectorizer = TfidfVectorizer(sublinear_tf=True, dtype=np.float32, stop_words="english")
         try:
             return cls(vectorizer, sp.csr_matrix(vectorizer.fit_transform(texts)))
         except ValueError:  # sklearn's: an empty vocabulary
