@@ -221,6 +221,29 @@ def tune(
         show_tune(report)
 
 
+@command(app, "why", "What changed between two versions.")
+def why(
+    first: Annotated[str, typer.Argument(help="The older one, e.g. v1.0.0.")],
+    second: Annotated[str, typer.Argument(help="The newer one, e.g. `champion`.")],
+    as_json: JSON = False,
+) -> None:
+    """The change of nDCG@10 between two versions, split into data, params and code.
+
+    Trains what lies between them, in worktrees of their commits, but for what DVC's run-cache holds.
+    """
+    from pipeline.runs.why import why as explain
+    from pipeline.show import show_why
+
+    def say(what: str, text: str) -> None:
+        print(f"{what}: {text}", file=sys.stderr, flush=True)
+
+    explained = explain(project(), first, second, say, show=not as_json)
+    if as_json:
+        print_json(explained.to_dict())
+    else:
+        show_why(explained)
+
+
 @command(app, "replay", "The data's own history, lived again.")
 def replay(
     start: Annotated[

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pipeline.documents.check import Finding
     from pipeline.documents.drift import Drift
     from pipeline.documents.forgetting import Certificate
-    from pipeline.documents.registry import Lineage, ListedVersion
+    from pipeline.documents.registry import Lineage, ListedVersion, Why
     from pipeline.runs.periods import Period
 
 LISTS = "recommendations/top_k.parquet"
@@ -290,6 +290,27 @@ def show_lineage(origin: Lineage) -> None:
         console.print(_plain(f"{key:<10}{value}"), soft_wrap=True)
     for path, md5 in origin.outputs.items():
         console.print(_plain(f"{'output':<10}{path}  {md5}"), soft_wrap=True)
+
+
+def show_why(explained: Why) -> None:
+    """The change between two versions, step by step."""
+    right = ("nDCG@10", "interval")
+    table = _table(("what is exchanged", *right, "what differs"), title="", right=right)
+    for step in explained.steps:
+        interval = step.unknown or f"{_signed(step.low)} to {_signed(step.high)}"
+        differs = Text("\n").join(_plain(change) for change in step.changes[:8])
+        table.add_row(step.what, _signed(step.gain), _plain(interval), differs)
+    console = _console()
+    if explained.steps:
+        table.add_row("other test points", _signed(explained.rest), "", "what no exchange explains")
+        console.print(table)
+    figures = f"{_number(explained.before)} to {_number(explained.after)}, {_signed(explained.change)}"
+    nothing = "" if explained.steps else ": data, params and code are the same"
+    console.print(_plain(f"{explained.first} to {explained.second}: nDCG@10 {figures}{nothing}"))
+
+
+def _signed(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.4f}"
 
 
 def show_bench(result: dict[str, Any]) -> None:

@@ -133,6 +133,33 @@ class VersionRecord(FitRecord):
     verdict: Promotion | None = None
 
 
+class Step(Part):
+    """Of the change between two versions: what was exchanged, and what that brought at equal test points."""
+
+    what: str
+    """data, params or code; several where they could not be exchanged one by one."""
+    changes: list[str]
+    gain: Number
+    """nDCG@10 with the exchange minus without it, every user alike; null where they could not be compared."""
+    low: Number
+    high: Number
+    unknown: str | None = IF_KNOWN
+    """Why it is not known."""
+
+
+class Why(Part):
+    """The change of nDCG@10 between two versions, as their evaluations reported it, step by step."""
+
+    first: str
+    second: str
+    before: Number
+    after: Number
+    change: Number
+    steps: list[Step]
+    rest: Number
+    """What no step explains: the two were evaluated at other test points."""
+
+
 class Lineage(Part):
     """Where a version comes from: commit -> params -> data manifest -> source fingerprint."""
 

@@ -63,8 +63,8 @@ class StageFailed(PipelineError):
     """A stage ended with an error; the message is the stage's own where it gave one."""
 
 
-def repro(root: Path, *arguments: str) -> None:
-    """`dvc repro ARGUMENTS`, its output shown. Raises StageFailed with the stage's own line.
+def repro(root: Path, *arguments: str, show: bool = True) -> None:
+    """`dvc repro ARGUMENTS`; `show`: also its output. Raises StageFailed with the stage's own line.
 
     Also where an output did not get into the cache: dvc.lock is put back then, since a stage that it calls
     done is never taken up again.
@@ -73,7 +73,7 @@ def repro(root: Path, *arguments: str) -> None:
     before = lock.read_bytes() if lock.is_file() else None
     with tempfile.TemporaryDirectory(prefix="evergreen-") as folder:
         error_file = Path(folder) / "error"
-        code, _, _ = _run(root, ["repro", *arguments], {ERROR_FILE: str(error_file)}, show=True)
+        code, _, _ = _run(root, ["repro", *arguments], {ERROR_FILE: str(error_file)}, show)
         if code == NOT_CACHED:
             lock.unlink()  # first: there may be no room for two
             if before is not None:

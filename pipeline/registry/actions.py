@@ -170,29 +170,36 @@ def put_champion(root: Path, to: Path | None = None) -> tuple[Version | None, bo
         champion = state.champion
         if champion is None:
             return None, _empty(folder)
-        claim = Claim(version=champion.name, commit=champion.commit, artifact_hash=champion.artifact_hash)
-        if _is_right(folder, claim):
+        if _is_right(folder, _claim(champion)):
             return champion, False
-        try:
-            told = {name: git.show(champion.commit, f"{RECORDS}/{name}") for name in (MODEL_CARD, DATA_SHEET)}
-            _put(Objects(root), champion, claim, folder, told)
-        except OSError as error:
-            raise ArtifactError(f"{folder}: {error.strerror}: name a folder that can be written") from None
+        put_version(root, champion, folder)
     return champion, True
 
 
-def _put(
-    objects: Objects, champion: Version, claim: Claim, folder: Path, told: dict[str, str | None]
-) -> None:
+def put_version(root: Path, version: Version, folder: Path) -> None:
+    """Make `folder` this version's, with its cards, in one step. Raises ArtifactError if it is nowhere."""
+    git = Git(root)
+    told = {name: git.show(version.commit, f"{RECORDS}/{name}") for name in (MODEL_CARD, DATA_SHEET)}
+    try:
+        _put(Objects(root), version, folder, told)
+    except OSError as error:
+        raise ArtifactError(f"{folder}: {error.strerror}: name a folder that can be written") from None
+
+
+def _claim(version: Version) -> Claim:
+    return Claim(version=version.name, commit=version.commit, artifact_hash=version.artifact_hash)
+
+
+def _put(objects: Objects, version: Version, folder: Path, told: dict[str, str | None]) -> None:
     temporary = temporary_beside(folder)
     try:
-        objects.restore(champion.md5, champion.artifact_hash, temporary)
-        if folder_hash(temporary) != champion.artifact_hash:
-            raise Unavailable(f"{temporary}: damaged while it was copied: run `evergreen champion` again")
+        objects.restore(version.md5, version.artifact_hash, temporary)
+        if folder_hash(temporary) != version.artifact_hash:
+            raise Unavailable(f"{temporary}: damaged while it was copied: run the command again")
         for name, text in told.items():
             if text is not None:  # a version of before cards were written has none
                 (temporary / name).write_text(text.rstrip("\n") + "\n", encoding="utf-8")
-        claim.write(temporary / VERSION)
+        _claim(version).write(temporary / VERSION)
         replace_folder(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -29,12 +29,17 @@ START_ANEW = "git tag --delete $(git tag --list 'recommender[@#]*' 'training/*')
 """For a clone of a project whose models are out of reach: without its tags there is no version."""
 
 
-def locked_stages(lock: str | None) -> dict[str, dict[str, list[dict[str, Any]]]]:
-    """Stage -> its `deps` and `outs` in the text of a dvc.lock; {} if it is none."""
+def locked_stages(lock: str | None) -> dict[str, dict[str, Any]]:
+    """Stage -> its `cmd`, `params` (key -> value), `deps` and `outs` of a dvc.lock; {} if it is none."""
     try:
         stages = (yaml.load(lock or "", Loader=YamlLoader) or {}).get("stages", {})
         return {
-            name: {kind: [one for one in stage.get(kind, []) if one.get("path")] for kind in ("deps", "outs")}
+            name: {
+                "cmd": stage.get("cmd"),
+                "params": (stage.get("params") or {}).get("params.yaml") or {},
+                "deps": [one for one in stage.get("deps", []) if one.get("path")],
+                "outs": [one for one in stage.get("outs", []) if one.get("path")],
+            }
             for name, stage in stages.items()
         }
     except (yaml.YAMLError, AttributeError, TypeError):

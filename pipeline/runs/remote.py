@@ -71,7 +71,7 @@ def enter(run: Workspace, remote: str, stage: str | None) -> None:
     if not (run.root / OPENED).is_file():
         remove(git, run.tree)
         git.run("worktree", "add", "--quiet", "--detach", str(run.tree), commit)
-        share_cache(run)
+        share_cache(run.home, run.root)
         link_sources(run.home, run.root)
         mark_open(run)
     elif Git(run.root).head() != commit:

@@ -144,7 +144,7 @@ def reopen(run: Workspace) -> str:
         sweep(run.home, git)
         remove(git, run.tree)
         git.run("worktree", "add", "--quiet", "--detach", str(run.tree), commit)
-        share_cache(run)
+        share_cache(run.home, run.root)
         repro.check_out(run.root)
         link_sources(run.home, run.root)
         make_inputs_right(run.root)
@@ -156,7 +156,7 @@ def _fill(run: Workspace, git: Git, settings: Settings) -> dict[str, Any]:
     """Settings, cache, the last run's outputs and the champion; what the account says of it."""
     champion = champion_name(run.root)
     mode = _apply(run.root, settings, champion)
-    share_cache(run)
+    share_cache(run.home, run.root)
     _seed(run, git, settings.after or (CHALLENGER if mode == "judge" else None))
     if mode == "judge" and not _made(run.root, MODEL):
         raise ConfigError("mode: judge: no challenger was trained yet: use full")
@@ -195,14 +195,14 @@ def check_graph(home: Path, commit: str, graph: str | None) -> None:
         )
 
 
-def share_cache(run: Workspace) -> None:
-    """The checkout's own DVC settings, and its cache."""
-    config, own = configparser.ConfigParser(interpolation=None), run.home / ".dvc" / "config.local"
+def share_cache(home: Path, root: Path) -> None:
+    """The checkout's own DVC settings, and its cache, for the project at `root`."""
+    config, own = configparser.ConfigParser(interpolation=None), home / ".dvc" / "config.local"
     config.read(own, encoding="utf-8")
     if not config.has_section("cache"):
         config.add_section("cache")
-    config.set("cache", "dir", str(Objects(run.home).cache))
-    with (run.root / ".dvc" / "config.local").open("w", encoding="utf-8") as file:
+    config.set("cache", "dir", str(Objects(home).cache))
+    with (root / ".dvc" / "config.local").open("w", encoding="utf-8") as file:
         config.write(file)
 
 
