@@ -33,6 +33,7 @@ NAMES = [
     "off_policy",
     "latency",
     "size",
+    "faithfulness",
     "beats_popularity",
     "beats_recent_popularity",
     "champion_beats_recent_popularity",
@@ -103,6 +104,7 @@ def evaluation(**paired: dict[str, Any]) -> dict[str, Any]:
         "paired": found | paired,
         "comparison": comparison,
         "ms_per_list": {"challenger": 5.0},
+        "faithfulness": {"difference": 0.3, "low": 0.2, "high": 0.4, "items": 900, "users": 100},
     }
 
 

@@ -168,6 +168,28 @@ def test_without_places_left_to_chance_nothing_is_asked_of_them():
     assert "exploration" in told.text
 
 
+# Reasons
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "stops"),
+    [(0.01, 0.03, False), (-0.01, 0.03, False), (-0.03, -0.01, True), (-0.01, 0.0, True), (0.03, 0.01, True)],
+)
+def test_reasons_that_are_surely_not_why_stop_a_promotion(low, high, stops):
+    found = {"difference": (low + high) / 2, "low": low, "high": high, "items": 100, "users": 20}
+    verdict = verdict_on(evaluation() | {"faithfulness": found})
+    assert failed(verdict) == (["faithfulness"] if stops else [])
+    unsure = low < 0 < high
+    assert check(verdict, "faithfulness").text.startswith("investigate") == unsure
+    assert (check(verdict, "faithfulness").text in sentence(verdict)) == (unsure or stops)
+
+
+def test_reasons_that_were_not_measured_stop_a_promotion_and_none_do_not():
+    assert failed(verdict_on(without(evaluation(), "faithfulness"))) == ["faithfulness"]
+    assert failed(verdict_on(evaluation() | {"faithfulness": {"items": 3}})) == ["faithfulness"]
+    assert failed(verdict_on(evaluation() | {"faithfulness": {"items": 0}})) == []
+
+
 # Fairness
 
 

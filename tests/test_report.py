@@ -510,6 +510,15 @@ def test_the_source_of_the_items_is_credited_in_the_footer() -> None:
     assert "<p>Works: A &amp; B.</p></footer>" in render(found)
 
 
+def test_the_report_says_whether_reasons_are_true() -> None:
+    figures = {"named": 0.32, "other": 0.01, "difference": 0.31, "low": 0.2, "high": 0.4, "items": 90}
+    found = render(evaluation() | {"faithfulness": figures | {"users": 9}})
+    section = found[found.index('id="reasons"') : found.index('id="setup"')]
+    assert all(figure in section for figure in ("Yes", "+0.310", "+0.320", "90 listed items of 9 users"))
+    none = {name: None for name in figures} | {"items": 0, "users": 0}
+    assert 'id="reasons"' not in render(evaluation() | {"faithfulness": none})
+
+
 def test_signals_stand_with_what_they_add_where_it_was_measured() -> None:
     rows = {"live state": pair(0.02), "graph": pair(0.001), "<b>": pair(-0.02), "odd": {"ndcg@10": None}}
     found = render(evaluation() | {"signals": rows})

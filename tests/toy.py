@@ -295,7 +295,7 @@ fit_end = json.load(open("models/challenger/model.json"))["fit_end"]
 every = {"users": 2, "points": 3, "ndcg@10": 0.13, "ndcg@10_low": 0.1, "ndcg@10_high": 0.16, "recall@10": 0.2}
 models = {"challenger": {"all": every}} | {name: {"all": every | {"ndcg@10": 0.05}} for name in names}
 report = {"as_of": fit_end, "fit_end": fit_end, "models": models, "paired": {name: pair for name in names}}
-report |= {"points_after": fit_end, "ms_per_list": {"challenger": 1.0}}
+report |= {"points_after": fit_end, "ms_per_list": {"challenger": 1.0}, "faithfulness": {"items": 0}}
 held = [name for name in ("challenger", "champion") if pathlib.Path("models", name, "model.json").exists()]
 report["artifact_hash"] = {name: folder_hash(pathlib.Path("models", name)) for name in held}
 if "champion" in names:

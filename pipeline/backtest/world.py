@@ -224,6 +224,7 @@ class World:
             "paired": measured.on(np.ones(len(points), bool))[1],
             "comparison": measured.comparison(),
             "ms_per_list": {CHALLENGER: challenger.ms_per_list},
+            "faithfulness": {"items": 0},  # no list is explained here
         }
 
     def _half_life(self, number: int) -> float:

@@ -274,7 +274,8 @@ class Court:
         return rank_points(model, question.points, question.catalogue, question.order, question.k)[0]
 
     def judge(self, challenger: Judged, champion: Judged) -> Json:
-        """The verdict, with the gain as a share of the champion's figure. Features, latency and size pass."""
+        """The verdict, with the gain as a share of the champion's figure. Features, latency, size
+        and reasons pass."""
         models = {CHALLENGER: challenger, CHAMPION: champion, **self.simple}
         measured = Measured(
             self.question,
@@ -290,6 +291,7 @@ class Court:
             "paired": measured.on(np.ones(len(self.question.points), bool))[1],
             "comparison": comparison,
             "ms_per_list": {CHALLENGER: 0.0},
+            "faithfulness": {"items": 0},
         }
         model = Model.of({"fit_end": FIT_END, "features": ["light"], "mib": 0.0})
         one, other = (model.but(artifact_hash=name) for name in (CHALLENGER, CHAMPION))

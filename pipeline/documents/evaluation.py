@@ -91,6 +91,19 @@ class Satisfaction(Shown):
     interleaved: Interleaved | None = None
 
 
+class Faithfulness(Part):
+    """By how much a listed item's score falls without the history item that its reason names, and without
+    another (pipeline/evaluation/faithful.py)."""
+
+    named: Number = None
+    other: Number = None
+    difference: Number = None
+    low: Number = None
+    high: Number = None
+    items: Number = None  # listed, whose reason names a history item
+    users: Number = None
+
+
 class Comparison(Part):
     """Challenger against champion at points that are new to both."""
 
@@ -141,6 +154,7 @@ class Evaluation(Document):
     live: dict[str, Number] = Field(default_factory=dict)  # delay_seconds: after which a row is counted
     candidates: Candidates | None = None
     signals: dict[str, Interval] = Field(default_factory=dict)  # kind of signal -> what it adds
+    faithfulness: Faithfulness | None = IF_KNOWN  # of the challenger's reasons
     fairness: Fairness = Field(default_factory=Fairness)
     diversity_of: str | None = None
     seconds: Figures = Field(default_factory=dict)

@@ -142,6 +142,24 @@ def living(evaluation: Mapping[str, Any]) -> dict[str, str]:
     return {"answer": pair.answer, "text": text}
 
 
+def reasons(evaluation: Mapping[str, Any]) -> dict[str, str]:
+    """Are reasons true: does a score fall without the history item that one names?"""
+    found = mapping(evaluation.get("faithfulness"))
+    value, low, high = (finite(found.get(key)) for key in ("difference", "low", "high"))
+    pair = Difference("reasons", value, low, high)
+    if pair.answer == "missing":
+        return {"answer": "missing", "text": ""}
+    opening = {"yes": "They are", "no": "They are not", "unsure": "That cannot be told from chance"}
+    named, other = (number(found.get(key), sign=True) for key in ("named", "other"))
+    ends = f"{number(value, sign=True)} (95% interval {number(low, sign=True)} to {number(high, sign=True)})"
+    count, users = (number(found.get(key), 0) for key in ("items", "users"))
+    text = (
+        f"{opening[pair.answer]}: a score falls {ends} more without the history item that a reason names "
+        f"than without another of the same history ({count} listed items of {users} users)."
+    )
+    return {"answer": pair.answer, "text": text, "named": named, "other": other}
+
+
 def retrievers(evaluation: Mapping[str, Any]) -> list[tuple[str, float]]:
     """The share of the targets that each retriever brings, best first; last, what all bring together."""
     found = mapping(evaluation.get("candidates"))

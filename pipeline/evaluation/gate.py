@@ -105,6 +105,28 @@ def _at_most(name: str, value: float | None, limit: float | None, unit: str, key
     return checked(name, passed, value, limit, text)
 
 
+# Reasons ----------------------------------------------------------------------------------------------------
+
+
+def faithfulness(case: Case) -> Check:
+    """Whether the challenger's reasons are true; `investigate` is told, and stops nothing."""
+    name, found = "faithfulness", case.evaluation.faithfulness if case.evaluation else None
+    if found is None or found.items is None:
+        return checked(name, False, None, 0.0, "whether reasons are true was not measured")
+    if found.items == 0:
+        return free(name, "no reason names an item of a history")
+    gain, low, high = found.difference, found.low, found.high
+    if gain is None or low is None or high is None or not low <= gain <= high:
+        return checked(name, False, None, 0.0, "no usable measure of whether reasons are true")
+    text = (
+        f"a score falls {gain:+.3f} [{low:+.3f}, {high:+.3f}] more without the history item that a reason "
+        "names than without another"
+    )
+    if high <= 0:
+        return checked(name, False, gain, 0.0, f"{text}: what reasons say is surely not why")
+    return checked(name, True, gain, 0.0, text if low > 0 else f"investigate: {text}")
+
+
 # Against the champion --------------------------------------------------------------------------------------
 
 

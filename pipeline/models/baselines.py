@@ -179,13 +179,16 @@ class ItemMatrix:
             return ItemMatrix(self.items, self.kept, self.matrix.toarray())
         return self
 
-    def to(self, item: int) -> np.ndarray:
-        """(items,) weights from every item to this one; zero where either is not kept."""
-        out, place = np.zeros(self.items, np.float32), np.searchsorted(self.kept, item)
-        if place < len(self.kept) and self.kept[place] == item:
-            column = self.matrix[:, [place]]
-            out[self.kept] = (column if isinstance(column, np.ndarray) else column.toarray()).ravel()
-        return out
+    def parts(self, history: sp.csr_matrix, items: np.ndarray) -> np.ndarray:
+        """(cells, items) float32: what each cell of one point's (1, items) history adds to items' scores."""
+        parts = np.zeros((history.nnz, len(items)), np.float32)
+        row, column = self._place[history.indices], self._place[items]
+        of_row, of_column = np.flatnonzero(row >= 0), np.flatnonzero(column >= 0)
+        if len(of_row) and len(of_column):
+            cells = self.matrix[row[of_row]][:, column[of_column]]
+            cells = cells.toarray() if sp.issparse(cells) else cells
+            parts[np.ix_(of_row, of_column)] = cells * history.data[of_row, None]
+        return parts
 
 
 def prune(matrix: np.ndarray | sp.spmatrix, keep: int) -> sp.csr_matrix:

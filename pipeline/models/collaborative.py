@@ -70,6 +70,16 @@ class Collaborative:
             liked=(np.bincount(item, liked, minlength=items) / (count + SHRUNK_BY)).astype(np.float32),
         )
 
+    def owed(self, asked: Asked, row: int, items: np.ndarray) -> np.ndarray:
+        """(n,) int32: of one point the history item that each of n items owes most of its EASE score, which
+        is a sum over the history; -1: none adds to it. Reasons name it: pipeline/evaluation/faithful.py."""
+        history = asked.weights[RETRIEVING][row]
+        parts = self.ease.parts(history, items)
+        if not len(parts):
+            return np.full(len(items), -1, np.int32)
+        best = parts.argmax(axis=0)
+        return np.where(parts.max(axis=0) > 0, history.indices[best], -1).astype(np.int32)
+
     def users(self, asked: Asked) -> dict[int, np.ndarray]:
         """Half-life -> (points, factors) of iALS."""
         return asked.once(self, "users", lambda: {h: self.ials.users(asked.weights[h]) for h in HALF_LIVES})

@@ -108,11 +108,14 @@ class Recommender:
     def reasons(self, points: Points, top: np.ndarray) -> list[list[list[str]]]:
         """Why each of the (points, k) listed items is there: what is near it, and how popular it is."""
         state = self.parts.living.live.at(np.maximum(top, 0), points.time[:, None])
-        popular = self._much_taken(points)
-        return [
-            self._reasons_of(points[row : row + 1], top[row], state.count[row], popular[row])
-            for row in range(len(points))
-        ]
+        popular, found = self._much_taken(points), list[list[list[str]]]()
+        for asked in self.parts.ask(points):
+            for row in range(len(asked.points)):
+                place = len(found)
+                owed = self.parts.collaborative.owed(asked, row, np.maximum(top[place], 0))
+                point = points[place : place + 1]
+                found.append(self._reasons_of(point, top[place], owed, state.count[place], popular[place]))
+        return found
 
     def _much_taken(self, points: Points) -> list[set[int]]:
         """Of each point, the items taken most lately: a twentieth of the catalogue, a hundred at most."""
@@ -120,7 +123,7 @@ class Recommender:
         return [set(row[row >= 0].tolist()) for row in self.parts.living.lately(points.time, count)]
 
     def _reasons_of(
-        self, point: Points, top: np.ndarray, count: np.ndarray, popular: set[int]
+        self, point: Points, top: np.ndarray, owed: np.ndarray, count: np.ndarray, popular: set[int]
     ) -> list[list[str]]:
         newest = point.log.item[point.newest(50).rows()[1]]
         history, recent = np.unique(newest), [self._categories[item] for item in newest[-10:]]
@@ -130,7 +133,8 @@ class Recommender:
             if item < 0:
                 continue
             reasons = []
-            if len(history) and (near := self._nearest(history, int(item))) is not None:
+            near = int(owed[place]) if owed[place] >= 0 else self._nearest(history, int(item))
+            if near is not None:
                 reasons.append(f"like {self._titles[near]}, which you had")
             joined = [graph.shared(history, int(item)) for graph in graphs if len(history)]
             reasons += [f"{how[0]} {self._titles[how[1]]}" for how in joined if how is not None]
@@ -146,11 +150,8 @@ class Recommender:
         return of_items
 
     def _nearest(self, history: np.ndarray, item: int) -> int | None:
-        """The history item with the greatest EASE weight towards the item, else the nearest text."""
-        weight = self.parts.collaborative.ease.to(item)[history]
-        if weight.max() > 0.01:
-            return int(history[weight.argmax()])
-        if self.text is not None:
+        """The history item with the nearest text, if it is near."""
+        if self.text is not None and len(history):
             close = self.text[history] @ self.text[item]
             if close.max() > 0.3:
                 return int(history[close.argmax()])

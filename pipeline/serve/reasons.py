@@ -10,11 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.sparse as sp
 
 from pipeline.data.histories import MICROSECONDS_A_DAY, Points
 from pipeline.models.asked import Asked
-from pipeline.models.baselines import ItemMatrix
 from pipeline.models.living import Living
 from pipeline.models.recommender import Recommender
 from pipeline.models.scorer import CLIP
@@ -65,27 +63,6 @@ class Linear:
         return {str(kind): parts[:, place] for place, kind in enumerate(self.kinds)}
 
 
-def _ease_parts(ease: ItemMatrix, history: sp.csr_matrix, items: np.ndarray) -> np.ndarray:
-    """(history, items): what each item of the one point's history adds to each item's score."""
-    parts = np.zeros((history.nnz, len(items)), np.float32)
-    row, of_row = _places(ease.kept, history.indices)
-    column, of_column = _places(ease.kept, items)
-    if len(row) and len(column):
-        cells = ease.matrix[row][:, column]
-        cells = cells.toarray() if sp.issparse(cells) else cells
-        parts[np.ix_(of_row, of_column)] = cells * history.data[of_row, None]
-    return parts
-
-
-def _places(kept: np.ndarray, items: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(places among the kept items, which of `items` these are)."""
-    if not len(kept):
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    place = np.minimum(np.searchsorted(kept, items), len(kept) - 1)
-    there = np.flatnonzero(kept[place] == items)
-    return place[there], there
-
-
 def _newest(points: Points, rows: int) -> np.ndarray:
     """Different items among the newest rows of the one point's history."""
     start, stop = int(points.start[0]), int(points.stop[0])
@@ -102,8 +79,7 @@ class Place:
     newest: np.ndarray  # different items among the newest rows of the history
     close: np.ndarray  # (newest,) cosine of each one's text
     kinds: frozenset[str]  # categories of the very newest
-    index: np.ndarray  # (history,) items of the history
-    ease: np.ndarray  # (history,) what each adds to the item's EASE score
+    owed: int  # the history item that the item owes most; -1: none
     count: int  # rows of the item before the moment
     first: int  # microseconds of the first of them
 
@@ -139,8 +115,7 @@ class Explainer:
         added = self._linear.added(features, listed)
         points, top = asked.points, items[listed]
         state = living.live.at(top, points.time)
-        history = asked.weights[5]
-        ease = _ease_parts(self.model.parts.collaborative.ease, history, top)
+        owed = self.model.parts.collaborative.owed(asked, 0, top)
         newest, vectors = _newest(points, READ), self.model.text
         close = np.zeros((0, len(top))) if vectors is None else vectors[newest] @ vectors[top].T
         kinds = frozenset().union(*(self.categories[item] for item in _newest(points, VERY_NEWEST)))
@@ -152,8 +127,7 @@ class Explainer:
                 newest,
                 close[:, row],
                 kinds,
-                history.indices,
-                ease[:, row],
+                int(owed[row]),
                 int(state.count[row]),
                 int(state.first[row]),
             )
@@ -176,11 +150,7 @@ class Explainer:
     # Of each kind: a text, and the item of the history that it names; None where there is no fact to tell.
 
     def _history(self, place: Place) -> Told:
-        """The history item that adds most to the item's EASE score, which is a sum over the history."""
-        if place.ease.max(initial=0) <= 0:
-            return None
-        near = int(place.index[place.ease.argmax()])
-        return f"goes with {self.titles[near]}", near
+        return (f"goes with {self.titles[place.owed]}", place.owed) if place.owed >= 0 else None
 
     def _text(self, place: Place) -> Told:
         if place.close.max(initial=0) <= 0:

@@ -29,6 +29,8 @@ pipeline/evaluation/gate.py). Shares are of the champion's own figure, so that t
 - features: the scorer has the same inputs as the champion's, or accept_new_features says that it may differ;
 - off_policy: where a service left places to chance, what people took of them does not surely say that they
   would take less of the challenger's; an interval that holds 0, or too few places, is told and stops nothing;
+- faithfulness: that a score falls more without the history item that a reason names than without another is
+  not surely wrong; passes where no reason names one;
 - beats_popularity, beats_recent_popularity: the interval's lower end is above 0;
 - champion_beats_recent_popularity: never blocks, but warns if the champion in service no longer does;
 - leads_baselines: never blocks, but warns if the best baseline has the higher mean.
@@ -52,6 +54,7 @@ from pipeline.evaluation.gate import (
     Case,
     against_champion,
     checked,
+    faithfulness,
     figures,
     free,
     interval,
@@ -85,6 +88,7 @@ def decide_promotion(
         *against_champion(case),
         latency(case),
         size(case),
+        faithfulness(case),
         *(_beats_baseline(case, name) for name in BASELINES),
     ]
     staleness = [] if case.why_free else [_champion_over(case, "recent_popularity")]
@@ -110,7 +114,7 @@ def sentence(verdict: Promotion) -> str:
 
 
 def _to_look_at(check: Check) -> bool:
-    if check.name == "fairness":
+    if check.name in ("fairness", "faithfulness"):
         return check.text.startswith("investigate")
     return check.name == "off_policy" and check.value is not None
 

@@ -4,8 +4,8 @@ In: data/prepared, data/raw/impressions.parquet, models/{challenger,ablations,ch
 (curves.csv, summary.json).
 Out, in reports/:
   evaluation.json       models -> slice -> figures, paired differences challenger - model, tuned settings;
-                        `candidates`: what each retriever brings; `comparison` with the champion, for the
-                        gate; `satisfaction`: what people made of a service's lists
+                        `candidates`: what each retriever brings; `faithfulness` of reasons; `comparison`
+                        with the champion, for the gate; `satisfaction`: what people made of a service's lists
   metrics.json          the headline figures, flat
   ranked_lists.parquet  model, point_id, rank 1..k, item_id, score (null: not scored, listed by popularity)
   evaluation.html       for people (pipeline/evaluation/report.py)
@@ -36,6 +36,7 @@ from pipeline.data.histories import Catalogue, Prepared, load_prepared
 from pipeline.documents.data import Summary
 from pipeline.documents.model import Card
 from pipeline.evaluation.examples import moment
+from pipeline.evaluation.faithful import faithfulness
 from pipeline.evaluation.figures import (
     CHALLENGER,
     CHAMPION,
@@ -124,6 +125,8 @@ def evaluate(
         figures["candidates"] = retrieval(challenger.parts, prepared.test)
         progress("signals")
         figures["signals"] = paid(challenger, prepared.test, settings.bootstrap_samples, seed)
+        progress("reasons")
+        figures["faithfulness"] = faithfulness(challenger, prepared.test, settings.bootstrap_samples, seed)
     progress("fairness")
     told = [*((CHALLENGER,) if compared is None else (CHALLENGER, CHAMPION)), figures["best_baseline"]]
     fair = (compared or measured).fairness([name for name in told if name in lists])
@@ -236,7 +239,7 @@ def main(
     if loaded.not_comparable:
         log.warning("the champion is left out, %s", loaded.not_comparable)
     points_after = later_fit_end(loaded.cards)
-    total = 2 * BASELINES + len(models) + 5
+    total = 2 * BASELINES + len(models) + 6
     with tqdm(total=total, desc="evaluate", unit="model", disable=None, leave=False) as bar:
 
         def tell(name: str) -> None:
