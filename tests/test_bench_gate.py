@@ -32,6 +32,7 @@ def court(world: Path) -> gate.Court:
     return gate.Court.of(load_prepared(world / "prepared"), None, Params.load(world / "params.yaml"))
 
 
+@pytest.mark.slow
 def test_every_case_is_judged_by_the_gate(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(world)
     monkeypatch.setattr(gate, "REPEATS", 3)

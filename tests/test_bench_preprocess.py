@@ -31,6 +31,7 @@ def test_pandas_makes_the_same_tables(tmp_path: Path, small: None) -> None:
         pd.testing.assert_frame_equal(told[wanted.columns.tolist()], wanted, check_dtype=False)
 
 
+@pytest.mark.slow
 def test_it_measures_whole_processes(small: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench.shutil, "which", lambda name: None)  # Spark takes half a minute to start
     found = json.loads(json.dumps(bench.run()))

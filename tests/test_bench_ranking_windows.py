@@ -18,6 +18,8 @@ from pipeline.data import tables
 from pipeline.data.histories import TEST, Prepared
 from pipeline.params import Params
 
+pytestmark = pytest.mark.slow
+
 WINDOWS = 3  # instead of five: each is prepared
 
 

@@ -92,6 +92,7 @@ def world(seed: int, users: int = 150, stock: int = 300, rows: int = 30) -> tupl
     return toy_log.prepared(ids, taken[:cut], taken[cut : cut + 1], taken[cut + 1 :]), vectors
 
 
+@pytest.mark.slow
 def test_a_report_says_what_each_kind_of_column_adds() -> None:
     prepared, vectors = world(3, users=100, stock=150, rows=25)
     items = prepared.catalogue.items.assign(look_vector=[list(map(float, row)) for row in vectors])

@@ -413,6 +413,7 @@ def test_a_source_that_forgets_a_column_is_told(tmp_path: Path, log: Path) -> No
         collect.collect(lambda: found, of_files(log), tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (DATA / "uci-online-retail").is_dir(), reason="no uci-online-retail")
 def test_uci_online_retail(tmp_path: Path) -> None:
     columns = {

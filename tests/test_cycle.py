@@ -127,6 +127,7 @@ def test_little_new_data_reaches_the_lists_but_not_the_model(cycled):
     assert decisions(lines)["training"] == "nothing new in source, params and code: no stage is run"
 
 
+@pytest.mark.slow
 def test_refresh_when_it_is_due(cycled):
     params = (cycled / "params.yaml").read_text()
     add_rows(cycled, "1998-03-01", "1998-03-02")
@@ -397,6 +398,7 @@ def _processes_in(folder: Path) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_other_weights_in_the_encoders_folder_train_anew(cycled):
     weights = cycled / "weights" / "model.safetensors"
     weights.touch()

@@ -99,6 +99,7 @@ def test_training_learns_the_tastes(
     tell(f"{precision}: validation nDCG@10 {start:.4f} before, {end:.4f} after")
 
 
+@pytest.mark.parametrize("device", [pytest.param("cpu", marks=pytest.mark.slow), GPU], indirect=True)
 def test_a_run_stopped_in_mid_epoch_ends_where_an_undisturbed_one_does(
     encoder: Path, tmp_path: Path, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -172,6 +172,7 @@ def test_items_and_people_come_and_go(client: TestClient) -> None:
     assert client.post("/recommend", json={"user_id": "person"}).json()["fallback"] == "unknown_user"
 
 
+@pytest.mark.slow
 def test_a_forgotten_person_stays_forgotten(client: TestClient, project_once: Path) -> None:
     """By every worker, whatever comes of them later; their id is nowhere in the store."""
     url = client.app.state.service.store.engine.url  # type: ignore[attr-defined]

@@ -277,6 +277,7 @@ def test_a_refusal_and_a_lost_connection_are_said_plainly(in_folder: Path) -> No
     assert not list((in_folder / ".evergreen/downloads").iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (DATA / "ml-latest-small").is_dir(), reason="no ml-latest-small")
 def test_ml_latest_small(tmp_path: Path) -> None:
     raw = run(tmp_path, settings(source="movielens", path=str(DATA / "ml-latest-small")))

@@ -187,6 +187,7 @@ def test_a_step_of_a_run_that_is_not_open_says_so(project: Path) -> None:
     assert "not open: clear the run's first task" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_stage_says_whether_another_try_would_end_the_same(project: Path) -> None:
     result(step(project, "open", TRAINING, "one"))
     root = Workspace(project, TRAINING, "one").root
@@ -432,6 +433,7 @@ def test_worktrees_of_ended_runs_are_swept(project: Path) -> None:
     assert history(project, TRAINING, "r6")["state"] == "failed"
 
 
+@pytest.mark.slow
 def test_a_step_waits_for_the_one_before(project: Path) -> None:
     result(step(project, "open", TRAINING, "one"))
     root = Workspace(project, TRAINING, "one").root

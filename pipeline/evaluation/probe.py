@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse as sp
-from scipy.stats import rankdata
 
 from pipeline.data.histories import Points
 from pipeline.evaluation import metrics
@@ -72,6 +71,7 @@ def histories(points: Points, items: int) -> sp.csr_matrix:
 
 def area(features: sp.csr_matrix, mine: np.ndarray, seed: int) -> tuple[float, float, float]:
     """(AUC, low, high) of guessing `mine` (users,) from features (users, columns), cross-fitted."""
+    from scipy.stats import rankdata
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
     from sklearn.model_selection import StratifiedKFold
