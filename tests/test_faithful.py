@@ -2,70 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from types import SimpleNamespace
-from typing import Any
-
 import numpy as np
-import pandas as pd
 import pytest
 import scipy.sparse as sp
-import toy_log
+from summing import ITEMS, ROWS, USERS, Summing, moments
 
-from pipeline.data.histories import Points, make_log
+from pipeline.bench import reasons as bench
+from pipeline.data.histories import Points
 from pipeline.evaluation.faithful import Listed, faithfulness, without
 from pipeline.models.asked import Asked
 from pipeline.models.baselines import ItemMatrix
 
-ITEMS, USERS, ROWS = 12, 30, 5
-
 
 @pytest.fixture(scope="module")
 def points() -> Points:
-    """Each user's five items, and a moment behind them."""
-    generator = np.random.default_rng(3)
-    ids = [f"i{n:02}" for n in range(ITEMS)]
-    rows = [
-        (f"u{user:02}", ids[item], pd.Timestamp("2024-01-01", tz="UTC") + pd.Timedelta(hours=hour))
-        for user in range(USERS)
-        for hour, item in enumerate(generator.permutation(ITEMS)[:ROWS])
-    ]
-    table = pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp"]).assign(
-        event="view", value=np.nan, text=None, fit=True, positive=True
-    )
-    table["timestamp"] = table["timestamp"].astype("datetime64[us, UTC]")
-    log = make_log([table], toy_log.catalogue(ids), np.unique(table["user_id"].to_numpy(dtype=object)))
-    late = np.full(USERS, log.time.max() + 1)
-    return log.points(np.arange(USERS, dtype=np.int32), np.full(USERS, -1, np.int32), late)
-
-
-class Summing:
-    """A model whose score of an item is a sum over the history; its reasons name the largest part, or not."""
-
-    def __init__(self, honest: bool | None) -> None:
-        self.weights = np.random.default_rng(5).normal(size=(ITEMS, ITEMS)).astype(np.float32)
-        self.honest = honest
-        self.card, self.catalogue = {"features": ["sum"]}, range(ITEMS)
-        self.scorer = SimpleNamespace(score=lambda features: features[..., 0])
-        self.parts: Any = self
-        self.collaborative = self
-
-    def ask(self, points: Points) -> Iterator[Asked]:
-        yield Asked(points, ITEMS)
-
-    def candidates(self, asked: Asked) -> np.ndarray:
-        return np.arange(ITEMS, dtype=np.int32)[None]
-
-    def columns(self, asked: Asked, items: np.ndarray) -> dict[str, np.ndarray]:
-        return {"sum": np.take_along_axis(asked.plain @ self.weights, items, axis=1)}
-
-    def owed(self, asked: Asked, row: int, items: np.ndarray) -> np.ndarray:
-        history = asked.plain[row].indices
-        if self.honest is None:
-            return np.full(len(items), -1)
-        apart = self.weights - self.weights.mean(axis=1, keepdims=True)
-        parts = apart[history][:, items]
-        return history[(parts if self.honest else -parts).argmax(axis=0)]
+    return moments()
 
 
 def test_the_true_cause_is_told_from_chance_and_the_wrong_one_too(points: Points) -> None:
@@ -123,3 +74,14 @@ def test_parts_of_a_history_add_up_to_the_score(points: Points, sparse: bool) ->
     parts = model.parts(asked.weights[5], items)
     assert parts.shape == (ROWS, ITEMS)
     assert parts.sum(axis=0) == pytest.approx(model.pair_scores(asked.history, items[None])[1, 0], abs=1e-5)
+
+
+def test_the_bench_takes_out_the_greatest_parts_first(points: Points) -> None:
+    model = Summing(True)
+    listed = Listed.of(model, points[:1])  # type: ignore[arg-type]
+    apart = model.weights - model.weights.mean(axis=1, keepdims=True)
+    parts = apart[listed.newest][:, listed.items[0, listed.top]]
+    falls = bench._falls(listed, listed.newest, parts)
+    expected = [np.cumsum(-np.sort(-parts, axis=0), axis=0)[step - 1].mean() for step in bench.STEPS]
+    assert falls == pytest.approx(expected, abs=1e-5)
+    assert (falls >= bench._falls(listed, listed.newest, -parts) - 1e-5).all()
