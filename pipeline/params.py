@@ -204,6 +204,14 @@ class Preprocess(Section):
     `keywords` and some 6 ms a text. 0: none."""
 
 
+class Private(Section):
+    epsilon: Annotated[float | None, Field(gt=0, allow_inf_nan=False)] = None
+    """What the model may tell of any one user, with delta (docs/privacy.md); null: no budget, nothing is
+    added to weights and nothing left out."""
+    delta: Annotated[float, Field(gt=0, lt=0.1)] = 1e-5
+    """The chance that it tells more; far below one over the number of users."""
+
+
 class Finetune(Section):
     encoder: str
     """package:NAME/SUBDIR (a model inside an installed package), a local folder, or a hub id."""
@@ -237,6 +245,7 @@ class Finetune(Section):
     refresh_of: str | None = None
     """A version whose encoder is kept while all else is fitted anew, in a fraction of the time; null: a full
     training. `evergreen cycle` sets it for a run."""
+    privacy: Private = Field(default_factory=Private)
 
 
 class Evaluate(Section):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,7 +14,9 @@ from pipeline.documents.data import Manifest
 from pipeline.documents.evaluation import Evaluation
 from pipeline.documents.model import Card
 from pipeline.models.artifacts import DATA_SHEET, MODEL_CARD
+from pipeline.models.private import Budget
 from pipeline.registry.cards import Known, cards, cell
+from pipeline.training.private import described
 
 END = datetime(1998, 3, 31, 22, tzinfo=UTC)
 SCORES = {"users": 40, "points": 90, "ndcg@10": 0.1619, "ndcg@10_low": 0.138, "ndcg@10_high": 0.186}
@@ -90,6 +93,20 @@ def test_the_card_holds_figures_fairness_params_and_limits() -> None:
         assert text in told[MODEL_CARD], text
     assert "A success: the events buy, with a value of at least 4." in told[DATA_SHEET]
     assert "1,900 kept of 2,000 read" in told[DATA_SHEET]
+
+
+def test_the_budget_of_privacy_is_told_with_what_it_leaves_out() -> None:
+    assert "No budget bounds what the weights tell of one user." in cards(known())[MODEL_CARD]
+    private = known()
+    private = replace(private, card=private.card.but(privacy=described(Budget(2.0, 1e-6))))
+    told = cards(private)[MODEL_CARD]
+    for text in (
+        "(2, 1e-06)-differentially private, of a user",
+        "| epsilon, delta | 2.0, 1e-06 |",
+        "sequence tower",
+    ):
+        assert text in told, text
+    assert "a sample of interactions" not in told
 
 
 def test_what_is_missing_is_said_and_stops_nothing() -> None:

@@ -11,7 +11,9 @@ from gate_by_hand import decide as verdict_of
 from pipeline.documents.promotion import Identity, Promotion
 from pipeline.errors import ConfigError
 from pipeline.models.artifacts import folder_hash
+from pipeline.models.private import Budget
 from pipeline.stages.decide_promotion import main, sentence
+from pipeline.training.private import described
 
 NEVER_BLOCK = {"champion_beats_recent_popularity", "leads_baselines"}
 FIRST = [name for name in NAMES if name != "champion_beats_recent_popularity"]
@@ -55,6 +57,22 @@ def test_a_baseline_that_leads_is_said_first_and_blocks_nothing():
     assert sentence(verdict).startswith("WARNING: the baseline ials leads the challenger: nDCG@10 -0.0090")
     ahead = first(ials=pair(0.009, -0.01, 0.03)) | {"best_baseline": "ials"}
     assert verdict_of(ahead, challenger(), None).warnings == []
+
+
+def test_a_weaker_budget_of_privacy_is_said_first_and_blocks_nothing():
+    strict, loose = (described(Budget(epsilon, 1e-5)).to_dict() for epsilon in (1.0, 4.0))
+    stated = verdict_of(evaluation(), challenger(privacy=strict), champion(privacy=loose))
+    (check,) = [check for check in stated.checks if check.name == "privacy"]
+    assert (check.passed, check.value, check.limit) == (True, 1.0, 4.0)
+    assert stated.warnings == []
+    for own in (loose, None):
+        verdict = verdict_of(evaluation(), challenger(privacy=own), champion(privacy=strict))
+        assert verdict.promote is True
+        assert sentence(verdict).startswith("WARNING: ")
+        assert "(1, 1e-05)-differentially private" in sentence(verdict)
+    assert "privacy" not in [
+        check.name for check in verdict_of(evaluation(), challenger(), champion()).checks
+    ]
 
 
 def test_better_than_the_champion():

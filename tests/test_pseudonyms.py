@@ -1,5 +1,6 @@
 """With collect.pseudonyms no id of a user is in anything that is written."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -154,3 +155,17 @@ def test_the_page_on_privacy_names_every_place() -> None:
     ]
     with_tables = Store("sqlite://", create=False).metadata.tables
     assert not [place for place in [*places, *with_tables] if f"`{place}`" not in page]
+
+
+def test_the_page_on_privacy_names_every_file_that_the_code_names() -> None:
+    page = (collecting.ROOT / "docs" / "privacy.md").read_text()
+    named = {name.rstrip("/") for name in re.findall(r"`([^` ]+)`", page)}
+    code = [*(collecting.ROOT / "pipeline").rglob("*.py"), *(collecting.ROOT / "dags").rglob("*.py")]
+    literal = re.compile(r'"((?:data|reports|recommendations|\.evergreen)/[a-z0-9_./-]+[a-z0-9])"')
+    written = {found for file in code for found in literal.findall(file.read_text(encoding="utf-8"))}
+    assert "data/registry.json" in written
+
+    def there(path: str) -> bool:
+        return path in named or ("/" in path and there(path.rpartition("/")[0]))
+
+    assert not {path for path in written if not there(path)}

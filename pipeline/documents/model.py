@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
-from pipeline.documents.base import Count, Document, Moment, Number
+from pipeline.documents.base import IF_KNOWN, Count, Document, Moment, Number, Part
 from pipeline.documents.drift import Span
 
 
@@ -31,6 +31,25 @@ class Encoder(Document):
     sha256: str | None = None  # over the folder's files; None: a hub id, whose content is not looked at
 
 
+class Privacy(Part):
+    """The budget of a model's weights, and what it does not cover."""
+
+    epsilon: float
+    delta: float
+    mu: float  # the same as one number, of Gaussian differential privacy
+    unit: str
+    mechanism: str
+    noise: dict[str, float]  # standard deviations; a user moves each sum by a length of 1 at most
+    covered: list[str]
+    left_out: list[str]
+    public: list[str]  # of the model folder: what is taken as known to everybody
+
+    @property
+    def sentence(self) -> str:
+        unit = self.unit.partition(":")[0]
+        return f"({self.epsilon:g}, {self.delta:g})-differentially private, of a {unit}"
+
+
 class Card(Document):
     """model.json. Models add what they need to load themselves (`model_extra`)."""
 
@@ -49,6 +68,7 @@ class Card(Document):
     max_length: int | None = None
     finetune: dict[str, Any] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
+    privacy: Privacy | None = IF_KNOWN
 
     @property
     def refresh_of(self) -> str | None:

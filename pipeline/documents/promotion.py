@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from pipeline.documents.base import Document, Moment, Number, Part
+from pipeline.documents.model import Privacy
 
 
 class Check(Part):
@@ -30,6 +31,7 @@ class Model(Identity):
 
     features: list[str] | None = None
     mib: Number = None
+    privacy: Privacy | None = None
 
     @property
     def identity(self) -> Identity:

@@ -102,6 +102,12 @@ class Collaborative:
             items[empty] = -1
         return lists
 
+    def most_taken(self, points: int, n: int) -> np.ndarray:
+        """(points, n) int32 items of the greatest counts above 0, best first, -1 behind; alike for all."""
+        best = np.argsort(-self.count, kind="stable")[:n]
+        best = best[self.count[best] > 0]
+        return np.tile(np.pad(best, (0, n - len(best)), constant_values=-1).astype(np.int32), (points, 1))
+
     @cached_property
     def _nearest(self) -> Nearest:
         return Nearest(self.ials.vectors, self.ials.known)

@@ -35,6 +35,7 @@ class Parts:
     living: Living
     most: int = 500  # candidates of a point
     felt: Felt | None = None  # the log that the model is asked about, if it reads what users wrote
+    lives: bool = True  # whether others' rows since the fit count; not in a model with a budget of privacy
 
     def ask(self, points: Points, size: int = CHUNK) -> Iterator[Asked]:
         for chunk in (points if self.felt is None else self.felt.points(points)).chunks(size):
@@ -42,8 +43,11 @@ class Parts:
 
     def retrieve(self, asked: Asked) -> Retrieved:
         lists: Retrieved = {}
-        for part in (self.collaborative, self.living):  # which a challenger shares with its ablations
+        # Which a challenger shares with its ablations.
+        for part in (self.collaborative, self.living) if self.lives else (self.collaborative,):
             lists |= asked.once(part, "lists", partial(part.retrieve, asked, EACH))
+        if not self.lives:
+            lists["train_count"] = self.collaborative.most_taken(len(asked.points), EACH)
         if self.sequence is not None:
             lists |= self.sequence.retrieve(asked, EACH)
         if self.text is not None:
@@ -60,13 +64,15 @@ class Parts:
         """Every feature by name."""
         ials = self._ials(asked)
         columns = self.collaborative.columns(asked, items) | self.kinds.columns(asked, items)
-        columns |= self.living.columns(asked, items, ials)
+        if self.lives:
+            columns |= self.living.columns(asked, items, ials)
+        rows = columns["live_count" if self.lives else "train_count"]
         if self.sequence is not None:
             columns |= self.sequence.columns(asked, items)
         if self.text is not None:
-            columns |= self.text.columns(asked, items, ials, self.collaborative.cold, columns["live_count"])
+            columns |= self.text.columns(asked, items, ials, self.collaborative.cold, rows)
         for modality in self.kinds.modalities:
-            columns |= modality.columns(asked, items, columns["live_count"])
+            columns |= modality.columns(asked, items, rows)
         return columns | _of_history(asked, items)
 
     def _ials(self, asked: Asked) -> np.ndarray:

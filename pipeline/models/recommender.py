@@ -107,20 +107,27 @@ class Recommender:
 
     def reasons(self, points: Points, top: np.ndarray) -> list[list[list[str]]]:
         """Why each of the (points, k) listed items is there: what is near it, and how popular it is."""
-        state = self.parts.living.live.at(np.maximum(top, 0), points.time[:, None])
+        if self.parts.lives:
+            count = self.parts.living.live.at(np.maximum(top, 0), points.time[:, None]).count
+        else:
+            count = np.ones(top.shape, np.int64)  # what is new is for others' rows to say
         popular, found = self._much_taken(points), list[list[list[str]]]()
         for asked in self.parts.ask(points):
             for row in range(len(asked.points)):
                 place = len(found)
                 owed = self.parts.collaborative.owed(asked, row, np.maximum(top[place], 0))
                 point = points[place : place + 1]
-                found.append(self._reasons_of(point, top[place], owed, state.count[place], popular[place]))
+                found.append(self._reasons_of(point, top[place], owed, count[place], popular[place]))
         return found
 
     def _much_taken(self, points: Points) -> list[set[int]]:
         """Of each point, the items taken most lately: a twentieth of the catalogue, a hundred at most."""
         count = min(100, max(1, len(self.catalogue) // 20))
-        return [set(row[row >= 0].tolist()) for row in self.parts.living.lately(points.time, count)]
+        if self.parts.lives:
+            lists = self.parts.living.lately(points.time, count)
+        else:
+            lists = self.parts.collaborative.most_taken(len(points), count)
+        return [set(row[row >= 0].tolist()) for row in lists]
 
     def _reasons_of(
         self, point: Points, top: np.ndarray, owed: np.ndarray, count: np.ndarray, popular: set[int]
@@ -141,7 +148,7 @@ class Recommender:
             if shared := self._categories[item].intersection(kinds):
                 reasons.append(f"in {', '.join(sorted(shared)[:3])}")
             if int(item) in popular:
-                reasons.append("popular lately")
+                reasons.append("popular lately" if self.parts.lives else "popular")
             if count[place] == 0:
                 reasons.append("new")
             of_items.append(
@@ -211,7 +218,10 @@ class Recommender:
         sentiment, encode = Sentiment.of(of_prefix("sentiment", arrays)), _reader(folder, card)
         sentiment = sentiment and sentiment.knowing(log, encode)
         felt = None if sentiment is None else sentiment.felt(log)
-        parts = Parts(catalogue, collaborative, sequence, text, kinds, living, card["candidates"], felt)
+        lives = card.get("privacy") is None
+        parts = Parts(
+            catalogue, collaborative, sequence, text, kinds, living, card["candidates"], felt, lives
+        )
         scorer = Scorer(len(card["features"]))
         scorer.load_state_dict(
             {key: torch.from_numpy(value) for key, value in of_prefix("scorer", arrays).items()}

@@ -30,12 +30,13 @@ SIZES = {
     "1M<n<10M": 1e7,
     "10M<n<100M": 1e8,
 }
+ROWS_INSIDE = "The folder's `reference/` holds a sample of interactions by user: publish the rest without it."
 LIMITS = (
     "People can only take what they were shown or found: a good list of unseen items may score low.",
     "One data set and one cut in time say nothing certain about the next month: `evergreen drift` looks.",
     "Groups of fewer than 20 test users are not measured; of others only wide gaps can be told from luck.",
     "What nobody has taken is ranked by its text and kind alone.",
-    "The folder's `reference/` holds a sample of interactions by user: publish the rest without it.",
+    ROWS_INSIDE,
 )
 NO_FIGURES = "No evaluation of this model was found."
 
@@ -93,9 +94,11 @@ def model_card(known: Known) -> str:
         "exposure": [_exposure(by, one) for by, one in _exposures(evaluation).items()],
         "fairness": _check(known.verdict, "fairness"),
         "never": _never(card),
+        "privacy": card.privacy,
+        "left_out": [cell(text) for text in card.privacy.left_out] if card.privacy else [],
         "training": _training(card),
         "checks": [f"{cell(words(one.name))}: {cell(one.text)}" for one in _checks(known.verdict)],
-        "limits": LIMITS,
+        "limits": [text for text in LIMITS if card.privacy is None or text != ROWS_INSIDE],
     }
     return _text(ModelCard.from_template(data, template_path=str(TEMPLATES / "model_card.md"), **values))
 
@@ -225,7 +228,8 @@ def _training(card: Card) -> Rows:
     facts = {"as of": card.as_of, "train until": card.train_end, "fitted until": card.fit_end}
     rows: Rows = [(name, _day(moment)) for name, moment in facts.items()]
     rows += [("data hash", cell(card.data_hash or MISSING)), ("seed", show(card.seed))]
-    rows += [(cell(words(name)), cell(show(value))) for name, value in card.finetune.items()]
+    settings = {name: value for name, value in card.finetune.items() if name != "privacy"}
+    rows += [(cell(words(name)), cell(show(value))) for name, value in settings.items()]
     rows += [("features of the scorer", str(len(card.features or ())))]
     return [row for row in rows if row[1] != MISSING]
 

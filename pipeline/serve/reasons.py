@@ -180,6 +180,8 @@ class Explainer:
 
     def _popular(self, place: Place) -> Told:
         """By how many lately; the state keeps the last takers, so from their number on it is 'or more'."""
+        if not self.model.parts.lives:
+            return "much taken", None
         times = self.present.takers.time[place.item]
         times = times[(times > NOT_YET) & (times < place.now)]
         for days, words in SPANS:
@@ -190,5 +192,7 @@ class Explainer:
         return (f"taken {place.count} times", None) if place.count > 1 else None
 
     def _new(self, place: Place) -> Told:
+        if not self.model.parts.lives:
+            return None
         new = place.count == 0 or place.first > place.now - 30 * MICROSECONDS_A_DAY
         return ("new here", None) if new else None

@@ -33,7 +33,8 @@ pipeline/evaluation/gate.py). Shares are of the champion's own figure, so that t
   not surely wrong; passes where no reason names one;
 - beats_popularity, beats_recent_popularity: the interval's lower end is above 0;
 - champion_beats_recent_popularity: never blocks, but warns if the champion in service no longer does;
-- leads_baselines: never blocks, but warns if the best baseline has the higher mean.
+- leads_baselines: never blocks, but warns if the best baseline has the higher mean;
+- privacy: only where a model states a budget; never blocks, but warns if the challenger's is weaker.
 Without a champion, or with one that replace_unread names, those that compare with it pass. Whatever is
 missing, malformed or NaN fails its check.
 
@@ -92,7 +93,7 @@ def decide_promotion(
         *(_beats_baseline(case, name) for name in BASELINES),
     ]
     staleness = [] if case.why_free else [_champion_over(case, "recent_popularity")]
-    staleness.append(_best_baseline(case))
+    staleness += [_best_baseline(case), *_privacy(case)]
     return Promotion(
         promote=all(check.passed for check in checks),
         approval=settings.approval,
@@ -204,6 +205,21 @@ def _best_baseline(case: Case) -> tuple[Check, str | None]:
     return checked("leads_baselines", True, pair[0], 0.0, text), warning
 
 
+def _privacy(case: Case) -> list[tuple[Check, str | None]]:
+    """The budget that the challenger states, where it or the champion does, and a warning if it is weaker."""
+    own, other = case.challenger.privacy, case.champion.privacy if case.champion else None
+    if own is None and other is None:
+        return []
+    text = "no budget bounds what the challenger tells of one user"
+    if own is not None:
+        text = f"the challenger's weights are {own.sentence}; what this page tells of users is not"
+    ends = own.epsilon if own else None, other.epsilon if other else None
+    if other is None or (own and own.epsilon <= other.epsilon and own.delta <= other.delta):
+        return [(checked("privacy", True, *ends, text), None)]
+    text += f"; the champion's are {other.sentence}"
+    return [(checked("privacy", True, *ends, text), text)]
+
+
 # Files -----------------------------------------------------------------------------------------------------
 
 
@@ -218,6 +234,7 @@ def read_model(folder: Path) -> Model | None:
             fit_end=card.fit_end,
             artifact_hash=folder_hash(folder),
             features=card.features,
+            privacy=card.privacy,
             mib=sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / MIB,
         )
     except ArtifactError as error:

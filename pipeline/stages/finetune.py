@@ -43,6 +43,7 @@ from pipeline.models.pretrained import identify
 from pipeline.models.recommender import Recommender
 from pipeline.params import DetectDrift, Params
 from pipeline.run import run
+from pipeline.training import private
 from pipeline.training.cost import Meter
 from pipeline.training.fitting import check, is_out_of_memory
 from pipeline.training.recipe import Serving, Texts, Trained, train
@@ -62,7 +63,10 @@ def finetune(
 ) -> Trained:
     """Same prepared tables, settings, seed and machine: same weights. `champion`: a refresh of it."""
     torch.use_deterministic_algorithms(True, warn_only=True)
+    budget = private.budget_of(context.settings.privacy)
     try:
+        if budget is not None:
+            return private.train_privately(prepared, context, budget, serving or Serving(), texts)
         return train(prepared, context, champion, ablations, serving, texts)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
@@ -103,6 +107,18 @@ def refreshed(version: str | None, champion: Path, prepared: Prepared) -> Recomm
     return there
 
 
+def in_full(params: Params) -> Params:
+    """With a budget of privacy every training is full: a kept encoder may have learned outside it."""
+    own = params.finetune
+    if own.privacy.epsilon is None or own.refresh_of is None:
+        return params
+    log.info(
+        "trained in full, without the encoder of %s: finetune.privacy covers no training of texts",
+        own.refresh_of,
+    )
+    return params.model_copy(update={"finetune": own.model_copy(update={"refresh_of": None})})
+
+
 def used_encoder(params: Params, noted: Path) -> Encoder | None:
     """What finetune.encoder names now; None for a refresh, which has the champion's. Warns where
     data/encoder.json says otherwise. Raises ConfigError where there is none."""
@@ -136,10 +152,11 @@ def main(
     champion: Path = Path("models/champion"),
 ) -> None:
     _quiet()
-    settings = Params.load(params)
+    settings = in_full(Params.load(params))
     check(settings.finetune)
     prepared = load_prepared(data)
     summary = Summary.read(data / "summary.json")
+    private.check(prepared, settings.finetune, str(summary.settings.get("item_text")))
     folder = CHECKPOINTS / checkpoint_key(data, settings, used_encoder(settings, encoder))
     context = Run(settings.finetune, settings.seed, folder)
     meter = Meter(folder, context.phases)
@@ -150,18 +167,19 @@ def main(
         as_of=summary.as_of,
         train_end=summary.train_end,
         fit_end=summary.fit_end,
-        data_hash=summary.data_hash,
+        data_hash=summary.data_hash if trained.privacy is None else None,  # who has all other rows could tell
         preprocess=summary.settings,
         seed=settings.seed,
         max_length=trained.encoder.max_length if trained.encoder else settings.finetune.max_length,
         finetune=settings.finetune.model_dump(),
         training=trained.summary,
+        privacy=trained.privacy,
     )
     _write_models(trained, card, prepared, challenger, ablations, data, settings.detect_drift)
-    cost = Cost.of(trained.summary | meter.stop())
+    cost = Cost.of(trained.summary | trained.outside | meter.stop())
     _write_report(training, cost, context.curves)
     shutil.rmtree(folder, ignore_errors=True)
-    quality = trained.summary.get("challenger_validation_ndcg@10")
+    quality = (trained.summary | trained.outside).get("challenger_validation_ndcg@10")
     log.info(
         "trained in %.0f s (%.0f CPU s, some %.2g Wh, an estimate), %.1f GiB at most; validation nDCG@10 %s",
         cost.seconds,
@@ -190,13 +208,17 @@ def _write_models(
         own = card.but(name=name, features=model.card["features"])
         recommender.save(target, own.to_dict(), model, encoder)
         if name == "challenger":
-            # What it was fitted on and evaluated with, to tell later whether the world has moved.
-            known = [pd.read_parquet(data / f"{window}.parquet") for window in ("train", "validation")]
-            rows = pd.concat(known, ignore_index=True)
-            assert card.fit_end is not None  # summary.json has one
-            reference.write(target / reference.FOLDER, rows, card.fit_end, rule)
+            if trained.privacy is None:  # no budget covers rows
+                _write_reference(target / reference.FOLDER, data, card, rule)
             replace_folder(target, challenger)
     replace_folder(beside, ablations)
+
+
+def _write_reference(folder: Path, data: Path, card: Card, rule: DetectDrift) -> None:
+    """What it was fitted on and evaluated with, to tell later whether the world has moved."""
+    known = [pd.read_parquet(data / f"{window}.parquet") for window in ("train", "validation")]
+    assert card.fit_end is not None  # summary.json has one
+    reference.write(folder, pd.concat(known, ignore_index=True), card.fit_end, rule)
 
 
 def _write_report(folder: Path, cost: Cost, curves: list[dict[str, Any]]) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.data.histories import Catalogue, Log, Points, Prepared
+from pipeline.documents.model import Privacy
 from pipeline.models.asked import Asked
 from pipeline.models.collaborative import Collaborative, Settings, choose
 from pipeline.models.encoder import TextEncoder, texts_to_vectors
@@ -64,6 +65,8 @@ class Trained:
     encoder: TextEncoder | None  # None: a refresh of a model without one
     frozen: np.ndarray | None  # (items, width) un-tuned vectors; None in a refresh
     summary: dict[str, object]
+    privacy: Privacy | None = None  # the budget that the weights were released under
+    outside: dict[str, object] = field(default_factory=dict)  # figures of users that no budget covers
 
 
 def train(
@@ -166,7 +169,7 @@ class Base:
         def of(mask: np.ndarray, points: Points) -> Fitted:
             collaborative = Collaborative.fit(data, mask, len(catalogue), settings, seed)
             living = Living.of(data, catalogue, pace, collaborative.ials, serving.delay_seconds)
-            return Fitted(collaborative, living, _asked(points, catalogue))
+            return Fitted(collaborative, living, asked_of(points, catalogue))
 
         cuts = [of(cut.inner, cut.later) for cut in rows.cuts]
         return cls(prepared, rows, Kinds.of(catalogue), cuts, of(rows.full, rows.validation), serving)
@@ -322,8 +325,8 @@ def light(
     cut = int(len(points) * (1 - LIGHT_VALIDATION))
     if len(points) < FEWEST_LIGHT_POINTS or not newest.inner.any():  # too few to choose by
         cut = len(points)
-    asked = shared.once("asked", lambda: _asked(points[:cut] if cut else _somewhere(log), catalogue))
-    against = shared.once("against", lambda: _asked(points[cut:], catalogue))
+    asked = shared.once("asked", lambda: asked_of(points[:cut] if cut else _somewhere(log), catalogue))
+    against = shared.once("against", lambda: asked_of(points[cut:], catalogue))
 
     def samples(kinds: Kinds) -> tuple[list[str], Sample, Sample]:
         early, own = parts(newest.inner, "early", kinds), deepcopy(generator)
@@ -348,7 +351,7 @@ def light(
     return Recommender("light", {"features": names}, parts(rows, "all", kinds), scorer, centre)
 
 
-def _asked(points: Points, catalogue: Catalogue) -> list[Asked]:
+def asked_of(points: Points, catalogue: Catalogue) -> list[Asked]:
     return [Asked(chunk, len(catalogue)) for chunk in points.chunks(CHUNK)]
 
 

@@ -59,8 +59,13 @@ def split(prepared: Prepared, seed: int) -> Split:
         until, total = moment, total + len(later)
         if total >= ENOUGH_POINTS:
             break
-    own = np.random.default_rng([seed, 3])  # the same points whatever the cuts: their figures can be compared
-    return Split(cuts, full, at_most(prepared.validation, len(data), MOST_VALIDATION_POINTS, own))
+    return Split(cuts, full, validation_sample(prepared, seed))
+
+
+def validation_sample(prepared: Prepared, seed: int) -> Points:
+    """The same points whatever the cuts: their figures can be compared."""
+    own = np.random.default_rng([seed, 3])
+    return at_most(prepared.validation, len(prepared.log), MOST_VALIDATION_POINTS, own)
 
 
 def older_and_newer(data: Log, rows: np.ndarray) -> Cut:

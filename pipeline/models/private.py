@@ -1,0 +1,192 @@
+"""What users took together, released once with noise under a budget (epsilon, delta) of a whole user.
+
+Two data sets are neighbours if one has all rows of one further user. Released are two sums over users, each
+with Gaussian noise; everything else is computed from these alone, so it costs nothing further:
+
+    counts  sum of x / |x|                                  (items,)
+    pairs   sum of x x' / sqrt(m (m + 1) / 2), upper triangle  (kept, kept), of the items that `counts` keeps
+
+where x is 1 for what a user took with success, and m how many of these are kept. Each user adds a vector of
+length at most 1 to either, however much they took: that is the clip. Noise of standard deviation s makes one
+release 1/s-Gaussian differentially private, and releases that follow each other are together
+sqrt(sum 1/s^2)-Gaussian, exactly (Dong, Roth, Su, "Gaussian differential privacy", 2022, corollary 3.3). What
+mu keeps (epsilon, delta) is the analytic Gaussian mechanism (Balle and Wang 2018, theorem 8).
+
+Of the noisy pairs the eigenvalues that noise alone would make are left out (Dwork et al., "Analyze Gauss",
+2014); from the rest EASE, cosines and factors are made. Noise comes from the operating system's randomness,
+never from `seed`: who knows the noise can take it away again. It is drawn in floating point, whose last
+digits can say more than the theory (Mironov 2012): publish scores rounded, as files here do not.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+from scipy.optimize import brentq
+from scipy.special import log_ndtr, ndtr
+
+from pipeline.data.histories import Log
+from pipeline.models import baselines
+from pipeline.models.collaborative import (
+    IALS_ALPHA,
+    IALS_FACTORS,
+    IALS_REGULARISATION,
+    KEPT_NEIGHBOURS,
+    KNN_NEIGHBOURS,
+    Collaborative,
+)
+
+COUNTS = 0.2  # share of the budget (of mu squared) that counts take; pairs have the rest
+SURELY = 3.0  # standard deviations of noise above which a count keeps its item
+MOST = 4_000  # items kept
+REGULARISATION = 30.0  # of EASE
+SHRINKAGE = 1.0  # of cosines
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What may be told of any one user; epsilon infinite: no noise, for comparison."""
+
+    epsilon: float
+    delta: float
+
+    @property
+    def mu(self) -> float:
+        """Of the Gaussian mechanism that has exactly this budget."""
+        if math.isinf(self.epsilon):
+            return math.inf
+        high = 1.0
+        while delta_of(high, self.epsilon) < self.delta:
+            high *= 2
+        return float(brentq(lambda mu: delta_of(mu, self.epsilon) - self.delta, 1e-9, high, xtol=1e-12))
+
+    @property
+    def noise(self) -> tuple[float, float]:
+        """Standard deviations of what is added to counts and pairs."""
+        mu = self.mu
+        return 1 / (mu * math.sqrt(COUNTS)), 1 / (mu * math.sqrt(1 - COUNTS))
+
+
+def delta_of(mu: float, epsilon: float) -> float:
+    """The least delta of a Gaussian mechanism of noise 1 / mu at epsilon (Balle and Wang 2018, eq. 6)."""
+    if mu <= 0:
+        return 0.0
+    behind = math.exp(min(epsilon + float(log_ndtr(-epsilon / mu - mu / 2)), 0))
+    return max(0.0, float(ndtr(-epsilon / mu + mu / 2)) - behind)
+
+
+def most_auc(mu: float) -> float:
+    """Area under the ROC curve that no attack on membership exceeds: that of two normals mu apart."""
+    return 1.0 if math.isinf(mu) else float(ndtr(mu / math.sqrt(2)))
+
+
+# The two sums, which add up over any parts of the users ----------------------------------------------------
+
+
+def taken(log: Log, rows: np.ndarray, items: int) -> sp.csr_matrix:
+    """(users with any, items) float64, 1 for what each took with success among the rows of a mask."""
+    x = baselines.interactions(log, rows & log.positive, items).astype(np.float64)
+    return x[np.diff(x.indptr) > 0]
+
+
+def counts(x: sp.csr_matrix) -> np.ndarray:
+    """(items,) float64: the sum of x / |x|. Adding or removing a user moves it by a length of 1 at most."""
+    return np.asarray((_scaled(x, np.diff(x.indptr) ** -0.5)).sum(axis=0)).ravel()
+
+
+def pairs(x: sp.csr_matrix, kept: np.ndarray) -> np.ndarray:
+    """(kept, kept) float64, symmetric: a user moves its upper triangle by a length of 1 at most."""
+    x = sp.csr_matrix(x[:, kept])
+    x = x[np.diff(x.indptr) > 0]
+    m = np.diff(x.indptr)
+    return np.asarray((x.T @ _scaled(x, (m * (m + 1) / 2) ** -0.5)).toarray())
+
+
+def _scaled(x: sp.csr_matrix, scale: np.ndarray) -> sp.csr_matrix:
+    return sp.csr_matrix(sp.diags_array(scale) @ x)
+
+
+def with_noise(sums: np.ndarray, deviation: float, generator: np.random.Generator) -> np.ndarray:
+    """A vector, or a symmetric matrix whose cells below the diagonal repeat those above it."""
+    noise = deviation * generator.standard_normal(sums.shape) if deviation else np.zeros(sums.shape)
+    return sums + (noise if sums.ndim == 1 else np.triu(noise) + np.triu(noise, 1).T)
+
+
+def surely_taken(noisy: np.ndarray, deviation: float) -> np.ndarray:
+    """Indices, ascending, of the items whose noisy count is no noise: at most MOST, of the greatest."""
+    order = np.argsort(-noisy, kind="stable")[:MOST]
+    return np.sort(order[noisy[order] > max(SURELY * deviation, 1e-9)]).astype(np.int32)
+
+
+# What is made of them --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Released:
+    """All that leaves the users' rows."""
+
+    counts: np.ndarray  # (items,)
+    kept: np.ndarray  # (kept,) int32 items
+    pairs: np.ndarray  # (kept, kept)
+    deviation: float  # of the noise in `pairs`
+
+    @classmethod
+    def of(cls, x: sp.csr_matrix, budget: Budget, generator: np.random.Generator | None = None) -> Released:
+        """`x`: of `taken`; `generator`: of tests and benches alone, else the system's randomness."""
+        generator = generator or np.random.default_rng()
+        of_counts, of_pairs = budget.noise
+        noisy = with_noise(counts(x), of_counts, generator)
+        kept = surely_taken(noisy, of_counts)
+        return cls(noisy, kept, with_noise(pairs(x, kept), of_pairs, generator), of_pairs)
+
+    def collaborative(self) -> Collaborative:
+        """EASE, cosines, factors and counts; nothing else that `Collaborative` holds."""
+        items, size = len(self.counts), len(self.kept)
+        values, axes = self._beyond_noise()
+        pairs = (axes * values) @ axes.T
+        known = np.zeros(items, bool)
+        known[self.kept] = True
+        vectors = np.zeros((items, max(1, min(IALS_FACTORS, len(values)))), np.float32)
+        vectors[self.kept, : len(values)] = (axes * np.sqrt(values))[:, :IALS_FACTORS]
+        none, nothing = np.zeros(items, np.float32), np.zeros(0, np.int32)
+        empty = sp.csr_matrix((0, 0), dtype=np.float32)
+        return Collaborative(
+            ease=self._matrix(_ease(pairs), KEPT_NEIGHBOURS)
+            if size
+            else baselines.ItemMatrix(items, nothing, empty),
+            knn=self._matrix(_cosines(pairs), KNN_NEIGHBOURS)
+            if size
+            else baselines.ItemMatrix(items, nothing, empty),
+            rules=baselines.ItemMatrix(items, nothing, empty),
+            ials=baselines.Factors(vectors, known, IALS_REGULARISATION, IALS_ALPHA),
+            count=np.where(known, self.counts, 0).astype(np.float32),
+            value=none,
+            liked=none,
+        )
+
+    def _beyond_noise(self) -> tuple[np.ndarray, np.ndarray]:
+        """Eigenvalues, greatest first, that exceed those of a matrix of noise, and their vectors."""
+        values, axes = np.linalg.eigh(self.pairs)
+        kept = values > max(2 * self.deviation * math.sqrt(len(values)), 1e-9)
+        return values[kept][::-1], axes[:, kept][:, ::-1]
+
+    def _matrix(self, weights: np.ndarray, keep: int) -> baselines.ItemMatrix:
+        return baselines.ItemMatrix(len(self.counts), self.kept, weights.astype(np.float32)).pruned(keep)
+
+
+def _ease(pairs: np.ndarray) -> np.ndarray:
+    """As `baselines.ease`, of the sums at hand."""
+    p = np.linalg.inv(pairs + REGULARISATION * np.eye(len(pairs)))
+    p /= -np.diag(p).copy()
+    p[np.diag_indices(len(p))] = 0
+    return np.asarray(p)
+
+
+def _cosines(pairs: np.ndarray) -> np.ndarray:
+    norms = np.sqrt(np.maximum(np.diag(pairs), 0))
+    found = pairs / (norms[:, None] * norms[None] + SHRINKAGE)
+    found[np.diag_indices(len(found))] = 0
+    return np.asarray(np.maximum(found, 0))
