@@ -31,6 +31,7 @@ NAMES = [
     "fairness",
     "features",
     "off_policy",
+    "interleaved",
     "latency",
     "size",
     "faithfulness",

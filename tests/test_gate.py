@@ -168,6 +168,48 @@ def test_without_places_left_to_chance_nothing_is_asked_of_them():
     assert "exploration" in told.text
 
 
+# Lists drawn in turns
+
+
+def in_turns(low, high, answer, **models):
+    names = {"champion": "v1.0.0", "challenger": f"sha256:{'c' * 12}"} | models
+    found = {"answer": answer, "low": low, "high": high, "lists": 900, "users": 80, **names}
+    gain = None if low is None else (low + high) / 2
+    return evaluation() | {"satisfaction": {"interleaved": found | {"difference": gain}}}
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "answer", "stops"),
+    [
+        (0.01, 0.03, "better", False),
+        (-0.01, 0.03, "investigate", False),
+        (-0.03, -0.01, "not better", True),
+        (-0.03, -0.01, "investigate", False),  # of too few people
+        (None, None, "better", True),
+        (0.03, 0.01, "better", True),
+    ],
+)
+def test_people_who_surely_took_less_of_its_items_stop_a_promotion(low, high, answer, stops):
+    verdict = verdict_on(in_turns(low, high, answer))
+    assert failed(verdict) == (["interleaved"] if stops else [])
+    if low is not None and low < high:
+        assert check(verdict, "interleaved").text.startswith(f"{answer}: ")
+        assert check(verdict, "interleaved").text in sentence(verdict)
+
+
+@pytest.mark.parametrize("models", [{"challenger": "sha256:dddddddddddd"}, {"champion": "v2.0.0"}])
+def test_lists_of_other_models_say_nothing_of_these(models):
+    told = check(verdict_on(in_turns(-0.03, -0.01, "not better", **models)), "interleaved")
+    assert (told.passed, told.value) == (True, None)
+    assert next(iter(models.values())) in told.text
+
+
+def test_without_lists_in_turns_nothing_is_asked_of_them():
+    told = check(verdict_on(evaluation()), "interleaved")
+    assert (told.passed, told.value) == (True, None)
+    assert "challenger_share" in told.text
+
+
 # Reasons
 
 

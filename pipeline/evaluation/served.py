@@ -14,6 +14,7 @@ from pipeline.documents.data import Summary
 from pipeline.evaluation.explored import compare
 from pipeline.evaluation.figures import CHALLENGER, CHAMPION
 from pipeline.evaluation.satisfaction import satisfaction
+from pipeline.models.artifacts import named
 from pipeline.models.baselines import popularity, train_rows
 from pipeline.models.preparation import successes
 from pipeline.models.ranking import Lister, Model, popularity_order
@@ -46,10 +47,7 @@ def told_by_people(
     if isinstance(new, Lister) and isinstance(old, Lister) and after is not None:
         counts = popularity(prepared.log, train_rows(prepared.log), len(prepared.catalogue))
         order = popularity_order(counts, prepared.catalogue.ids)
-        named = (
-            f"sha256:{figures['artifact_hash'][CHAMPION][:12]}"  # as a service calls one without a version
-        )
-        version = getattr(old, "version", None) or named
+        version = getattr(old, "version", None) or named(figures["artifact_hash"][CHAMPION])
         found = compare(shown, prepared, new, old, version, after, order)
         if found is not None and "comparison" in figures:
             told["comparison"] = figures["comparison"] | {"off_policy": found}

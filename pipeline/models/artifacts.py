@@ -61,6 +61,11 @@ def read_card(folder: Path) -> dict[str, Any]:
     return card
 
 
+def named(artifact_hash: str) -> str:
+    """What a service calls a model without a version."""
+    return f"sha256:{artifact_hash[:12]}"
+
+
 def version_in(folder: Path) -> str | None:
     """The version that was put there; None for a challenger, or where it does not say."""
     claim = Claim.find(folder / VERSION)

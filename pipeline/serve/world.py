@@ -20,7 +20,7 @@ from pipeline.data.forgotten import Forgotten
 from pipeline.data.histories import Log
 from pipeline.documents.model import Card, Claim
 from pipeline.errors import ArtifactError
-from pipeline.models.artifacts import CARD, VERSION, folder_hash, has_model, pinned
+from pipeline.models.artifacts import CARD, VERSION, folder_hash, has_model, named, pinned
 from pipeline.models.living import Living
 from pipeline.models.preparation import Preparation
 from pipeline.models.ranking import popularity_order
@@ -162,7 +162,7 @@ def load(root: Path, store: Store, where: Path = CHAMPION, kept: Path = FOLDER) 
         order=popularity_order(loaded.parts.collaborative.count, ids),
         place={str(item): place for place, item in enumerate(ids) if place not in empty},
         user_ids=base.user_ids,
-        version=claim.version if claim else f"sha256:{digest[:12]}",
+        version=claim.version if claim else named(digest),
         digest=digest,
         fit_end=fit_end,
         seq=happened[-1].seq if happened else 0,

@@ -6,7 +6,8 @@ models/challenger and models/champion. Out: reports/promotion.json `{"promote", 
 [{"name", "passed", "value", "limit", "text"}], "warnings": [text], "challenger", "champion"}`.
 
 Rule: promote if every check passes (those against the champion, latency and size are in
-pipeline/evaluation/gate.py). Shares are of the champion's own figure, so that they mean the same on any data.
+pipeline/evaluation/gate.py, gate_people.py). Shares are of the champion's own figure, so that they mean the
+same on any data.
 - evaluation: it can be read and is of this challenger (same fit_end, and same hash if it names one);
 - is_champion: the challenger is not the champion itself (same hash);
 - fit_end: not older than the champion's, so that a late or repeated run never demotes a newer model;
@@ -31,6 +32,8 @@ pipeline/evaluation/gate.py). Shares are of the champion's own figure, so that t
   would take less of the challenger's; an interval that holds 0, or too few places, is told and stops nothing;
 - faithfulness: that a score falls more without the history item that a reason names than without another is
   not surely wrong; passes where no reason names one;
+- interleaved: of lists that a service drew from these two models in turns people do not surely take fewer of
+  the challenger's items; too few, an interval that holds 0, or lists of other models stop nothing;
 - beats_popularity, beats_recent_popularity: the interval's lower end is above 0;
 - champion_beats_recent_popularity: never blocks, but warns if the champion in service no longer does;
 - leads_baselines: never blocks, but warns if the best baseline has the higher mean;
@@ -65,6 +68,7 @@ from pipeline.evaluation.gate import (
     unusable,
     words,
 )
+from pipeline.evaluation.gate_people import interleaved
 from pipeline.models.artifacts import CARD, VERSION, folder_hash, version_in
 from pipeline.params import DecidePromotion, Params
 from pipeline.run import run
@@ -87,6 +91,7 @@ def decide_promotion(
         _is_champion(case),
         _fit_end(case),
         *against_champion(case),
+        interleaved(case),
         latency(case),
         size(case),
         faithfulness(case),
@@ -117,7 +122,7 @@ def sentence(verdict: Promotion) -> str:
 def _to_look_at(check: Check) -> bool:
     if check.name in ("fairness", "faithfulness"):
         return check.text.startswith("investigate")
-    return check.name == "off_policy" and check.value is not None
+    return check.name in ("off_policy", "interleaved") and check.value is not None
 
 
 # The models and their evaluation ---------------------------------------------------------------------------
