@@ -21,6 +21,7 @@ from pipeline.documents.model import Claim
 from pipeline.errors import ArtifactError, PipelineError
 
 CARD, VERSION, README = "model.json", "version.json", "README.md"
+PARTS = "parts.safetensors"  # what the parts keep
 MODEL_CARD, DATA_SHEET = "MODEL_CARD.md", "DATA_SHEET.md"  # for people (pipeline/registry/cards.py)
 _BLOCK = 1 << 20  # bytes read at a time
 

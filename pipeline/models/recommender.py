@@ -27,7 +27,7 @@ from pipeline.data import tables
 from pipeline.data.histories import Catalogue, Log, Points
 from pipeline.documents.model import Claim
 from pipeline.errors import ArtifactError
-from pipeline.models.artifacts import CARD, VERSION, read_card
+from pipeline.models.artifacts import CARD, PARTS, VERSION, read_card
 from pipeline.models.asked import Asked
 from pipeline.models.binding import Arrays, moved, of_prefix, prefixed
 from pipeline.models.collaborative import Collaborative
@@ -199,7 +199,7 @@ class Recommender:
             )
         try:
             own = pd.read_parquet(folder / "items.parquet")
-            arrays = load_file(folder / "parts.safetensors")
+            arrays = load_file(folder / PARTS)
         except (OSError, ValueError, SafetensorError) as error:
             raise ArtifactError(
                 f"{folder}: damaged ({error}): run `evergreen champion`, or train anew"
@@ -261,7 +261,7 @@ def save(folder: Path, card: dict[str, Any], model: Recommender, encoder: TextEn
             "categories": parts.text.facts.categories,
             "newest_year": parts.text.facts.newest_year,
         }
-    save_file(arrays, folder / "parts.safetensors")
+    save_file(arrays, folder / PARTS)
     if encoder is not None:
         encoder.save(folder / "encoder")
     text = json.dumps(card | content, indent=2, allow_nan=False, ensure_ascii=False)

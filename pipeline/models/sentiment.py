@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
 
 from pipeline.data.histories import Log, Points
+from pipeline.models.artifacts import PARTS
 from pipeline.models.binding import Arrays
 from pipeline.models.ridge import Ridge
 
@@ -67,29 +70,48 @@ class Sentiment:
     def knowing(self, log: Log, encode: Encode) -> Sentiment:
         """With the predictions of a log's rows that need one."""
         todo = _todo(log)
-        texts, first = np.unique(_hashes(log, todo), return_index=True)
-        new = ~np.isin(texts, self.known)
-        vectors = encode([str(log.text[row]) for row in todo[first[new]]]) if new.any() else None  # type: ignore[index]
+        return self if log.text is None else self.with_texts(log.text[todo], encode)
+
+    def with_texts(self, texts: np.ndarray, encode: Encode) -> Sentiment:
+        """With the predictions of (n,) texts."""
+        hashes, first = np.unique(_hashes(texts), return_index=True)
+        new = ~np.isin(hashes, self.known)
+        vectors = encode([str(text) for text in texts[first[new]]]) if new.any() else None
         if vectors is None:
             return self
-        known = np.r_[self.known, texts[new]]
+        known = np.r_[self.known, hashes[new]]
         value = np.r_[self.value, self.ridge.predict(vectors)[:, 0].astype(np.float32)]
         order = np.argsort(known)
         return replace(self, known=known[order], value=value[order])
 
+    def liked(self, texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """((n,) bool which texts were predicted, (n,) bool which of them read as liked)."""
+        if not len(self.known) or not len(texts):
+            return np.zeros(len(texts), bool), np.zeros(len(texts), bool)
+        hashes = _hashes(texts)
+        place = np.minimum(np.searchsorted(self.known, hashes), len(self.known) - 1)
+        return self.known[place] == hashes, self.value[place] >= self.cut
+
     def felt(self, log: Log) -> Felt:
         """`log` with rows liked and disliked as they read; what is not known counts as before."""
         liked, todo = log.positive.copy(), _todo(log)
-        if len(todo) and len(self.known):
-            hashes = _hashes(log, todo)
-            place = np.minimum(np.searchsorted(self.known, hashes), len(self.known) - 1)
-            there = self.known[place] == hashes
-            liked[todo[there]] = self.value[place[there]] >= self.cut
+        if log.text is not None and len(todo):
+            there, read = self.liked(log.text[todo])
+            liked[todo[there]] = read[there]
         return Felt(log, replace(log, liked=liked))
 
     def arrays(self) -> Arrays:
         figures = {"cut": np.array([self.cut]), "spearman": np.array([self.spearman])}
         return self.ridge.arrays() | {"known": self.known, "value": self.value} | figures
+
+    @staticmethod
+    def is_in(folder: Path) -> bool:
+        """Whether the model in a folder has one: then texts of its rows are wanted."""
+        try:
+            with safe_open(folder / PARTS, "numpy") as arrays:
+                return "sentiment.cut" in arrays.keys()  # noqa: SIM118  (no mapping)
+        except (OSError, SafetensorError):
+            return False  # whoever loads the model says why
 
     @classmethod
     def of(cls, arrays: Arrays) -> Sentiment | None:
@@ -107,9 +129,8 @@ def _todo(log: Log) -> np.ndarray:
     return np.flatnonzero((log.text != "") & ~np.isfinite(log.value))
 
 
-def _hashes(log: Log, rows: np.ndarray) -> np.ndarray:
+def _hashes(texts: np.ndarray) -> np.ndarray:
     import pandas as pd
 
-    assert log.text is not None
-    hashes: np.ndarray = pd.util.hash_array(log.text[rows], categorize=True)
+    hashes: np.ndarray = pd.util.hash_array(texts, categorize=True)
     return hashes

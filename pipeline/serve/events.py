@@ -56,6 +56,7 @@ class Happened(NamedTuple):
     event: str
     value: float | None
     timestamp: int
+    text: str | None = None
 
 
 class Change(NamedTuple):

@@ -104,6 +104,7 @@ class Lister:
             np.minimum(np.array(times, np.int64), now - 1),
             np.array(success, bool),
             np.array(values, np.float32),
+            np.array(success, bool),
         )
 
     def answer(
@@ -145,9 +146,8 @@ class Lister:
 
     def popular(self, question: Question, now: int, model: Recommender) -> list[Listed]:
         """What everybody takes lately, where the model cannot be asked."""
-        point = Rows(*(np.zeros(0, kind) for kind in (np.int32, np.int64, bool, np.float32))).points(
-            -1, now, False
-        )
+        columns = (np.int32, np.int64, bool, np.float32, bool)
+        point = Rows(*(np.zeros(0, kind) for kind in columns)).points(-1, now, False)
         lately = model.parts.living.lately(np.array([now]), question.k + len(question.exclude) + 100)[0]
         items = self._allowed(question, point, lately)
         items = items[items >= 0][: question.k]

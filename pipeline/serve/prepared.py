@@ -63,15 +63,17 @@ def prepared(
     changes: Sequence[Change],
     forgotten: Forgotten | None = None,
     folder: Path = FOLDER,
+    texts: bool = False,
 ) -> Prepared:
-    """`folder`: where it is kept. Raises DataError without data."""
+    """`folder`: where it is kept; `texts`: with those of the rows. Raises DataError without data."""
     raw, final = root / "data/raw", root / folder
     if not (raw / "interactions").is_dir():
         raise DataError(f"{raw / 'interactions'}: no such table: run `dvc repro collect`, or `dvc pull`")
-    final = final / _key(raw, how, changes, sorted(forgotten.marks) if forgotten else [])
+    marks = sorted(forgotten.marks) if forgotten else []
+    final = final / _key(raw, how, changes, marks, texts)
     if (found := _read(final)) is not None:
         return found
-    made = Prepared.of(*raw_tables(raw, changes, forgotten), how)
+    made = Prepared.of(*raw_tables(raw, changes, forgotten, texts), how)
     try:
         _write(made, final)
     except OSError as error:  # a service may run where nothing can be written
@@ -80,10 +82,12 @@ def prepared(
 
 
 def raw_tables(
-    raw: Path, changes: Sequence[Change], forgotten: Forgotten | None = None
+    raw: Path, changes: Sequence[Change], forgotten: Forgotten | None = None, texts: bool = False
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(interactions without those of forgotten people, items as they were put and withdrawn)."""
-    rows = tables.read_parquet(raw / "interactions", columns=[*KEY, tables.VALUE])
+    rows = tables.read_parquet(
+        raw / "interactions", columns=[*KEY, tables.VALUE, *([tables.TEXT] if texts else [])]
+    )
     items = tables.read_parquet(raw / "items.parquet")
     if forgotten is not None:
         rows = rows[~forgotten.among(rows[tables.USER])]
@@ -101,11 +105,12 @@ def reactions(rows: pd.DataFrame, positive: Positive) -> dict[str, dict[str, Any
     return {"like": {"event": event}, "dislike": {"event": "dislike"} if positive.events else None}
 
 
-def _key(raw: Path, how: Preparation, changes: Sequence[Change], marks: Sequence[str]) -> str:
+def _key(raw: Path, how: Preparation, changes: Sequence[Change], marks: Sequence[str], texts: bool) -> str:
     files = {str(path.relative_to(raw)): path for path in raw.rglob("*.parquet")}
     settings = asdict(how) | {
         "positive": how.positive.model_dump(mode="json"),
         "train_end": str(how.train_end),
+        "texts": texts,
     }
     told = json.dumps([FORMAT, files_hash(files), settings, changes, marks], sort_keys=True, default=str)
     return hashlib.sha256(told.encode()).hexdigest()[:32]
@@ -118,6 +123,8 @@ def _write(made: Prepared, final: Path) -> None:
     arrays = {
         name: each for field in fields(Log) if (each := getattr(made.log, name := field.name)) is not None
     }
+    if (text := arrays.pop("text", None)) is not None:  # numpy would pickle it
+        pd.DataFrame({tables.TEXT: text.astype(str)}).to_parquet(folder / "texts.parquet")
     np.savez(folder / "log.npz", rows=made.rows, **arrays)
     (folder / "reactions.json").write_text(json.dumps(made.reactions), encoding="utf-8")
     if final.exists():  # another worker was quicker
@@ -136,6 +143,8 @@ def _read(folder: Path) -> Prepared | None:
             arrays = {name: file[name] for name in file.files}
         items = tables.read_parquet(folder / "items.parquet")
         users = pd.read_parquet(folder / "users.parquet")[tables.USER].to_numpy(dtype=object)
+        if (file_of_texts := folder / "texts.parquet").exists():
+            arrays["text"] = pd.read_parquet(file_of_texts)[tables.TEXT].to_numpy(dtype=object)
         told = json.loads((folder / "reactions.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, KeyError, DataError):
         return None

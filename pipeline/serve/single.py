@@ -84,7 +84,7 @@ class One(Asked):
             run = np.cumsum(new) - 1
             newer = (np.bincount(run, newer) / np.bincount(run))[run]
         weight = np.exp2(-newer / np.array(HALF_LIVES)[:, None])
-        weight *= np.where(log.positive[span], np.float32(1), np.float32(DISLIKED))
+        weight *= baselines.liking(log, DISLIKED)[span]
         order = np.argsort(item, kind="stable")
         first = np.flatnonzero(np.r_[True, np.diff(item[order]) != 0])
         best = np.maximum.reduceat(weight[:, order], first, axis=1).astype(np.float32)

@@ -34,6 +34,7 @@ class Rows:
     time: np.ndarray  # int64 microseconds
     positive: np.ndarray  # bool
     value: np.ndarray  # float32
+    liked: np.ndarray  # bool: so in a history, as its words read where it has no value; else `positive`
 
     def __len__(self) -> int:
         return len(self.item)
@@ -45,12 +46,13 @@ class Rows:
         """
         earlier, nobody = self.before(now), Rows(*(np.zeros(1, each.dtype) for each in self.columns))
         n = len(earlier)
-        item, time, positive, value = (
+        item, time, positive, value, liked = (
             np.concatenate(pair) for pair in zip(earlier.columns, nobody.columns, strict=True)
         )
         numbers, ones = np.full(n + 1, user, np.int32), np.ones(n + 1, bool)
         windows = np.full(n + 1, 2, np.int8)
-        log = Log(numbers, item, time, value, positive, ones, windows, np.array([0, n], np.int64), repeats)
+        ends = np.array([0, n], np.int64)
+        log = Log(numbers, item, time, value, positive, ones, windows, ends, repeats, liked=liked)
         return Points(
             log,
             np.array([user], np.int32),
@@ -62,7 +64,7 @@ class Rows:
 
     @property
     def columns(self) -> tuple[np.ndarray, ...]:
-        return self.item, self.time, self.positive, self.value
+        return self.item, self.time, self.positive, self.value, self.liked
 
     def before(self, moment: int) -> Rows:
         earlier = self.time < moment
@@ -76,6 +78,7 @@ class Rows:
             time[order],
             np.r_[self.positive, other.positive][order],
             np.r_[self.value, other.value][order].astype(np.float32),
+            np.r_[self.liked, other.liked][order],
         )
 
 
@@ -172,7 +175,7 @@ class Present:
             live.indptr[:-1], live.indptr[1:], log.user[live.row], live.time
         )
         self.own = Last(len(user_ids), HELD).fill(log.indptr[:-1], log.indptr[1:], log.item, log.time)
-        self._further: defaultdict[int, list[tuple[int, int, bool, float]]] = defaultdict(list)
+        self._further: defaultdict[int, list[tuple[int, int, bool, float, bool]]] = defaultdict(list)
         self._forgotten: set[int] = set()
         self._space = Space(live.items)
         self._tops: dict[tuple[int, int], Top] = {}
@@ -195,25 +198,30 @@ class Present:
         if 0 <= user < len(self.log.indptr) - 1 and user not in self._forgotten:
             base = slice(int(self.log.indptr[user]), int(self.log.indptr[user + 1]))
         log = self.log
-        rows = Rows(log.item[base], log.time[base], log.positive[base], log.value[base])
+        liked = log.positive if log.liked is None else log.liked
+        rows = Rows(log.item[base], log.time[base], log.positive[base], log.value[base], liked[base])
         if further := self._further.get(user):
-            time, item, positive, value = zip(*further, strict=True)
+            time, item, positive, value, felt = zip(*further, strict=True)
             rows = rows.joined(
                 Rows(
                     np.array(item, np.int32),
                     np.array(time, np.int64),
                     np.array(positive, bool),
                     np.array(value, np.float32),
+                    np.array(felt, bool),
                 )
             )
         return rows
 
-    def append(self, user_id: str, item: int, time: int, positive: bool, value: float) -> int:
-        """Take in an event; the user's number."""
+    def append(
+        self, user_id: str, item: int, time: int, positive: bool, value: float, liked: bool | None = None
+    ) -> int:
+        """Take in an event; the user's number. `liked`: None: as it is `positive`."""
         user = self.number.setdefault(user_id, len(self.number))
         self.state.append(None, user_id, item, time, positive)
         self._pending.append((item, time))
-        insort(self._further[user], (time, item, positive, value), key=lambda row: row[0])
+        felt = positive if liked is None else liked
+        insort(self._further[user], (time, item, positive, value, felt), key=lambda row: row[0])
         self.takers.add(item, user, time)
         self.own.add(user, item, time)
         self.newest_time = max(self.newest_time, time)

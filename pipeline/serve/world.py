@@ -25,12 +25,14 @@ from pipeline.models.living import Living
 from pipeline.models.preparation import Preparation
 from pipeline.models.ranking import popularity_order
 from pipeline.models.recommender import Recommender
+from pipeline.models.sentiment import Sentiment
 from pipeline.models.words import Words
 from pipeline.serve.events import Change, Happened, Store, StoreError
 from pipeline.serve.prepared import FOLDER, KEY, Prepared, prepared, raw_tables, row_hash
 from pipeline.serve.room import empty_places, with_room
 from pipeline.serve.single import OneLiving, single
 from pipeline.serve.state import Present, PresentFolded
+from pipeline.serve.written import Reader
 
 log = logging.getLogger(__name__)
 CHAMPION, RAW = Path("models/champion"), Path("data/raw")
@@ -59,6 +61,7 @@ class World:
     reactions: dict[str, dict[str, Any] | None]  # events of a like and a dislike
     room: list[int]  # empty places of the catalogue
     forgotten: Forgotten
+    reader: Reader | None  # of what users write; None: the model does not ask it
 
     @property
     def log(self) -> Log:
@@ -98,7 +101,8 @@ class World:
         self.folded.add(item, present.rows(present.user(event.user_id)).before(event.timestamp))
         success = self.preparation.is_success(event.event, event.value)
         value = np.nan if event.value is None else event.value
-        present.append(event.user_id, item, event.timestamp, success, value)
+        liked = success if self.reader is None else self.reader.liked(event, success)
+        present.append(event.user_id, item, event.timestamp, success, value, liked)
         return True
 
 
@@ -135,25 +139,28 @@ def load(root: Path, store: Store, where: Path = CHAMPION, kept: Path = FOLDER) 
         changes, happened = _of_store(store)
         forgotten = Forgotten.of_project(root)
         forgotten.add(change.key for change in changes if change.kind == "user")
-        base = prepared(root, how, changes, forgotten, kept)
+        texts = Sentiment.is_in(folder)
+        base = prepared(root, how, changes, forgotten, kept, texts)
         further = _further(happened, base)
         if len(further) > ONE_BY_ONE:
-            rows, items = raw_tables(root / RAW, changes, forgotten)
+            rows, items = raw_tables(root / RAW, changes, forgotten, texts)
             rows = pd.concat([rows, as_rows(further)], ignore_index=True)
             base, further = Prepared.of(rows, items, how), []
         loaded = Recommender.load(folder, with_room(base.items), base.log, where.name)
-    if loaded.sentiment is not None:
-        log.warning("%s weighs rows by what users wrote; the service does not yet: docs/sources.md", where)
     fit_end = None if card.fit_end is None else card.fit_end.isoformat()
     live, factors = loaded.parts.living.live, loaded.parts.collaborative.ials
+    if loaded.parts.felt is not None:  # its rows are liked as they read; the words are needed no more
+        live = replace(live, log=replace(loaded.parts.felt.log, text=None))
     folded = PresentFolded(loaded.parts.living.folded, factors)
     # The encoder is read from the model's folder, when it is needed.
-    loaded = replace(loaded, folder=root / where, parts=single(loaded.parts))
+    loaded = replace(loaded, folder=root / where, parts=replace(single(loaded.parts), felt=None))
     present, room = Present(live, base.user_ids), empty_places(loaded.catalogue.ids)
+    model = with_living(loaded, present, folded)
+    reader = None if loaded.sentiment is None else Reader(loaded.sentiment, model.encoder)
     empty = set(room)
     ids = loaded.catalogue.ids
     world = World(
-        model=with_living(loaded, present, folded),
+        model=model,
         half_lives=live.half_lives,
         delay_seconds=live.delay / 1_000_000,
         present=present,
@@ -171,7 +178,10 @@ def load(root: Path, store: Store, where: Path = CHAMPION, kept: Path = FOLDER) 
         reactions=base.reactions,
         room=room,
         forgotten=forgotten,
+        reader=reader,
     )
+    if reader is not None:
+        reader.know(further)
     for event in further:
         world.take(event)
     return world
@@ -201,10 +211,9 @@ def _further(happened: list[Happened], base: Prepared) -> list[Happened]:
 
 
 def as_rows(happened: list[Happened]) -> pd.DataFrame:
-    """Events as rows of `interactions`, without their texts."""
+    """Events as rows of `interactions`."""
     frame = pd.DataFrame(happened, columns=Happened._fields)
     frame[tables.TIME] = pd.to_datetime(frame[tables.TIME], unit="us", utc=True).astype(tables.MOMENT)
     frame[tables.VALUE] = frame[tables.VALUE].astype("float64")
-    return frame.astype({name: "str" for name in (tables.USER, tables.ITEM, tables.EVENT)})[
-        [*KEY, tables.VALUE]
-    ]
+    names = (tables.USER, tables.ITEM, tables.EVENT, tables.TEXT)
+    return frame.astype(dict.fromkeys(names, "str"))[[*KEY, tables.VALUE, tables.TEXT]]
