@@ -1,15 +1,23 @@
 """docker/: no engine is here, so the files are checked: specification, lint, secrets, and that they agree."""
 
+import os
 import re
 import shutil
+import socket
+import ssl
 import subprocess
 import sys
+import threading
+import time
+from http.client import HTTPResponse
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from composed import CENTER, COMPOSE, DOCKER, EXAMPLE, FILLED, SECRETS, VARIABLE, WORKER, interpolated
+from ports import free_port
 
 DOCKERFILE = (DOCKER / "Dockerfile").read_text()
 
@@ -58,6 +66,68 @@ def test_ports_are_open_to_this_machine_alone() -> None:
     published = [port for service in services().values() for port in service.get("ports", [])]
     assert published
     assert all(port.startswith("127.0.0.1:") for port in published)
+    opened = interpolated(FILLED | {"TLS_ADDRESS": "0.0.0.0"})["services"]
+    ports = {name: service.get("ports", []) for name, service in opened.items()}
+    assert [name for name in ports if any(port.startswith("0.0.0.0:") for port in ports[name])] == ["proxy"]
+
+
+def test_the_proxy_speaks_tls_for_both(tmp_path: Path) -> None:
+    caddy = shutil.which("caddy")
+    if not caddy:
+        pytest.skip("caddy is not installed")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), SayHello)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    secure, plain = free_port(), free_port()
+    upstream = f"127.0.0.1:{server.server_port}"
+    names = {"AIRFLOW_HOST": f"airflow.localhost:{secure}", "SERVE_HOST": f"lists.localhost:{secure}"}
+    environment = names | {"AIRFLOW_UPSTREAM": upstream, "SERVE_UPSTREAM": upstream}
+    environment |= {"HOME": str(tmp_path), "XDG_DATA_HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+    given = (DOCKER / "Caddyfile").read_text()
+    # Neither a port below 1024 nor a root in this machine's store, which are root's.
+    own = given.replace("admin off", f"admin off\n\thttp_port {plain}\n\tskip_install_trust", 1)
+    (tmp_path / "Caddyfile").write_text(own)
+    command = [caddy, "run", "--config", str(tmp_path / "Caddyfile"), "--adapter", "caddyfile"]
+    with (tmp_path / "log").open("w") as log:
+        proxy = subprocess.Popen(command, env=environment, stderr=log)
+    try:
+        root = tmp_path / "caddy/pki/authorities/local/root.crt"
+        for name in ("airflow.localhost", "lists.localhost"):
+            assert said_over_tls(name, secure, root, tmp_path / "log") == f"hello {name}:{secure}"
+    finally:
+        proxy.terminate()
+        proxy.wait(60)
+        server.shutdown()
+
+
+class SayHello(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        assert self.headers["X-Forwarded-Proto"] == "https"
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(f"hello {self.headers['Host']}".encode())
+
+    def log_message(self, *_: object) -> None:
+        """Into nobody's output."""
+
+
+def said_over_tls(name: str, port: int, root: Path, log: Path) -> str:
+    """What it answers whose certificate for `name` is of the authority `root`, once it is up."""
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            context = ssl.create_default_context(cafile=str(root))
+            with (
+                socket.create_connection(("127.0.0.1", port), timeout=30) as plain,
+                context.wrap_socket(plain, server_hostname=name) as secure,
+            ):
+                asked = f"GET / HTTP/1.1\r\nHost: {name}:{port}\r\nConnection: close\r\n\r\n"
+                secure.sendall(asked.encode())
+                answer = HTTPResponse(secure)
+                answer.begin()
+                return answer.read().decode()
+        except OSError:
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.2)
 
 
 def test_workers_on_other_machines_find_all_that_they_are_told_of() -> None:
