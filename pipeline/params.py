@@ -242,6 +242,8 @@ class Finetune(Section):
     devices: int | str
     num_nodes: Count
     strategy: str
+    erase: str | None = None
+    """A column of users, e.g. gender: what text vectors tell of it, linearly, is taken out of them."""
     refresh_of: str | None = None
     """A version whose encoder is kept while all else is fitted anew, in a fraction of the time; null: a full
     training. `evergreen cycle` sets it for a run."""

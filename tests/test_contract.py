@@ -222,8 +222,12 @@ def test_what_ranks_knows_nothing_of_what_fits() -> None:
 
 
 def test_what_ranks_and_what_fits_never_read_the_table_of_users() -> None:
-    """Its columns group an evaluation; none is a feature (preprocess.never_features names them)."""
+    """Its columns group an evaluation; none is a feature (preprocess.never_features names them). Only what
+    takes a group out of the text vectors has to know the group."""
+    erasing = ROOT / "pipeline/training/erasing.py"
     for file in [*(ROOT / "pipeline/models").glob("*.py"), *(ROOT / "pipeline/training").glob("*.py")]:
+        if file == erasing:
+            continue
         text = file.read_text(encoding="utf-8")
         assert not re.search(r"(?:prepared|data)\.(?:users|withheld)\b|(?:users|withheld)\.parquet", text), (
             file

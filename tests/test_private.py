@@ -202,6 +202,14 @@ def test_texts_that_name_tags_of_users_are_refused(prepared: Prepared) -> None:
         private.check(with_tags, wanted, "{title} {tags}")
 
 
+def test_a_group_cannot_be_erased_under_a_budget(prepared: Prepared) -> None:
+    settings = Params.load(Path("params.yaml")).finetune.model_copy(update={"erase": "gender"})
+    private.check(prepared, settings, "{title}")
+    wanted = settings.model_copy(update={"privacy": settings.privacy.model_copy(update={"epsilon": 1.0})})
+    with pytest.raises(ConfigError, match=r"finetune\.privacy: finetune\.erase"):
+        private.check(prepared, wanted, "{title}")
+
+
 def test_taste_survives_a_wide_budget(prepared: Prepared) -> None:
     """Users of tiny's world take items of one colour."""
     rows = prepared.log.fit

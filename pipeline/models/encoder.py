@@ -14,10 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from pipeline.errors import ConfigError
+from pipeline.models.erasure import Erasure
 from pipeline.models.pretrained import Pretrained, load, write_pooling
 from pipeline.models.tokens import TOKENS_A_BUCKET, Tokens, flat
 
@@ -28,6 +30,8 @@ UNKNOWN_SHARE_WARNING = 0.2
 KEPT_TOKENS = 8 * TOKENS_A_BUCKET
 """Tokens of a step whose activations are kept for its gradients; those of further ones are computed again,
 bucket by bucket (as in gradient caching, Gao et al. 2021), so that a step's memory is bounded."""
+ERASURE = "erasure.safetensors"
+"""In an encoder's folder, where something is erased from its vectors."""
 MAPPED_BYTES = 2**30
 """Activations of frozen layers that take more are kept in a file."""
 
@@ -42,6 +46,7 @@ class TextEncoder(nn.Module):
         self.max_length = max_length
         self.width: int = self.model.config.hidden_size  # type: ignore[assignment,union-attr]
         self.pad = int(self.tokenizer.pad_token_id or 0)
+        self.erasure: Erasure | None = None  # of what texts shall not tell; not part of a training
         self._adapted: list[Any] = []  # a list, so that it is no module of its own
 
     @classmethod
@@ -49,7 +54,9 @@ class TextEncoder(nn.Module):
         """Load the model and its tokenizer. Raises ConfigError for an unknown or incomplete encoder."""
         parts = load(spec)
         limit = getattr(parts.model.config, "max_position_embeddings", max_length)
-        return cls(parts, min(max_length, limit))
+        encoder, erased = cls(parts, min(max_length, limit)), Path(spec) / ERASURE
+        encoder.erasure = Erasure.of(load_file(erased)) if erased.is_file() else None
+        return encoder
 
     def train(self, mode: bool = True) -> TextEncoder:
         """Dropout stays off: training is short, and torch's dropout on a CPU costs half of a step."""
@@ -208,6 +215,8 @@ class TextEncoder(nn.Module):
         self.model.save_pretrained(folder, state_dict=state)  # type: ignore[operator]
         self.tokenizer.save_pretrained(folder)
         write_pooling(folder, self.pooling, self.width)
+        if self.erasure is not None:
+            save_file(self.erasure.arrays(), folder / ERASURE)
 
     @contextmanager
     def _above(self, layers: int, hidden: Tensor) -> Iterator[None]:
@@ -228,12 +237,12 @@ class TextEncoder(nn.Module):
 
 
 def texts_to_vectors(encoder: TextEncoder, texts: list[str]) -> tuple[np.ndarray, Tokens]:
-    """Unit vectors of all texts; rows of empty texts are zero."""
+    """Unit vectors of all texts, without what is erased; rows of empty texts are zero."""
     tokens = tokenize(encoder, texts)
     with torch.no_grad():
         vectors = encoder.encode(tokens).cpu().numpy()
     vectors[[not text for text in texts]] = 0
-    return vectors, tokens
+    return (vectors if encoder.erasure is None else encoder.erasure(vectors)), tokens
 
 
 def tokenize(encoder: TextEncoder, texts: list[str]) -> Tokens:

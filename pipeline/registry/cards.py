@@ -219,9 +219,15 @@ def _check(verdict: Promotion | None, name: str) -> str:
 
 def _never(card: Card) -> str:
     names = (card.preprocess or {}).get("never_features") or ()
-    if not names:
-        return "No column was withheld from it."
-    return f"Withheld from it (preprocess.never_features): {', '.join(map(cell, names))}."
+    told = "No column was withheld from it."
+    if names:
+        told = f"Withheld from it (preprocess.never_features): {', '.join(map(cell, names))}."
+    for column, found in (card.training.get("erased") or {}).items():
+        told += (
+            f" Taken out of its text vectors (finetune.erase): {cell(column)}, whose best guessed group is "
+            f"guessed with an AUC of {found['auc_after']:.2f}, {found['auc_before']:.2f} before."
+        )
+    return told
 
 
 def _training(card: Card) -> Rows:

@@ -141,6 +141,11 @@ def check(prepared: Prepared, settings: Finetune, item_text: str) -> None:
     """Raises ConfigError where a model with a budget would hold what no budget covers."""
     if settings.privacy.epsilon is None:
         return
+    if settings.erase is not None:
+        raise ConfigError(
+            "params.yaml: finetune.privacy: finetune.erase learns what no budget covers: set it to null, "
+            "or finetune.privacy.epsilon"
+        )
     if "{tags}" in item_text and _tagged(prepared):
         raise ConfigError(
             "params.yaml: finetune.privacy: preprocess.item_text names {tags}, which users wrote and no "

@@ -31,6 +31,7 @@ from pipeline.models.recommender import Recommender
 from pipeline.models.sentiment import Sentiment
 from pipeline.models.state import half_lives
 from pipeline.models.text import Space, Text
+from pipeline.training.erasing import erasure
 from pipeline.training.sampling import Sample, Sizes, joined, sample
 from pipeline.training.scorer_task import fit_linear, fit_scorer, prior_scorer
 from pipeline.training.sequence_task import fit_sequence
@@ -135,6 +136,10 @@ def _spaces(
         figures = {"refresh_of": champion.version, "encoder": champion.card["training"].get("encoder")}
         return champion.encoder(), None, {"challenger": own}, figures
     encoder, frozen, tuned, figures = texts or text_vectors(prepared, run, rows.inner, rows.validation)
+    if (column := run.settings.erase) and encoder is not None and tuned.any():
+        encoder.erasure, erased = erasure(tuned, prepared, column, run.seed)
+        tuned, frozen = encoder.erasure(tuned), erasure(frozen, prepared, column, run.seed)[0](frozen)
+        figures = figures | {"erased": {column: erased}}
     spaces = {"challenger": Space.of(tuned)}
     if ablations:
         spaces |= {"frozen_text": Space.of(frozen), "without_text": None}

@@ -35,6 +35,7 @@ def text_vectors(
     texts = prepared.catalogue.items["item_text"].fillna("").tolist()
     empty = np.array([not text for text in texts], bool)
     encoder = TextEncoder.load(run.settings.encoder, run.settings.max_length)
+    encoder.erasure = None  # of other weights than it will have
     tokens, below = tokenize(encoder, texts), frozen_layers(encoder, run.settings)
     # An item without text must not pull the others: its vector is that of an empty string, never a target.
     points = prepared.log.successes(inner & ~empty[prepared.log.item])
