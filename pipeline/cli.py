@@ -192,6 +192,22 @@ def backtest(
         show_backtest(report)
 
 
+@command(app, "simulate", "Where does feedback lead, in ten retrainings?")
+def simulate(
+    rounds: Annotated[int, typer.Option(help="Retrainings of each model.")] = 10,
+    as_json: JSON = False,
+) -> None:
+    """Champion and challenger in feedback loops of their own: reports/simulation.html, docs/simulation.md."""
+    from pipeline.show import show_simulation
+    from pipeline.simulation import command
+
+    report = command.simulate(project(), rounds)
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        show_simulation(report)
+
+
 @command(app, "tune", "Search for settings on the validation window.")
 def tune(
     trials: Annotated[int, typer.Option(min=1, help="In all; the same command goes on where it ended.")] = 20,

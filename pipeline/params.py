@@ -280,6 +280,10 @@ class DecidePromotion(Section):
     fairness_guard: Share | None
     """Share of the champion's nDCG@10 by which a group of users may fall behind all others, and of the
     attention that may move away from what users take. More blocks, if it is no chance; null: nothing does."""
+    long_term_guard: Share | None = None
+    """Share of the champion's figure that the challenger may lose in ten rounds of its own feedback
+    (pipeline/simulation); more blocks, if it is no chance. It is simulated before the decision, in minutes.
+    null: nothing is asked for, and what was simulated is told."""
     max_ms_per_list: Annotated[float | None, Field(gt=0)]
     """Milliseconds a list, many at once, on the machine that evaluates; null: no limit."""
     max_model_mib: Annotated[float | None, Field(gt=0)]

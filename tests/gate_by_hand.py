@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from pipeline.documents.base import Part
 from pipeline.documents.evaluation import Evaluation
 from pipeline.documents.promotion import Model, Promotion
+from pipeline.documents.simulation import LongTerm
 from pipeline.params import DecidePromotion
 from pipeline.stages.decide_promotion import decide_promotion
 
@@ -32,6 +33,7 @@ NAMES = [
     "features",
     "off_policy",
     "interleaved",
+    "long_term",
     "latency",
     "size",
     "faithfulness",
@@ -119,10 +121,16 @@ def champion(**changes: object) -> dict[str, Any]:
     return model | {"features": ["ease", "ials"], "mib": 55.0} | changes
 
 
-def decide(evaluated: Any, new: Any, old: Any, settings: DecidePromotion = SETTINGS) -> Promotion:
+def decide(
+    evaluated: Any,
+    new: Any,
+    old: Any,
+    settings: DecidePromotion = SETTINGS,
+    simulation: LongTerm | None = None,
+) -> Promotion:
     """The verdict on what these would be as files; None: there is no champion."""
     one, other = (None if model is None else found(Model, model) or Model() for model in (new, old))
-    verdict = decide_promotion(found(Evaluation, evaluated), one, other, settings)
+    verdict = decide_promotion(found(Evaluation, evaluated), one, other, settings, simulation)
     assert verdict.promote == (not verdict.failed)
     assert Promotion.parse(verdict.to_json()) == verdict
     return verdict

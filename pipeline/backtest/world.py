@@ -193,9 +193,9 @@ class World:
         ]
         evaluation |= {"fit_end": cards[0].fit_end, "points_after": cards[0].fit_end}
         evaluation["artifact_hash"] = {CHALLENGER: challenger.key, CHAMPION: champion.key}
-        verdict = decide_promotion(
-            Evaluation.of(evaluation), cards[0], cards[1], self.params.decide_promotion
-        )
+        # Of what is simulated (minutes a model) nothing is asked here.
+        settings = self.params.decide_promotion.model_copy(update={"long_term_guard": None})
+        verdict = decide_promotion(Evaluation.of(evaluation), cards[0], cards[1], settings)
         compared = int(timeline.held(number).sum())
         return {"promote": verdict.promote, "text": sentence(verdict), "points": compared}
 

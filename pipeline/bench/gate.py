@@ -295,7 +295,8 @@ class Court:
         }
         model = Model.of({"fit_end": FIT_END, "features": ["light"], "mib": 0.0})
         one, other = (model.but(artifact_hash=name) for name in (CHALLENGER, CHAMPION))
-        verdict = decide_promotion(Evaluation.of(evaluation), one, other, self.params.decide_promotion)
+        settings = self.params.decide_promotion.model_copy(update={"long_term_guard": None})
+        verdict = decide_promotion(Evaluation.of(evaluation), one, other, settings)
         everywhere = comparison["slices"]["all"]
         base, gain = everywhere[CHAMPION], everywhere[HEADLINE]
         return verdict.to_dict() | {"gain": float(gain / base) if base else math.nan}

@@ -14,7 +14,9 @@ from statistics import NormalDist
 from pipeline.documents.base import Number
 from pipeline.documents.evaluation import Comparison, Difference, Evaluation, Weighted
 from pipeline.documents.promotion import Check, Model
+from pipeline.documents.simulation import LongTerm
 from pipeline.evaluation.fairness_verdict import verdict
+from pipeline.evaluation.long_term_verdict import verdict as long_term_verdict
 from pipeline.params import DecidePromotion
 
 EVERYWHERE, CHALLENGER, CHAMPION = "all", "challenger", "champion"
@@ -35,6 +37,7 @@ class Case:
     champion: Model | None
     """None: there is none yet."""
     settings: DecidePromotion
+    simulation: LongTerm | None = None
 
     @property
     def why_free(self) -> str | None:
@@ -144,6 +147,7 @@ def against_champion(case: Case) -> list[Check]:
         "fairness": _fairness,
         "features": _features,
         "off_policy": _off_policy,
+        "long_term": long_term,
     }
     if case.why_free:
         return [free(name, case.why_free) for name in rules]
@@ -347,6 +351,23 @@ def _off_policy(case: Case) -> Check:
     )
     passed = not (found.answer == "not better" and high < 0)
     return checked("off_policy", passed, gain, 0.0, text if passed else f"{text}: surely below 0")
+
+
+def long_term(case: Case) -> Check:
+    """Where feedback leads; where no guard asks for it, a simulation is told, and stops nothing."""
+    assert case.champion is not None  # else free
+    guard, found = case.settings.long_term_guard, case.simulation
+    pair = (case.challenger.artifact_hash, case.champion.artifact_hash)
+    ours = found is not None and None not in pair and (found.challenger, found.champion) == pair
+    if found is None or not ours or not found.measures:
+        if guard is None:
+            return free("long_term", "not simulated (`evergreen simulate`; decide_promotion.long_term_guard)")
+        of = "of other models" if found and found.challenger and not ours else "not there"
+        text = f"the simulation that long_term_guard asks for is {of}: run `evergreen simulate`"
+        return checked("long_term", False, None, guard, text)
+    passed, value, told = long_term_verdict(found.measures, guard)
+    text = f"{told}, over {found.rounds} retrainings, {found.replications} times"
+    return checked("long_term", passed or guard is None, value, guard, text)
 
 
 # Intervals --------------------------------------------------------------------------------------------------

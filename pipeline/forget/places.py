@@ -33,6 +33,7 @@ CACHES = (
     "prepared",
     "prepared-challenger",
     "ranking",
+    "simulation",
 )
 
 

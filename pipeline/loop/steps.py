@@ -14,7 +14,7 @@ from pipeline.documents.drift import Drift, Span
 from pipeline.documents.model import Encoder
 from pipeline.documents.promotion import Promotion
 from pipeline.documents.retraining import Pending, Retraining
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, PipelineError
 from pipeline.loop import repro
 from pipeline.loop.history import DRIFT, JUDGED, LOOKED, Account
 from pipeline.loop.plans import ENCODER, JUDGE, LOOK, MEANING, TRAIN, Plan, Stale, causes, make_plan, news
@@ -135,6 +135,11 @@ class Loop:
 
     def make(self, *stages: str) -> bool:
         """Stages of a plan; behind the last, what was judged is recorded. Whether that is a new training."""
+        if JUDGE[-1] in stages and self._asks_for_simulation():
+            if before := [stage for stage in stages if stage != JUDGE[-1]]:
+                self.run(*before)
+            self._simulate()
+            stages = JUDGE[-1:]
         self.run(*stages)
         if JUDGE[-1] not in stages:
             return False
@@ -149,6 +154,22 @@ class Loop:
         self.account.note(challenger=challenger)
         self.keep(*JUDGED)
         return new
+
+    def _asks_for_simulation(self) -> bool:
+        settings = Params.load(self.root / "params.yaml").decide_promotion
+        return settings.long_term_guard is not None and has_model(self.root / CHAMPION)
+
+    def _simulate(self) -> None:
+        """Both feedback loops, if that was not done yet; the gate refuses what cannot be simulated."""
+        from pipeline.simulation import command
+
+        try:
+            if not command.is_due(self.root):
+                return
+            say("simulation", "challenger and champion, each in its own feedback loop: some minutes")
+            command.simulate(self.root)
+        except PipelineError as error:
+            say("simulation", f"none: {error}")
 
     def promote(
         self, approved_by: str | None = None, judged: str | None = None

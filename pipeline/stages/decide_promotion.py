@@ -1,8 +1,9 @@
 """May the challenger take the champion's place? Decides; `evergreen registry promote` acts.
 
 In: reports/evaluation.json (differences challenger - X in nDCG@10 with 95 % intervals over users, paired at
-the same points; `comparison` with the champion at points later than both), cards, hashes and sizes of
-models/challenger and models/champion. Out: reports/promotion.json `{"promote", "approval", "checks":
+the same points; `comparison` with the champion at points later than both), data/simulation.json (what
+`evergreen simulate` found, if anything), cards, hashes and sizes of models/challenger and models/champion.
+Out: reports/promotion.json `{"promote", "approval", "checks":
 [{"name", "passed", "value", "limit", "text"}], "warnings": [text], "challenger", "champion"}`.
 
 Rule: promote if every check passes (those against the champion, latency and size are in
@@ -34,6 +35,8 @@ same on any data.
   not surely wrong; passes where no reason names one;
 - interleaved: of lists that a service drew from these two models in turns people do not surely take fewer of
   the challenger's items; too few, an interval that holds 0, or lists of other models stop nothing;
+- long_term: in its own feedback loop the challenger does not surely end worse than the champion in its own by
+  more than long_term_guard (pipeline/evaluation/long_term_verdict.py); without the guard it is told;
 - beats_popularity, beats_recent_popularity: the interval's lower end is above 0;
 - champion_beats_recent_popularity: never blocks, but warns if the champion in service no longer does;
 - leads_baselines: never blocks, but warns if the best baseline has the higher mean;
@@ -41,8 +44,8 @@ same on any data.
 Without a champion, or with one that replace_unread names, those that compare with it pass. Whatever is
 missing, malformed or NaN fails its check.
 
-    python -m pipeline.stages.decide_promotion reports/evaluation.json models/challenger models/champion \\
-        reports/promotion.json
+    python -m pipeline.stages.decide_promotion reports/evaluation.json data/simulation.json \\
+        models/challenger models/champion reports/promotion.json
 """
 
 from __future__ import annotations
@@ -53,6 +56,7 @@ from pathlib import Path
 from pipeline.documents.evaluation import Evaluation
 from pipeline.documents.model import Card
 from pipeline.documents.promotion import Check, Model, Promotion
+from pipeline.documents.simulation import LongTerm
 from pipeline.errors import ArtifactError
 from pipeline.evaluation.gate import (
     Case,
@@ -79,13 +83,17 @@ MIB = 2**20
 
 
 def decide_promotion(
-    evaluation: Evaluation | None, challenger: Model | None, champion: Model | None, settings: DecidePromotion
+    evaluation: Evaluation | None,
+    challenger: Model | None,
+    champion: Model | None,
+    settings: DecidePromotion,
+    simulation: LongTerm | None = None,
 ) -> Promotion:
     """The verdict. Never raises; `champion` is None if there is none yet.
 
     One that exists but cannot be read is a Model without content, and fails its checks.
     """
-    case = Case(evaluation, challenger or Model(), champion, settings)
+    case = Case(evaluation, challenger or Model(), champion, settings, simulation)
     checks = [
         _evaluation(case),
         _is_champion(case),
@@ -122,7 +130,7 @@ def sentence(verdict: Promotion) -> str:
 def _to_look_at(check: Check) -> bool:
     if check.name in ("fairness", "faithfulness"):
         return check.text.startswith("investigate")
-    return check.name in ("off_policy", "interleaved") and check.value is not None
+    return check.name in ("off_policy", "interleaved", "long_term") and check.value is not None
 
 
 # The models and their evaluation ---------------------------------------------------------------------------
@@ -248,11 +256,16 @@ def read_model(folder: Path) -> Model | None:
 
 
 def main(
-    evaluation: Path, challenger: Path, champion: Path, promotion: Path, params: Path = Path("params.yaml")
+    evaluation: Path,
+    simulation: Path,
+    challenger: Path,
+    champion: Path,
+    promotion: Path,
+    params: Path = Path("params.yaml"),
 ) -> None:
     settings = Params.load(params).decide_promotion
     models = read_model(challenger), read_model(champion)
-    verdict = decide_promotion(Evaluation.find(evaluation), *models, settings)
+    verdict = decide_promotion(Evaluation.find(evaluation), *models, settings, LongTerm.find(simulation))
     verdict.write(promotion)
     log.info("%s", sentence(verdict))
 

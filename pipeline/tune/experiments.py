@@ -16,7 +16,11 @@ from pipeline.registry.actions import LOCK
 from pipeline.registry.git import Git
 
 METRICS = "data/tuning.json"
-OURS = ("data/registry.json", "data/encoder.json")  # kept right by the loop, whatever is applied
+OURS = (
+    "data/registry.json",
+    "data/encoder.json",
+    "data/simulation.json",
+)  # kept right by the loop, whatever is applied
 PREFIX = "refs/exps"  # DVC's
 
 
