@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from pipeline.cli_bench import Data, add_to
 from pipeline.commands import JSON, PLAIN, command, print_json
-from pipeline.errors import ArtifactError, ConfigError, DataError
+from pipeline.errors import ArtifactError, DataError
 from pipeline.registry.commands import group as registry
-from pipeline.run import guarded, project
+from pipeline.run import project
 from pipeline.runs import scheduling
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, **PLAIN)
 app.add_typer(registry, name="registry")
-bench = typer.Typer(help="Benchmarks of the project: ratios, each measured in one run.", **PLAIN)
 workspace = typer.Typer(help="The loop's steps, for schedulers.", **PLAIN)
 app.add_typer(workspace, name="workspace", hidden=True)
-
-Data = Annotated[
-    Path | None,
-    typer.Option(help="Another folder than data/raw, with interactions/ and items.parquet as there."),
-]
 
 
 def main() -> None:
@@ -198,14 +192,14 @@ def simulate(
     as_json: JSON = False,
 ) -> None:
     """Champion and challenger in feedback loops of their own: reports/simulation.html, docs/simulation.md."""
-    from pipeline.show import show_simulation
     from pipeline.simulation import command
+    from pipeline.simulation.table import show
 
     report = command.simulate(project(), rounds)
     if as_json:
         print_json(report.to_dict())
     else:
-        show_simulation(report)
+        show(report)
 
 
 @command(app, "tune", "Search for settings on the validation window.")
@@ -374,50 +368,6 @@ def champion(
         )
 
 
-def _add_benches() -> None:
-    """One command for each module of pipeline/bench, with the first line of its docstring as help.
-
-    A bench is `run(data: Path | None) -> dict`: "name", "conditions", "figures", "ratios" (see show_bench).
-    """
-    files = sorted((Path(__file__).parent / "bench").glob("[!_]*.py"))
-    for file in files:
-        _add_bench(file.stem, file.read_text(encoding="utf-8").split('"""')[1].splitlines()[0])
-    if files:
-        app.add_typer(bench, name="bench")
-    else:
-        anything = {"allow_extra_args": True, "ignore_unknown_options": True}
-        app.command("bench", short_help="Only in a clone of the project.", context_settings=anything)(
-            _no_bench
-        )
-
-
-def _no_bench() -> None:
-    """Benchmarks are not part of the installed package."""
-    guarded(_refuse_bench)
-
-
-def _refuse_bench() -> None:
-    raise ConfigError(
-        "evergreen bench: not in the installed package: run `make setup` in a clone of the project"
-    )
-
-
-def _add_bench(name: str, summary: str) -> None:
-    def measure(data: Data = None, as_json: JSON = False) -> None:
-        folder = data.absolute() if data else None
-        project()
-        result = importlib.import_module(f"pipeline.bench.{name}").run(folder)
-        if as_json:
-            print_json(result)
-        else:
-            from pipeline.show import show_bench
-
-            show_bench(result)
-
-    measure.__doc__ = summary
-    command(bench, name, summary)(measure)
-
-
-_add_benches()
+add_to(app)
 for _name, _step in scheduling.COMMANDS.items():
     command(workspace, _name, (_step.__doc__ or "").splitlines()[0], scheduling.PERMANENT)(_step)

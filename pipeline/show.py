@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from pipeline.documents.drift import Drift
     from pipeline.documents.forgetting import Certificate
     from pipeline.documents.registry import Lineage, ListedVersion, Why
-    from pipeline.documents.simulation import Simulation
     from pipeline.runs.periods import Period
 
 LISTS = "recommendations/top_k.parquet"
@@ -104,23 +103,6 @@ def show_backtest(report: dict[str, Any]) -> None:
     console.print(table)
     console.print(Text(f"{verdict(report)}."))
     console.print(Text("reports/backtest.html           curves, decisions and reasons"))
-
-
-def show_simulation(report: Simulation) -> None:
-    """How both loops ended, and where the curves are."""
-    from pipeline.evaluation.long_term_verdict import TOLD
-    from pipeline.simulation.page import sentence
-
-    console = _console()
-    head = f"{report.rounds} retrainings, {report.replications} times, {report.users:,} users"
-    table = _table(("late rounds", "challenger", "champion", "lost", "95 %", "share", "p"), title=head)
-    for row in report.measures:
-        cells = (_number(value) for value in (row.challenger, row.champion, row.lost))
-        share = "–" if row.share is None else f"{row.share:+.0%}"
-        table.add_row(TOLD[row.name], *cells, _interval(row.low, row.high), share, _number(row.p))
-    console.print(table)
-    console.print(Text(f"{sentence(report)}."), soft_wrap=True)
-    console.print(Text("reports/simulation.html         the curves, and how like the data people are"))
 
 
 def _verdict(evaluation: dict[str, Any]) -> str:

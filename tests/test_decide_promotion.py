@@ -9,6 +9,7 @@ from gate_by_hand import NAMES, challenger, champion, evaluation, failed, pair, 
 from gate_by_hand import decide as verdict_of
 
 from pipeline.documents.promotion import Identity, Promotion
+from pipeline.documents.simulation import LongTerm
 from pipeline.errors import ConfigError
 from pipeline.models.artifacts import folder_hash
 from pipeline.models.private import Budget
@@ -153,7 +154,8 @@ def test_malformed_models_never_promote(card):
 
 def params(folder: Path) -> Path:
     path = folder / "params.yaml"
-    path.write_text(Path("params.yaml").read_text(encoding="utf-8"))
+    if not path.exists():
+        path.write_text(Path("params.yaml").read_text(encoding="utf-8"))
     return path
 
 
@@ -175,6 +177,7 @@ def write_evaluation(folder: Path, figures: dict) -> None:
 def decide(folder: Path) -> Promotion:
     main(
         folder / "evaluation.json",
+        folder / "simulation.json",
         folder / "challenger",
         folder / "champion",
         folder / "promotion.json",
@@ -220,8 +223,24 @@ def test_stage_fails_closed_on_damaged_files(tmp_path):
     (tmp_path / "evaluation.json").write_text("[" * 100_000)
     verdict = decide(tmp_path)
     assert verdict.promote is False
-    # Only the size of the challenger needs neither.
-    assert set(NAMES) - set(failed(verdict)) == {"size", *NEVER_BLOCK}
+    # Only the size of the challenger needs neither, and a simulation was not asked for.
+    assert set(NAMES) - set(failed(verdict)) == {"size", "long_term", *NEVER_BLOCK}
+
+
+def test_stage_reads_the_simulation_of_these_two_models(tmp_path):
+    write_model(tmp_path / "challenger")
+    write_model(tmp_path / "champion", fit_end="1998-02-01", version="v4.0.0")
+    write_evaluation(tmp_path, evaluation())
+    path = params(tmp_path)
+    path.write_text(path.read_text().replace("long_term_guard: null", "long_term_guard: 0.1"))
+    assert failed(decide(tmp_path)) == ["long_term"]
+    hashes = {name: folder_hash(tmp_path / name) for name in ("challenger", "champion")}
+    for lost, refused in ((0.05, []), (0.3, ["long_term"])):
+        row = {"name": "distance", "lost": lost, "low": 0.01, "high": 0.4, "share": lost, "p": 0.01}
+        LongTerm.of({**hashes, "rounds": 10, "measures": [row]}).write(tmp_path / "simulation.json")
+        assert failed(decide(tmp_path)) == refused
+    (tmp_path / "simulation.json").write_text("{")
+    assert failed(decide(tmp_path)) == ["long_term"]
 
 
 def test_stage_without_evaluation_or_challenger(tmp_path):
@@ -232,4 +251,4 @@ def test_params_errors_are_named(tmp_path):
     path = params(tmp_path)
     path.write_text(path.read_text().replace("approval: auto", "approval: maybe"))
     with pytest.raises(ConfigError, match=r"decide_promotion.approval"):
-        main(tmp_path / "e", tmp_path / "c", tmp_path / "d", tmp_path / "p", path)
+        main(tmp_path / "e", tmp_path / "s", tmp_path / "c", tmp_path / "d", tmp_path / "p", path)

@@ -362,8 +362,7 @@ def long_term(case: Case) -> Check:
     if found is None or not ours or not found.measures:
         if guard is None:
             return free("long_term", "not simulated (`evergreen simulate`; decide_promotion.long_term_guard)")
-        of = "of other models" if found and found.challenger and not ours else "not there"
-        text = f"the simulation that long_term_guard asks for is {of}: run `evergreen simulate`"
+        text = "no simulation of these two models, as long_term_guard asks for: run `evergreen simulate`"
         return checked("long_term", False, None, guard, text)
     passed, value, told = long_term_verdict(found.measures, guard)
     text = f"{told}, over {found.rounds} retrainings, {found.replications} times"
