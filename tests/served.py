@@ -51,7 +51,10 @@ def put(root: Path, trained: object, version: str) -> None:
     assert isinstance(trained, recipe.Trained)
     folder = root / "models" / "champion"
     model = trained.models["challenger"]
-    save(folder, card(root) | {"features": model.card["features"]}, model, trained.encoder)
+    own = card(root) | {"features": model.card["features"]}
+    if trained.privacy is not None:
+        own["privacy"] = trained.privacy.to_dict()
+    save(folder, own, model, trained.encoder)
     claim = {"version": version, "artifact_hash": folder_hash(folder)}
     (folder / "version.json").write_text(json.dumps(claim))
 

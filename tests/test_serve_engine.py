@@ -15,15 +15,21 @@ import served
 
 pytest.importorskip("sqlalchemy")
 
+from pipeline.data.histories import load_prepared
 from pipeline.models.asked import Asked
 from pipeline.models.parts import stacked
+from pipeline.models.private import Budget
 from pipeline.models.recommender import Recommender
+from pipeline.params import Params
 from pipeline.serve import engine as engines
 from pipeline.serve.engine import Engine
 from pipeline.serve.events import Row, Store
 from pipeline.serve.listing import Unknown
 from pipeline.serve.messages import Question
 from pipeline.serve.single import One
+from pipeline.training.private import train_privately
+from pipeline.training.recipe import Serving
+from pipeline.training.task import Run
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +111,10 @@ def test_two_workers_know_the_same(engine: Engine, project: Path) -> None:
 
 def test_it_lists_what_the_evaluation_would_list(engine: Engine, project: Path) -> None:
     """The present state, asked for one point, retrieves and scores as the log's does at that moment."""
+    agree(engine, project)
+
+
+def agree(engine: Engine, project: Path) -> None:
     world, now = engine.world, engine.world.end
     then = Recommender.load(project / "models/champion", world.model.catalogue.items, world.log)
     for user in range(0, 30, 5):
@@ -125,6 +135,24 @@ def test_it_lists_what_the_evaluation_would_list(engine: Engine, project: Path) 
             np.testing.assert_allclose(columns[name], column, rtol=1e-3, atol=1e-4, err_msg=name)
         scores = world.model.scorer.score(stacked(columns, names))[0]
         np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_in_a_private_model_others_move_nobody(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "_give_back_memory", lambda: None)
+    settings, prepared = Params.load(project / "params.yaml"), load_prepared(project / "data/prepared")
+    run = Run(settings.finetune, 1, project / "checkpoints")
+    served.put(project, train_privately(prepared, run, Budget(1000, 1e-5), Serving()), "v2.0.0")
+    engine = Engine(project, Store(f"sqlite:///{project}/events.db"))
+    engine.load()
+    agree(engine, project)
+    asked = [Question(user_id=user, k=24, explain=True) for user in ("u20", "nobody")]
+    before = [engine.recommend(question)[0].items for question in asked]
+    assert len(before[0]) >= 5
+    least, now = before[1][-1].item_id, engine.moment()
+    engine.store.append([[row(n, f"new{n}", least, now + n) for n in range(40)]])
+    assert [engine.recommend(question)[0].items for question in asked] == before
+    engine.close()
+    engine.store.close()
 
 
 def test_a_history_given_in_place_and_two_clicks_agree(engine: Engine) -> None:

@@ -154,7 +154,7 @@ class Released:
         none, nothing = np.zeros(items, np.float32), np.zeros(0, np.int32)
         empty = sp.csr_matrix((0, 0), dtype=np.float32)
         return Collaborative(
-            ease=self._matrix(_ease(pairs), KEPT_NEIGHBOURS)
+            ease=self._matrix(ease_of(pairs, REGULARISATION), KEPT_NEIGHBOURS)
             if size
             else baselines.ItemMatrix(items, nothing, empty),
             knn=self._matrix(_cosines(pairs), KNN_NEIGHBOURS)
@@ -177,9 +177,9 @@ class Released:
         return baselines.ItemMatrix(len(self.counts), self.kept, weights.astype(np.float32)).pruned(keep)
 
 
-def _ease(pairs: np.ndarray) -> np.ndarray:
-    """As `baselines.ease`, of the sums at hand."""
-    p = np.linalg.inv(pairs + REGULARISATION * np.eye(len(pairs)))
+def ease_of(pairs: np.ndarray, regularisation: float) -> np.ndarray:
+    """(kept, kept) weights: as `baselines.ease`, of (kept, kept) sums at hand."""
+    p = np.linalg.inv(pairs + regularisation * np.eye(len(pairs)))
     p /= -np.diag(p).copy()
     p[np.diag_indices(len(p))] = 0
     return np.asarray(p)
