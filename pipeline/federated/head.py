@@ -42,6 +42,7 @@ class TextHead:
         rows = generator.permutation(len(self.points))[:MOST_POINTS]
         weights = torch.from_numpy(message["weights"]).float().requires_grad_()
         moved = torch.zeros_like(weights)
+        rate = LEARNING_RATE * float(message["rate"])
         vectors = torch.from_numpy(self.vectors)
         for begin in range(0, len(rows), BATCH):
             batch = self.points[rows[begin : begin + BATCH]]
@@ -49,7 +50,7 @@ class TextHead:
                 logits(batch, vectors, weights) / TEMPERATURE, torch.from_numpy(batch.target).long()
             )
             moved = MOMENTUM * moved + torch.autograd.grad(loss, weights)[0]
-            weights = (weights - LEARNING_RATE * moved).detach().requires_grad_()
+            weights = (weights - rate * moved).detach().requires_grad_()
         return {"weights": weights.detach().numpy(), "points": np.asarray(len(rows))}
 
 
@@ -64,7 +65,7 @@ def averaged(server: Server, width: int, rounds: int = ROUNDS) -> np.ndarray:
     """(width, width) W after so many rounds, from zero."""
     weights = np.zeros((width, width), np.float32)
     for number in range(rounds):
-        answers = server.ask("head", weights=weights, round=number)
+        answers = server.ask("head", weights=weights, round=number, rate=1 - number / rounds)
         counts = np.array([float(answer["points"]) for answer in answers])
         parts = [
             answer["weights"] * share for answer, share in zip(answers, counts / counts.sum(), strict=True)

@@ -28,6 +28,7 @@ MAY: dict[str, int] = {  # name of an array -> its dimensions
     "weights": 2,  # of the head, in both directions
     "points": 0,  # how many a silo learned from: what its weights count
     "round": 0,
+    "rate": 0,  # share of the learning rate, which falls from round to round
     "noise": 0,  # standard deviation that a silo adds
     "plain": 0,  # whether a user counts by how much they took
 }
