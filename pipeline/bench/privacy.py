@@ -6,7 +6,7 @@ intervals (users drawn with replacement) and the area that no attack exceeds.
 Rule: a private model (pipeline/training/private.py) is released DRAWS times for each epsilon, delta as in
 params.yaml or 1e-5; figures are means over the draws. `no_noise` are the same parts without noise, `off` is
 the light model (training/recipe.py) of all parts, which also knows what others did since. Constants of the
-private model were chosen on validation of MovieLens 100K and ml-latest-small; the test window is scored once.
+private model were chosen on validation of MovieLens 100K; the test window is scored once.
 Attack: train's users are dealt into three. A model is released of the members alone; who attacks it has one,
 without noise, of the third group, and asks both how well they know a user: mean EASE score of what the user
 took, each from the rest of it, less that of other items. The more the released one knows a user better than

@@ -24,9 +24,8 @@ from pipeline.models.parts import CHUNK, stacked
 from pipeline.models.recommender import Recommender
 
 USERS, K = 100, 10  # that are asked, at most; listed items of each
-NEWEST = (
-    30  # rows of a history whose items are taken out: older ones hardly count, so chance would look worse
-)
+# Rows of a history whose items are taken out: older ones hardly count, so chance would look worse.
+NEWEST = 30
 LEAST_ITEMS, OTHERS = 3, 3  # different ones among them; how many others are taken out
 
 
