@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ from pipeline.data.histories import Catalogue, Prepared, make_log
 from pipeline.documents.simulation import Calibration, LongTerm, Simulation
 from pipeline.errors import DataError
 from pipeline.evaluation.long_term_verdict import verdict
-from pipeline.simulation import choice, measures, page
+from pipeline.loop.steps import Loop
+from pipeline.simulation import choice, command, measures, page
 from pipeline.simulation.calibration import calibrate
 from pipeline.simulation.command import Task, name_of, played
 from pipeline.simulation.compare import compared, curves
@@ -108,6 +110,13 @@ def test_rows_of_a_round_go_into_the_log_in_order_of_user_and_time(world: World)
 
 
 # A round
+
+
+def test_lists_of_new_things_hold_nothing_that_was_had(again: World) -> None:
+    model = Ease(1, new_only=True).train(Past(again.log, np.zeros(ITEMS), 1), again.catalogue)
+    points = again.log.points(again.users, again.users, np.full(len(again.users), again.start, np.int64))
+    point, row = points.rows()
+    assert np.isnan(model.score(points)[point, again.log.item[row]]).all()
 
 
 def test_nobody_takes_again_what_they_had_nor_what_is_not_yet_there(world: World) -> None:
@@ -260,7 +269,10 @@ def test_a_sure_loss_is_found_and_luck_is_not() -> None:
     assert verdict(equal, 0.0)[0]
 
 
-def test_calibration_says_for_each_figure_whether_it_is_as_close_as_the_halves() -> None:
+def test_calibration_says_for_each_figure_whether_it_is_as_close_as_the_halves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pipeline.simulation.calibration.SPLITS", 3)
     rows = {row.name: row for row in calibrate(people(), 7)}
     assert set(rows) == {"activity", "popularity", "top_tenth", "new_items", "diversity"}
     assert all(row.within == (row.distance <= row.largest) for row in rows.values())
@@ -340,3 +352,45 @@ def test_what_the_gate_reads_is_the_reports_own() -> None:
     found = report()
     assert found.for_the_gate == LongTerm.of({name: getattr(found, name) for name in LongTerm.model_fields})
     assert Simulation.parse(found.to_json()) == found
+
+
+# The cycle
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_what_the_gate_asks_for_is_simulated_just_before_it_decides(
+    asked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = Path("params.yaml").read_text(encoding="utf-8")
+    guard = "long_term_guard: 0.1" if asked else "long_term_guard: null"
+    (tmp_path / "params.yaml").write_text(text.replace("long_term_guard: null", guard))
+    (tmp_path / "models" / "champion").mkdir(parents=True)
+    (tmp_path / "models" / "champion" / "model.json").write_text("{}")
+    done: list[object] = []
+    monkeypatch.setattr(Loop, "run", lambda self, *stages: done.append(stages))
+    monkeypatch.setattr(command, "is_due", lambda root: True)
+    monkeypatch.setattr(command, "simulate", lambda root: done.append("simulate"))
+
+    class Recorded(Exception):
+        pass
+
+    def record(root: Path) -> None:
+        raise Recorded
+
+    monkeypatch.setattr("pipeline.loop.steps.record_training", record)
+    with pytest.raises(Recorded):
+        Loop(tmp_path, None).make("evaluate", "decide_promotion")  # type: ignore[arg-type]
+    together: list[object] = [("evaluate", "decide_promotion")]
+    assert done == ([("evaluate",), "simulate", ("decide_promotion",)] if asked else together)
+
+
+def test_what_cannot_be_simulated_is_told_and_stops_no_cycle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def few(root: Path) -> None:
+        raise DataError("too few users")
+
+    monkeypatch.setattr(command, "is_due", lambda root: True)
+    monkeypatch.setattr(command, "simulate", few)
+    Loop(tmp_path, None)._simulate()  # type: ignore[arg-type]
+    assert "too few users" in capsys.readouterr().out

@@ -2,9 +2,10 @@
 
 In: data/prepared, or a folder like data/raw. Out, in one run:
 - calibration: how far simulated choices are from the data's, beside how far two halves of the data are apart;
-- directions: lists of a retrained EASE that people follow, against the same where nobody follows them.
+- directions: a retrained EASE's lists of new things that people follow, against the same that nobody follows.
   Popularity is amplified over the rounds (Mansoury et al. 2020); at a fixed adoption individual diversity
   falls over time, whatever comparing adoptions in the first round says (Barlacchi et al. 2026, 2602.16315);
+  that is about data with repeats: without them people run out of what they like, and every curve bends;
 - verdicts: the gate's check on pairs of loops. Equals are EASE of other seeds and samples; planted are
   challengers that rank by their own exposure. All are as long and as many as in `evergreen simulate`;
 - seconds of one such check for models of all parts (`light` in pipeline/training), on this machine's cores.
@@ -38,9 +39,9 @@ from pipeline.training.recipe import LIGHT, light
 
 KEPT = Path(".evergreen/bench/simulation")
 LISTS, GUARD = 10, 0.1
-EQUALS, PLANTED = 24, 24  # strategies of a kind
-EQUAL_MEETS, PLANTED_MEETS = 2, 3  # how many equals each meets, in a circle; equals both ways
-DIRECTIONS = 6  # replications
+EQUALS, PLANTED = 12, 12  # strategies of a kind
+EQUAL_MEETS, PLANTED_MEETS = 4, 6  # how many equals each meets, in a circle; equals both ways
+DIRECTIONS = 4  # replications
 SMALL = Behaviour(
     drift=0.0, churn=0.0, new_share=0.0, round_share=0.02
 )  # as Mansoury's: about an item a round
@@ -107,7 +108,7 @@ def _directions(prepared: Prepared, params: Params) -> Json:
 
 def _loops(prepared: Prepared, params: Params, behaviour: Behaviour, adoption: float) -> list[Figures]:
     world = build(prepared, ROUNDS, LISTS, params.seed, replace(behaviour, adoption=adoption))
-    return _played(world, {"ease": Ease(1)}, DIRECTIONS, params)["ease"]
+    return _played(world, {"new": Ease(1, new_only=True)}, DIRECTIONS, params)["new"]
 
 
 def _ends(values: Sequence[float]) -> Json:

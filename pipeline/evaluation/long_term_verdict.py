@@ -16,7 +16,7 @@ USUAL = 0.1  # guard where the report, which knows of none, has to say something
 TOLD = {
     "diversity": "diversity within lists",
     "distance": "distance between users' lists",
-    "concentration": "spread of what is shown over items",
+    "concentration": "concentration of what is shown",
     "new_items": "coverage of new items",
     "satisfaction": "satisfaction",
     "retention": "retention",
@@ -30,12 +30,12 @@ def verdict(rows: Sequence[Lost], guard: float | None) -> tuple[bool, float | No
     sure = sorted((row for row in rows if _known(row.p) < ALPHA), key=lambda row: -_known(row.share))
     over = [row for row in sure if _known(row.share) > (guard or 0.0)]
     value = _known(sure[0].share) if sure else 0.0
-    more = "" if guard is None else f" more than {guard:.0%}"
+    more = "" if guard is None else f" by more than {guard:.0%}"
     if over:
         told = "; ".join(map(_told, over))
-        return guard is None, value, f"{len(over)} of {len(rows)} measures surely lose{more}: {told}"
+        return guard is None, value, f"{len(over)} of {len(rows)} measures surely worse{more}: {told}"
     most = f"; at most, {_told(sure[0])}" if sure else ""
-    return True, value, f"none of {len(rows)} measures surely loses{more}{most}"
+    return True, value, f"none of {len(rows)} measures is surely worse{more}{most}"
 
 
 def _told(row: Lost) -> str:

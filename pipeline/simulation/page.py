@@ -119,7 +119,7 @@ def _panel(found: Simulation, name: str, same: bool) -> dict[str, Any]:
 
 def _row(row: Lost) -> dict[str, Any]:
     sure = row.p is not None and row.p < ALPHA
-    lost = "surely lost" if sure else "surely gained" if _above(row) else ""
+    lost = "surely lost" if sure else "gained" if _above(row) else ""
     return {"name": TOLD.get(row.name, row.name), "row": row, "said": lost}
 
 

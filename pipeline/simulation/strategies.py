@@ -63,16 +63,30 @@ class Ease:
     """EASE on a random share of the log's rows: seconds for a whole loop, and seeds that matter."""
 
     seed: int
+    new_only: bool = False  # lists nothing that the user has had, also where repeats count
     share: float = 0.9
     half_life: float = 10.0
     regularisation: float = 300.0
 
-    def train(self, past: Past, catalogue: Catalogue) -> baselines.HistoryScorer:
+    def train(self, past: Past, catalogue: Catalogue) -> baselines.Scorer:
         log = past.log
         drawn = np.random.default_rng([self.seed, past.seed]).random(len(log)) < self.share
         met = baselines.interactions(log, drawn & log.positive, len(catalogue))
         score = baselines.ease(met, self.regularisation).score
-        return baselines.HistoryScorer("ease", len(catalogue), score, self.half_life)
+        model = baselines.HistoryScorer("ease", len(catalogue), score, self.half_life)
+        return NewOnly(model) if self.new_only else model
+
+
+@dataclass(frozen=True)
+class NewOnly:
+    other: baselines.Scorer
+    name: str = "new_only"
+
+    def score(self, points: Points) -> np.ndarray:
+        scores = self.other.score(points)
+        point, row = points.rows()
+        scores[point, points.log.item[row]] = np.nan
+        return scores
 
 
 @dataclass(frozen=True)
@@ -90,7 +104,7 @@ class RichGetRicher:
 
 @dataclass(frozen=True)
 class Shown:
-    other: baselines.HistoryScorer
+    other: baselines.Scorer
     bonus: np.ndarray  # (items,)
     name: str = "rich_get_richer"
 
