@@ -267,6 +267,8 @@ def test_a_sure_loss_is_found_and_luck_is_not() -> None:
     assert verdict(list(rows.values()), 0.5)[0]
     equal = compared(figures(0.5, 0.1, 3), figures(0.5, 0.1, 4))
     assert verdict(equal, 0.0)[0]
+    alike = compared(figures(0.5, 0.0, 1), figures(0.7, 0.0, 2))  # coarse figures, without any spread
+    assert verdict(alike, 0.1)[0]
 
 
 def test_calibration_says_for_each_figure_whether_it_is_as_close_as_the_halves(

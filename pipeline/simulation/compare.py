@@ -46,8 +46,9 @@ def _lost(name: str, ours: np.ndarray, theirs: np.ndarray) -> Lost:
     mean, low, high, error = interval(gap)
     base = float(theirs.mean())
     scale = {"concentration": 1 - base, "satisfaction": 1.0}.get(name, base)
-    always = 0.0 if mean > LEAST else 1.0  # where the replications are alike to the last digit
-    p = float(student.sf(mean / error, len(gap) - 1)) if error > LEAST else always
+    # Coarse measures may differ alike in all replications: no spread is no certainty, so the signs count.
+    signs = 0.5 ** len(gap) if mean > LEAST else 1.0
+    p = float(student.sf(mean / error, len(gap) - 1)) if error > LEAST else signs
     return Lost(
         name=name,
         challenger=float(ours.mean()),
