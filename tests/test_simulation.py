@@ -396,3 +396,28 @@ def test_what_cannot_be_simulated_is_told_and_stops_no_cycle(
     monkeypatch.setattr(command, "simulate", few)
     Loop(tmp_path, None)._simulate()  # type: ignore[arg-type]
     assert "too few users" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_bench_gives_rates_directions_and_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline.bench import simulation as bench
+
+    changes = {
+        "ROUNDS": 2,
+        "REPLICATIONS": 2,
+        "EQUALS": 2,
+        "PLANTED": 2,
+        "EQUAL_MEETS": 1,
+        "PLANTED_MEETS": 1,
+    }
+    for name, value in {**changes, "DIRECTIONS": 2, "KEPT": tmp_path, "LISTS": K}.items():
+        monkeypatch.setattr(bench, name, value)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0})  # in this process
+    monkeypatch.setattr(bench, "load", lambda folder: (people(repeats=True), None))
+    told = bench.run(tmp_path)
+    assert set(told["ratios"]) == {"equal_refused", "planted_refused", "calibrated", "seconds_of_a_check"}
+    assert told["figures"]["gate: equal refused"]["verdicts"] == 4
+    static = told["figures"]["direction: taken_novelty, adoption 0.8 for 0, first round"]
+    assert static["low"] <= static["value"] <= static["high"]
