@@ -198,8 +198,8 @@ stages:
     outs: [reports/evaluation.json]
   decide_promotion:
     cmd: >-
-      python -m pipeline.stages.decide_promotion reports/evaluation.json models/challenger models/champion
-      reports/promotion.json
+      python -m pipeline.stages.decide_promotion reports/evaluation.json data/simulation.json
+      models/challenger models/champion reports/promotion.json
     deps: [reports/evaluation.json, models/challenger, models/champion]
     params: [decide_promotion]
     outs: [reports/promotion.json]
