@@ -297,20 +297,17 @@ def show_why(explained: Why) -> None:
     right = ("nDCG@10", "interval")
     table = _table(("what is exchanged", *right, "what differs"), title="", right=right)
     for step in explained.steps:
-        interval = step.unknown or f"{_signed(step.low)} to {_signed(step.high)}"
+        interval = step.unknown or _interval(step.low, step.high, "+")
         differs = Text("\n").join(_plain(change) for change in step.changes[:8])
-        table.add_row(step.what, _signed(step.gain), _plain(interval), differs)
+        table.add_row(step.what, _number(step.gain, "+"), _plain(interval), differs)
+    table.add_row("other test points", _number(explained.rest, "+"), "", "what no exchange explains")
     console = _console()
     if explained.steps:
-        table.add_row("other test points", _signed(explained.rest), "", "what no exchange explains")
         console.print(table)
-    figures = f"{_number(explained.before)} to {_number(explained.after)}, {_signed(explained.change)}"
+    versions = f"{explained.first} to {explained.second}: nDCG@10 {_number(explained.before)} to"
+    change = _number(explained.change, "+")
     nothing = "" if explained.steps else ": data, params and code are the same"
-    console.print(_plain(f"{explained.first} to {explained.second}: nDCG@10 {figures}{nothing}"))
-
-
-def _signed(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.4f}"
+    console.print(f"{versions} {_number(explained.after)}, {change}{nothing}")
 
 
 def show_bench(result: dict[str, Any]) -> None:
