@@ -58,6 +58,13 @@ def test_every_call_says_its_problems(client: TestClient) -> None:
         ("/items/i90", {"title": "x", "tag_times": ["2020-01-01"]}, "tag_times"),
         ("/items/i90", {"title": "x", "item_text": "y"}, "item_text"),
         ("/items/i90", {"title": "x", "": 1}, "a column's name"),
+        ("/items/i90", {"title": "x", "relations": ["a"]}, "relations: relations come with the source"),
+        ("/items/i90", {"title": "x", "cover_vector": "0.1|0.2"}, "cover_vector: a vector is a list"),
+        (
+            "/items/i90",
+            {"title": "x", "cover_vector": [0.1, 0.2]},
+            "cover_vector: no item in service has one",
+        ),
         (
             "/feedback",
             {"event_id": "o1", "user_id": "u", "item_id": "i01", "event": "x", "value": True},

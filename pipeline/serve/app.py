@@ -235,7 +235,7 @@ def _writes(app: FastAPI, service: Service) -> None:
     @app.put("/items/{item_id}", tags=["items"], response_model=Changed)
     def put_item(item_id: Annotated[Id, InPath()], item: Item) -> Any:
         """Put an item, new or changed; lists hold it within a moment."""
-        service.store.put_item(item_id, item.model_dump(mode="json", exclude_none=True), engine.moment())
+        service.store.put_item(item_id, engine.content(item), engine.moment())
         return {"version": engine.version, "item_id": item_id}
 
     @app.delete("/items/{item_id}", tags=["items"], response_model=Changed, responses=UNKNOWN)

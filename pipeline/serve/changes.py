@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
@@ -26,6 +26,17 @@ def with_changes(items: pd.DataFrame, changes: Sequence[Change]) -> pd.DataFrame
         until = items.loc[place, tables.AVAILABLE_UNTIL]
         items.loc[place, tables.AVAILABLE_UNTIL] = until.where(until < moments, moments)
     return items
+
+
+def misfit(items: pd.DataFrame, content: Mapping[str, object]) -> str | None:
+    """Which field of an item's content is a vector that cannot stand beside those of `items`, and why."""
+    for name in (name for name in content if name.endswith(tables.VECTOR)):
+        cell, there = content[name], items.get(name, pd.Series(dtype=object)).dropna()
+        if not len(there):
+            return f"{name}: no item in service has one, so lists would not know it: leave it out"
+        if isinstance(cell, list) and len(cell) != len(there.iloc[0]):
+            return f"{name}: {len(cell)} numbers, the other items have {len(there.iloc[0])}"
+    return None
 
 
 def _with_put(items: pd.DataFrame, put: Sequence[Change], first: dict[str, int]) -> pd.DataFrame:

@@ -28,9 +28,10 @@ from pipeline.errors import ConfigError, PipelineError
 from pipeline.models.encoder import TextEncoder, texts_to_vectors
 from pipeline.serve.bound import Bound
 from pipeline.serve.canary import Canary, Settings
+from pipeline.serve.changes import misfit
 from pipeline.serve.events import Impression, Store, StoreError
 from pipeline.serve.listing import Lister, Unknown
-from pipeline.serve.messages import Answer, Listed, Question
+from pipeline.serve.messages import Answer, Item, Listed, Question
 from pipeline.serve.retention import prune
 from pipeline.serve.world import RAW, World, claim_in, load
 
@@ -78,6 +79,14 @@ class Engine:
 
     def load(self) -> None:
         """Bind the champion anew. Raises PipelineError if it cannot be served; the old one stays then."""
+        gc.disable()  # a collection in the midst of it would look at all that is new, and lists wait
+        try:
+            self._load()
+        finally:
+            gc.enable()
+            _give_back_memory()
+
+    def _load(self) -> None:
         with self._loading:
             bound = Bound(load(self.root, self.store), self._last_now, self._vector)
             with self._lock:
@@ -93,7 +102,6 @@ class Engine:
                 self.problem = None
                 self.swaps += other
                 self.follow()
-        _give_back_memory()
 
     def _run(self) -> None:
         looked = pruned = 0.0
@@ -109,6 +117,7 @@ class Engine:
                 if not pruned or time.monotonic() - pruned > PRUNE_SECONDS:
                     pruned = time.monotonic()
                     self.prune()
+                    _collect()
             except Exception:  # the thread must outlive whatever happens once
                 log.exception("following failed")
 
@@ -290,6 +299,13 @@ class Engine:
             self.follow()
             return self._listing.similar(item_id, k, self.moment())
 
+    def content(self, item: Item) -> dict[str, Any]:
+        """Of an item that is put, as the store keeps it. Raises Unknown for a vector that fits no other's."""
+        content: dict[str, Any] = item.model_dump(mode="json", exclude_none=True)
+        if (wrong := misfit(self.world.model.catalogue.items, content)) is not None:
+            raise Unknown(wrong)
+        return content
+
     def knows_item(self, item_id: str) -> bool:
         with self._lock:
             self.follow()
@@ -346,12 +362,17 @@ class Engine:
 
 
 def _give_back_memory() -> None:
-    """What another world no longer needs, at once: its arrays are in cycles, and would wait for a collection.
+    """What another world no longer needs, which is gone already: worlds are in no cycle (a test).
 
-    What is there now stays: no collection has to look at it again while lists wait.
+    What is there now stays, and no collection looks at it: lists would wait for as long as it takes.
     """
-    gc.unfreeze()
-    gc.collect()
     gc.freeze()
     with suppress(OSError, AttributeError):  # another C library than glibc
         ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def _collect() -> None:
+    """The little that was in cycles when it was frozen."""
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()

@@ -37,6 +37,7 @@ Number = Annotated[float, Field(strict=True)]  # neither `true` nor "5"
 Whole = Annotated[int, Field(strict=True, ge=-(2**63), le=2**63 - 1)]
 Cell = bool | Whole | Number | Text | list[Text] | list[Number] | None  # what Parquet holds as it is sent
 OWN_COLUMNS = {tables.ITEM, "item_text", tables.TAG_TIMES}  # of `items`, that no caller gives
+RELATIONS = {"relations", *tables.RELATIONS, *tables.GRAPH}  # nor these: of a table of their own
 
 
 def _zoned(value: object) -> object:
@@ -48,6 +49,10 @@ def _zoned(value: object) -> object:
     else:
         raise ValueError('write it as ISO 8601, like "2026-03-01T12:00:00Z"')
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def _is_vector(cell: object) -> bool:
+    return isinstance(cell, list) and bool(cell) and all(isinstance(each, int | float) for each in cell)
 
 
 def _plausible(moment: datetime) -> datetime:
@@ -250,9 +255,15 @@ class Item(Message):
         names = self.__pydantic_extra__
         if len(names) > MOST_COLUMNS:
             raise ValueError(f"{len(names)} further columns: at most {MOST_COLUMNS}")
-        for name in names:
+        for name, cell in names.items():
             if name in OWN_COLUMNS:
                 raise ValueError(f"{name}: not a column that can be given: leave it out")
+            if name in RELATIONS:
+                raise ValueError(
+                    f"{name}: relations come with the source (collect.files.relations): leave it out"
+                )
+            if name.endswith(tables.VECTOR) and cell is not None and not _is_vector(cell):
+                raise ValueError(f"{name}: a vector is a list of numbers: another name, or such a list")
             if not (name.isprintable() and 1 <= len(name.strip()) <= 100):
                 raise ValueError(f"{name[:100]!r}: a column's name has 1 to 100 printable characters")
         return self

@@ -94,16 +94,6 @@ class Explainer:
         self.categories = [same.setdefault(each, each) for each in model._categories]
         del model.__dict__["_categories"]
         self._linear = Linear(model)
-        self._say = {
-            "history": self._history,
-            "text": self._text,
-            "graph": lambda place: self._joined("graph", place),
-            "keywords": lambda place: self._joined("keywords", place),
-            "modality": self._modality,
-            "category": self._category,
-            "popular": self._popular,
-            "new": self._new,
-        }
 
     def reasons(
         self, asked: Asked, features: np.ndarray, items: np.ndarray, listed: np.ndarray, living: Living
@@ -137,7 +127,8 @@ class Explainer:
     def _of_item(self, place: Place, added: dict[str, float]) -> list[Reason]:
         found = []
         for kind in sorted(added, key=lambda kind: -added[kind]):
-            told = self._say[kind](place) if added[kind] > 0 and kind in self._say else None
+            # By name: a table of bound methods is a cycle, which memory leaves only by a collection.
+            told = getattr(self, f"_{kind}")(place) if added[kind] > 0 and kind in KINDS else None
             if told is not None:
                 text, near = told
                 item_id = None if near is None else str(self.ids[near])
@@ -157,6 +148,12 @@ class Explainer:
             return None
         near = int(place.newest[place.close.argmax()])
         return f"described like {self.titles[near]}", near
+
+    def _graph(self, place: Place) -> Told:
+        return self._joined("graph", place)
+
+    def _keywords(self, place: Place) -> Told:
+        return self._joined("keywords", place)
 
     def _joined(self, name: str, place: Place) -> Told:
         """The rarest neighbour that the item shares with one of the history: same director as ..."""
