@@ -163,6 +163,7 @@ def test_no_table_of_items(look: Look) -> None:
     assert one(look(orders(), pd.DataFrame()), "no_items").key == "collect.files.items"
 
 
+@pytest.mark.slow
 def test_returns_that_count_as_success(look: Look) -> None:
     rows = orders()
     rows.loc[rows.index % 10 == 0, "value"] *= -1
@@ -179,6 +180,7 @@ def test_a_value_far_from_all_others(healthy: Facts) -> None:
     assert not list(success.far_values(healthy))
 
 
+@pytest.mark.slow
 def test_a_shop_of_regulars_is_told_to_include_repeats(look: Look) -> None:
     rows = orders()
     rows["item_id"] = [f"{int(item) % 5:05}" for item in rows["item_id"]]
@@ -265,6 +267,7 @@ def test_ids_that_a_spreadsheet_changed(healthy: Facts) -> None:
     assert finding.examples == ["'2-Jan'", "'Mar-02'"]
 
 
+@pytest.mark.slow
 def test_events_that_params_list_and_the_data_spell_otherwise(look: Look) -> None:
     words = ["purchase", "Purchase", "view"]
     rows = orders()
@@ -277,6 +280,7 @@ def test_events_that_params_list_and_the_data_spell_otherwise(look: Look) -> Non
     assert (misspelt.key, misspelt.examples[0]) == ("preprocess.positive.events", "'view': 800 rows")
 
 
+@pytest.mark.slow
 def test_cancelled_rows_that_count_as_success(look: Look) -> None:
     words = ["paid", "paid", "refunded", "returning visitor"]
     rows = orders().assign(event="order")
@@ -327,6 +331,7 @@ def test_too_few_points_to_ever_promote(look: Look) -> None:
     assert one(found, "few_test_points").key == "preprocess.test_share"
 
 
+@pytest.mark.slow
 def test_texts_of_another_language(look: Look) -> None:
     words = "Küchenmaschinenzubehör Geschirrspülmaschinenreiniger Wäschetrocknerflusensieb"
     finding = one(look(orders(), products().assign(title=words)), "foreign_words")
@@ -407,6 +412,7 @@ def test_titles_that_were_read_in_another_encoding_are_named(look: Look) -> None
     assert "Café crème" in finding.text
 
 
+@pytest.mark.slow
 def test_a_number_for_none_is_no_success(look: Look) -> None:
     rows = orders()
     rows.loc[rows.index % 10 == 0, "value"] = 99

@@ -155,6 +155,7 @@ def test_changed_params_of_the_training_lead_to_a_full_one(cycled):
     assert trainings(cycled) == [("full", "v1.0.0", True), ("full", "v2.0.0", True)]
 
 
+@pytest.mark.slow
 def test_failing_stage_says_so_once_and_its_outputs_are_restored(cycled):
     (cycled / "source.csv").write_text("bad")
     rows = (cycled / "data" / "raw" / "rows.txt").read_text()

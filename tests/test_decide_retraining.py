@@ -412,6 +412,7 @@ def test_unusable_input_trains_nothing_and_says_so(told, known, manifest, text):
     assert Retraining.parse(decision.to_json()) == decision
 
 
+@pytest.mark.slow
 @given(st.data())
 def test_it_never_raises_and_is_always_whole(data):
     """Any part of any input may be anything that JSON holds, NaN included."""

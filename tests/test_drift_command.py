@@ -115,6 +115,7 @@ def evergreen(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_or_json(folder: Path) -> None:
     """With the committed settings these tables are small: an outcome, and no error."""
     sides = ["--reference", str(folder / "old.parquet"), "--current", str(folder / "same.parquet")]

@@ -194,6 +194,7 @@ def test_no_drift_is_said_with_the_number_of_signals() -> None:
 # Evidently
 
 
+@pytest.mark.slow
 def test_metrics_carry_the_values_and_tests_the_verdicts(evidently: Any, written: list[Path]) -> None:
     found = evidently.load(written[0] / "snapshot.json")
     tests = {test.metric_config.params["name"]: test for test in found.tests_results}
@@ -207,12 +208,14 @@ def test_metrics_carry_the_values_and_tests_the_verdicts(evidently: Any, written
     assert tests["volume"].description.endswith("Rows a day: changed, not confirmed")
 
 
+@pytest.mark.slow
 def test_evidently_adds_no_test_of_its_own(evidently: Any, written: list[Path]) -> None:
     found = evidently.load(written[0] / "snapshot.json")
     assert len(found.tests_results) == 3
     assert {test.metric_config.params["type"].split(":")[-1] for test in found.tests_results} == {"Signal"}
 
 
+@pytest.mark.slow
 def test_the_snapshot_says_when_and_of_what(evidently: Any, written: list[Path]) -> None:
     found = evidently.load(written[0] / "snapshot.json")
     assert found._timestamp == datetime(1998, 4, 1, tzinfo=UTC)
@@ -220,6 +223,7 @@ def test_the_snapshot_says_when_and_of_what(evidently: Any, written: list[Path])
     assert found._tags == ["drift"]
 
 
+@pytest.mark.slow
 def test_the_snapshot_loads_where_this_project_is_not(written: list[Path]) -> None:
     """Its tests would otherwise name a class that only this project has."""
     text = (written[0] / "snapshot.json").read_text(encoding="utf-8")
@@ -228,17 +232,20 @@ def test_the_snapshot_loads_where_this_project_is_not(written: list[Path]) -> No
     assert types == set()
 
 
+@pytest.mark.slow
 def test_empty_snapshots_load_too(evidently: Any) -> None:
     found = evidently.loads(empty_snapshot({"outcome": "no_champion", "as_of": "1998-04-01T00:00:00+00:00"}))
     assert (found.tests_results, found._tags) == ([], ["no_champion"])
     assert evidently.loads(empty_snapshot({}))._timestamp.year == 1970
 
 
+@pytest.mark.slow
 def test_same_input_same_bytes(written: list[Path]) -> None:
     for name in ("drift.html", "snapshot.json"):
         assert (written[0] / name).read_bytes() == (written[1] / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_hostile_texts_become_neither_script_nor_markup(written: list[Path]) -> None:
     page = (written[0] / "drift.html").read_text(encoding="utf-8")
     assert "<script>alert" not in page
@@ -250,6 +257,7 @@ def test_hostile_texts_become_neither_script_nor_markup(written: list[Path]) -> 
     assert closed <= opened
 
 
+@pytest.mark.slow
 def test_the_page_may_load_nothing(written: list[Path]) -> None:
     page = (written[0] / "drift.html").read_text(encoding="utf-8")
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)[1]  # type: ignore[index]
@@ -258,6 +266,7 @@ def test_the_page_may_load_nothing(written: list[Path]) -> None:
     assert not re.search(r'<(?:script|link|img)[^>]+(?:src|href)="?https?:', html.unescape(page))
 
 
+@pytest.mark.slow
 def test_only_columns_with_something_on_both_sides_are_drawn(evidently: Any) -> None:
     then, now = evidently.own.pictures(
         rows(40, positive=True, new_user=False), rows(30, value=np.nan, positive=False)
@@ -270,6 +279,7 @@ def test_only_columns_with_something_on_both_sides_are_drawn(evidently: Any) -> 
     }
 
 
+@pytest.mark.slow
 def test_infinite_values_and_many_labels_do_no_harm(evidently: Any) -> None:
     events = pd.Series([f"event {place % 40}" for place in range(400)], dtype="str")
     values = np.where(np.arange(400) % 2, np.inf, 3.0)
@@ -279,6 +289,7 @@ def test_infinite_values_and_many_labels_do_no_harm(evidently: Any) -> None:
     assert "other" in set(now["event"])
 
 
+@pytest.mark.slow
 def test_rank_is_by_rows_of_the_reference(evidently: Any) -> None:
     items = pd.Series(["b", "a", "b", "c", "b", "a"], dtype="str")
     then, now = evidently.own.pictures(
@@ -290,6 +301,7 @@ def test_rank_is_by_rows_of_the_reference(evidently: Any) -> None:
     assert np.isnan(now[rank].iloc[2])  # not in the reference: shown as missing
 
 
+@pytest.mark.slow
 def test_pictures_are_of_a_sample_that_stays_the_same(evidently: Any) -> None:
     many = rows(evidently.own.MOST_ROWS + 5000)
     once, again = evidently.own.sampled(many), evidently.own.sampled(many)
@@ -301,6 +313,7 @@ def test_pictures_are_of_a_sample_that_stays_the_same(evidently: Any) -> None:
 # Evidently's defaults
 
 
+@pytest.mark.slow
 def test_defaults_call_another_world_drift_and_the_same_rows_not(evidently: Any) -> None:
     base = rows(3000)
     shifted = rows(
@@ -311,10 +324,12 @@ def test_defaults_call_another_world_drift_and_the_same_rows_not(evidently: Any)
     assert (found.tested, found.drift) == (5, True)
 
 
+@pytest.mark.slow
 def test_defaults_rule_is_half_of_the_columns(evidently: Any) -> None:
     Defaults = evidently.defaults.Defaults
     assert [Defaults(5, 2).drift, Defaults(4, 2).drift, Defaults(0, 0).drift] == [False, True, False]
 
 
+@pytest.mark.slow
 def test_defaults_without_rows_say_nothing(evidently: Any) -> None:
     assert not evidently.defaults.evidently_drift(rows(10), rows(10).head(0))

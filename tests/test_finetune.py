@@ -222,6 +222,7 @@ def test_two_processes_train_what_one_does(world: Path, trained: Path, tmp_path:
     np.testing.assert_allclose(*values, rtol=2e-3)  # sums in another order, no more
 
 
+@pytest.mark.slow
 def test_bfloat16_trains_what_single_precision_does(
     world: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

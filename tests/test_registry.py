@@ -630,6 +630,7 @@ def killed_beside_git(project: Path, folder: Path, action: str, command: str, wh
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "when", "after"),
     [
@@ -654,6 +655,7 @@ def test_promotion_killed_beside_git_leaves_old_or_new_champion(trained, tmp_pat
     assert sorted(toy.tags(trained))[-2:] == ["recommender@v1.0.0", "recommender@v2.0.0"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "when", "after"),
     [("mktag", "before", "new"), ("mktag", "after", "new"), ("update-ref", "after", "old")],
@@ -667,6 +669,7 @@ def test_rollback_killed_beside_git_leaves_old_or_new_champion(trained, tmp_path
     assert rollback(trained, to="v1").name == "v1.0.0"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("command", "when"), [("mktag", "after"), ("update-ref", "after")])
 def test_record_killed_beside_git_is_there_or_made_by_the_next(trained, tmp_path, command, when):
     toy.use_challenger(trained, 1)
