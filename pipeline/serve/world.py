@@ -126,16 +126,7 @@ def load(root: Path, store: Store, where: Path = CHAMPION, kept: Path = FOLDER) 
         )
     with pinned(root / where) as folder:
         claimed = claim_in(root, where)
-        claim = Claim.find(folder / VERSION)
-        digest = folder_hash(folder)
-        if claim and claim.artifact_hash and claim.artifact_hash != digest:
-            raise ArtifactError(f"{where}: not what version.json says it is: run `evergreen champion`")
-        card = Card.read(folder / CARD)
-        how = Preparation.of(card)
-        if how is None:
-            raise ArtifactError(
-                f"{where / CARD}: does not say how its data were prepared: train and promote anew"
-            )
+        claim, digest, card, how = _whole(folder, where)
         changes, happened = _of_store(store)
         forgotten = Forgotten.of_project(root)
         forgotten.add(change.key for change in changes if change.kind == "user")
@@ -185,6 +176,20 @@ def load(root: Path, store: Store, where: Path = CHAMPION, kept: Path = FOLDER) 
     for event in further:
         world.take(event)
     return world
+
+
+def _whole(folder: Path, where: Path) -> tuple[Claim | None, str, Card, Preparation]:
+    """(claim, hash, card, how its data were prepared) of the model in `folder`, which errors call `where`."""
+    claim, digest = Claim.find(folder / VERSION), folder_hash(folder)
+    if claim and claim.artifact_hash and claim.artifact_hash != digest:
+        raise ArtifactError(f"{where}: not what version.json says it is: run `evergreen champion`")
+    card = Card.read(folder / CARD)
+    how = Preparation.of(card)
+    if how is None:
+        raise ArtifactError(
+            f"{where / CARD}: does not say how its data were prepared: train and promote anew"
+        )
+    return claim, digest, card, how
 
 
 def with_living(model: Recommender, present: Present, folded: PresentFolded) -> Recommender:

@@ -32,7 +32,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from pipeline.data.histories import Catalogue, Prepared, load_prepared
+from pipeline.data.histories import Catalogue, Points, Prepared, load_prepared
 from pipeline.documents.data import Summary
 from pipeline.documents.model import Card
 from pipeline.evaluation.examples import moment
@@ -121,12 +121,7 @@ def evaluate(
         "ms_per_list": {name: 1000 * spent / max(len(later), 1) for name, spent in seconds.items()},
     }
     if isinstance(challenger := models.get(CHALLENGER), Recommender):
-        progress("candidates")
-        figures["candidates"] = retrieval(challenger.parts, prepared.test)
-        progress("signals")
-        figures["signals"] = paid(challenger, prepared.test, settings.bootstrap_samples, seed)
-        progress("reasons")
-        figures["faithfulness"] = faithfulness(challenger, prepared.test, settings.bootstrap_samples, seed)
+        figures |= _inside(challenger, prepared.test, settings.bootstrap_samples, seed, progress)
     progress("fairness")
     told = [*((CHALLENGER,) if compared is None else (CHALLENGER, CHAMPION)), figures["best_baseline"]]
     fair = (compared or measured).fairness([name for name in told if name in lists])
@@ -137,6 +132,18 @@ def evaluate(
     if compared is not None:
         figures["comparison"] = compared.comparison() | {"points_left_out": int((~later).sum())}
     return Evaluation(figures, lists)
+
+
+def _inside(
+    model: Recommender, points: Points, samples: int, seed: int, progress: Callable[[str], object]
+) -> Json:
+    """What its retrievers bring, its signals add, and its reasons are worth."""
+    progress("candidates")
+    figures: Json = {"candidates": retrieval(model.parts, points)}
+    progress("signals")
+    figures["signals"] = paid(model, points, samples, seed)
+    progress("reasons")
+    return figures | {"faithfulness": faithfulness(model, points, samples, seed)}
 
 
 def _question(
