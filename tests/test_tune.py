@@ -228,6 +228,8 @@ def test_trials_train_the_challenger_and_dvc_lists_and_applies_them(tmp_path: Pa
         (project / name).parent.mkdir(exist_ok=True)
         (project / name).write_text(text)
     toy.git(project, "init", "-q", "-b", "main")
+    for key, value in (("user.name", "T"), ("user.email", "t@example.org")):  # `dvc exp apply` commits
+        toy.git(project, "config", key, value)
     toy.dvc(project, "init", "-q")
     toy.git(project, "add", "-A")
     toy.git(project, "commit", "-q", "-m", "First")
