@@ -192,14 +192,14 @@ def simulate(
     as_json: JSON = False,
 ) -> None:
     """Champion and challenger in feedback loops of their own: reports/simulation.html, docs/simulation.md."""
+    from pipeline.show import show_simulation
     from pipeline.simulation import command
-    from pipeline.simulation.table import show
 
     report = command.simulate(project(), rounds)
     if as_json:
         print_json(report.to_dict())
     else:
-        show(report)
+        show_simulation(report)
 
 
 @command(app, "tune", "Search for settings on the validation window.")

@@ -11,11 +11,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from pipeline import terminal
 from pipeline.errors import ArtifactError
 from pipeline.models.artifacts import has_model
 from pipeline.registry.git import Git
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from pipeline.documents.drift import Drift
     from pipeline.documents.forgetting import Certificate
     from pipeline.documents.registry import Lineage, ListedVersion, Why
+    from pipeline.documents.simulation import Simulation
     from pipeline.runs.periods import Period
 
 LISTS = "recommendations/top_k.parquet"
@@ -38,15 +38,14 @@ REPORTS = {
     "data/history/index.html": "every run, on one page",
 }
 _FIRST = ("challenger", "champion")
-_WIDTH = 120  # where the output is no terminal
 
 
 def show_results(root: Path) -> None:
     """Models by nDCG@10, challenger and champion first, and where the reports are."""
-    console = _console()
+    console = terminal.console()
     if (root / "reports" / "evaluation.json").exists():
         evaluation = _read(root / "reports" / "evaluation.json")
-        console.print(_plain(_verdict(evaluation)), soft_wrap=True)
+        console.print(terminal.plain(_verdict(evaluation)), soft_wrap=True)
         console.print(_results(evaluation))
     else:
         console.print("nothing was trained here yet, so there are no figures")
@@ -57,9 +56,9 @@ def show_results(root: Path) -> None:
 
 def show_forgotten(told: Certificate) -> None:
     """Place by place; `told` without a mark is of a dry run."""
-    console = _console()
+    console = terminal.console()
     head = f"forgotten: {', '.join(told.marks)}" if told.marks else "a look: nothing was changed"
-    table = _table(("place", "rows of theirs", "done" if told.marks else "would be done"), title=head)
+    table = terminal.table(("place", "rows of theirs", "done" if told.marks else "would be done"), title=head)
     for place in told.places:
         rows = "?" if place.rows is None else f"{place.rows:,}"
         table.add_row(place.place, rows, place.done)
@@ -72,33 +71,33 @@ def show_forgotten(told: Certificate) -> None:
 
 def show_periods(periods: Sequence[Period]) -> None:
     """A replay's periods, oldest first."""
-    table = _table(("as of", "drift", "decision", "training", "promotion", "champion"), title="")
+    table = terminal.table(("as of", "drift", "decision", "training", "promotion", "champion"), title="")
     for period in periods:
         decision = period.decision.partition(":")[0]
         cells = (period.drift, decision, period.training, period.promotion, period.champion or "none")
-        table.add_row(f"{period.as_of:%Y-%m-%d}", *(_plain(text) for text in cells))
-    _console().print(table)
+        table.add_row(f"{period.as_of:%Y-%m-%d}", *(terminal.plain(text) for text in cells))
+    terminal.console().print(table)
 
 
 def show_backtest(report: dict[str, Any]) -> None:
     """Policies, best first, and where the reports are."""
     from pipeline.backtest.page import verdict
 
-    console = _console()
+    console = terminal.console()
     columns = ("policy", "nDCG@10", "kept gain", "2nd half", "trainings", "promoted", "seconds", "regret")
-    table = _table(columns, title=f"{len(report['windows'])} windows, {report.get('model')} scorer")
+    table = terminal.table(columns, title=f"{len(report['windows'])} windows, {report.get('model')} scorer")
     policies = report["policies"]
     for name in sorted(policies, key=lambda name: -(policies[name]["mean"] or 0)):
         row = policies[name]
         half = row["parts"]["second_half"]["kept_gain"]
         table.add_row(
             name,
-            _number(row["mean"]),
+            terminal.number(row["mean"]),
             *("–" if kept is None else f"{kept:.0%}" for kept in (row["kept_gain"], half)),
             str(row["trainings"]),
             str(row["promotions"]),
             f"{row['seconds']:.1f}",
-            _number(row["regret"]),
+            terminal.number(row["regret"]),
         )
     console.print(table)
     console.print(Text(f"{verdict(report)}."))
@@ -121,14 +120,14 @@ def show_commit(root: Path) -> None:
         said = (
             f"`git add {names}` and `git commit` keep what was run on what; `git push --tags` shares versions"
         )
-        _console().print(_plain(f"{'to commit:':<16}{said}"), soft_wrap=True)
+        terminal.console().print(terminal.plain(f"{'to commit:':<16}{said}"), soft_wrap=True)
 
 
 def _results(evaluation: dict[str, Any]) -> Table:
     models, paired = evaluation.get("models") or {}, evaluation.get("paired") or {}
     one = (models.get("challenger") or {}).get("all") or {}
     counts = f"{one.get('users', '?')} users, {one.get('points', '?')} test points"
-    table = _table(
+    table = terminal.table(
         ("model", "nDCG@10", "95 % interval", "recall@10", "MRR@10", "coverage@10", "challenger − model"),
         title=f"{counts}, fitted to {evaluation.get('fit_end')}, as of {evaluation.get('as_of')}",
     )
@@ -136,9 +135,9 @@ def _results(evaluation: dict[str, Any]) -> Table:
         row = models[name].get("all") or {}
         table.add_row(
             name,
-            _number(row.get("ndcg@10")),
-            _interval(row.get("ndcg@10_low"), row.get("ndcg@10_high")),
-            *(_number(row.get(key)) for key in ("recall@10", "mrr@10", "coverage@10")),
+            terminal.number(row.get("ndcg@10")),
+            terminal.interval(row.get("ndcg@10_low"), row.get("ndcg@10_high")),
+            *(terminal.number(row.get(key)) for key in ("recall@10", "mrr@10", "coverage@10")),
             _pair(paired.get(name)),
             style="bold" if name in _FIRST else None,
         )
@@ -147,19 +146,19 @@ def _results(evaluation: dict[str, Any]) -> Table:
 
 def show_check(lead: str, findings: Sequence[tuple[Finding, str]], verdict: str) -> None:
     """What `evergreen check` found: each finding with its figure, examples and the key that mends it."""
-    console = _console()
-    console.print(_plain(lead), soft_wrap=True)
+    console = terminal.console()
+    console.print(terminal.plain(lead), soft_wrap=True)
     if findings:
-        table = _table(("", "what", "figure", "params.yaml"), right=("figure",))
+        table = terminal.table(("", "what", "figure", "params.yaml"), right=("figure",))
         for finding, figure in findings:
-            examples = "".join(f"\n  {_plain(example)}" for example in finding.examples)
-            remedy = "\n".join(str(_plain(text)) for text in (finding.key, finding.remedy) if text)
+            examples = "".join(f"\n  {terminal.plain(example)}" for example in finding.examples)
+            remedy = "\n".join(str(terminal.plain(text)) for text in (finding.key, finding.remedy) if text)
             style = {"error": "bold red", "warning": "yellow"}.get(finding.severity)
-            cells = (f"{_plain(finding.text)}{examples}", figure, remedy)
+            cells = (f"{terminal.plain(finding.text)}{examples}", figure, remedy)
             table.add_row(Text(finding.severity, style=style or ""), *map(Text, cells))
             table.add_section()
         console.print(table)
-    console.print(_plain(verdict))
+    console.print(terminal.plain(verdict))
     console.print(Text("reports/check.html              figures and pictures"))
 
 
@@ -168,45 +167,45 @@ def show_tune(report: dict[str, Any]) -> None:
     from pipeline.tune.page import take, verdict
 
     keys = list(report["searched"])
-    table = _table(("trial", *keys, "nDCG@10", "first look", "seconds", "ended"))
+    table = terminal.table(("trial", *keys, "nDCG@10", "first look", "seconds", "ended"))
     for row in sorted(report["trials"], key=lambda row: -(row["validation_ndcg@10"] or 0)):
-        values = (_cell(row["params"].get(key)) for key in keys)
-        figures = (_number(row["validation_ndcg@10"]), _number(row["first_look_ndcg@10"]))
+        values = (terminal.cell(row["params"].get(key)) for key in keys)
+        figures = (terminal.number(row["validation_ndcg@10"]), terminal.number(row["first_look_ndcg@10"]))
         name = "params.yaml as it is" if row["params"] == report["as_is"] else row["experiment"]
-        cells = (name or str(row["trial"]), *values, *figures, _cell(row["seconds"]), row["state"])
-        table.add_row(*map(_plain, cells))
-    console = _console()
+        cells = (name or str(row["trial"]), *values, *figures, terminal.cell(row["seconds"]), row["state"])
+        table.add_row(*map(terminal.plain, cells))
+    console = terminal.console()
     console.print(table)
-    console.print(_plain(verdict(report)[2]), soft_wrap=True)
+    console.print(terminal.plain(verdict(report)[2]), soft_wrap=True)
     if report["importance"]:
         shares = ", ".join(f"{key} {share:.0%}" for key, share in report["importance"].items())
-        console.print(_plain(f"what mattered: {shares}"), soft_wrap=True)
+        console.print(terminal.plain(f"what mattered: {shares}"), soft_wrap=True)
     for line in take(report):
-        console.print(_plain(f"to take it:     {line}"), soft_wrap=True)
+        console.print(terminal.plain(f"to take it:     {line}"), soft_wrap=True)
     console.print(Text("reports/tune.html               trials, and what mattered"))
 
 
 def show_list(rows: list[dict[str, Any]], credit: str | None = None) -> None:
     """What `evergreen recommend` found, and whose the titles are."""
-    table = _table(("", "item", "title", "score", "why"), right=("", "score"))
+    table = terminal.table(("", "item", "title", "score", "why"), right=("", "score"))
     for row in rows:
         score = "by popularity" if row["score"] is None else f"{row['score']:.3f}"
         cells = (str(row["rank"]), row["item_id"], row["title"] or "", score, "; ".join(row["reasons"]))
-        table.add_row(*map(_plain, cells))
-    console = _console()
+        table.add_row(*map(terminal.plain, cells))
+    console = terminal.console()
     console.print(table)
     if credit:
-        console.print(_plain(credit), soft_wrap=True)
+        console.print(terminal.plain(credit), soft_wrap=True)
 
 
 def show_feedback(told: dict[str, Any]) -> None:
     """What people made of the lists that they were shown: in all, then by version."""
     parts = {"all": told} | told["by_version"]
-    table = _table(("", *parts), right=tuple(parts))
+    table = terminal.table(("", *parts), right=tuple(parts))
     for name in ("lists", "items_shown", "click_through", "likes", "returns_7_days", "coverage", "diversity"):
         cells = ("" if part[name] is None else f"{part[name]:,.6g}" for part in parts.values())
-        table.add_row(name.replace("_", " "), *map(_plain, cells))
-    _console().print(table)
+        table.add_row(name.replace("_", " "), *map(terminal.plain, cells))
+    terminal.console().print(table)
     if pair := told["interleaved"]:
         taken = pair["taken"]
         text = (
@@ -214,49 +213,49 @@ def show_feedback(told: dict[str, Any]) -> None:
             f"of challenger {pair['challenger']} taken, {taken['champion']:,} of champion {pair['champion']}"
             f": {pair['difference']:+.4f} [{pair['low']:+.4f}, {pair['high']:+.4f}] a list: {pair['answer']}"
         )
-        _console().print(_plain(text), soft_wrap=True)
+        terminal.console().print(terminal.plain(text), soft_wrap=True)
 
 
 def show_drift(result: Drift) -> None:
     """What a drift check found: the verdict, then a sentence a signal."""
-    console = _console()
-    console.print(_plain(f"{result.outcome}: {result.text}"), soft_wrap=True)
+    console = terminal.console()
+    console.print(terminal.plain(f"{result.outcome}: {result.text}"), soft_wrap=True)
     for side, span in (("reference", result.reference), ("current", result.current)):
         if span:
             fields = span.to_dict()
             text = f"{fields['from']} to {fields['to']}, {fields['rows']:,} rows of {fields['users']:,} users"
-            console.print(_plain(f"{side:<10}{text}"), soft_wrap=True)
+            console.print(terminal.plain(f"{side:<10}{text}"), soft_wrap=True)
     if not result.signals:
         return
-    table = _table(("signal", "value", "p", "floor", "what it says"), right=("value", "p", "floor"))
+    table = terminal.table(("signal", "value", "p", "floor", "what it says"), right=("value", "p", "floor"))
     for name, signal in result.signals.items():
         numbers = (signal.value, signal.p_value, signal.floor)
         cells = (name, *("" if one is None else f"{one:.3f}" for one in numbers), signal.text)
-        table.add_row(*map(_plain, cells), style="bold" if signal.flag else None)
+        table.add_row(*map(terminal.plain, cells), style="bold" if signal.flag else None)
     console.print(table)
 
 
 def show_versions(rows: list[ListedVersion]) -> None:
     """What `evergreen registry list` found."""
     if not rows:
-        _console().print("no version yet: `evergreen cycle` trains and promotes the first one")
+        terminal.console().print("no version yet: `evergreen cycle` trains and promotes the first one")
         return
     columns = ("version", "", "made", "measured on", "nDCG@10", "over best baseline", "commit", "model in")
-    table = _table(columns, right=("nDCG@10", "over best baseline"))
+    table = terminal.table(columns, right=("nDCG@10", "over best baseline"))
     for row in rows:
         cells = (
             row.version,
             row.status or "",
             "" if row.when is None else f"{row.when:%Y-%m-%d %H:%M}",
             f"{_day(row.fit_end)} to {_day(row.as_of)}",
-            _number((row.metrics or {}).get("ndcg@10")),
-            _number((row.metrics or {}).get("gain_over_best_baseline"), "+"),
+            terminal.number((row.metrics or {}).get("ndcg@10")),
+            terminal.number((row.metrics or {}).get("gain_over_best_baseline"), "+"),
             (row.commit or "")[:10],
             row.objects,
         )
         style = "bold" if row.status == "champion" else "red" if row.objects == "missing" else None
-        table.add_row(*map(_plain, cells), style=style)
-    console = _console()
+        table.add_row(*map(terminal.plain, cells), style=style)
+    console = terminal.console()
     console.print(table)
     console.print(
         Text("nDCG@10 of different spans cannot be compared; what is over the best baseline there can.")
@@ -285,29 +284,47 @@ def show_lineage(origin: Lineage) -> None:
         "data": f"as of {manifest.get('as_of')}, hash {manifest.get('content_hash')}, rows {rows}",
         "source": f"{manifest.get('source')}, fingerprint {manifest.get('fingerprint')}",
     }
-    console = _console()
+    console = terminal.console()
     for key, value in lines.items():
-        console.print(_plain(f"{key:<10}{value}"), soft_wrap=True)
+        console.print(terminal.plain(f"{key:<10}{value}"), soft_wrap=True)
     for path, md5 in origin.outputs.items():
-        console.print(_plain(f"{'output':<10}{path}  {md5}"), soft_wrap=True)
+        console.print(terminal.plain(f"{'output':<10}{path}  {md5}"), soft_wrap=True)
 
 
 def show_why(explained: Why) -> None:
     """The change between two versions, step by step."""
     right = ("nDCG@10", "interval")
-    table = _table(("what is exchanged", *right, "what differs"), title="", right=right)
+    table = terminal.table(("what is exchanged", *right, "what differs"), title="", right=right)
     for step in explained.steps:
-        interval = step.unknown or _interval(step.low, step.high, "+")
-        differs = Text("\n").join(_plain(change) for change in step.changes[:8])
-        table.add_row(step.what, _number(step.gain, "+"), _plain(interval), differs)
-    table.add_row("other test points", _number(explained.rest, "+"), "", "what no exchange explains")
-    console = _console()
+        interval = step.unknown or terminal.interval(step.low, step.high, "+")
+        differs = Text("\n").join(terminal.plain(change) for change in step.changes[:8])
+        table.add_row(step.what, terminal.number(step.gain, "+"), terminal.plain(interval), differs)
+    table.add_row("other test points", terminal.number(explained.rest, "+"), "", "what no exchange explains")
+    console = terminal.console()
     if explained.steps:
         console.print(table)
-    versions = f"{explained.first} to {explained.second}: nDCG@10 {_number(explained.before)} to"
-    change = _number(explained.change, "+")
+    versions = f"{explained.first} to {explained.second}: nDCG@10 {terminal.number(explained.before)} to"
+    change = terminal.number(explained.change, "+")
     nothing = "" if explained.steps else ": data, params and code are the same"
-    console.print(f"{versions} {_number(explained.after)}, {change}{nothing}")
+    console.print(f"{versions} {terminal.number(explained.after)}, {change}{nothing}")
+
+
+def show_simulation(report: Simulation) -> None:
+    """How both feedback loops ended."""
+    from pipeline.evaluation.long_term_verdict import TOLD
+    from pipeline.simulation.page import sentence
+
+    console, number = terminal.console(), terminal.number
+    head = f"{report.rounds} retrainings, {report.replications} times, {report.users:,} users"
+    columns = ("late rounds", "challenger", "champion", "lost", "95 %", "share", "p")
+    table = terminal.table(columns, title=head)
+    for row in report.measures:
+        cells = (number(value) for value in (row.challenger, row.champion, row.lost))
+        share = "–" if row.share is None else f"{row.share:+.0%}"
+        table.add_row(TOLD[row.name], *cells, terminal.interval(row.low, row.high), share, number(row.p))
+    console.print(table)
+    console.print(Text(f"{sentence(report)}."), soft_wrap=True)
+    console.print(Text("reports/simulation.html         the curves, and how like the data people are"))
 
 
 def show_bench(result: dict[str, Any]) -> None:
@@ -315,57 +332,27 @@ def show_bench(result: dict[str, Any]) -> None:
 
     A table where every figure is an object: {ROW: {COLUMN: value}}. `findings`, if any, are sentences.
     """
-    console, figures = _console(), result.get("figures") or {}
+    console, figures = terminal.console(), result.get("figures") or {}
     for key, value in (result.get("conditions") or {}).items():
-        console.print(_plain(f"{_words(key):<28}{_cell(value)}"), soft_wrap=True)
+        console.print(terminal.plain(f"{terminal.words(key):<28}{terminal.cell(value)}"), soft_wrap=True)
     if figures and all(isinstance(row, dict) for row in figures.values()):
         columns = list(dict.fromkeys(column for row in figures.values() for column in row))
-        table = _table(("", *map(_words, columns)), title=f"\nbench {result['name']}")
+        table = terminal.table(("", *map(terminal.words, columns)), title=f"\nbench {result['name']}")
         for name, row in figures.items():
-            table.add_row(_plain(_words(name)), *(_plain(_cell(row.get(column))) for column in columns))
+            table.add_row(
+                terminal.plain(terminal.words(name)),
+                *(terminal.plain(terminal.cell(row.get(column))) for column in columns),
+            )
         console.print(table)
     else:
         console.print()
         for key, value in figures.items():
-            console.print(_plain(f"{_words(key):<28}{_cell(value)}"), soft_wrap=True)
+            console.print(terminal.plain(f"{terminal.words(key):<28}{terminal.cell(value)}"), soft_wrap=True)
     for key, value in (result.get("ratios") or {}).items():
-        console.print(
-            Text.assemble((_plain(f"{_words(key):<40}").plain, "bold"), _cell(value)), soft_wrap=True
-        )
+        name = terminal.plain(f"{terminal.words(key):<40}").plain
+        console.print(Text.assemble((name, "bold"), terminal.cell(value)), soft_wrap=True)
     for sentence in result.get("findings") or ():
-        console.print(_plain(sentence), soft_wrap=True)
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, list):
-        return ", ".join(map(_cell, value))
-    if isinstance(value, dict):
-        return ", ".join(f"{_words(key)} {_cell(one)}" for key, one in value.items())
-    return "-" if value is None else str(value)
-
-
-def _console() -> Console:
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(width=_WIDTH, highlight=False)
-
-
-def _table(columns: tuple[str, ...], title: str | None = None, right: tuple[str, ...] | None = None) -> Table:
-    """`right`: columns aligned to the right; by default all but the first."""
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
-    for place, column in enumerate(columns):
-        to_right = place > 0 if right is None else column in right
-        table.add_column(column, justify="right" if to_right else "left")
-    return table
-
-
-def _plain(text: str) -> Text:
-    return Text("".join(character if character.isprintable() else " " for character in text))
+        console.print(terminal.plain(sentence), soft_wrap=True)
 
 
 def _place(name: str, models: dict[str, Any]) -> tuple[bool, bool, float]:
@@ -373,18 +360,11 @@ def _place(name: str, models: dict[str, Any]) -> tuple[bool, bool, float]:
     return name != "challenger", name not in _FIRST, -gain if isinstance(gain, int | float) else 1.0
 
 
-def _number(value: Any, sign: str = "") -> str:
-    return f"{value:{sign}.4f}" if isinstance(value, int | float) else "-"
-
-
-def _interval(low: Any, high: Any, sign: str = "") -> str:
-    return f"{_number(low, sign)} .. {_number(high, sign)}"
-
-
 def _pair(pair: dict[str, Any] | None) -> str:
     if not pair:
         return ""
-    return f"{_number(pair.get('ndcg@10'), '+')}  [{_interval(pair.get('low'), pair.get('high'), '+')}]"
+    ends = terminal.interval(pair.get("low"), pair.get("high"), "+")
+    return f"{terminal.number(pair.get('ndcg@10'), '+')}  [{ends}]"
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -19,13 +19,12 @@ import scipy.sparse as sp
 from pipeline.data.histories import Points
 from pipeline.evaluation import metrics
 from pipeline.evaluation.fairness import ATTENTION, user_masks
+from pipeline.models.guessing import area
 
 if TYPE_CHECKING:
     from pipeline.evaluation.figures import Question
 
-FOLDS = 5
 MOST_USERS = 5_000  # a random choice of more
-STRENGTH = 1.0  # sklearn's C
 
 
 def guessed(question: Question, listed: np.ndarray) -> list[dict[str, Any]]:
@@ -41,8 +40,8 @@ def guessed(question: Question, listed: np.ndarray) -> list[dict[str, Any]]:
     taken = histories(question.points[asked], items)
     rows: list[dict[str, Any]] = []
     for name, mine in sides:
-        auc, low, high = area(lists, mine, question.seed)
-        before = area(taken, mine, question.seed)[0] if taken.nnz else np.nan
+        auc, low, high = _area(lists, mine, question.seed)
+        before = area(taken, mine, question.seed) if taken.nnz else np.nan
         count = int(mine.sum())
         rows.append({"group": name, "users": count, "auc": auc, "low": low, "high": high})
         rows[-1] |= {"base_rate": count / len(mine), "histories": before}
@@ -69,20 +68,9 @@ def histories(points: Points, items: int) -> sp.csr_matrix:
     return _unit(sp.csr_matrix((np.ones(len(item)), (user, item)), shape=(len(newest), items)))
 
 
-def area(features: sp.csr_matrix, mine: np.ndarray, seed: int) -> tuple[float, float, float]:
-    """(AUC, low, high) of guessing `mine` (users,) from features (users, columns), cross-fitted."""
-    from scipy.stats import rankdata
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.metrics import roc_auc_score
-    from sklearn.model_selection import StratifiedKFold
-
-    score = np.zeros(len(mine))
-    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
-    for fitted, asked in folds.split(features, mine):
-        model = LogisticRegression(C=STRENGTH, class_weight="balanced", solver="liblinear", random_state=seed)
-        found = model.fit(features[fitted], mine[fitted]).decision_function(features[asked])
-        score[asked] = rankdata(found) / len(asked)
-    auc = float(roc_auc_score(mine, score))
+def _area(features: sp.csr_matrix, mine: np.ndarray, seed: int) -> tuple[float, float, float]:
+    """(AUC, low, high) of guessing `mine` (users,) from features (users, columns)."""
+    auc = area(features, mine, seed)
     width = NormalDist().inv_cdf(0.975) * area_error(auc, int(mine.sum()), int((~mine).sum()))
     return auc, max(auc - width, 0.0), min(auc + width, 1.0)
 

@@ -15,8 +15,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from pipeline.federated.wire import Message, Server
-from pipeline.models.baselines import ItemMatrix
-from pipeline.models.private import Budget, Released, counts, ease_of, pairs, surely_taken, with_noise
+from pipeline.models.baselines import ItemMatrix, ease_of
+from pipeline.models.private import Budget, Released, counts, pairs, surely_taken, with_noise
 
 
 @dataclass(frozen=True)

@@ -238,12 +238,21 @@ def ease(matrix: sp.csr_matrix, regularisation: float, max_items: int = 8000) ->
         inverse = _inverse(_gram(sp.csr_matrix(x.T)), regularisation)
         p = -(x.T @ (inverse.astype(np.float32) @ x.toarray()))
         p[np.diag_indices(items)] += 1
-        p /= regularisation
+        weights = _weights(p / regularisation)
     else:
-        p = _inverse(_gram(x), regularisation)
+        weights = ease_of(_gram(x), regularisation)
+    return ItemMatrix(matrix.shape[1], kept, np.ascontiguousarray(weights, dtype=np.float32))
+
+
+def ease_of(gram: np.ndarray, regularisation: float) -> np.ndarray:
+    """(items, items) weights from X'X, in its memory and with its type."""
+    return _weights(_inverse(gram, regularisation))
+
+
+def _weights(p: np.ndarray) -> np.ndarray:
     p /= -np.diag(p).copy()
-    p[np.diag_indices(items)] = 0
-    return ItemMatrix(matrix.shape[1], kept, np.ascontiguousarray(p, dtype=np.float32))
+    p[np.diag_indices(len(p))] = 0
+    return p
 
 
 def _gram(x: sp.csr_matrix) -> np.ndarray:

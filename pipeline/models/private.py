@@ -151,16 +151,13 @@ class Released:
         known[self.kept] = True
         vectors = np.zeros((items, max(1, min(IALS_FACTORS, len(values)))), np.float32)
         vectors[self.kept, : len(values)] = (axes * np.sqrt(values))[:, :IALS_FACTORS]
-        none, nothing = np.zeros(items, np.float32), np.zeros(0, np.int32)
-        empty = sp.csr_matrix((0, 0), dtype=np.float32)
+        none, nothing = np.zeros(items, np.float32), sp.csr_matrix((0, 0), dtype=np.float32)
+        empty = baselines.ItemMatrix(items, np.zeros(0, np.int32), nothing)
+        knn = self._matrix(_cosines(pairs), KNN_NEIGHBOURS) if size else empty  # before EASE takes the pairs
         return Collaborative(
-            ease=self._matrix(ease_of(pairs, REGULARISATION), KEPT_NEIGHBOURS)
-            if size
-            else baselines.ItemMatrix(items, nothing, empty),
-            knn=self._matrix(_cosines(pairs), KNN_NEIGHBOURS)
-            if size
-            else baselines.ItemMatrix(items, nothing, empty),
-            rules=baselines.ItemMatrix(items, nothing, empty),
+            ease=self._matrix(baselines.ease_of(pairs, REGULARISATION), KEPT_NEIGHBOURS) if size else empty,
+            knn=knn,
+            rules=empty,
             ials=baselines.Factors(vectors, known, IALS_REGULARISATION, IALS_ALPHA),
             count=np.where(known, self.counts, 0).astype(np.float32),
             value=none,
@@ -175,14 +172,6 @@ class Released:
 
     def _matrix(self, weights: np.ndarray, keep: int) -> baselines.ItemMatrix:
         return baselines.ItemMatrix(len(self.counts), self.kept, weights.astype(np.float32)).pruned(keep)
-
-
-def ease_of(pairs: np.ndarray, regularisation: float) -> np.ndarray:
-    """(kept, kept) weights: as `baselines.ease`, of (kept, kept) sums at hand."""
-    p = np.linalg.inv(pairs + regularisation * np.eye(len(pairs)))
-    p /= -np.diag(p).copy()
-    p[np.diag_indices(len(p))] = 0
-    return np.asarray(p)
 
 
 def _cosines(pairs: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ import scipy.sparse as sp
 
 from pipeline.data.histories import Prepared
 from pipeline.documents.simulation import Calibration
+from pipeline.models.text import unit
 from pipeline.simulation.choice import (
     Observed,
     Tastes,
@@ -23,7 +24,6 @@ from pipeline.simulation.choice import (
     fit,
     in_the_mood,
     shares,
-    unit,
     utilities,
 )
 from pipeline.simulation.measures import top_share

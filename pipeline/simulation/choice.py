@@ -18,6 +18,7 @@ from scipy.optimize import minimize
 
 from pipeline.data.histories import Log
 from pipeline.models import baselines
+from pipeline.models.text import unit
 
 FACTORS, REGULARISATION, ALPHA = 32, 20.0, 3.0
 NEWEST = 0.2  # of each user's rows: what the older ones have to explain
@@ -98,12 +99,6 @@ def matrix_of(log: Log, rows: np.ndarray, items: int, users: np.ndarray) -> np.n
     """(users, items) bool: met in `rows`."""
     found: np.ndarray = baselines.interactions(log, rows, items)[users].toarray() > 0
     return found
-
-
-def unit(vectors: np.ndarray) -> np.ndarray:
-    """Rows of length 1; zero rows stay."""
-    length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.asarray(vectors / np.where(length > 0, length, 1))
 
 
 def utilities(choice: Choice, scores: np.ndarray, appeal: np.ndarray, met: np.ndarray) -> np.ndarray:

@@ -7,7 +7,8 @@ import math
 import numpy as np
 import scipy.sparse as sp
 
-from pipeline.simulation.choice import closeness, unit
+from pipeline.models.text import unit
+from pipeline.simulation.choice import closeness
 from pipeline.simulation.step import State, Taken
 from pipeline.simulation.world import World
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.simulation.choice import NEVER, in_the_mood, shares, unit, utilities
+from pipeline.models.text import unit
+from pipeline.simulation.choice import NEVER, in_the_mood, shares, utilities
 from pipeline.simulation.world import World
 
 MOST_HAZARD = 0.5

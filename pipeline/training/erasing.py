@@ -15,9 +15,10 @@ from pipeline.data import tables
 from pipeline.data.histories import TRAIN, Prepared
 from pipeline.errors import ConfigError
 from pipeline.models.erasure import Erasure
+from pipeline.models.guessing import area
+from pipeline.models.text import unit
 
 LEAST_USERS, MOST_GROUPS = 40, 30  # a quarter of the users of a group is the least that a guess is tested on
-FOLDS = 5
 
 
 def erasure(
@@ -36,22 +37,11 @@ def tested(users: np.ndarray, groups: np.ndarray, seed: int) -> tuple[float, flo
     found = []
     for fitted in (half, ~half):
         erased = Erasure.fit(users[fitted], groups[fitted])(users[~fitted])
-        found.append([[_area(x, mine[~fitted], seed) for x in (users[~fitted], erased)] for mine in groups.T])
+        sides = unit(users[~fitted]), unit(erased)
+        found.append([[area(side, mine[~fitted], seed) for side in sides] for mine in groups.T])
     each = np.mean(found, axis=0)  # (groups, 2)
     before, after = each[each[:, 0].argmax()]
     return float(before), float(after)
-
-
-def _area(users: np.ndarray, mine: np.ndarray, seed: int) -> float:
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.metrics import roc_auc_score
-    from sklearn.model_selection import StratifiedKFold, cross_val_predict
-    from sklearn.preprocessing import normalize
-
-    model = LogisticRegression(class_weight="balanced", solver="liblinear", random_state=seed)
-    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
-    found = cross_val_predict(model, normalize(users), mine, cv=folds, method="decision_function")
-    return float(roc_auc_score(mine, found))
 
 
 def _groups(prepared: Prepared, column: str) -> tuple[np.ndarray, np.ndarray]:
