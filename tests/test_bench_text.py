@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import toy_log
@@ -42,15 +44,13 @@ def test_too_few_descriptions_are_refused() -> None:
 
 
 def test_a_work_is_found_by_its_own_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    def vectors(_: object, texts: list[str]) -> tuple[np.ndarray, None]:
-        return np.array([[name in text for name in NAMES] for text in texts], np.float32) + 0.1, None
+    def vectors(texts: list[str]) -> np.ndarray:
+        return np.array([[name in text for name in NAMES] for text in texts], np.float32) + 0.1
 
-    monkeypatch.setattr(bench, "texts_to_vectors", vectors)
     monkeypatch.setattr(bench, "K", 1)
     world, params = prepared(), Params.load(bench.Path("params.yaml"))
     items = world.catalogue.items
-    told = bench.found(
-        world, vectors(None, items["item_text"])[0], bench.cases(world, 4, False), None, params
-    )  # type: ignore[arg-type]
+    encoder, asked = SimpleNamespace(vectors=vectors), bench.cases(world, 4, False)
+    told = bench.found(world, vectors(items["item_text"]), asked, encoder, params)  # type: ignore[arg-type]
     assert told["both"] == told["words"] == told["meaning"] == 1
     assert 0.3 < told["low"] < told["high"] == 1

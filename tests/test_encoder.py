@@ -5,7 +5,7 @@ import pytest
 import tiny
 import torch
 
-from pipeline.models.encoder import TextEncoder, texts_to_vectors
+from pipeline.models.encoder import TextEncoder, tokenize
 from pipeline.models.tokens import Tokens, flat
 
 
@@ -30,20 +30,20 @@ def test_buckets_hold_every_text_once_and_fit_their_size() -> None:
 
 
 def test_vectors_depend_neither_on_padding_nor_on_neighbours(encoder: TextEncoder) -> None:
-    together, _ = texts_to_vectors(encoder, TEXTS)
-    alone = np.concatenate([texts_to_vectors(encoder, [text])[0] for text in TEXTS])
+    together = encoder.vectors(TEXTS)
+    alone = np.concatenate([encoder.vectors([text]) for text in TEXTS])
     np.testing.assert_allclose(together, alone, atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5)
 
 
 def test_empty_text_has_a_zero_vector(encoder: TextEncoder) -> None:
-    vectors, _ = texts_to_vectors(encoder, ["", "red"])
+    vectors = encoder.vectors(["", "red"])
     assert not vectors[0].any()
     assert vectors[1].any()
 
 
 def test_no_texts_at_all(encoder: TextEncoder) -> None:
-    assert texts_to_vectors(encoder, [])[0].shape == (0, 16)
+    assert encoder.vectors([]).shape == (0, 16)
 
 
 @pytest.mark.parametrize("layers", [0, 1])
@@ -58,7 +58,7 @@ def test_starting_above_frozen_layers_equals_the_whole_pass(encoder: TextEncoder
 def test_unknown_tokens_are_counted_and_warned_of(
     encoder: TextEncoder, caplog: pytest.LogCaptureFixture
 ) -> None:
-    _, tokens = texts_to_vectors(encoder, ["red 電 影", "blue thing"])
+    tokens = tokenize(encoder, ["red 電 影", "blue thing"])
     assert tokens.unknown_share == pytest.approx(2 / 5)
     assert "multilingual" in caplog.text
 
@@ -70,5 +70,5 @@ def test_long_texts_are_cut(encoder: TextEncoder) -> None:
 def test_saved_encoder_loads_to_the_same_vectors(encoder: TextEncoder, tmp_path: Path) -> None:
     encoder.save(tmp_path / "saved")
     again = TextEncoder.load(str(tmp_path / "saved"), 16)
-    before, after = (texts_to_vectors(e, TEXTS)[0] for e in (encoder, again))
+    before, after = (e.vectors(TEXTS) for e in (encoder, again))
     np.testing.assert_allclose(before, after, atol=2e-3)  # half precision on disk

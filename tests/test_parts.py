@@ -13,7 +13,6 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 import tiny
-import torch
 import toy_log
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -309,7 +308,7 @@ def test_without_rows_every_item_is_alike_and_nothing_fails(tmp_path: Path) -> N
     listed, _ = lists(model, world, 2)
     assert told["scorer_epochs"] == 0
     assert listed.tolist() == [[0, -1]]
-    assert torch.isfinite(model.scorer.linear.weight).all()
+    assert np.isfinite(model.scorer.linear).all()
 
 
 @pytest.mark.parametrize(("enough", "cuts"), [(1, 1), (10**9, 4)])

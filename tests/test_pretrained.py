@@ -12,7 +12,7 @@ import torch
 
 from pipeline.errors import ConfigError, PipelineError, Unavailable
 from pipeline.models import pretrained
-from pipeline.models.encoder import TextEncoder, texts_to_vectors
+from pipeline.models.encoder import TextEncoder
 
 TEXTS = ["red thing number 1", "blue", "red red blue thing number 7 8 9", "thing"]
 
@@ -42,9 +42,9 @@ def test_a_decoder_is_read_at_its_last_token_however_it_is_padded(tmp_path: Path
     encoder = TextEncoder.load(str(decoder(tmp_path)), 16)
     assert encoder.pooling == "last"
     assert len(encoder.layers) == 2
-    together, tokens = texts_to_vectors(encoder, TEXTS)
+    together, tokens = encoder.vectors(TEXTS), encoder.tokenize(TEXTS)
     for row, text in enumerate(TEXTS):
-        np.testing.assert_allclose(texts_to_vectors(encoder, [text])[0][0], together[row], atol=1e-5)
+        np.testing.assert_allclose(encoder.vectors([text])[0], together[row], atol=1e-5)
     hidden = encoder.lower_activations(tokens, 1)
     with torch.no_grad():
         above = encoder.encode(tokens, None, hidden, 1).numpy()

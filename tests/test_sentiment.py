@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,6 @@ from pipeline.data.histories import Prepared, make_log
 from pipeline.models.baselines import liking
 from pipeline.models.collaborative import Settings
 from pipeline.models.sentiment import Sentiment
-from pipeline.training import recipe
 from pipeline.training.recipe import Base, Serving
 from pipeline.training.split import split
 
@@ -106,11 +106,10 @@ def test_without_texts_or_where_every_row_has_a_value_there_is_no_such_signal(pr
 
 @pytest.mark.slow
 @pytest.mark.parametrize("honest", [True, False])
-def test_it_is_kept_where_validation_gains_by_it(honest: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recipe, "texts_to_vectors", lambda encoder, texts: (encode(texts), None))
+def test_it_is_kept_where_validation_gains_by_it(honest: bool) -> None:
     prepared = world(honest)
     base = Base.fit(prepared, split(prepared, 1), Settings(False, 100.0), 1, Serving())
-    other, sentiment, told = base.reading(None, None, 1)  # type: ignore[arg-type]
+    other, sentiment, told = base.reading(SimpleNamespace(vectors=encode), None, 1)  # type: ignore[arg-type]
     assert told["sentiment"]["kept"] == honest
     assert (sentiment is not None) == honest
     if not honest:

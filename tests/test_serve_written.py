@@ -58,11 +58,10 @@ def project(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Path:
 
 
 def _encode(model: Recommender):  # type: ignore[no-untyped-def]
-    from pipeline.models.encoder import texts_to_vectors
 
     encoder = model.encoder()
     assert encoder is not None
-    return lambda texts: texts_to_vectors(encoder, texts)[0]
+    return encoder.vectors
 
 
 def _log(root: Path, store: Store | None = None) -> Prepared:

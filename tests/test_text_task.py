@@ -14,8 +14,8 @@ from histories_by_hand import log_of
 from pipeline.bench import _naive
 from pipeline.models import encoder as encoder_module
 from pipeline.models.encoder import TextEncoder
-from pipeline.models.networks import one_thread
 from pipeline.params import Params
+from pipeline.training.networks import one_thread
 from pipeline.training.task import Run
 from pipeline.training.text_task import Texts, TextTask, frozen_layers, look
 

@@ -117,10 +117,10 @@ def text_vectors(
     path = cache / f"vectors-{digest[:16]}.npy"
     if path.exists():
         return np.asarray(np.load(path))
-    from pipeline.models.encoder import TextEncoder, texts_to_vectors
+    from pipeline.models.encoder import TextEncoder
 
     tell("item texts")
-    vectors, _ = texts_to_vectors(TextEncoder.load(settings.encoder, settings.max_length), texts)
+    vectors = TextEncoder.load(settings.encoder, settings.max_length).vectors(texts)
     with renamed(path) as temporary, temporary.open("wb") as file:
         np.save(file, vectors)
     return vectors

@@ -35,16 +35,15 @@ from pipeline.models.collaborative import (
 from pipeline.models.encoder import TextEncoder
 from pipeline.models.kinds import Kinds
 from pipeline.models.living import Living
-from pipeline.models.networks import SequenceTower
 from pipeline.models.parts import Parts
 from pipeline.models.preparation import Preparation
 from pipeline.models.recommender import Recommender, save
 from pipeline.models.ridge import Ridge
 from pipeline.models.scorer import Scorer
-from pipeline.models.sequence import Sequence
 from pipeline.models.state import half_lives
 from pipeline.models.text import Facts, Text
 from pipeline.params import Params
+from pipeline.training.networks import ScorerNetwork, SequenceTower
 
 DAYS, EASE_ITEMS, WIDTH = 360, 8_000, 384
 GENRES = [f"genre {number}" for number in range(40)]
@@ -150,7 +149,7 @@ def recommender(table: pd.DataFrame, log: Log, generator: np.random.Generator) -
         liked=np.zeros(len(items), np.float32),
     )
     torch.manual_seed(1)
-    sequence = Sequence(SequenceTower(known, vectors).eval())
+    sequence = SequenceTower(known, vectors).sequence()
     facts = Facts.of(items)
     width = WIDTH + len(facts.categories) + 4
     expected = (generator.normal(size=(len(items), IALS_FACTORS)) / 8).astype(np.float32)
@@ -167,13 +166,13 @@ def _scored(parts: Parts, log: Log) -> tuple[list[str], Scorer]:
     end = np.array([int(log.time.max()) + 1])
     asked = Asked(log.points(np.zeros(1, np.int32), np.full(1, -1, np.int32), end), len(parts.catalogue))
     columns = parts.columns(asked, parts.candidates(asked))
-    scorer = Scorer(len(columns)).eval()
+    network = ScorerNetwork(len(columns))
     features = np.stack(list(columns.values()), axis=-1).astype(np.float32)
-    scorer.standardise(features, np.ones(features.shape[:2], bool))
+    network.standardise(features, np.ones(features.shape[:2], bool))
     with torch.no_grad():
-        scorer.linear.weight.normal_(std=0.3)
-        torch.nn.init.normal_(scorer.mlp[-1].weight, std=0.1)  # type: ignore[arg-type]
-    return list(columns), scorer
+        network.linear.weight.normal_(std=0.3)
+        torch.nn.init.normal_(network.mlp[-1].weight, std=0.1)  # type: ignore[arg-type]
+    return list(columns), network.scorer()
 
 
 def _matrix(items: int, kept: np.ndarray, each: int, generator: np.random.Generator) -> ItemMatrix:

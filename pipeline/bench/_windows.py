@@ -28,7 +28,7 @@ from pipeline.data import tables
 from pipeline.data.histories import TEST, Points, Prepared
 from pipeline.errors import DataError
 from pipeline.evaluation import slices as of_points
-from pipeline.models.encoder import TextEncoder, texts_to_vectors
+from pipeline.models.encoder import TextEncoder
 from pipeline.params import Params
 
 FEWEST_USERS, WINDOWS = 100, 5
@@ -50,7 +50,7 @@ def load_windows(folder: Path, params: Params) -> list[tuple[Prepared, np.ndarra
     texts, known = _texts(whole), set(_texts(whole))
     texts += {text: None for window in earlier for text in _texts(window) if text not in known}
     encoder = TextEncoder.load(params.finetune.encoder, params.finetune.max_length)
-    vectors = texts_to_vectors(encoder, texts)[0]
+    vectors = encoder.vectors(texts)
     of = dict(zip(texts, vectors, strict=True))
     found = [(window, np.stack([of[text] for text in _texts(window)])) for window in earlier]
     return [*found, (whole, vectors[: len(whole.catalogue)])]

@@ -20,10 +20,10 @@ from torch import nn
 from pipeline.bench._device import now
 from pipeline.errors import ConfigError, DataError
 from pipeline.models.encoder import TextEncoder, tokenize
-from pipeline.models.networks import one_thread
 from pipeline.models.pretrained import locate
 from pipeline.params import Finetune, Params
 from pipeline.training.fitting import precision
+from pipeline.training.networks import one_thread
 
 TEXTS, ROUNDS = 1000, 3
 TOKENS = 1024  # rows of the products that are measured

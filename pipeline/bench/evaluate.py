@@ -25,13 +25,11 @@ from pipeline.bench.gate import load
 from pipeline.data import tables
 from pipeline.data.histories import TRAIN, Catalogue, Log, Points
 from pipeline.models import baselines
-from pipeline.models.networks import SequenceTower, one_thread
 from pipeline.models.popular import LivePopularity
 from pipeline.models.ranking import Model, popularity_order, rank_points
 from pipeline.models.recommender import Recommender
-from pipeline.models.scorer import Scorer
-from pipeline.models.sequence import Sequence
 from pipeline.training import recipe
+from pipeline.training.networks import ScorerNetwork, SequenceTower, one_thread
 
 FEW, MANY = 10_000, 100_000
 ROWS, USERS, WIDTH, K = 50_000, 2_000, 384, 20
@@ -110,10 +108,11 @@ def _challenger(catalogue: Catalogue, log: Log, rows: np.ndarray) -> Recommender
     vectors = np.random.default_rng(SEED).standard_normal((len(catalogue), WIDTH), dtype=np.float32)
     light = recipe.light(log, rows, catalogue, vectors, SEED)
     parts, known = light.parts, light.parts.collaborative.count > 0
-    parts = replace(parts, sequence=Sequence(SequenceTower(known, light.text).eval()))
+    parts = replace(parts, sequence=SequenceTower(known, light.text).sequence())
     asked = next(parts.ask(log.points(log.user[:1], log.item[:1], log.time[:1] + 1)))
     features = list(parts.columns(asked, parts.candidates(asked)))
-    return Recommender("challenger", {"features": features}, parts, Scorer(len(features)).eval(), None)
+    scorer = ScorerNetwork(len(features)).scorer()
+    return Recommender("challenger", {"features": features}, parts, scorer, None)
 
 
 def measure(model: Model, points: Points, catalogue: Catalogue, times: int) -> Json:

@@ -134,11 +134,11 @@ def load_with_vectors(folder: Path, params: Params) -> tuple[Prepared, np.ndarra
     """The same, the un-tuned vectors made where there are none of these items."""
     prepared, vectors = load(folder)
     if vectors is None:
-        from pipeline.models.encoder import TextEncoder, texts_to_vectors
+        from pipeline.models.encoder import TextEncoder
 
         texts = prepared.catalogue.items["item_text"].fillna("").tolist()
         encoder = TextEncoder.load(params.finetune.encoder, params.finetune.max_length)
-        vectors = texts_to_vectors(encoder, texts)[0]
+        vectors = encoder.vectors(texts)
     return prepared, vectors
 
 

@@ -181,9 +181,11 @@ class Club:
                 np.concatenate([fitted_on.log_weight, log_weight], axis=1).astype(np.float32),
                 fitted_on.weight,
             )
-            scorer = prior_scorer(names, fitted_on, self.seed)
-            fit_linear(scorer, names, learned, judged)
-            found[weight] = Recommender(f"weight {weight:g}", {"features": names}, late, scorer, None)
+            network = prior_scorer(names, fitted_on, self.seed)
+            fit_linear(network, names, learned, judged)
+            found[weight] = Recommender(
+                f"weight {weight:g}", {"features": names}, late, network.scorer(), None
+            )
         return found
 
     def _parts(self, log: Log, rows: np.ndarray) -> Parts:

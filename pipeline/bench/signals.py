@@ -33,7 +33,7 @@ from pipeline.evaluation import metrics, tuning
 from pipeline.evaluation.figures import HEADLINE
 from pipeline.models.asked import Asked
 from pipeline.models.baselines import train_rows
-from pipeline.models.encoder import TextEncoder, texts_to_vectors
+from pipeline.models.encoder import TextEncoder
 from pipeline.models.parts import CHUNK
 from pipeline.models.ranking import top_candidates
 from pipeline.models.recommender import Recommender
@@ -102,9 +102,7 @@ def _read(one: tuple[Prepared, np.ndarray], params: Params) -> tuple[Prepared, n
     if prepared.log.text is None:
         return one
     encoder = TextEncoder.load(params.finetune.encoder, params.finetune.max_length)
-    sentiment = Sentiment.fit(
-        prepared.log, train_rows(prepared.log), lambda texts: texts_to_vectors(encoder, texts)[0]
-    )
+    sentiment = Sentiment.fit(prepared.log, train_rows(prepared.log), encoder.vectors)
     if sentiment is None:
         return one
     log.info("sentiment: Spearman %.3f with held-back values", sentiment.spearman)

@@ -25,7 +25,7 @@ from pipeline.data.histories import Prepared
 from pipeline.data.text import clean
 from pipeline.errors import DataError
 from pipeline.evaluation.metrics import share_interval
-from pipeline.models.encoder import TextEncoder, texts_to_vectors
+from pipeline.models.encoder import TextEncoder
 from pipeline.models.questions import WORDS
 from pipeline.models.recommender import centred
 from pipeline.models.words import Words
@@ -101,10 +101,10 @@ def found(
     without = catalogue.with_text(without, template, params.preprocess.max_text_characters, moment)
     texts = items[catalogue.ITEM_TEXT].fillna("").to_numpy(dtype=object).copy()
     texts[rows], vectors = without[catalogue.ITEM_TEXT], vectors.copy()
-    vectors[rows] = texts_to_vectors(encoder, texts[rows].tolist())[0]
+    vectors[rows] = encoder.vectors(texts[rows].tolist())
     there = np.asarray(vectors.any(axis=1))
     centre = vectors[there].mean(axis=0)
-    typed = centred(texts_to_vectors(encoder, [case.typed for case in asked])[0], centre)
+    typed = centred(encoder.vectors([case.typed for case in asked]), centre)
     meaning = np.where(there, typed @ centred(np.where(there[:, None], vectors, 1), centre).T, -np.inf)
     words = Words.of(texts.tolist())
     same = np.stack([words.closeness(case.typed) for case in asked])

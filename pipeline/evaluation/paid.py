@@ -46,7 +46,7 @@ def paid(model: Recommender, points: Points, samples: int, seed: int) -> dict[st
     kinds: dict[str, list[int]] = {"": []}  # the model as it is
     for place, name in enumerate(names):
         kinds.setdefault(kind_of(name), []).append(place)
-    mean, gains = scorer.mean.numpy(), dict[str, list[np.ndarray]]()
+    mean, gains = scorer.mean, dict[str, list[np.ndarray]]()
     for asked in model.parts.ask(points):
         items = model.parts.candidates(asked)
         features = stacked(model.parts.columns(asked, items), names)

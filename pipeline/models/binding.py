@@ -9,9 +9,13 @@ Arrays = dict[str, np.ndarray]
 
 def moved(values: np.ndarray, place: np.ndarray, items: int) -> np.ndarray:
     """(saved items, ...) values at their `place` among so many `items`, zero elsewhere; -1: gone."""
-    if items == len(place) and (place == np.arange(items)).all():
+    same = items >= len(place) and bool((place == np.arange(len(place))).all())
+    if same and items == len(place):
         return values  # the same catalogue
     out = np.zeros((items, *values.shape[1:]), values.dtype)
+    if same:  # with further items behind: a plain copy
+        out[: len(place)] = values
+        return out
     out[place[place >= 0]] = values[place >= 0]
     return out
 

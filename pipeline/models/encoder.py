@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from pipeline.errors import ConfigError
-from pipeline.models.erasure import Erasure
+from pipeline.models.erasure import ERASURE, Erasure
 from pipeline.models.pretrained import Pretrained, load, write_pooling
 from pipeline.models.tokens import TOKENS_A_BUCKET, Tokens, flat
 
@@ -30,8 +30,6 @@ UNKNOWN_SHARE_WARNING = 0.2
 KEPT_TOKENS = 8 * TOKENS_A_BUCKET
 """Tokens of a step whose activations are kept for its gradients; those of further ones are computed again,
 bucket by bucket (as in gradient caching, Gao et al. 2021), so that a step's memory is bounded."""
-ERASURE = "erasure.safetensors"
-"""In an encoder's folder, where something is erased from its vectors."""
 MAPPED_BYTES = 2**30
 """Activations of frozen layers that take more are kept in a file."""
 
@@ -178,6 +176,14 @@ class TextEncoder(nn.Module):
             places.append(bucket)
         return torch.cat(parts)[torch.from_numpy(np.argsort(np.concatenate(places))).to(device)]
 
+    def vectors(self, texts: list[str]) -> np.ndarray:
+        """(texts, width) unit vectors, without what is erased; rows of empty texts are zero."""
+        tokens = tokenize(self, texts)
+        with torch.no_grad():
+            vectors = self.encode(tokens).cpu().numpy()
+        vectors[[not text for text in texts]] = 0
+        return vectors if self.erasure is None else self.erasure(vectors)
+
     def train_from(self, layer: int, lora_rank: int | None = None) -> None:
         """Leave the lowest `layer` layers as they are and train those above; 0: the embeddings as well.
 
@@ -234,15 +240,6 @@ class TextEncoder(nn.Module):
         finally:
             setattr(parent, name, stack)
             handle.remove()
-
-
-def texts_to_vectors(encoder: TextEncoder, texts: list[str]) -> tuple[np.ndarray, Tokens]:
-    """Unit vectors of all texts, without what is erased; rows of empty texts are zero."""
-    tokens = tokenize(encoder, texts)
-    with torch.no_grad():
-        vectors = encoder.encode(tokens).cpu().numpy()
-    vectors[[not text for text in texts]] = 0
-    return (vectors if encoder.erasure is None else encoder.erasure(vectors)), tokens
 
 
 def tokenize(encoder: TextEncoder, texts: list[str]) -> Tokens:

@@ -15,6 +15,7 @@ import numpy as np
 
 from pipeline.models.binding import Arrays
 
+ERASURE = "erasure.safetensors"  # in an encoder's folder, where something is erased from its vectors
 TINY = 1e-6  # of the greatest variance or correlation
 
 

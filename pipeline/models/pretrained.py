@@ -139,8 +139,13 @@ def write_pooling(folder: Path, pooling: str, width: int) -> None:
 
 
 def _pooling(spec: str, folder: Path, model: nn.Module) -> str:
-    """As a folder of sentence-transformers says; else what an architecture allows: mean, or for a decoder,
-    whose last token alone has read the whole text, last."""
+    """As its folder says; else what an architecture allows: mean, or for a decoder, whose last token alone
+    has read the whole text, last."""
+    return told_pooling(spec, folder) or ("last" if is_causal(model) else "mean")
+
+
+def told_pooling(spec: str, folder: Path) -> str | None:
+    """mean, cls or last, as a folder of sentence-transformers says; None where it says nothing."""
     listed = _json(folder / "modules.json") or []
     kinds = [str(module.get("type", "")).rsplit(".", 1)[-1] for module in listed]
     if foreign := sorted(set(kinds) - {"Transformer", "Pooling", "Normalize"}):
@@ -148,7 +153,7 @@ def _pooling(spec: str, folder: Path, model: nn.Module) -> str:
     paths = [module.get("path") for module, kind in zip(listed, kinds, strict=True) if kind == "Pooling"]
     told = _json(folder / str(paths[0] if paths else POOLING_FOLDER) / "config.json")
     if told is None:
-        return "last" if is_causal(model) else "mean"
+        return None
     modes = [name.removeprefix("pooling_mode_") for name, on in told.items() if on is True]
     modes += [str(told["pooling_mode"])] if "pooling_mode" in told else []
     known = {ours: ours for ours in _POOLING.values()} | _POOLING

@@ -13,7 +13,6 @@ from pipeline.data import tables
 from pipeline.data.histories import Points, Prepared, load_prepared
 from pipeline.data.text import clean
 from pipeline.errors import DataError
-from pipeline.models.encoder import texts_to_vectors
 from pipeline.models.ranking import popularity_order, rank_points, top_k
 from pipeline.models.recommender import Recommender, centred
 from pipeline.models.words import Words
@@ -96,9 +95,9 @@ def _vector(model: Recommender, text: str) -> np.ndarray:
     """(width,) float32 of the text, centred."""
     if model.text is None or model.folder is None or model.centre is None:
         raise DataError("--text: the model was trained on items without texts: give --user or --items")
-    encoder = model.encoder()
+    encoder = model.question_encoder()
     assert encoder is not None
-    vector, _ = texts_to_vectors(encoder, [clean(text, 10_000)])
+    vector = encoder.vectors([clean(text, 10_000)])
     if not vector.any():
         raise DataError("--text: nothing is left of it after clean-up: write some words")
     found: np.ndarray = centred(vector, model.centre)[0]

@@ -15,11 +15,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pandas as pd
-import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
@@ -29,9 +28,9 @@ from pipeline.documents.model import Claim
 from pipeline.errors import ArtifactError
 from pipeline.models.artifacts import CARD, PARTS, VERSION, read_card
 from pipeline.models.asked import Asked
+from pipeline.models.bert import Bert
 from pipeline.models.binding import Arrays, moved, of_prefix, prefixed
 from pipeline.models.collaborative import Collaborative
-from pipeline.models.encoder import TextEncoder, texts_to_vectors
 from pipeline.models.kinds import Kinds
 from pipeline.models.living import Living
 from pipeline.models.parts import Parts, stacked
@@ -40,7 +39,10 @@ from pipeline.models.sentiment import Encode, Sentiment
 from pipeline.models.sequence import Sequence
 from pipeline.models.text import Facts, Text
 
-FORMAT = 5
+if TYPE_CHECKING:
+    from pipeline.models.encoder import TextEncoder
+
+FORMAT = 6
 FROZEN = "frozen_vectors.npy"  # beside the ablations
 
 
@@ -103,7 +105,13 @@ class Recommender:
         """The language model of its folder; None if it was trained on items without texts."""
         if self.parts.text is None or self.folder is None:
             return None
-        return TextEncoder.load(str(self.folder / "encoder"), self.card["max_length"])
+        return load_encoder(self.folder, self.card)
+
+    def question_encoder(self) -> QuestionEncoder | None:
+        """The language model for the few texts of a question; None if it was trained on items without."""
+        if self.parts.text is None or self.folder is None:
+            return None
+        return question_encoder(self.folder, self.card)
 
     def reasons(self, points: Points, top: np.ndarray) -> list[list[list[str]]]:
         """Why each of the (points, k) listed items is there: what is near it, and how popular it is."""
@@ -222,16 +230,12 @@ class Recommender:
         parts = Parts(
             catalogue, collaborative, sequence, text, kinds, living, card["candidates"], felt, lives
         )
-        scorer = Scorer(len(card["features"]))
-        scorer.load_state_dict(
-            {key: torch.from_numpy(value) for key, value in of_prefix("scorer", arrays).items()}
-        )
         claim = Claim.find(folder / VERSION)
         return cls(
             name,
             card,
             parts,
-            scorer.eval(),
+            Scorer(of_prefix("scorer", arrays)),
             arrays.get("centre"),
             folder,
             claim.version if claim else None,
@@ -247,10 +251,10 @@ def save(folder: Path, card: dict[str, Any], model: Recommender, encoder: TextEn
     arrays = prefixed("collaborative", parts.collaborative.arrays())
     if parts.sequence is not None:
         arrays |= prefixed("sequence", parts.sequence.arrays())
-    arrays |= prefixed("scorer", {key: value.numpy() for key, value in model.scorer.state_dict().items()})
+    arrays |= prefixed("scorer", model.scorer.weights)
     if model.sentiment is not None:
         arrays |= prefixed("sentiment", model.sentiment.arrays())
-    tower = None if parts.sequence is None else parts.sequence.tower.kind
+    tower = None if parts.sequence is None else parts.sequence.kind
     content: dict[str, Any] = {"format": FORMAT, "user_tower": tower}
     live = parts.living.live
     content |= {"half_lives": list(live.half_lives), "delay_seconds": live.delay / 1_000_000}
@@ -268,13 +272,30 @@ def save(folder: Path, card: dict[str, Any], model: Recommender, encoder: TextEn
     (folder / CARD).write_text(text + "\n", encoding="utf-8")
 
 
+class QuestionEncoder(Protocol):
+    def vectors(self, texts: list[str]) -> np.ndarray:
+        """(texts, width) float32 unit vectors; rows of empty texts are zero."""
+
+
+def question_encoder(folder: Path, card: dict[str, Any]) -> QuestionEncoder:
+    """Raises ConfigError or OSError for a damaged one."""
+    return Bert.load(folder / "encoder", card["max_length"]) or load_encoder(folder, card)
+
+
+def load_encoder(folder: Path, card: dict[str, Any]) -> TextEncoder:
+    """Raises ConfigError for a damaged one."""
+    from pipeline.models.encoder import TextEncoder  # with PyTorch, which takes longer than most lists
+
+    return TextEncoder.load(str(folder / "encoder"), card["max_length"])
+
+
 def _reader(folder: Path, card: dict[str, Any]) -> Encode:
     """Texts to vectors by the folder's encoder, which is loaded when it is asked."""
 
     def encode(texts: list[str]) -> np.ndarray | None:
         if not (folder / "encoder").is_dir():
             return None
-        return texts_to_vectors(TextEncoder.load(str(folder / "encoder"), card["max_length"]), texts)[0]
+        return question_encoder(folder, card).vectors(texts)
 
     return encode
 
@@ -320,6 +341,5 @@ def _bound_text(
     if len(new):
         if not (folder / "encoder").is_dir():
             raise ArtifactError(f"{folder}: no encoder for {len(new)} new texts: run `dvc repro finetune`")
-        encoder = TextEncoder.load(str(folder / "encoder"), card["max_length"])
-        out[new] = centred(texts_to_vectors(encoder, texts[new].tolist())[0], arrays["centre"])
+        out[new] = centred(question_encoder(folder, card).vectors(texts[new].tolist()), arrays["centre"])
     return Text.bound(saved, place, catalogue, out, Facts(**card["facts"]), same)

@@ -1,49 +1,63 @@
 """The second step: features of (point, candidate) pairs to scores. A convex linear part, and an MLP that
-corrects it; training/scorer_task.py fits them.
+corrects it; pipeline/training/scorer_task.py fits them.
+
+Lists are made with NumPy alone, here and in pipeline/models/tower.py: importing PyTorch takes longer than
+everything else that a list needs.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
-import torch
-from torch import Tensor, nn
+
+from pipeline.models.binding import Arrays
 
 CLIP = 8.0  # deviations
+MLP = ("mlp.0", "mlp.2", "mlp.4")  # the layers of ScorerNetwork.mlp that hold weights
+BLOCK = 4096  # pairs whose hidden layers are in memory, so in the processor's cache, at a time
 
 
-class Scorer(nn.Module):
-    """(..., features) -> (...) scores."""
+@dataclass(frozen=True)
+class Scorer:
+    """(..., features) -> (...) scores; the weights of pipeline.training.networks.ScorerNetwork."""
 
-    mean: Tensor
-    deviation: Tensor
+    weights: Arrays
 
-    def __init__(self, features: int, hidden: int = 64) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(features))
-        self.register_buffer("deviation", torch.ones(features))
-        self.linear = nn.Linear(features, 1, bias=False)
-        nn.init.zeros_(self.linear.weight)
-        last = nn.Linear(hidden // 2, 1, bias=False)
-        nn.init.zeros_(last.weight)
-        self.mlp = nn.Sequential(
-            nn.Linear(features, hidden), nn.GELU(), nn.Linear(hidden, hidden // 2), nn.GELU(), last
-        )
+    @property
+    def mean(self) -> np.ndarray:
+        """(features,) that each was standardised by."""
+        return self.weights["mean"]
 
-    def standardise(self, features: np.ndarray, there: np.ndarray) -> None:
-        """Mean and deviation of the cells that are there; a constant feature stays as it is."""
-        cells = torch.from_numpy(features[there]).float()
-        self.mean.copy_(cells.mean(dim=0))
-        deviation = cells.std(dim=0, correction=0)
-        self.deviation.copy_(torch.where(deviation > 1e-4, deviation, 1.0))
+    @property
+    def deviation(self) -> np.ndarray:
+        return self.weights["deviation"]
 
-    def inputs(self, features: Tensor) -> Tensor:
-        return ((features - self.mean) / self.deviation).clamp(-CLIP, CLIP)
+    @property
+    def linear(self) -> np.ndarray:
+        """(features,) weights of the standardised features."""
+        return self.weights["linear.weight"][0]
 
-    def forward(self, features: Tensor) -> Tensor:
-        x = self.inputs(features)
-        return (self.linear(x) + self.mlp(x)).squeeze(-1)
+    def inputs(self, features: np.ndarray) -> np.ndarray:
+        """Standardised, a copy."""
+        out = features - self.mean
+        out /= self.deviation
+        return np.clip(out, -CLIP, CLIP, out=out)
 
-    @torch.no_grad()
     def score(self, features: np.ndarray) -> np.ndarray:
         """(points, candidates, features) float32 -> (points, candidates) float32."""
-        return self(torch.from_numpy(features)).numpy()
+        pairs = np.ascontiguousarray(features, np.float32).reshape(-1, features.shape[-1])
+        out = np.empty(len(pairs), np.float32)
+        for begin in range(0, len(pairs), BLOCK):
+            out[begin : begin + BLOCK] = self._of_pairs(self.inputs(pairs[begin : begin + BLOCK]))
+        return out.reshape(features.shape[:-1])
+
+    def _of_pairs(self, x: np.ndarray) -> np.ndarray:
+        linear: np.ndarray = x @ self.linear
+        if not self.weights[f"{MLP[-1]}.weight"].any():  # nothing to correct
+            return linear
+        for layer in MLP[:-1]:
+            x = x @ self.weights[f"{layer}.weight"].T
+            x += self.weights[f"{layer}.bias"]
+            np.maximum(x, 0, out=x)
+        return linear + x @ self.weights[f"{MLP[-1]}.weight"][0]

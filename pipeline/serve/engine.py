@@ -18,14 +18,13 @@ import time
 import uuid
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline.data.text import clean
 from pipeline.documents.data import Manifest
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.models.encoder import TextEncoder, texts_to_vectors
 from pipeline.serve.bound import Bound
 from pipeline.serve.canary import Canary, Settings
 from pipeline.serve.changes import misfit
@@ -34,6 +33,9 @@ from pipeline.serve.listing import Lister, Unknown
 from pipeline.serve.messages import Answer, Item, Listed, Question
 from pipeline.serve.retention import prune
 from pipeline.serve.world import RAW, World, claim_in, load
+
+if TYPE_CHECKING:
+    from pipeline.models.recommender import QuestionEncoder
 
 log = logging.getLogger(__name__)
 OLD_DATA = 30 * 86_400_000_000  # microseconds: data that ended longer ago are asked on a clock of their own
@@ -56,7 +58,7 @@ class Engine:
         self._lock, self._loading = threading.RLock(), threading.Lock()
         self._bound: Bound | None = None
         self._settings, self._canary = Settings(root), Canary(root, self._lock)
-        self._encoder: TextEncoder | None = None
+        self._encoder: QuestionEncoder | None = None
         self._refused_claim: str | None = None
         self._last_now = self._offset = 0
         self._stamp: int | None = None  # of the store when all of it was taken in
@@ -318,13 +320,13 @@ class Engine:
             return None
         if self._encoder is None:
             try:
-                self._encoder = model.encoder()
+                self._encoder = model.question_encoder()
             except (OSError, ValueError, PipelineError) as error:
                 self.problem = f"no text can be read: {error}"
                 return None
         if self._encoder is None:
             return None
-        vector = texts_to_vectors(self._encoder, [clean(text, 10_000)])[0][0]
+        vector = self._encoder.vectors([clean(text, 10_000)])[0]
         if not vector.any():
             return None
         vector = vector - model.centre

@@ -15,7 +15,6 @@ from pipeline.data.histories import MICROSECONDS_A_DAY, Points
 from pipeline.models.asked import Asked
 from pipeline.models.living import Living
 from pipeline.models.recommender import Recommender
-from pipeline.models.scorer import CLIP
 from pipeline.models.state import NOT_YET
 from pipeline.serve.messages import Reason
 from pipeline.serve.state import Present
@@ -50,15 +49,14 @@ class Linear:
 
     def __init__(self, model: Recommender) -> None:
         scorer = model.scorer
-        self.mean, self.deviation = scorer.mean.numpy(), scorer.deviation.numpy()
-        self.weight = scorer.linear.weight.detach().numpy()[0]
+        self.inputs, self.weight = scorer.inputs, scorer.linear
         of_feature = np.array([kind_of(name) for name in model.card["features"]])
         self.kinds = np.unique(of_feature)
         self.member = (of_feature[:, None] == self.kinds).astype(np.float32)  # (features, kinds)
 
     def added(self, features: np.ndarray, listed: np.ndarray) -> dict[str, np.ndarray]:
         """Kind -> (listed,) what it adds. `features`: (candidates, features); `listed`: rows of it."""
-        inputs = np.clip((features - self.mean) / self.deviation, -CLIP, CLIP)
+        inputs = self.inputs(features)
         parts = (self.weight * (inputs[listed] - inputs.mean(axis=0))) @ self.member
         return {str(kind): parts[:, place] for place, kind in enumerate(self.kinds)}
 

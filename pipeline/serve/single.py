@@ -14,8 +14,6 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 import scipy.sparse as sp
-import torch
-from torch import nn
 
 from pipeline.data.histories import MICROSECONDS_A_DAY
 from pipeline.models import baselines
@@ -136,6 +134,9 @@ class Scores(NamedTuple):
     cells: dict[str, tuple[np.ndarray, np.ndarray]]  # of the sparse models: items, (half-lives, items) scores
 
 
+OF_VECTORS = ("id_embedding.weight", "bias", "project.weight")  # of a tower
+
+
 class OneCollaborative(Collaborative):
     @classmethod
     def one(cls, part: Collaborative) -> Self:
@@ -230,12 +231,9 @@ class OneSequence(Sequence):
     @classmethod
     def one(cls, part: Sequence) -> Self:
         """Once its items' vectors are made, the tower gives up what they were made of: half of its memory."""
-        made = cls(**_fields(part))
+        weights = {name: value for name, value in part.weights.items() if name not in OF_VECTORS}
+        made = cls(part.kind, weights, None)
         made.__dict__["_vectors"] = part._vectors
-        tower = part.tower
-        tower.id_embedding.weight = nn.Parameter(torch.zeros(0, 0), requires_grad=False)
-        if tower.project is not None:
-            tower.text = torch.zeros(0, 0)
         return made
 
 

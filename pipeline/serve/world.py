@@ -147,7 +147,7 @@ def load(root: Path, store: Store, where: Path = CHAMPION, kept: Path = FOLDER) 
     loaded = replace(loaded, folder=root / where, parts=replace(single(loaded.parts), felt=None))
     present, room = Present(live, base.user_ids), empty_places(loaded.catalogue.ids)
     model = with_living(loaded, present, folded)
-    reader = None if loaded.sentiment is None else Reader(loaded.sentiment, model.encoder)
+    reader = None if loaded.sentiment is None else Reader(loaded.sentiment, model.question_encoder)
     empty = set(room)
     ids = loaded.catalogue.ids
     world = World(

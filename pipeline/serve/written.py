@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline.errors import PipelineError
-from pipeline.models.encoder import TextEncoder, texts_to_vectors
 from pipeline.models.sentiment import Sentiment
 from pipeline.serve.events import Happened
+
+if TYPE_CHECKING:
+    from pipeline.models.recommender import QuestionEncoder
 
 log = logging.getLogger(__name__)
 
@@ -21,10 +24,10 @@ log = logging.getLogger(__name__)
 class Reader:
     """A model's sentiment, which learns the texts that it is told."""
 
-    def __init__(self, sentiment: Sentiment, encoder: Callable[[], TextEncoder | None]) -> None:
+    def __init__(self, sentiment: Sentiment, encoder: Callable[[], QuestionEncoder | None]) -> None:
         """`encoder` is called when a text is new, and kept."""
         self._sentiment, self._load = sentiment, encoder
-        self._encoder: TextEncoder | None = None
+        self._encoder: QuestionEncoder | None = None
         self._deaf = False  # there is no encoder: texts say nothing
 
     def know(self, happened: Iterable[Happened]) -> None:
@@ -48,4 +51,4 @@ class Reader:
             except (OSError, ValueError, PipelineError) as error:
                 log.error("what users write is not read: %s", error)
             self._deaf = self._encoder is None
-        return None if self._encoder is None else texts_to_vectors(self._encoder, texts)[0]
+        return None if self._encoder is None else self._encoder.vectors(texts)

@@ -26,6 +26,7 @@ from pipeline.models.recommender import Recommender
 from pipeline.models.scorer import Scorer
 from pipeline.models.text import Space, Text
 from pipeline.params import Finetune, Private
+from pipeline.training.networks import ScorerNetwork
 from pipeline.training.recipe import Serving, Texts, Trained, asked_of, validation_ndcg
 from pipeline.training.split import validation_sample
 from pipeline.training.task import Run
@@ -131,10 +132,10 @@ def private_model(
 def prior(names: list[str], seed: int) -> Scorer:
     """The linear blend of PRIOR, of features as they are: their spread among users is not looked at."""
     torch.manual_seed(seed)
-    scorer = Scorer(len(names))
+    network = ScorerNetwork(len(names))
     with torch.no_grad():
-        scorer.linear.weight.copy_(torch.tensor([[PRIOR[name] for name in names]]))
-    return scorer.eval()
+        network.linear.weight.copy_(torch.tensor([[PRIOR[name] for name in names]]))
+    return network.scorer()
 
 
 def check(prepared: Prepared, settings: Finetune, item_text: str) -> None:

@@ -22,13 +22,13 @@ from pipeline.data.histories import Catalogue, Log, Points, Prepared
 from pipeline.documents.model import Privacy
 from pipeline.models.asked import Asked
 from pipeline.models.collaborative import Collaborative, Settings, choose
-from pipeline.models.encoder import TextEncoder, texts_to_vectors
+from pipeline.models.encoder import TextEncoder
 from pipeline.models.kinds import Kinds
 from pipeline.models.living import Living
-from pipeline.models.networks import SequenceTower
 from pipeline.models.parts import CHUNK, Parts
 from pipeline.models.recommender import Recommender
 from pipeline.models.sentiment import Sentiment
+from pipeline.models.sequence import Sequence
 from pipeline.models.state import half_lives
 from pipeline.models.text import Space, Text
 from pipeline.training.erasing import erasure
@@ -94,8 +94,7 @@ def train(
         "ease_regularisation": settings.regularisation,
         "positives_only": settings.positives_only,
     }
-    sequence = None if champion is None else champion.parts.sequence
-    tower = None if sequence is None else sequence.tower
+    tower = None if champion is None else champion.parts.sequence
     sentiment: Sentiment | None = None
     signals: Worth = {}
     with run.phases.of("further signals"):
@@ -184,7 +183,7 @@ class Base:
     ) -> tuple[Base, Sentiment | None, Worth]:
         """With rows of histories liked as they read, if validation gains by it; measured as `worthy` does."""
         log, bare = self.prepared.log, self.kinds.only(())
-        sentiment = Sentiment.fit(log, self.rows.full, lambda texts: texts_to_vectors(encoder, texts)[0])
+        sentiment = Sentiment.fit(log, self.rows.full, encoder.vectors)
         if sentiment is None:
             return self, None, {}
         other = self._over(sentiment.felt(log).log)
@@ -228,7 +227,7 @@ class Base:
         return names, learned, judged, users
 
     def model(
-        self, run: Run, name: str, space: Space | None, tower: SequenceTower | None
+        self, run: Run, name: str, space: Space | None, tower: Sequence | None
     ) -> tuple[Recommender, dict[str, object]]:
         """Tower, text and scorer of one kind of text vectors, and their figures."""
         rows, features = self.rows, f"features ({name})"
@@ -238,7 +237,7 @@ class Base:
         for number, (cut, fitted) in enumerate(zip(rows.cuts, self.cuts, strict=True)):
             phase = f"sequence ({name})" if number == 0 else f"sequence to cut {number + 1} ({name})"
             early = self._parts(run, cut.inner, fitted, phase, space, tower)
-            tower = early.sequence.tower if early.sequence is not None else None
+            tower = early.sequence
             # Parts that were fitted on no row at all would teach the scorer nothing but to distrust them.
             if cut.inner.any() and len(cut.later):
                 with run.phases.of(features):
@@ -251,7 +250,7 @@ class Base:
             scorer, figures = fit_scorer(run, f"scorer ({name})", names, joined(samples), against)
         else:
             names, shown = sample(late, list(late.ask(self._any_point())), None, Sizes(1, 1), generator)
-            scorer, figures = prior_scorer(names, shown), {"scorer_epochs": 0}
+            scorer, figures = prior_scorer(names, shown).scorer(), {"scorer_epochs": 0}
         centre = None if space is None else space.centre
         model = Recommender(name, {"features": names}, late, scorer, centre)
         with run.phases.of(f"validation ({name})"):
@@ -268,7 +267,7 @@ class Base:
         fitted: Fitted,
         phase: str,
         space: Space | None,
-        before: SequenceTower | None,
+        before: Sequence | None,
     ) -> Parts:
         data, catalogue = self.prepared.log, self.prepared.catalogue
         vectors = None if space is None else space.vectors
@@ -349,11 +348,11 @@ def light(
     elif gone:
         names, fitted_on, judged = samples(kept)
     kinds = kept
-    scorer = prior_scorer(names, fitted_on, seed)
+    network = prior_scorer(names, fitted_on, seed)
     if len(judged):
-        fit_linear(scorer, names, fitted_on, judged)
+        fit_linear(network, names, fitted_on, judged)
     centre = None if space is None else space.centre
-    return Recommender("light", {"features": names}, parts(rows, "all", kinds), scorer, centre)
+    return Recommender("light", {"features": names}, parts(rows, "all", kinds), network.scorer(), centre)
 
 
 def asked_of(points: Points, catalogue: Catalogue) -> list[Asked]:

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from pipeline.models.scorer import CLIP, Scorer
 from pipeline.training.fitting import fit
+from pipeline.training.networks import ScorerNetwork
 from pipeline.training.sampling import NOWHERE, Sample
 from pipeline.training.task import Batches, Run, Task
 
@@ -36,66 +37,67 @@ def fit_scorer(
     run: Run, phase: str, names: list[str], sample: Sample, validation: Sample
 ) -> tuple[Scorer, dict[str, Any]]:
     """The scorer, and its figures: penalty, losses in nats (blend, linear part, with the MLP), epochs."""
-    scorer = prior_scorer(names, sample, run.seed)
-    figures = fit_linear(scorer, names, sample, validation)
-    linear = {key: value.clone() for key, value in scorer.state_dict().items()}
+    network = prior_scorer(names, sample, run.seed)
+    figures = fit_linear(network, names, sample, validation)
+    linear = network.scorer()
     epochs = fit(
         run,
-        ScorerTask(run, phase, scorer, sample, validation),
+        ScorerTask(run, phase, network, sample, validation),
         Batches(run, phase, len(sample), BATCH),
         EPOCHS,
     )
-    scorer = scorer.cpu().eval()
-    loss = -ScorerTask(run, phase, scorer, sample, validation).quality()
+    network = network.cpu().eval()
+    loss, scorer = -ScorerTask(run, phase, network, sample, validation).quality(), network.scorer()
     if not loss < figures["linear_loss"]:  # no better than the linear part alone
-        scorer.load_state_dict(linear)
-        epochs = 0
+        scorer, epochs = linear, 0
     return scorer, figures | {"mlp_loss": round(loss, 6), "scorer_epochs": epochs}
 
 
-def prior_scorer(names: list[str], sample: Sample, seed: int = 0) -> Scorer:
+def prior_scorer(names: list[str], sample: Sample, seed: int = 0) -> ScorerNetwork:
     """The simple blend, on features standardised over the sample."""
     torch.manual_seed(seed)
-    scorer = Scorer(len(names))
+    network = ScorerNetwork(len(names))
     if len(sample):
-        scorer.standardise(sample.features[::4], sample.log_weight[::4] > NOWHERE / 2)
+        network.standardise(sample.features[::4], sample.log_weight[::4] > NOWHERE / 2)
     with torch.no_grad():
-        scorer.linear.weight.copy_(_prior(names).float()[None])
-    return scorer.eval()
+        network.linear.weight.copy_(_prior(names).float()[None])
+    return network.eval()
 
 
 def _prior(names: list[str]) -> Tensor:
     return torch.tensor([PRIOR.get(name, 0.0) for name in names], dtype=torch.float64)
 
 
-def fit_linear(scorer: Scorer, names: list[str], sample: Sample, validation: Sample) -> dict[str, Any]:
-    """Leaves the weights with validation's best likelihood in the scorer."""
+def fit_linear(
+    network: ScorerNetwork, names: list[str], sample: Sample, validation: Sample
+) -> dict[str, Any]:
+    """Leaves the weights with validation's best likelihood in the network."""
     blend = weights = _prior(names)
-    inputs = _inputs(scorer, sample.features)
-    blend_loss = _mean_loss(scorer, blend, validation)
+    inputs = _inputs(network, sample.features)
+    blend_loss = _mean_loss(network, blend, validation)
     best, penalty, kept = blend_loss, None, blend
     for value in PENALTIES:  # from the blend outwards, each from where the last ended
         weights = _optimum(inputs, sample, weights, blend, value)
-        loss = _mean_loss(scorer, weights, validation)
+        loss = _mean_loss(network, weights, validation)
         if loss < best:
             best, penalty, kept = loss, value, weights
     with torch.no_grad():
-        scorer.linear.weight.copy_(kept.float()[None])
+        network.linear.weight.copy_(kept.float()[None])
     return {"penalty": penalty, "blend_loss": round(blend_loss, 6), "linear_loss": round(best, 6)}
 
 
-def _inputs(scorer: Scorer, features: np.ndarray) -> Tensor:
-    """The same as `scorer.inputs`, in place: of all the training's arrays these are the largest."""
+def _inputs(network: ScorerNetwork, features: np.ndarray) -> Tensor:
+    """The same as `network.inputs`, in place: of all the training's arrays these are the largest."""
     copy = torch.from_numpy(features.astype(np.float32))
-    return copy.sub_(scorer.mean).div_(scorer.deviation).clamp_(-CLIP, CLIP)
+    return copy.sub_(network.mean).div_(network.deviation).clamp_(-CLIP, CLIP)
 
 
-def _mean_loss(scorer: Scorer, weights: Tensor, sample: Sample) -> float:
+def _mean_loss(network: ScorerNetwork, weights: Tensor, sample: Sample) -> float:
     """Mean weighted loss of the linear part alone."""
     total = 0.0
     for begin in range(0, len(sample), 256):
         rows = slice(begin, begin + 256)
-        loss = listwise(_inputs(scorer, sample.features[rows]) @ weights.float(), sample, rows)
+        loss = listwise(_inputs(network, sample.features[rows]) @ weights.float(), sample, rows)
         total += float((loss * torch.from_numpy(sample.weight[rows])).sum())
     return total / max(1, len(sample))
 
@@ -156,15 +158,17 @@ class ScorerTask(Task):
     weight_decay = 1e-3
     metric = "validation_log_likelihood"
 
-    def __init__(self, run: Run, phase: str, scorer: Scorer, sample: Sample, validation: Sample) -> None:
+    def __init__(
+        self, run: Run, phase: str, network: ScorerNetwork, sample: Sample, validation: Sample
+    ) -> None:
         super().__init__(run, None)
         self.phase, self.learning_rate = phase, 2e-3
-        self.scorer, self.sample, self.validation = scorer, sample, validation
+        self.network, self.sample, self.validation = network, sample, validation
 
     def training_step(self, batch: np.ndarray, index: int) -> Tensor:
         features = torch.from_numpy(self.sample.features[batch]).to(self.device).float()
         weight = torch.from_numpy(self.sample.weight[batch]).to(self.device)
-        return self.record((listwise(self.scorer(features), self.sample, batch) * weight).mean(), len(batch))
+        return self.record((listwise(self.network(features), self.sample, batch) * weight).mean(), len(batch))
 
     @torch.no_grad()
     def quality(self) -> float:
@@ -174,5 +178,5 @@ class ScorerTask(Task):
             rows = slice(begin, begin + 256)
             features = torch.from_numpy(self.validation.features[rows]).to(self.device).float()
             weight = torch.from_numpy(self.validation.weight[rows]).to(self.device)
-            total -= float((listwise(self.scorer(features), self.validation, rows) * weight).sum())
+            total -= float((listwise(self.network(features), self.validation, rows) * weight).sum())
         return total / max(1, len(self.validation))

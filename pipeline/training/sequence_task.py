@@ -8,9 +8,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.data.histories import Log, Points
-from pipeline.models.networks import SequenceTower, one_thread
 from pipeline.models.sequence import Sequence
+from pipeline.models.tower import MOST_ROWS
 from pipeline.training.fitting import fit
+from pipeline.training.networks import SequenceTower, one_thread
 from pipeline.training.task import Batches, Run, Task
 
 EPOCHS, BATCH = 8, 32
@@ -24,7 +25,7 @@ def fit_sequence(
     text: np.ndarray | None,
     items: int,
     phase: str,
-    before: SequenceTower | None = None,
+    before: Sequence | None = None,
 ) -> Sequence:
     """On the rows of a mask; `before`: a tower whose weights it goes on from, for fewer epochs."""
     known = np.zeros(items, bool)
@@ -33,14 +34,14 @@ def fit_sequence(
     tower, epochs = SequenceTower(known, text, run.settings.user_tower), EPOCHS
     if before is not None and before.kind == tower.kind:
         epochs = MORE_EPOCHS
-        weights = {key: value for key, value in before.state_dict().items() if key != "known"}
+        weights = {key: torch.from_numpy(value) for key, value in before.weights.items() if key != "known"}
         tower.load_state_dict(weights, strict=False)
     torch.manual_seed(run.seed)
     task = SequenceTask(run, phase, tower, log, rows, None)
     if len(task.segments):
         with one_thread():
             fit(run, task, Batches(run, phase, len(task.segments), BATCH), epochs, validate=False)
-    return Sequence(tower.cpu().eval())
+    return tower.sequence()
 
 
 class SequenceTask(Task):
@@ -64,7 +65,7 @@ class SequenceTask(Task):
         super().__init__(run, validation)
         self.phase, self.learning_rate = phase, 8e-3
         self.tower, self.data = tower, data
-        self.segments = _segments(data, rows, tower.MOST_ROWS)
+        self.segments = _segments(data, rows, MOST_ROWS)
         self.classes = np.unique(data.item[rows])
         new = np.r_[True, (np.diff(data.time) != 0) | (np.diff(data.user) != 0)]
         self.group_start = np.maximum.accumulate(np.where(new, np.arange(len(data)), 0))

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from typing import get_args
 
 import numpy as np
@@ -6,9 +8,10 @@ import torch
 from histories_by_hand import log_of
 
 from pipeline.data.histories import Points
-from pipeline.models.networks import SequenceTower, TextSpace, one_thread
-from pipeline.models.towers import READERS, Mean, Recency
+from pipeline.models.tower import MOST_ROWS
 from pipeline.params import Finetune
+from pipeline.training.networks import ScorerNetwork, SequenceTower, TextSpace, one_thread
+from pipeline.training.readers import READERS, Mean, Recency
 
 # user 0: items 0 1 2 (then 3 at the same time as 2); user 1: item 4
 LOG = log_of([(0, 0, 1), (0, 1, 2), (0, 2, 3), (0, 3, 3), (1, 4, 5)], items=6)
@@ -25,9 +28,8 @@ every_kind = pytest.mark.parametrize("kind", READERS)
 
 def read(model: SequenceTower, points: Points) -> np.ndarray:
     """(points, items) logits."""
-    with torch.no_grad():
-        vectors = model.items()
-        return (model.users(points, vectors) @ vectors[:-1].T + model.bias[:-1]).numpy()
+    found = model.sequence()
+    return np.c_[found.users(points), np.ones(len(points))] @ found._vectors.T
 
 
 def at(user: int, time: int) -> Points:
@@ -50,6 +52,54 @@ def test_sequence_scores_do_not_depend_on_the_batch(kind: str) -> None:
     together = read(model, points)
     alone = np.concatenate([read(model, points[i : i + 1]) for i in range(3)])
     np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+@every_kind
+@pytest.mark.parametrize("text", [True, False])
+def test_a_list_reads_histories_as_the_training_does(kind: str, text: bool) -> None:
+    """NumPy's last states are the network's, of histories of any length; also beyond those that are read."""
+    generator = np.random.default_rng(3)
+    many = MOST_ROWS + 7
+    told = [(user, time) for user, n in enumerate((0, 1, 3, many)) for time in range(n)]
+    log = log_of([(user, int(generator.integers(6)), time) for user, time in told], items=6)
+    points = log.points(np.arange(-1, 4, dtype=np.int32), np.zeros(5, np.int32), np.full(5, many))
+    model = tower(text, kind)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    with torch.no_grad():
+        vectors, expected = model.items(), []
+        for start, stop in zip(points.start, points.stop, strict=True):
+            span = slice(max(start, stop - MOST_ROWS), stop)
+            item, liked = torch.from_numpy(log.item[span]).long(), torch.from_numpy(log.positive[span]).long()
+            states = model(item[None], liked[None], vectors)[0] if len(item) else model.start[None]
+            expected.append(states[-1].numpy())
+    np.testing.assert_allclose(model.sequence().users(points), np.stack(expected), atol=2e-5)
+    np.testing.assert_allclose(model.sequence()._vectors[:, :-1], vectors[:-1].numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize("corrects", [True, False])
+def test_a_list_scores_pairs_as_the_training_does(corrects: bool) -> None:
+    torch.manual_seed(0)
+    network, features = ScorerNetwork(5), torch.randn(7, 1000, 5) * 20  # more pairs than a block
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter)
+    if not corrects:
+        torch.nn.init.zeros_(network.mlp[-1].weight)  # type: ignore[arg-type]
+    network.standardise(features.numpy(), np.ones((7, 1000), bool))
+    with torch.no_grad():
+        expected = network(features).numpy()
+    np.testing.assert_allclose(network.scorer().score(features.numpy()), expected, atol=1e-3, rtol=1e-4)
+
+
+def test_what_is_trained_on_changes_nothing_that_was_made_before() -> None:
+    model = tower()
+    made, before = model.sequence(), at(0, 4)
+    users = made.users(before)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1)
+    np.testing.assert_array_equal(made.users(before), users)
+    assert not np.allclose(model.sequence().users(before), users)
 
 
 @every_kind
@@ -111,3 +161,11 @@ def test_text_space_prefers_what_is_near_the_history() -> None:
     vectors = torch.tensor([[1.0, 0], [0.9, 0.1], [0, 1]])
     logits = TextSpace()(torch.tensor([[1.0, 0, 0]]), vectors, torch.zeros(2))
     assert logits[0].argsort(descending=True).tolist() == [0, 1, 2]
+
+
+def test_what_makes_lists_does_not_import_torch() -> None:
+    """It takes longer than everything else that a list needs, and the service 200 MB of memory."""
+    modules = ("stages.evaluate", "stages.recommend", "models.questions", "drift.check", "serve.app")
+    code = f"import sys, {', '.join(f'pipeline.{name}' for name in modules)}; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -1,4 +1,7 @@
-"""The networks: a text space with its user tower, and a sequence tower."""
+"""What is trained with PyTorch: a text space with its user tower, a sequence tower, and the scorer.
+
+Lists are made of the last two by pipeline/models/tower.py and scorer.py, with NumPy.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pipeline.data.histories import Points
-from pipeline.models.towers import READERS, dropped
+from pipeline.models.binding import Arrays
+from pipeline.models.scorer import CLIP, Scorer
+from pipeline.models.sequence import Sequence
+from pipeline.training.readers import READERS, dropped
 
 
 @contextmanager
@@ -45,7 +50,7 @@ class TextSpace(nn.Module):
 
 
 class SequenceTower(nn.Module):
-    """A reader (pipeline/models/towers.py) over a user's items in time order, each its own vector plus its
+    """A reader (pipeline/training/readers.py) over a user's items in time order, each its own vector plus its
     text's.
 
     An item's vector is an embedding of its id plus a learned small multiple of its projected text; dropping
@@ -53,7 +58,6 @@ class SequenceTower(nn.Module):
     in train has no id part.
     """
 
-    MOST_ROWS = 100  # of a history that are read
     known: Tensor
     text: Tensor
 
@@ -98,18 +102,49 @@ class SequenceTower(nn.Module):
         states = self.reader(dropped(x, 0.2, self.training))
         return torch.cat([self.start.expand(len(x), 1, -1), states], dim=1)
 
-    @torch.no_grad()
-    def users(self, points: Points, vectors: Tensor) -> Tensor:
-        """(points, size) user vectors of the histories, read from `vectors`, which items() gives."""
-        device = self.bias.device
-        start = np.maximum(points.start, points.stop - self.MOST_ROWS)
-        rows = start[:, None] + np.arange(max(1, int((points.stop - start).max(initial=0))))
-        inside = rows < points.stop[:, None]
-        rows = np.where(inside, rows, 0)
-        item = torch.from_numpy(np.where(inside, points.log.item[rows], self.padding)).long().to(device)
-        liked = torch.from_numpy((points.log.positive[rows] & inside).astype(np.int64)).to(device)
-        with one_thread():
-            states = self(item, liked, vectors)
-        return states[
-            torch.arange(len(points), device=device), torch.from_numpy(points.stop - start).to(device)
-        ]
+    def sequence(self) -> Sequence:
+        """The weights as they are now, over the same catalogue."""
+        text = None if self.project is None else self.text[:-1].cpu().numpy()
+        return Sequence(self.kind, arrays_of(self), text)
+
+
+class ScorerNetwork(nn.Module):
+    """(..., features) -> (...) scores: a linear part, and an MLP that corrects it."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, features: int, hidden: int = 64) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("deviation", torch.ones(features))
+        self.linear = nn.Linear(features, 1, bias=False)
+        nn.init.zeros_(self.linear.weight)
+        last = nn.Linear(hidden // 2, 1, bias=False)
+        nn.init.zeros_(last.weight)
+        self.mlp = nn.Sequential(
+            nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, hidden // 2), nn.ReLU(), last
+        )
+
+    def standardise(self, features: np.ndarray, there: np.ndarray) -> None:
+        """Mean and deviation of the cells that are there; a constant feature stays as it is."""
+        cells = torch.from_numpy(features[there]).float()
+        self.mean.copy_(cells.mean(dim=0))
+        deviation = cells.std(dim=0, correction=0)
+        self.deviation.copy_(torch.where(deviation > 1e-4, deviation, 1.0))
+
+    def inputs(self, features: Tensor) -> Tensor:
+        return ((features - self.mean) / self.deviation).clamp(-CLIP, CLIP)
+
+    def forward(self, features: Tensor) -> Tensor:
+        x = self.inputs(features)
+        return (self.linear(x) + self.mlp(x)).squeeze(-1)
+
+    def scorer(self) -> Scorer:
+        """The weights as they are now."""
+        return Scorer(arrays_of(self))
+
+
+def arrays_of(network: nn.Module) -> Arrays:
+    """Copies of the weights: what is trained on must not change what was made of it."""
+    return {name: value.detach().cpu().numpy().copy() for name, value in network.state_dict().items()}

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-MOST_PLACES = 100  # that a transformer tells apart
+from pipeline.models.tower import HEADS, MOST_ROWS
+
+MOST_PLACES = MOST_ROWS  # that a transformer tells apart
 
 
 def dropped(x: Tensor, share: float, training: bool) -> Tensor:
@@ -81,15 +83,15 @@ class Transformer(nn.Module):
 
 
 class Block(nn.Module):
-    HEADS, DROPOUT = 2, 0.2
+    DROPOUT = 0.2
 
     def __init__(self, size: int) -> None:
         super().__init__()
         self.before_attention, self.before_feed = nn.LayerNorm(size), nn.LayerNorm(size)
         self.query_key_value = nn.Linear(size, 3 * size)
         self.join = nn.Linear(size, size)
-        self.feed = nn.Sequential(nn.Linear(size, 2 * size), nn.GELU(), nn.Linear(2 * size, size))
-        self.since = nn.Parameter(torch.zeros(self.HEADS, MOST_PLACES))  # bias by items that came since
+        self.feed = nn.Sequential(nn.Linear(size, 2 * size), nn.ReLU(), nn.Linear(2 * size, size))
+        self.since = nn.Parameter(torch.zeros(HEADS, MOST_PLACES))  # bias by items that came since
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + dropped(self.join(self.attention(self.before_attention(x))), self.DROPOUT, self.training)
@@ -98,7 +100,7 @@ class Block(nn.Module):
     def attention(self, x: Tensor) -> Tensor:
         """(batch, length, size) -> the same, each place from itself and those before."""
         batch, length, size = x.shape
-        parts = self.query_key_value(x).view(batch, length, 3, self.HEADS, size // self.HEADS)
+        parts = self.query_key_value(x).view(batch, length, 3, HEADS, size // HEADS)
         query, key, value = parts.permute(2, 0, 3, 1, 4).contiguous()  # each (batch, heads, length, part)
         place = torch.arange(length, device=x.device)
         since = place[:, None] - place
