@@ -11,7 +11,7 @@ TEXTS = [f"the tale of number {n}" for n in range(20)] + ["the heist in Prague",
 
 def test_rare_words_bring_closer_than_common_ones() -> None:
     words = Words.of(TEXTS)
-    closeness = words.closeness("the tale of a heist in Prague!")
+    closeness = words.typed("the tale of a heist in Prague!").closeness()
     assert closeness.argmax() == 20
     assert closeness[22] > closeness[0] > 0
     assert closeness[21] == 0
@@ -19,17 +19,17 @@ def test_rare_words_bring_closer_than_common_ones() -> None:
 
 def test_words_that_say_nothing_find_nothing() -> None:
     words = Words.of(["That Thing You Do!", "Get on the Bus", "Romance"])
-    np.testing.assert_array_equal(words.closeness("that romance on a ship") > 0, [False, False, True])
+    np.testing.assert_array_equal(words.typed("that romance on a ship").closeness() > 0, [False, False, True])
 
 
 def test_shared_words_are_the_rare_ones_strongest_first() -> None:
     words = Words.of(TEXTS)
-    assert words.shared("the heist of Prague!", 20) == ["heist", "prague"]
-    assert words.shared("the tale of a heist", 0) == []  # most texts are tales: no reason
-    assert words.shared("nothing alike", 20) == []
+    assert words.typed("the heist of Prague!").shared(20) == ["heist", "prague"]
+    assert words.typed("the tale of a heist").shared(0) == []  # most texts are tales: no reason
+    assert words.typed("nothing alike").shared(20) == []
 
 
 def test_texts_without_words_are_far_from_everything() -> None:
     words = Words.of(["", "..."])
-    np.testing.assert_array_equal(words.closeness("the heist"), [0, 0])
-    assert words.shared("the heist", 0) == []
+    np.testing.assert_array_equal(words.typed("the heist").closeness(), [0, 0])
+    assert words.typed("the heist").shared(0) == []

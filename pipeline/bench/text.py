@@ -107,7 +107,7 @@ def found(
     typed = centred(encoder.vectors([case.typed for case in asked]), centre)
     meaning = np.where(there, typed @ centred(np.where(there[:, None], vectors, 1), centre).T, -np.inf)
     words = Words.of(texts.tolist())
-    same = np.stack([words.closeness(case.typed) for case in asked])
+    same = np.stack([words.typed(case.typed).closeness() for case in asked])
     shares: Json = {}
     for name, scores in (("meaning", meaning), ("words", same), ("both", meaning + WORDS * same)):
         own = scores[np.arange(len(rows)), rows]

@@ -15,7 +15,7 @@ from pipeline.data.text import clean
 from pipeline.errors import DataError
 from pipeline.models.ranking import popularity_order, rank_points, top_k
 from pipeline.models.recommender import Recommender, centred
-from pipeline.models.words import Words
+from pipeline.models.words import Typed, Words
 
 WORDS = 3.0  # weight of the cosine of words beside that of meaning: `evergreen bench text`
 
@@ -37,11 +37,12 @@ def recommend(
     if text is not None:
         nobody = log.points(np.full(1, -1, np.int32), np.full(1, -1, np.int32), np.full(1, now))
         words = Words.of(prepared.catalogue.items["item_text"].fillna("").tolist())
-        closeness = text_closeness(model, _vector(model, text), words, text)
+        typed = words.typed(text)
+        closeness = text_closeness(model, _vector(model, text), typed)
         top, scores = top_k(closeness[None], nobody, prepared.catalogue, order, k)
         scored = [(item, score) for item, score in zip(top[0], scores[0], strict=True) if not np.isnan(score)]
         return [
-            _row(model, rank, item, score, [text_reason(words, text, item)])
+            _row(model, rank, item, score, [text_reason(typed, item)])
             for rank, (item, score) in enumerate(scored)
         ]
     if items is not None:
@@ -79,14 +80,14 @@ def history_in_place(prepared: Prepared, items: list[str], now: int) -> Points:
     return log.points(np.full(1, users, np.int32), np.full(1, -1, np.int32), np.full(1, now))
 
 
-def text_closeness(model: Recommender, vector: np.ndarray, words: Words, text: str) -> np.ndarray:
+def text_closeness(model: Recommender, vector: np.ndarray, typed: Typed) -> np.ndarray:
     """(items,) float32: of the text to each item's, by meaning and by words; NaN for items without text.
 
     `vector`: (width,) of the text, centred.
     """
     part = model.parts.text
     assert part is not None
-    score: np.ndarray = part.vectors @ vector + WORDS * words.closeness(text)
+    score: np.ndarray = part.vectors @ vector + WORDS * typed.closeness()
     score[~part.there] = np.nan
     return score
 
@@ -104,9 +105,9 @@ def _vector(model: Recommender, text: str) -> np.ndarray:
     return found
 
 
-def text_reason(words: Words, text: str, item: int) -> str:
+def text_reason(typed: Typed, item: int) -> str:
     """Why the item answers the text: the words that both have, if there are any."""
-    shared = words.shared(text, item)
+    shared = typed.shared(item)
     return f"its text has {', '.join(shared)}" if shared else "its text is near yours"
 
 

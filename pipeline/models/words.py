@@ -32,26 +32,39 @@ class Words:
         except ValueError:  # sklearn's: an empty vocabulary
             return cls(None, sp.csr_matrix((len(texts), 0), dtype=np.float32))
 
-    def closeness(self, text: str) -> np.ndarray:
-        """(items,) float32 cosine of TF-IDF vectors, 0 without a shared word."""
-        if self.vectorizer is None:
-            return np.zeros(self.weights.shape[0], np.float32)
-        return np.asarray((self.weights @ self.vectorizer.transform([text]).T).todense(), np.float32)[:, 0]
-
-    def shared(self, text: str, item: int, most: int = 4) -> list[str]:
-        """The words that bring the item closest to the text, the strongest first; none that is common."""
-        if self.vectorizer is None:
-            return []
-        both = sp.csr_matrix(self.vectorizer.transform([text]).multiply(self.weights[[item]]))
-        texts = self.weights.shape[0]
-        # idf = 1 + ln((1 + texts) / (1 + texts with the word))
-        idf = self.vectorizer.idf_[both.indices]
-        rare = idf >= 1 + np.log((1 + texts) / (1 + max(1.0, COMMON * texts)))
-        order = np.argsort(-both.data[rare], kind="stable")[:most]
-        return [str(self._names[column]) for column in both.indices[rare][order]]
+    def typed(self, text: str) -> Typed:
+        nothing = sp.csr_matrix((1, self.weights.shape[1]), dtype=np.float32)
+        row = nothing if self.vectorizer is None else sp.csr_matrix(self.vectorizer.transform([text]))
+        return Typed(self, row)
 
     @cached_property
-    def _names(self) -> np.ndarray:
+    def names(self) -> np.ndarray:
         """(words,): scikit-learn sorts them anew whenever it is asked."""
         names: np.ndarray = self.vectorizer.get_feature_names_out()
         return names
+
+
+@dataclass(frozen=True)
+class Typed:
+    """A text that is asked about."""
+
+    words: Words
+    row: sp.csr_matrix  # (1, words) float32 of unit length
+
+    def closeness(self) -> np.ndarray:
+        """(items,) float32 cosine of TF-IDF vectors, 0 without a shared word."""
+        return np.asarray((self.words.weights @ self.row.T).todense(), np.float32)[:, 0]
+
+    def shared(self, item: int, most: int = 4) -> list[str]:
+        """The words that bring the item closest to the text, the strongest first; none that is common."""
+        weights = self.words.weights
+        of_item = slice(weights.indptr[item], weights.indptr[item + 1])
+        both, own, theirs = np.intersect1d(self.row.indices, weights.indices[of_item], return_indices=True)
+        if not len(both):
+            return []
+        texts = weights.shape[0]
+        # idf = 1 + ln((1 + texts) / (1 + texts with the word))
+        rare = self.words.vectorizer.idf_[both] >= 1 + np.log((1 + texts) / (1 + max(1.0, COMMON * texts)))
+        strength = self.row.data[own] * weights.data[of_item][theirs]
+        order = np.argsort(-strength[rare], kind="stable")[:most]
+        return [str(self.words.names[column]) for column in both[rare][order]]

@@ -17,6 +17,7 @@ from pipeline.models.pairs import Retrieved
 from pipeline.models.parts import stacked
 from pipeline.models.questions import text_closeness, text_reason
 from pipeline.models.recommender import Recommender
+from pipeline.models.words import Typed
 from pipeline.serve.messages import Listed, Question, Reason
 from pipeline.serve.reasons import MOST, Explainer
 from pipeline.serve.single import One, union
@@ -41,6 +42,7 @@ class Scored:
     score: np.ndarray  # (candidates,) float32
     features: np.ndarray | None  # (candidates, features) float32; None: not the model's scores
     close: np.ndarray | None = None  # (candidates,) what nearness to the text adds to the score
+    typed: Typed | None = None  # the text, where `close` is given
 
 
 class Lister:
@@ -127,7 +129,7 @@ class Lister:
         if question.explain and scored.features is not None:
             reasons = self.explainer.reasons(asked, scored.features, scored.items, best, model.parts.living)
         if question.explain and scored.close is not None:
-            told = [self._of_text(question, scored, int(row)) for row in best]
+            told = [self._of_text(scored, int(row)) for row in best]
             reasons = [[first, *others][:MOST] for first, others in zip(told, reasons, strict=True)]
         listed = [
             self._row(int(scored.items[row]), rank, float(scored.score[row]), why, propensity)
@@ -138,10 +140,11 @@ class Lister:
             listed += self._filling(question, points, taken, len(listed))
         return listed
 
-    def _of_text(self, question: Question, scored: Scored, row: int) -> Reason:
+    def _of_text(self, scored: Scored, row: int) -> Reason:
         """How near the item's text is, in words that both have; its weight is what it adds to the score."""
         assert scored.close is not None
-        text = text_reason(self.world.words, question.text or "", int(scored.items[row]))
+        assert scored.typed is not None
+        text = text_reason(scored.typed, int(scored.items[row]))
         return Reason(kind="text", text=text, weight=round(float(scored.close[row]), 4))
 
     def popular(self, question: Question, now: int, model: Recommender) -> list[Listed]:
@@ -163,9 +166,10 @@ class Lister:
         lists: Retrieved = {} if text is not None else parts.retrieve(asked)
         if question.categories:
             lists["categories"] = self._padded(self._of_categories(question)[:OF_CATEGORIES])
-        close = None
+        close = typed = None
         if text is not None and model.text is not None:
-            close = text_closeness(model, text, self.world.words, question.text or "")
+            typed = self.world.words.typed(question.text or "")
+            close = text_closeness(model, text, typed)
             close[np.isnan(close)] = -np.inf
             lists["asked"] = self._padded(self._nearest(close, question, points))
         items = union(lists, lambda items: self._fine(question, points, items), parts.most)
@@ -173,14 +177,14 @@ class Lister:
             return Scored(items, np.zeros(0, np.float32), None)
         if close is not None and not points.lengths[0]:
             near = close[items].astype(np.float32)
-            return Scored(items, near, None, near)
+            return Scored(items, near, None, near, typed)
         features = stacked(parts.columns(asked, items[None]), model.card["features"])
         score = model.scorer.score(features)[0]
         near = None
         if close is not None:
             near = _standard(close[items])
             score = _standard(score) + near
-        return Scored(items, score, features[0], near)
+        return Scored(items, score, features[0], near, typed)
 
     def _nearest(self, close: np.ndarray, question: Question, points: Points) -> np.ndarray:
         if question.categories:
