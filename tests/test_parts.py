@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
+import scipy.special
 import tiny
 import toy_log
 from hypothesis import given, settings
@@ -281,6 +282,30 @@ def test_with_nothing_to_learn_the_blend_remains() -> None:
     told = scorer.fit_linear(linear, names, drawn_sample(8, [0.4, 0.0], 3), drawn_sample(4000, [0.4, 0.0], 1))
     assert abs(float(linear.linear.weight.detach()[0, 1])) < 0.3
     assert told["linear_loss"] <= told["blend_loss"]
+
+
+def crossed(count: int, strength: float, seed: int) -> Sample:
+    """What is taken follows a product of two features, which no linear part can say."""
+    generator = np.random.default_rng(seed)
+    features = generator.normal(size=(count, 12, 2))
+    utility = features[..., 0] + strength * features.prod(axis=2) + generator.gumbel(size=(count, 12))
+    taken = utility.argmax(axis=1)
+    every = np.arange(count)
+    features[every, 0], features[every, taken] = features[every, taken], features[:, 0].copy()
+    return Sample(features.astype(np.float16), np.zeros((count, 12), np.float32), np.ones(count, np.float32))
+
+
+@pytest.mark.parametrize(("later", "least", "most"), [(2.0, 0.8, 1.0), (0.8, 0.2, 0.7), (-1.0, 0.0, 0.0)])
+def test_of_a_correction_that_share_is_kept_which_still_holds(
+    tmp_path: Path, later: float, least: float, most: float
+) -> None:
+    run = Run(Params.load(Path("params.yaml")).finetune, 1, tmp_path)
+    learned, judged = crossed(3000, 2.0, 0), crossed(1000, later, 1)
+    found, told = scorer.fit_scorer(run, "scorer", ["a", "b"], learned, judged)
+    assert least <= told["mlp_share"] <= most
+    assert told["mlp_loss"] < told["linear_loss"] or told["mlp_share"] == told["scorer_epochs"] == 0
+    likely = np.log(scipy.special.softmax(found.score(judged.features.astype(np.float32)), axis=1)[:, 0])
+    assert -likely.mean() == pytest.approx(min(told["mlp_loss"], told["linear_loss"]), abs=1e-4)
 
 
 def test_ridge_predicts_known_items_out_of_fold() -> None:

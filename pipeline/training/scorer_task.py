@@ -3,7 +3,9 @@
 The linear part is a conditional logit (McFadden 1974) on standardised features: listwise log-likelihood of
 the item taken among its candidates, minus a penalty on the squared distance from a simple blend (PRIOR). It
 is fitted to its optimum; validation's likelihood chooses the penalty, so where data are few the blend
-remains. The MLP starts at zero and is kept as far as validation's likelihood improves.
+remains. The MLP starts at zero. Of the correction it makes, that share is kept which validation's likelihood
+prefers: where tastes move, an MLP is surer than it should be, and half of what it says is worth more than all
+of it or nothing (docs/log.md).
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.models.scorer import CLIP, Scorer
+from pipeline.models.scorer import CLIP, MLP, Scorer
 from pipeline.training.fitting import fit
 from pipeline.training.networks import ScorerNetwork
 from pipeline.training.sampling import NOWHERE, Sample
@@ -25,6 +27,7 @@ PRIOR = {"ease_5": 0.4, "knn_5": 0.2, "ials_5": 0.4, "live_1": 0.3, "live_3": 0.
 PENALTIES = (0.3, 0.1, 3e-2, 1e-2, 3e-3, 1e-3)  # of the squared distance from the blend, per nat
 STEPS, PRECISE = 20, 1e-6  # of Newton's method: at most; it ends where one would gain less than this share
 BATCH, EPOCHS = 128, 5
+SHARES = tuple(tenth / 10 for tenth in range(1, 11))  # of the correction
 
 
 def listwise(logits: Tensor, sample: Sample, batch: np.ndarray | slice) -> Tensor:
@@ -39,18 +42,24 @@ def fit_scorer(
     """The scorer, and its figures: penalty, losses in nats (blend, linear part, with the MLP), epochs."""
     network = prior_scorer(names, sample, run.seed)
     figures = fit_linear(network, names, sample, validation)
-    linear = network.scorer()
-    epochs = fit(
-        run,
-        ScorerTask(run, phase, network, sample, validation),
-        Batches(run, phase, len(sample), BATCH),
-        EPOCHS,
-    )
-    network = network.cpu().eval()
-    loss, scorer = -ScorerTask(run, phase, network, sample, validation).quality(), network.scorer()
-    if not loss < figures["linear_loss"]:  # no better than the linear part alone
-        scorer, epochs = linear, 0
-    return scorer, figures | {"mlp_loss": round(loss, 6), "scorer_epochs": epochs}
+    linear, task = network.scorer(), ScorerTask(run, phase, network, sample, validation)
+    epochs = fit(run, task, Batches(run, phase, len(sample), BATCH), EPOCHS)
+    task.cpu().eval()
+    share, likelihood = task.best_share()
+    scorer = shrunk(linear, network.scorer(), share)
+    if not -likelihood < figures["linear_loss"]:  # no better than the linear part alone
+        scorer, epochs, share = linear, 0, 0.0
+    figures |= {"mlp_loss": round(-likelihood, 6), "mlp_share": share, "scorer_epochs": epochs}
+    return scorer, figures
+
+
+def shrunk(linear: Scorer, corrected: Scorer, share: float) -> Scorer:
+    """A scorer whose scores are `share` of the way from those of the linear one to those of the other."""
+    weights = dict(corrected.weights)
+    start, own = linear.weights["linear.weight"], weights["linear.weight"]
+    weights["linear.weight"] = start + np.float32(share) * (own - start)
+    weights[f"{MLP[-1]}.weight"] = weights[f"{MLP[-1]}.weight"] * np.float32(share)
+    return Scorer(weights)
 
 
 def prior_scorer(names: list[str], sample: Sample, seed: int = 0) -> ScorerNetwork:
@@ -164,19 +173,29 @@ class ScorerTask(Task):
         super().__init__(run, None)
         self.phase, self.learning_rate = phase, 2e-3
         self.network, self.sample, self.validation = network, sample, validation
+        self.start = network.linear.weight.detach().clone()  # (1, features) of the linear part alone
 
     def training_step(self, batch: np.ndarray, index: int) -> Tensor:
         features = torch.from_numpy(self.sample.features[batch]).to(self.device).float()
         weight = torch.from_numpy(self.sample.weight[batch]).to(self.device)
         return self.record((listwise(self.network(features), self.sample, batch) * weight).mean(), len(batch))
 
-    @torch.no_grad()
     def quality(self) -> float:
-        """Mean weighted log-likelihood of validation's items taken."""
-        total = 0.0
+        """Mean weighted log-likelihood of validation's items taken, by the best share of the correction."""
+        return self.best_share()[1]
+
+    @torch.no_grad()
+    def best_share(self) -> tuple[float, float]:
+        """(share of the correction, mean weighted log-likelihood of validation's items taken with it)."""
+        totals = np.zeros(len(SHARES))
         for begin in range(0, len(self.validation), 256):
             rows = slice(begin, begin + 256)
             features = torch.from_numpy(self.validation.features[rows]).to(self.device).float()
             weight = torch.from_numpy(self.validation.weight[rows]).to(self.device)
-            total -= float((listwise(self.network(features), self.validation, rows) * weight).sum())
-        return total / max(1, len(self.validation))
+            corrected = self.network(features)
+            linear = (self.network.inputs(features) @ self.start.to(self.device)[0]).lerp
+            for place, share in enumerate(SHARES):
+                loss = listwise(linear(corrected, share), self.validation, rows)
+                totals[place] -= float((loss * weight).sum())
+        best = int(totals.argmax())
+        return SHARES[best], float(totals[best]) / max(1, len(self.validation))
