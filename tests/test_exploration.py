@@ -16,7 +16,7 @@ from pipeline.evaluation.exploration import PLACES, POOL, drawn, worths
 def test_logged_propensities_are_frequencies() -> None:
     scores, runs = np.array([3.0, 2.5, 2.5, 1.0, -1.0]), 8_000
     generator = np.random.default_rng(1)
-    seen = [drawn(scores, generator) for _ in range(runs)]
+    seen = [drawn(worths(scores), generator) for _ in range(runs)]
     told = {tuple(rows): tuple(chances) for rows, chances in seen}
     counts = Counter(tuple(rows) for rows, _ in seen)
     assert len(told) == 5 * 4  # every ordered pair, each with one pair of propensities

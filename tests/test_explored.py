@@ -18,7 +18,7 @@ import yaml
 from pipeline.data.histories import Points, Prepared, load_prepared
 from pipeline.data.impressions import impressions
 from pipeline.evaluation import explored
-from pipeline.evaluation.exploration import PLACES, POOL, drawn, worths
+from pipeline.evaluation.exploration import COLUMNS, FEATURES, PLACES, POOL, drawn, worths
 from pipeline.evaluation.explored import Lists, compare
 from pipeline.models.ranking import popularity_order
 from pipeline.models.recommender import Recommender
@@ -55,7 +55,7 @@ def served(champion: Fixed, taste: np.ndarray, seed: int, lists: int = 300, day:
     rows = []
     for number in range(lists):
         user = int(generator.integers(USERS))
-        places, chances = drawn(champion.scores[pool], generator)
+        places, chances = drawn(worths(champion.scores[pool]), generator)
         listed, propensity = np.r_[fixed, pool[places]], [1.0] * len(fixed) + chances
         for rank, (item, chance) in enumerate(zip(listed, propensity, strict=True), 1):
             taken = generator.random() < taste[user, item]
@@ -84,8 +84,8 @@ def test_chances_are_those_of_the_service(data: Prepared) -> None:
     shown = served(old, np.full((USERS, ITEMS), 0.2), 1, lists=30)
     lists = Lists.of(shown, data, "v1", 0)
     assert lists is not None
-    pool, worth = lists.pools(old, data, np.arange(ITEMS))
-    np.testing.assert_allclose(lists.chances(pool, worth), lists.logged, rtol=1e-5)
+    pool, scores = lists.pools(old, data, np.arange(ITEMS))
+    np.testing.assert_allclose(lists.chances(pool, worths(scores)), lists.logged, rtol=1e-5)
     # Of the other model, by hand: the same items, by its scores.
     listed = shown[shown["impression_id"] == "0000"]["item_id"].str[1:].astype(int).tolist()
     above, (first, second) = listed[:-PLACES], listed[-PLACES:]
@@ -93,7 +93,7 @@ def test_chances_are_those_of_the_service(data: Prepared) -> None:
     left = dict(zip(drawn_from, worths(new.scores[drawn_from]), strict=True))
     one = left[first] / sum(left.values())
     del left[first]
-    found = lists.chances(pool, lists.worths_of(new, pool))
+    found = lists.chances(pool, worths(lists.scores_of(new, pool)))
     np.testing.assert_allclose(found[:2], [one, left[second] / sum(left.values())], rtol=1e-5)
 
 
@@ -103,10 +103,10 @@ def test_what_a_model_does_not_name_stands_with_its_lowest(data: Prepared) -> No
     assert lists is not None
     pool, _ = lists.pools(old, data, np.arange(ITEMS))
     silent = Fixed("silent", np.where(np.isin(np.arange(ITEMS), pool[0, :3]), -np.inf, new.scores))
-    worth = lists.worths_of(silent, pool)[0]
+    worth = worths(lists.scores_of(silent, pool))[0]
     assert (worth[:3] == worth.min()).all()
     assert worth.max() > worth.min()
-    nothing = lists.worths_of(Fixed("nothing", np.full(ITEMS, -np.inf)), pool)
+    nothing = worths(lists.scores_of(Fixed("nothing", np.full(ITEMS, -np.inf)), pool))
     assert (nothing == 1).all()
 
 
@@ -120,6 +120,8 @@ def test_only_places_of_chance_after_the_models_were_fitted_count(data: Prepared
     found = told(shown, data, new, old)
     assert found is not None
     assert (found["places"], found["reproduced"]) == (600, 1.0)
+    assert found["policy"]["lists"] == 300
+    assert set(found["policy"]["weights"]) == set(COLUMNS)
 
 
 def test_of_many_lists_the_newest_are_asked(data: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,5 +220,14 @@ def test_the_evaluation_gives_the_chances_that_the_service_logged(
     found: Any = compare(shown, prepared, model, model, str(model.version), 0, order)
     assert (found["places"], found["taken"]) == (2 * len(lists), len(taken) / (2 * len(lists)))
     assert found["reproduced"] == 1
+    assert found["policy"] == {"answer": "investigate", "lists": len(lists), "users": len(lists)}
+    points = prepared.test[:2]
+    items = np.array([[0, 1, 2], [3, 4, -1]])
+    columns = model.features(points, items, FEATURES)  # as the service has them beside other candidates
+    whole = model.parts.columns(
+        next(iter(model.parts.ask(points))), np.arange(len(prepared.catalogue))[None].repeat(2, axis=0)
+    )
+    for place, name in enumerate(FEATURES):
+        np.testing.assert_allclose(columns[0, :, place], whole[name][0, :3], rtol=1e-6)
     assert abs(found["difference"]) < 1e-3  # it is the same model
     store.close()

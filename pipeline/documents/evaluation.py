@@ -44,6 +44,20 @@ class Weighted(Interval):
 Answer = Literal["better", "not better", "investigate"]
 
 
+class Policy(Part):
+    """For places left to chance, learned of them: how much more would be taken than of plain draws."""
+
+    answer: Answer
+    difference: Number = None  # items taken a place
+    low: Number = None
+    high: Number = None
+    lists: Number = None
+    users: Number = None
+    effective: Number = None  # sample size
+    unbalanced: Number = None  # standard errors by which the weights miss their mean
+    weights: Figures = Field(default_factory=dict)  # of pipeline.evaluation.exploration.COLUMNS
+
+
 class OffPolicy(Part):
     """challenger - champion in items taken a place, on places that the service left to chance."""
 
@@ -57,6 +71,7 @@ class OffPolicy(Part):
     effective: Number = None  # sample size
     unbalanced: Number = None  # standard errors by which the weights miss their mean
     reproduced: Number = None  # share of what the champion drew whose chance the evaluation finds again
+    policy: Policy | None = IF_KNOWN  # for the challenger's own draws
 
 
 class Interleaved(Part):

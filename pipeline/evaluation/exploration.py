@@ -1,12 +1,16 @@
 """The last places of a list, drawn by chance: what no list shows nobody can learn about.
 
 Each place draws one of the best items that the places above have left, the pool, without putting it back,
-with a chance in proportion to exp(z / 2): z is the item's score in standard deviations of the pool's
-(Plackett-Luce). Scores of any scale give chances of one kind: of twenty normal ones the best has about a
-ninth, the worst a fiftieth. What is logged is the chance of the item drawn, given what stands above it.
+with a chance in proportion to its worth (Plackett-Luce). Plainly that is exp(z / 2): z is the item's score in
+standard deviations of the pool's. Scores of any scale give chances of one kind: of twenty normal ones the
+best has about a ninth, the worst a fiftieth. A learned policy (learned.py) weighs COLUMNS instead. What is
+logged is the chance of the item drawn, given what stands above it.
 """
 
 from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -14,20 +18,46 @@ PLACES, POOL = 2, 20
 SHARPNESS = 0.5  # flatter costs a list more, steeper gives logs that say little of another model
 LEAST_K = 4  # shorter lists are left as they are
 
+SCORE = "score"
+# Beside it, features of the item and the moment alone: the same whichever candidates stand beside it.
+FEATURES = ("live_count", "live_trend", "live_age")
+COLUMNS = (SCORE, *FEATURES)
+PLAIN = (SHARPNESS, *(0.0 for _ in FEATURES))  # weights of COLUMNS
+FLOOR = 0.2  # share of the draws of a learned policy that are even, so that a later log can tell of any other
+
 
 def worths(scores: np.ndarray) -> np.ndarray:
     """(..., pool) float64 exp(z / 2) of scores; 0 for those of -inf, which are no items."""
     there = np.isfinite(scores)
-    count = np.maximum(there.sum(axis=-1, keepdims=True), 1)
-    known = np.where(there, scores, 0.0).astype(np.float64)
-    apart = np.where(there, known - known.sum(axis=-1, keepdims=True) / count, 0.0)
-    spread = np.sqrt((apart**2).sum(axis=-1, keepdims=True) / count)
-    return np.where(there, np.exp(SHARPNESS * apart / np.where(spread > 0, spread, 1.0)), 0.0)
+    return np.where(there, np.exp(SHARPNESS * _standard(scores, there)), 0.0)
 
 
-def drawn(scores: np.ndarray, chance: np.random.Generator) -> tuple[list[int], list[float]]:
-    """(rows, propensities) of PLACES of the (pool,) scores, at most as many as there are."""
-    left = worths(scores)
+def described(scores: np.ndarray, features: np.ndarray) -> np.ndarray:
+    """(..., pool, columns) COLUMNS in standard deviations of the pool; 0 for what is no item.
+
+    `scores`: (..., pool), -inf for no item; `features`: (..., pool, FEATURES).
+    """
+    there = np.isfinite(scores)
+    columns = [scores, *np.moveaxis(features, -1, 0)]
+    return np.stack([_standard(column, there) for column in columns], axis=-1)
+
+
+def learned(weights: Sequence[float] | np.ndarray, columns: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """(..., pool) float64 worths that sum to 1: softmax of the weighted columns, and FLOOR of it even.
+
+    No chance is below FLOOR / pool, neither of the first draw nor of a later one. `there`: which are items.
+    """
+    loud = np.where(there, columns @ np.asarray(weights, np.float64), -np.inf)
+    most = loud.max(axis=-1, keepdims=True, initial=-np.inf)
+    worth = np.where(there, np.exp(loud - np.where(np.isfinite(most), most, 0.0)), 0.0)
+    total, count = worth.sum(axis=-1, keepdims=True), there.sum(axis=-1, keepdims=True)
+    even = there / np.maximum(count, 1)
+    return np.asarray((1 - FLOOR) * worth / np.where(total > 0, total, 1.0) + FLOOR * even)
+
+
+def drawn(worth: np.ndarray, chance: np.random.Generator) -> tuple[list[int], list[float]]:
+    """(rows, propensities) of PLACES of the (pool,) worths, at most as many as are above 0."""
+    left = np.array(worth, np.float64)
     rows, propensities = [], []
     for _ in range(min(PLACES, int((left > 0).sum()))):
         chances = left / left.sum()
@@ -36,3 +66,17 @@ def drawn(scores: np.ndarray, chance: np.random.Generator) -> tuple[list[int], l
         propensities.append(float(chances[row]))
         left[row] = 0.0
     return rows, propensities
+
+
+def teaches(user_id: str) -> bool:
+    """Whether a user is of the half that a policy is learned from; the other half judges it."""
+    return hashlib.sha256(f"evergreen-exploration|{user_id}".encode()).digest()[0] < 128
+
+
+def _standard(values: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """(..., pool) float64 deviations from the mean of what is there, in its standard deviations."""
+    count = np.maximum(there.sum(axis=-1, keepdims=True), 1)
+    known = np.where(there, values, 0.0).astype(np.float64)
+    apart = np.where(there, known - known.sum(axis=-1, keepdims=True) / count, 0.0)
+    spread = np.sqrt((apart**2).sum(axis=-1, keepdims=True) / count)
+    return np.asarray(apart / np.where(spread > 1e-9, spread, 1.0))

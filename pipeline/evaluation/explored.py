@@ -8,11 +8,15 @@ the two comes from these chances (off_policy.difference, Delta-OPE); rows of one
 
 Which items a place was drawn from, the champion is asked again. `reproduced` is the share of rows for which
 it gives the chance that was logged: where it does not, nothing is answered.
+
+From the same lists a policy for the challenger's own draws is learned (learned.py) and told: `policy`.
+Nothing draws by it yet.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -21,7 +25,8 @@ from pipeline.data import tables
 from pipeline.data.histories import Points, Prepared
 from pipeline.data.impressions import LIST
 from pipeline.documents.evaluation import Answer
-from pipeline.evaluation.exploration import POOL, worths
+from pipeline.evaluation.exploration import COLUMNS, FEATURES, PLACES, POOL, described, worths
+from pipeline.evaluation.learned import Log, learn
 from pipeline.evaluation.off_policy import answer, difference
 from pipeline.models.ranking import Lister, listable
 
@@ -45,12 +50,13 @@ def compare(
     lists = Lists.of(shown, prepared, version, after)
     if lists is None:
         return None
-    pool, worth = lists.pools(champion, prepared, order)
-    again = lists.chances(pool, worth)
-    new = lists.chances(pool, lists.worths_of(challenger, pool))
+    pool, scores = lists.pools(champion, prepared, order)
+    again = lists.chances(pool, worths(scores))
+    same = np.abs(again - lists.logged) <= CLOSE
+    rated = lists.scores_of(challenger, pool)
+    new = lists.chances(pool, worths(rated))
     found = difference(lists.reward, new, lists.logged, lists.logged, lists.user)
-    people = len(np.unique(lists.user))
-    reproduced = float((np.abs(again - lists.logged) <= CLOSE).mean())
+    people, reproduced = len(np.unique(lists.user)), float(same.mean())
     told: Answer = answer(found, lists.logged)
     if people < LEAST_USERS or reproduced < LEAST_REPRODUCED or (told == "not better" and not found.high < 0):
         told = "investigate"
@@ -65,7 +71,40 @@ def compare(
         "effective": float(found.effective),
         "unbalanced": float(found.unbalanced),
         "reproduced": reproduced,
+        "policy": policy(lists.log(pool, rated, lists.features(challenger, pool), same), reproduced),
     }
+
+
+def policy(log: Log, reproduced: float) -> dict[str, Any]:
+    """What was learned for the challenger's own draws; without weights where there are too few lists."""
+    users = len(np.unique(log.user))
+    counts = {"lists": len(log.user), "users": users}
+    found = learn(log)
+    if found is None:
+        return {"answer": "investigate", **counts}
+    gain = found.gain
+    told: Answer = answer(gain, log.logged)
+    if users < LEAST_USERS or reproduced < LEAST_REPRODUCED:
+        told = "investigate"
+    return {
+        "answer": told,
+        "difference": float(gain.value),
+        "low": float(gain.low),
+        "high": float(gain.high),
+        **counts,
+        "effective": float(gain.effective),
+        "unbalanced": float(gain.unbalanced),
+        "weights": dict(zip(COLUMNS, found.weights, strict=True)),
+    }
+
+
+@runtime_checkable
+class Describing(Lister, Protocol):
+    """A model that tells features of any items."""
+
+    def features(self, points: Points, items: np.ndarray, names: Sequence[str]) -> np.ndarray:
+        """(points, n, names) float32 of (points, n) items, -1 for none."""
+        ...
 
 
 class Lists:
@@ -102,7 +141,7 @@ class Lists:
         return cls(rows.assign(place=rows.groupby("number").cumcount()), shown[~shown["drawn"]], points)
 
     def pools(self, model: Lister, prepared: Prepared, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(lists, POOL) items that the model leaves below those above, -1 behind, and their worths."""
+        """(lists, POOL) items that the model leaves below those above, -1 behind, and their scores."""
         pools, scored, begin = [], [], 0
         for items, scores in model.candidates(self.points):
             points = self.points[begin : begin + len(items)]
@@ -113,7 +152,7 @@ class Lists:
             pools.append(np.where(score > -np.inf, np.take_along_axis(items, best, axis=1), -1))
             scored.append(score)
             begin += len(items)
-        return np.concatenate(pools), worths(np.concatenate(scored))
+        return np.concatenate(pools), np.concatenate(scored)
 
     def _stands_above(self, items: np.ndarray, begin: int) -> np.ndarray:
         """(lists, candidates) bool."""
@@ -123,8 +162,8 @@ class Lists:
         cells = np.arange(len(items))[:, None] * size + items + 1
         return np.isin(cells, (number[here] - begin) * size + item[here] + 1)
 
-    def worths_of(self, model: Lister, pool: np.ndarray) -> np.ndarray:
-        """(lists, POOL) worths by the model's scores; what it does not name stands with its lowest."""
+    def scores_of(self, model: Lister, pool: np.ndarray) -> np.ndarray:
+        """(lists, POOL) the model's scores; what it does not name stands with its lowest."""
         scored, begin = np.full(pool.shape, np.nan), 0
         for items, scores in model.candidates(self.points):
             rows = slice(begin, begin + len(items))
@@ -137,7 +176,31 @@ class Lists:
             begin += len(items)
         least = np.where(np.isnan(scored), np.inf, scored).min(axis=1, keepdims=True)
         scored = np.where(np.isnan(scored), np.where(np.isfinite(least), least, 0.0), scored)
-        return worths(np.where(pool >= 0, scored, -np.inf))
+        return np.where(pool >= 0, scored, -np.inf)
+
+    def features(self, model: Lister, pool: np.ndarray) -> np.ndarray:
+        """(lists, POOL, FEATURES); 0 where the model has none."""
+        if not isinstance(model, Describing):
+            return np.zeros((*pool.shape, len(FEATURES)))
+        return model.features(self.points, pool, FEATURES)
+
+    def log(self, pool: np.ndarray, scores: np.ndarray, features: np.ndarray, same: np.ndarray) -> Log:
+        """The lists all of whose drawn places were found again (`same`, of rows) in their pools."""
+        place = np.full((len(pool), PLACES), -1)
+        logged, reward = np.ones(place.shape), np.zeros(place.shape)
+        there = pool[self.list] == self.item[:, None]
+        fine = same & there.any(axis=1) & (self.place < PLACES)
+        cells = self.list[fine], self.place[fine]
+        place[cells], logged[cells], reward[cells] = (
+            there[fine].argmax(axis=1),
+            self.logged[fine],
+            self.reward[fine],
+        )
+        user = np.empty(len(pool), object)
+        user[self.list] = self.user
+        whole = np.flatnonzero((place >= 0).all(axis=1))
+        every = Log(described(scores, features), worths(scores), place, logged, reward, user)
+        return every.at(whole)
 
     def chances(self, pool: np.ndarray, worth: np.ndarray) -> np.ndarray:
         """(rows,) with which chance each row's item is drawn; those drawn before it in its list are gone."""

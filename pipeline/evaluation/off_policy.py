@@ -9,6 +9,7 @@ snips           self-normalised inverse propensity scoring (Swaminathan & Joachi
 doubly_robust   Dudik, Langford & Li 2011: mean of q(x, new) + w (r - q(x, a)), q a model of the reward
 difference      of two models on the same rows (Jeunen & Ustimenko, arXiv 2405.10024): mean of
                 (w1 - w2) (r - b), whose expectation is free of b; b is the one of least variance
+mean_of         terms that somebody else made, e.g. doubly robust ones over several draws
 
 What a log without chance shows (every `logged` is 1) tells nothing of another model.
 """
@@ -104,6 +105,12 @@ def difference(
     terms = (each - value) / each.shape[-1]
     worse = np.where((effective_sample_size(one) < effective_sample_size(other))[..., None], one, other)
     return _estimate(value[..., 0], terms, group, level, worse, apart)
+
+
+def mean_of(each: np.ndarray, weights: np.ndarray, group: np.ndarray | None = None) -> Estimate:
+    """Of (..., rows) terms; `weights`: what the rows stand for, of expectation 1."""
+    value = each.mean(axis=-1, keepdims=True)
+    return _estimate(value[..., 0], (each - value) / each.shape[-1], group, 0.95, weights, weights - 1)
 
 
 def answer(found: Estimate, logged: np.ndarray, worthwhile: float = 0.0) -> Answer:

@@ -65,4 +65,18 @@ def _off_policy(found: Mapping[str, Any]) -> str:
     return (
         f"Of {places} places left to chance {taken} were taken. By the challenger's chances it would have "
         f"been {_ends(found)} items a place more: {plain(found.get('answer'), 20)}."
+        + _policy(mapping(found.get("policy")))
+    )
+
+
+def _policy(found: Mapping[str, Any]) -> str:
+    if not found:
+        return ""
+    counts = f"{number(found.get('lists'), 0)} lists of {number(found.get('users'), 0)} users"
+    if not found.get("weights"):
+        return f" {counts} are too few to learn a policy for these places."
+    return (
+        f" A policy for these places, learned of {counts} and asked of those it had not learned of, "
+        f"would have had {_ends(found)} items a place more than plain draws: "
+        f"{plain(found.get('answer'), 20)}. Nothing draws by it."
     )

@@ -89,6 +89,20 @@ class Recommender:
             scores = self.scorer.score(stacked(self.parts.columns(asked, items), names))
             yield items, np.where(items >= 0, scores, -np.inf).astype(np.float32)
 
+    def features(self, points: Points, items: np.ndarray, names: Iterable[str]) -> np.ndarray:
+        """(points, n, names) float32 of (points, n) items, -1 for none; 0 for a name that it lacks.
+
+        Of features of item and moment alone: others depend on which candidates stand beside an item.
+        """
+        wanted, found, begin = list(names), [np.zeros((0, items.shape[1], len(list(names))), np.float32)], 0
+        for asked in self.parts.ask(points):
+            rows = items[begin : begin + len(asked.points)]
+            columns = self.parts.columns(asked, rows)
+            missing = {name: np.zeros(rows.shape, np.float32) for name in wanted if name not in columns}
+            found.append(stacked(columns | missing, wanted))
+            begin += len(rows)
+        return np.concatenate(found)
+
     def with_state(self, until: int, name: str) -> Recommender:
         """The same with the live state as of a moment (microseconds): it stands still there."""
         living = self.parts.living.frozen(until)

@@ -11,7 +11,7 @@ import pandas as pd
 from pipeline.data import tables
 from pipeline.data.histories import Points
 from pipeline.errors import DataError
-from pipeline.evaluation.exploration import LEAST_K, PLACES, POOL, drawn
+from pipeline.evaluation.exploration import LEAST_K, PLACES, POOL, drawn, worths
 from pipeline.models.asked import Asked
 from pipeline.models.pairs import Retrieved
 from pipeline.models.parts import stacked
@@ -234,7 +234,7 @@ class Lister:
             order = order[self._diverse(scored.items[order], scored.score[order], question)]
         elif chance is not None and question.k >= LEAST_K:
             fixed, pool = np.split(order[: question.k - PLACES + POOL], [question.k - PLACES])
-            rows, chances = drawn(scored.score[pool], chance)
+            rows, chances = drawn(worths(scored.score[pool]), chance)
             return np.r_[fixed, pool[rows]], [1.0] * len(fixed) + chances
         order = order[: question.k]
         return order, [1.0] * len(order)
