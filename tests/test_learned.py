@@ -6,6 +6,7 @@ from itertools import permutations
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from pipeline.evaluation.exploration import (
     COLUMNS,
@@ -93,6 +94,11 @@ def test_too_few_lists_teach_nothing() -> None:
     assert learn(made(1, 40, 1.0)[0]) is None
 
 
+def assert_covers(count: int, logs: int) -> None:
+    """In 93 of 100 at least: of so few logs what is not surely fewer, or a rounding decides."""
+    assert binomtest(count, logs, 0.93, alternative="less").pvalue > 0.01
+
+
 @pytest.mark.parametrize("logs", [3, pytest.param(200, marks=pytest.mark.slow)])
 def test_a_planted_preference_is_found_and_told_truly(logs: int) -> None:
     better = covered = 0
@@ -104,7 +110,8 @@ def test_a_planted_preference_is_found_and_told_truly(logs: int) -> None:
         covered += found.gain.low <= truth(found, log, taste) <= found.gain.high
         assert found.weights[-1] > 0.2
     assert better >= (0.7 * logs if logs > 100 else 1)
-    assert covered >= (0.93 * logs if logs > 100 else 1)
+    assert covered >= 1
+    assert_covers(covered, logs)
 
 
 @pytest.mark.slow
@@ -117,4 +124,4 @@ def test_without_a_preference_a_policy_is_rarely_called_better() -> None:
         better += answer(found.gain, log.logged) == "better"
         covered += found.gain.low <= truth(found, log, taste) <= found.gain.high
     assert better <= 0.05 * 200
-    assert covered >= 0.93 * 200
+    assert_covers(covered, 200)
