@@ -58,6 +58,9 @@ class Taste:
             scores[:, 3] = -np.inf
             yield np.broadcast_to(np.arange(tiny.ITEMS, dtype=np.int32), scores.shape), scores
 
+    def live_features(self, _: Points, items: np.ndarray, names: list[str]) -> np.ndarray:
+        return np.zeros((*items.shape, len(names)), np.float32)
+
     def reasons(self, points: Points, top: np.ndarray) -> list[list[list[str]]]:
         return [[["same taste"] for item in row if item >= 0] for row in top]
 

@@ -41,6 +41,9 @@ class Fixed:
                 np.broadcast_to(self.scores, shape),
             )
 
+    def live_features(self, _: Points, items: np.ndarray, names: list[str]) -> np.ndarray:
+        return np.zeros((*items.shape, len(names)), np.float32)
+
 
 @pytest.fixture(scope="module")
 def data() -> Prepared:
@@ -223,7 +226,9 @@ def test_the_evaluation_gives_the_chances_that_the_service_logged(
     assert found["policy"] == {"answer": "investigate", "lists": len(lists), "users": len(lists)}
     points = prepared.test[:2]
     items = np.array([[0, 1, 2], [3, 4, -1]])
-    columns = model.features(points, items, FEATURES)  # as the service has them beside other candidates
+    columns = model.live_features(
+        points, items, list(FEATURES)
+    )  # as the service has them beside other candidates
     whole = model.parts.columns(
         next(iter(model.parts.ask(points))), np.arange(len(prepared.catalogue))[None].repeat(2, axis=0)
     )

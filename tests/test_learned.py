@@ -19,13 +19,13 @@ from pipeline.evaluation.exploration import (
     teaches,
     worths,
 )
-from pipeline.evaluation.learned import Learned, Log, earned, learn
+from pipeline.evaluation.learned import Explored, Learned, earned, learn
 from pipeline.evaluation.off_policy import answer
 
 POOL, USERS, LISTS = 20, 150, 1_000
 
 
-def made(seed: int, lists: int, preference: float) -> tuple[Log, np.ndarray]:
+def made(seed: int, lists: int, preference: float) -> tuple[Explored, np.ndarray]:
     """(a log of plain draws, (lists, POOL) with which chance each item is taken): users take what is fresh
     (the last column) by so much more."""
     chance = np.random.default_rng(seed)
@@ -39,14 +39,14 @@ def made(seed: int, lists: int, preference: float) -> tuple[Log, np.ndarray]:
         place[row], logged[row] = drawn(plain[row], chance)
     reward = (chance.random(place.shape) < np.take_along_axis(taste, place, axis=1)).astype(float)
     names = np.array([f"u{each}" for each in user], object)
-    return Log(columns, plain, place, logged, reward, names), taste
+    return Explored(columns, plain, place, logged, reward, names), taste
 
 
-def truth(found: Learned, log: Log, taste: np.ndarray) -> float:
+def truth(found: Learned, log: Explored, taste: np.ndarray) -> float:
     """Gain a place, of the lists that judge: with the true chances nothing is left to correct."""
     own = np.array([not teaches(user) for user in log.user])
     log, taste = log.at(own), taste[own]
-    sure = Log(
+    sure = Explored(
         log.columns, log.plain, log.place, log.logged, np.take_along_axis(taste, log.place, axis=1), log.user
     )
     gain = (
@@ -84,7 +84,7 @@ def test_the_estimate_is_without_bias_whatever_the_model_of_the_reward() -> None
                 plain[0, w] / (plain.sum() - left) for w, left in ((first, 0), (second, plain[0, first]))
             ]
             place, reward = np.array([[first, second]]), taste[:, [first, second]]
-            log = Log(columns, plain, place, np.array([logged]), reward, np.array(["u"], object))
+            log = Explored(columns, plain, place, np.array([logged]), reward, np.array(["u"], object))
             mean += np.prod(logged) * float(earned(log, new, predicted)[0][0])
             by_hand += new[0, first] * new[0, second] / (1 - new[0, first]) * reward.sum()
         assert mean == pytest.approx(by_hand)

@@ -15,7 +15,6 @@ Nothing draws by it yet.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -26,8 +25,8 @@ from pipeline.data.histories import Points, Prepared
 from pipeline.data.impressions import LIST
 from pipeline.documents.evaluation import Answer
 from pipeline.evaluation.exploration import COLUMNS, FEATURES, PLACES, POOL, described, worths
-from pipeline.evaluation.learned import Log, learn
-from pipeline.evaluation.off_policy import answer, difference
+from pipeline.evaluation.learned import Explored, learn
+from pipeline.evaluation.off_policy import Estimate, answer, difference
 from pipeline.models.ranking import Lister, listable
 
 LEAST_USERS = 30
@@ -38,7 +37,7 @@ LEAST_REPRODUCED, CLOSE = 0.9, 0.02  # share of rows; by how much two chances of
 def compare(
     shown: pd.DataFrame,
     prepared: Prepared,
-    challenger: Lister,
+    challenger: Describing,
     champion: Lister,
     version: str,
     after: int,
@@ -56,53 +55,51 @@ def compare(
     rated = lists.scores_of(challenger, pool)
     new = lists.chances(pool, worths(rated))
     found = difference(lists.reward, new, lists.logged, lists.logged, lists.user)
+    features = challenger.live_features(lists.points, pool, list(FEATURES))
     people, reproduced = len(np.unique(lists.user)), float(same.mean())
     told: Answer = answer(found, lists.logged)
     if people < LEAST_USERS or reproduced < LEAST_REPRODUCED or (told == "not better" and not found.high < 0):
         told = "investigate"
     return {
         "answer": told,
-        "difference": float(found.value),
-        "low": float(found.low),
-        "high": float(found.high),
+        **_figures(found),
         "taken": float(lists.reward.mean()),
         "places": len(lists.reward),
         "users": people,
-        "effective": float(found.effective),
-        "unbalanced": float(found.unbalanced),
         "reproduced": reproduced,
-        "policy": policy(lists.log(pool, rated, lists.features(challenger, pool), same), reproduced),
+        "policy": policy(lists.drawn(pool, rated, features, same), reproduced),
     }
 
 
-def policy(log: Log, reproduced: float) -> dict[str, Any]:
+def policy(log: Explored, reproduced: float) -> dict[str, Any]:
     """What was learned for the challenger's own draws; without weights where there are too few lists."""
     users = len(np.unique(log.user))
     counts = {"lists": len(log.user), "users": users}
     found = learn(log)
     if found is None:
         return {"answer": "investigate", **counts}
-    gain = found.gain
-    told: Answer = answer(gain, log.logged)
+    told: Answer = answer(found.gain, log.logged)
     if users < LEAST_USERS or reproduced < LEAST_REPRODUCED:
         told = "investigate"
+    weights = dict(zip(COLUMNS, found.weights, strict=True))
+    return {"answer": told, **_figures(found.gain), **counts, "weights": weights}
+
+
+def _figures(found: Estimate) -> dict[str, float]:
     return {
-        "answer": told,
-        "difference": float(gain.value),
-        "low": float(gain.low),
-        "high": float(gain.high),
-        **counts,
-        "effective": float(gain.effective),
-        "unbalanced": float(gain.unbalanced),
-        "weights": dict(zip(COLUMNS, found.weights, strict=True)),
+        "difference": float(found.value),
+        "low": float(found.low),
+        "high": float(found.high),
+        "effective": float(found.effective),
+        "unbalanced": float(found.unbalanced),
     }
 
 
 @runtime_checkable
 class Describing(Lister, Protocol):
-    """A model that tells features of any items."""
+    """A model that tells what it sees of any items: a Recommender."""
 
-    def features(self, points: Points, items: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    def live_features(self, points: Points, items: np.ndarray, names: list[str]) -> np.ndarray:
         """(points, n, names) float32 of (points, n) items, -1 for none."""
         ...
 
@@ -178,13 +175,7 @@ class Lists:
         scored = np.where(np.isnan(scored), np.where(np.isfinite(least), least, 0.0), scored)
         return np.where(pool >= 0, scored, -np.inf)
 
-    def features(self, model: Lister, pool: np.ndarray) -> np.ndarray:
-        """(lists, POOL, FEATURES); 0 where the model has none."""
-        if not isinstance(model, Describing):
-            return np.zeros((*pool.shape, len(FEATURES)))
-        return model.features(self.points, pool, FEATURES)
-
-    def log(self, pool: np.ndarray, scores: np.ndarray, features: np.ndarray, same: np.ndarray) -> Log:
+    def drawn(self, pool: np.ndarray, scores: np.ndarray, features: np.ndarray, same: np.ndarray) -> Explored:
         """The lists all of whose drawn places were found again (`same`, of rows) in their pools."""
         place = np.full((len(pool), PLACES), -1)
         logged, reward = np.ones(place.shape), np.zeros(place.shape)
@@ -199,7 +190,7 @@ class Lists:
         user = np.empty(len(pool), object)
         user[self.list] = self.user
         whole = np.flatnonzero((place >= 0).all(axis=1))
-        every = Log(described(scores, features), worths(scores), place, logged, reward, user)
+        every = Explored(described(scores, features), worths(scores), place, logged, reward, user)
         return every.at(whole)
 
     def chances(self, pool: np.ndarray, worth: np.ndarray) -> np.ndarray:

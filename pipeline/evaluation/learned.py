@@ -30,7 +30,7 @@ SMOOTH = 10.0  # rows of the mean reward that the reward's model begins with
 
 
 @dataclass(frozen=True)
-class Log:
+class Explored:
     """Of lists, what their last places were drawn from and what came of it."""
 
     columns: np.ndarray  # (lists, pool, COLUMNS)
@@ -40,8 +40,8 @@ class Log:
     reward: np.ndarray  # (lists, PLACES)
     user: np.ndarray  # (lists,) ids
 
-    def at(self, rows: np.ndarray) -> Log:
-        return Log(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+    def at(self, rows: np.ndarray) -> Explored:
+        return Explored(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
 
     @property
     def taken(self) -> np.ndarray:
@@ -55,7 +55,7 @@ class Learned:
     gain: Estimate  # in items taken a place, above the plain draws, of users who did not teach
 
 
-def learn(log: Log) -> Learned | None:
+def learn(log: Explored) -> Learned | None:
     """None where a half has too few lists."""
     own = np.array([teaches(user) for user in log.user], bool)
     taught, judged = log.at(own), log.at(~own)
@@ -67,7 +67,7 @@ def learn(log: Log) -> Learned | None:
     return Learned(weights, mean_of(each, weight, judged.user))
 
 
-def earned(log: Log, worth: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def earned(log: Explored, worth: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """((lists,) estimates of what is taken of a list's PLACES by draws of these worths, (lists,) weights).
 
     `predicted`: (lists, pool) the reward of each item by a model of it.
@@ -86,7 +86,7 @@ def earned(log: Log, worth: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarr
     return found, weight
 
 
-def rewards(taught: Log, asked: Log) -> np.ndarray:
+def rewards(taught: Explored, asked: Explored) -> np.ndarray:
     """(lists, pool) of `asked` by a ridge regression of the reward on the columns, fitted on `taught`."""
     x, y = taught.taken.reshape(-1, len(COLUMNS)), taught.reward.ravel()
     mean = y.mean()
@@ -94,7 +94,7 @@ def rewards(taught: Log, asked: Log) -> np.ndarray:
     return np.asarray(np.clip(mean + asked.columns @ slope, 0.0, 1.0))
 
 
-def _fitted(log: Log) -> tuple[float, ...]:
+def _fitted(log: Explored) -> tuple[float, ...]:
     """Weights, rounded as an impression tells them."""
     # Each half's rewards are predicted by the other's, so that the weights do not chase what was fitted.
     _, place = np.unique(log.user, return_inverse=True)
@@ -113,9 +113,6 @@ def _fitted(log: Log) -> tuple[float, ...]:
     slope = np.linalg.lstsq(log.taken.reshape(-1, len(COLUMNS)), log.reward.ravel() - log.reward.mean())[0]
     size = np.abs(slope).max()
     starts = [np.array(PLAIN), slope / size if size > 0 else np.array(PLAIN)]
-    found = min((minimize(loss, start, method="L-BFGS-B", bounds=bounds) for start in starts), key=_loss)
+    tried = [minimize(loss, start, method="L-BFGS-B", bounds=bounds) for start in starts]
+    found = min(tried, key=lambda one: float(one.fun))
     return tuple(float(f"{weight:.3f}") for weight in found.x)
-
-
-def _loss(found: object) -> float:
-    return float(getattr(found, "fun", np.inf))

@@ -11,7 +11,7 @@ import pandas as pd
 from pipeline.data import tables
 from pipeline.data.histories import Prepared
 from pipeline.documents.data import Summary
-from pipeline.evaluation.explored import compare
+from pipeline.evaluation.explored import Describing, compare
 from pipeline.evaluation.figures import CHALLENGER, CHAMPION
 from pipeline.evaluation.satisfaction import satisfaction
 from pipeline.models.artifacts import named
@@ -44,7 +44,7 @@ def told_by_people(
     active[tables.TIME] = pd.to_datetime(active[tables.TIME], unit="us", utc=True).astype(tables.MOMENT)
     told: dict[str, Any] = {"satisfaction": satisfaction(shown, active, prepared.catalogue, DAYS)}
     new, old = models.get(CHALLENGER), models.get(CHAMPION)
-    if isinstance(new, Lister) and isinstance(old, Lister) and after is not None:
+    if isinstance(new, Describing) and isinstance(old, Lister) and after is not None:
         counts = popularity(prepared.log, train_rows(prepared.log), len(prepared.catalogue))
         order = popularity_order(counts, prepared.catalogue.ids)
         version = getattr(old, "version", None) or named(figures["artifact_hash"][CHAMPION])

@@ -3,8 +3,7 @@
 In: the log (pipeline/data/histories.py) and a mask of its rows to fit on; everything is frozen at the end of
 those rows. Out: arrays over the catalogue and scorers with a `name` and `score(points) -> (points, items)`
 float32, in which NaN means "cannot score" (the ranking puts those items last, in popularity order).
-Those of content alone are in pipeline/models/content.py; settings are chosen on validation by
-pipeline/evaluation/tuning.py. The challenger uses the same functions for its features.
+Those of content alone: content.py. Settings: evaluation/tuning.py. The challenger has the same as features.
 """
 
 from __future__ import annotations
@@ -32,7 +31,6 @@ class Scorer(Protocol):
 
     def score(self, points: Points) -> np.ndarray:
         """(points, items) float32 over the catalogue; NaN = cannot score."""
-        ...
 
 
 def blocks(rows: int, width: int) -> Iterator[slice]:

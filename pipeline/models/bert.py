@@ -13,24 +13,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from safetensors import SafetensorError
 from safetensors.numpy import load_file
+from scipy.special import erf, softmax
 
 from pipeline.models.binding import Arrays
 from pipeline.models.erasure import ERASURE, Erasure
 from pipeline.models.pretrained import told_pooling
-from pipeline.models.tower import normed, softmax
+from pipeline.models.tower import normed
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 TEXTS = 32  # that are read at once
-PLAIN = {
-    "model_type": "bert",
-    "hidden_act": "gelu",
-    "is_decoder": False,
-    "position_embedding_type": "absolute",
-}
+PLAIN = {"hidden_act": "gelu", "is_decoder": False, "position_embedding_type": "absolute"}  # as of a BERT
 
 
 @dataclass(frozen=True)
@@ -51,23 +46,16 @@ class Bert:
 
         `folder`: as TextEncoder.save leaves it.
         """
-        try:
-            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            weights = load_file(folder / "model.safetensors")
-        except (OSError, ValueError, SafetensorError):
-            return None
-        plain = {"model_type": "bert", "hidden_act": "gelu", "is_decoder": False}
-        pooling = told_pooling(str(folder), folder)
-        absolute = config.get("position_embedding_type", "absolute") == "absolute"
-        if (
-            pooling not in ("mean", "cls")
-            or not absolute
-            or any(config.get(k) != v for k, v in plain.items())
-        ):
-            return None
         from tokenizers import Tokenizer
 
         try:
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            pooling = told_pooling(str(folder), folder)
+            if config.get("model_type") != "bert" or pooling not in ("mean", "cls"):
+                return None
+            if any(config.get(key, value) != value for key, value in PLAIN.items()):
+                return None
+            weights = load_file(folder / "model.safetensors")
             tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         except Exception:  # tokenizers raises nothing narrower
             return None
@@ -110,8 +98,6 @@ class Bert:
 
     def _read(self, texts: list[np.ndarray]) -> np.ndarray:
         """Token ids of some texts -> (texts, width)."""
-        from scipy.special import erf
-
         length = np.array([len(each) for each in texts])
         there = np.arange(length.max()) < length[:, None]
         ids = np.zeros(there.shape, np.intp)
@@ -139,6 +125,6 @@ class Bert:
             self._layer(f"{prefix}.{name}", x).reshape(texts, longest, self.heads, -1).swapaxes(1, 2)
             for name in ("query", "key", "value")
         )
-        share = softmax(query @ key.swapaxes(2, 3) * (width // self.heads) ** -0.5 + unseen)
+        share = softmax(query @ key.swapaxes(2, 3) * (width // self.heads) ** -0.5 + unseen, axis=-1)
         met: np.ndarray = (share @ value).swapaxes(1, 2).reshape(texts, longest, width)
         return met

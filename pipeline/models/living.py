@@ -63,6 +63,18 @@ class Living:
     def columns(self, asked: Asked, items: np.ndarray, ials: np.ndarray) -> Columns:
         """`ials`: (points, factors) users, who meet an item's folded vector."""
         moment = asked.points.time[:, None]
+        columns = self.of_items(items, moment)
+        for place in (SHORT, LONG):
+            columns[f"live_{place}_of_few"] = columns[f"live_{place}"] * asked.few
+        neighbours = lookup(self._neighbours(asked), items)
+        columns["neighbours"] = neighbours
+        vectors, count = self.folded.at(items, np.broadcast_to(moment, items.shape))
+        taken = np.einsum("pcd,pd->pc", vectors, ials, optimize=True).astype(np.float32)
+        columns["folded"] = np.where(count > 0, taken, 0).astype(np.float32)
+        return columns
+
+    def of_items(self, items: np.ndarray, moment: np.ndarray) -> Columns:
+        """Those of item and moment alone. `moment`: (points, 1) microseconds."""
         state = self.live.at(items, moment)
         there = items >= 0
         decayed = np.log1p(state.decayed).astype(np.float32)
@@ -79,13 +91,6 @@ class Living:
         columns["live_silence"] = _log_days(
             moment - np.minimum(state.last, moment), there & (state.count > 0)
         )
-        for place in (SHORT, LONG):
-            columns[f"live_{place}_of_few"] = columns[f"live_{place}"] * asked.few
-        neighbours = lookup(self._neighbours(asked), items)
-        columns["neighbours"] = neighbours
-        vectors, count = self.folded.at(items, np.broadcast_to(moment, items.shape))
-        taken = np.einsum("pcd,pd->pc", vectors, ials, optimize=True).astype(np.float32)
-        columns["folded"] = np.where(count > 0, taken, 0).astype(np.float32)
         return columns
 
     def _neighbours(self, asked: Asked) -> sp.csr_matrix:

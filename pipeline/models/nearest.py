@@ -20,7 +20,7 @@ EXACT = 20_000  # items up to which rounding gains less than it costs
 RECALL = 0.98  # of the best CHECKED items, at least
 CHECKED, QUERIES, OF_QUERY = 100, 64, 5
 WIDER = (4, 8, 16)  # times as many by rounded vectors as are wanted: the first that reaches RECALL
-SAMPLE, ROUNDS = 2_000, 8  # items by which rounding is fitted, and rounds of k-means: more gained nothing
+SAMPLE, ROUNDS = 2_000, 8  # items by which rounding is fitted, rounds of k-means; see RECALL
 
 
 class Nearest:

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from pipeline.models.encoder import TextEncoder
 
 FORMAT = 6
+FEW_TEXTS = 500  # NumPy reads so many before PyTorch, which then takes two thirds of the time, is imported
 FROZEN = "frozen_vectors.npy"  # beside the ablations
 
 
@@ -89,19 +90,11 @@ class Recommender:
             scores = self.scorer.score(stacked(self.parts.columns(asked, items), names))
             yield items, np.where(items >= 0, scores, -np.inf).astype(np.float32)
 
-    def features(self, points: Points, items: np.ndarray, names: Iterable[str]) -> np.ndarray:
-        """(points, n, names) float32 of (points, n) items, -1 for none; 0 for a name that it lacks.
-
-        Of features of item and moment alone: others depend on which candidates stand beside an item.
-        """
-        wanted, found, begin = list(names), [np.zeros((0, items.shape[1], len(list(names))), np.float32)], 0
-        for asked in self.parts.ask(points):
-            rows = items[begin : begin + len(asked.points)]
-            columns = self.parts.columns(asked, rows)
-            missing = {name: np.zeros(rows.shape, np.float32) for name in wanted if name not in columns}
-            found.append(stacked(columns | missing, wanted))
-            begin += len(rows)
-        return np.concatenate(found)
+    def live_features(self, points: Points, items: np.ndarray, names: list[str]) -> np.ndarray:
+        """(points, n, names) float32 of (points, n) items, -1 for none; 0 in a model that does not live."""
+        if not self.parts.lives:
+            return np.zeros((*items.shape, len(names)), np.float32)
+        return stacked(self.parts.living.of_items(items, points.time[:, None]), names)
 
     def with_state(self, until: int, name: str) -> Recommender:
         """The same with the live state as of a moment (microseconds): it stands still there."""
@@ -296,6 +289,12 @@ def question_encoder(folder: Path, card: dict[str, Any]) -> QuestionEncoder:
     return Bert.load(folder / "encoder", card["max_length"]) or load_encoder(folder, card)
 
 
+def vectors_of(folder: Path, card: dict[str, Any], texts: list[str]) -> np.ndarray:
+    """(texts, width) float32, by whichever encoder is done first."""
+    encoder = question_encoder(folder, card) if len(texts) <= FEW_TEXTS else load_encoder(folder, card)
+    return encoder.vectors(texts)
+
+
 def load_encoder(folder: Path, card: dict[str, Any]) -> TextEncoder:
     """Raises ConfigError for a damaged one."""
     from pipeline.models.encoder import TextEncoder  # with PyTorch, which takes longer than most lists
@@ -309,7 +308,7 @@ def _reader(folder: Path, card: dict[str, Any]) -> Encode:
     def encode(texts: list[str]) -> np.ndarray | None:
         if not (folder / "encoder").is_dir():
             return None
-        return question_encoder(folder, card).vectors(texts)
+        return vectors_of(folder, card, texts)
 
     return encode
 
@@ -355,5 +354,5 @@ def _bound_text(
     if len(new):
         if not (folder / "encoder").is_dir():
             raise ArtifactError(f"{folder}: no encoder for {len(new)} new texts: run `dvc repro finetune`")
-        out[new] = centred(question_encoder(folder, card).vectors(texts[new].tolist()), arrays["centre"])
+        out[new] = centred(vectors_of(folder, card, texts[new].tolist()), arrays["centre"])
     return Text.bound(saved, place, catalogue, out, Facts(**card["facts"]), same)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from scipy.special import expit, softmax
 
 from pipeline.models.binding import Arrays
 
@@ -23,10 +24,6 @@ Reader = Callable[[Arrays, np.ndarray, np.ndarray], np.ndarray]
 def linear(weights: Arrays, name: str, x: np.ndarray) -> np.ndarray:
     """As torch's nn.Linear with a bias."""
     return x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
-
-
-def _sigmoid(x: np.ndarray) -> np.ndarray:
-    return 0.5 * (1 + np.tanh(0.5 * x))  # without the overflow of exp(-x)
 
 
 def _mean(weights: Arrays, x: np.ndarray, length: np.ndarray) -> np.ndarray:
@@ -56,7 +53,7 @@ def _gru(weights: Arrays, x: np.ndarray, length: np.ndarray) -> np.ndarray:
     for place, count in enumerate(going):
         before = state[:count]
         of_state = before @ inner + bias
-        gates = _sigmoid(entering[:count, place, : 2 * size] + of_state[:, : 2 * size])
+        gates = expit(entering[:count, place, : 2 * size] + of_state[:, : 2 * size])
         new = np.tanh(entering[:count, place, 2 * size :] + gates[:, :size] * of_state[:, 2 * size :])
         state[:count] = new + gates[:, size:] * (before - new)
     last = np.empty_like(state)
@@ -90,13 +87,6 @@ def normed(weight: np.ndarray, bias: np.ndarray, x: np.ndarray, epsilon: float) 
     return x * weight + bias
 
 
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Over the last side, float32."""
-    share = np.exp(logits - logits.max(axis=-1, keepdims=True)).astype(np.float32)
-    share /= share.sum(axis=-1, keepdims=True)
-    return share
-
-
 def _attention(weights: Arrays, x: np.ndarray) -> np.ndarray:
     """(points, length, size) -> the same, each place from itself and those before."""
     points, length, size = x.shape
@@ -104,7 +94,8 @@ def _attention(weights: Arrays, x: np.ndarray) -> np.ndarray:
     query, key, value = parts.transpose(2, 0, 3, 1, 4)  # each (points, heads, length, part)
     since = np.arange(length)[:, None] - np.arange(length)
     bias = np.where(since < 0, -np.inf, weights["since"][:, np.maximum(since, 0)])
-    share = softmax(query @ key.swapaxes(2, 3) * (size // HEADS) ** -0.5 + bias)
+    logits = query @ key.swapaxes(2, 3) * (size // HEADS) ** -0.5 + bias
+    share = softmax(logits.astype(np.float32), axis=-1)
     return (share @ value).transpose(0, 2, 1, 3).reshape(points, length, size)
 
 

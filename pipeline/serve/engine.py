@@ -18,13 +18,14 @@ import time
 import uuid
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from pipeline.data.text import clean
 from pipeline.documents.data import Manifest
 from pipeline.errors import ConfigError, PipelineError
+from pipeline.models.recommender import QuestionEncoder
 from pipeline.serve.bound import Bound
 from pipeline.serve.canary import Canary, Settings
 from pipeline.serve.changes import misfit
@@ -33,9 +34,6 @@ from pipeline.serve.listing import Lister, Unknown
 from pipeline.serve.messages import Answer, Item, Listed, Question
 from pipeline.serve.retention import prune
 from pipeline.serve.world import RAW, World, claim_in, load
-
-if TYPE_CHECKING:
-    from pipeline.models.recommender import QuestionEncoder
 
 log = logging.getLogger(__name__)
 OLD_DATA = 30 * 86_400_000_000  # microseconds: data that ended longer ago are asked on a clock of their own

@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline.errors import PipelineError
+from pipeline.models.recommender import QuestionEncoder
 from pipeline.models.sentiment import Sentiment
 from pipeline.serve.events import Happened
-
-if TYPE_CHECKING:
-    from pipeline.models.recommender import QuestionEncoder
 
 log = logging.getLogger(__name__)
 
