@@ -351,7 +351,8 @@ def champion(
 ) -> None:
     """Put the champion's folder into models/champion (or elsewhere), verified by hash, never half."""
     from pipeline.loop.steps import note_encoder
-    from pipeline.registry.actions import CHAMPION, put_champion
+    from pipeline.models.artifacts import CHAMPION
+    from pipeline.registry.actions import put_champion
 
     target = to.absolute() if to else None
     if target is None:

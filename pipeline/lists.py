@@ -9,9 +9,7 @@ from typing import Any
 from pipeline.data import pseudonyms, tables
 from pipeline.documents.data import Summary
 from pipeline.errors import ArtifactError, ConfigError
-from pipeline.models.artifacts import has_model, pinned, version_in
-from pipeline.registry.actions import CHAMPION
-from pipeline.registry.records import VERDICT
+from pipeline.models.artifacts import CHAMPION, has_model, pinned, version_in
 
 log = logging.getLogger(__name__)
 PREPARED = Path("data/prepared")
@@ -33,6 +31,8 @@ def listed(
         raise ConfigError(f"recommend: {'--items' if text is None else '--text'} is empty")
     champion, data = root / CHAMPION, root / PREPARED
     if not has_model(champion):
+        from pipeline.registry.records import VERDICT
+
         refused = f"{VERDICT} says why none was promoted" if (root / VERDICT).is_file() else None
         remedy = refused or "`evergreen cycle` trains the first"
         raise ArtifactError(f"{CHAMPION}: no champion here: `evergreen champion` gets it, {remedy}")

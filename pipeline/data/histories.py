@@ -289,7 +289,7 @@ def load_prepared(folder: Path) -> Prepared:
     read = {name: pd.read_parquet(folder / f"{name}.parquet") for name in names}
     catalogue = Catalogue.of(read["items"])
     windows = [read[name] for name in names[:3]]
-    user_ids = np.unique(np.concatenate([frame[tables.USER].to_numpy(dtype=object) for frame in windows]))
+    user_ids = np.sort(pd.concat([frame[tables.USER] for frame in windows]).unique().to_numpy(dtype=object))
     summary = Summary.read(folder / "summary.json")
     log = make_log(windows, catalogue, user_ids, summary.settings.get("repeats") == "include")
     return Prepared(
@@ -319,5 +319,6 @@ def _microseconds(column: pd.Series | None, missing: int, length: int) -> np.nda
         return np.full(length, missing, dtype=np.int64)
     import pandas as pd
 
-    stamps = pd.to_datetime(column, utc=True).astype("datetime64[us, UTC]")
+    # cache: pandas would look for repeats in a sample of moments, one Python object each
+    stamps = pd.to_datetime(column, utc=True, cache=False).astype("datetime64[us, UTC]")
     return np.where(stamps.isna(), missing, stamps.astype("int64")).astype(np.int64)

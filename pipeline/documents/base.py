@@ -50,7 +50,10 @@ Moment = Annotated[datetime, BeforeValidator(_moment), PlainSerializer(datetime.
 class Part(BaseModel):
     """Of a document. Strict: the text "false" is no boolean."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
+    # Built when first used: a command reads a few of the some hundred types.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, populate_by_name=True, defer_build=True
+    )
 
     @classmethod
     def of(cls, content: Mapping[str, Any]) -> Self:

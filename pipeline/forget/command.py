@@ -25,8 +25,8 @@ from pipeline.forget.records import Model, locks_of_runs, note_forgotten, note_l
 from pipeline.forget.storage import Stored, opened
 from pipeline.loop.cycle import alone
 from pipeline.loop.history import HISTORY, Account
-from pipeline.models.artifacts import files_hash
-from pipeline.registry.actions import CHAMPION, put_champion
+from pipeline.models.artifacts import CHAMPION, files_hash
+from pipeline.registry.actions import put_champion
 from pipeline.registry.git import Git
 from pipeline.registry.objects import locked, locked_md5
 from pipeline.registry.records import MANIFEST, now

@@ -15,7 +15,7 @@ from typing import Literal
 
 from pipeline.documents.retraining import Mode, Pending, Retraining
 from pipeline.loop.overrides import REFRESH_OF
-from pipeline.registry.actions import CHAMPION
+from pipeline.models.artifacts import CHAMPION
 from pipeline.registry.versions import EXPORT
 
 LOOK = ("detect_drift", "decide_retraining")

@@ -18,10 +18,10 @@ from pipeline.errors import ConfigError, PipelineError
 from pipeline.loop import repro
 from pipeline.loop.history import DRIFT, JUDGED, LOOKED, Account
 from pipeline.loop.plans import ENCODER, JUDGE, LOOK, MEANING, TRAIN, Plan, Stale, causes, make_plan, news
-from pipeline.models.artifacts import has_model
+from pipeline.models.artifacts import CHAMPION, has_model
 from pipeline.models.pretrained import identify
 from pipeline.params import Collect, Params
-from pipeline.registry.actions import CHAMPION, Refused, put_champion, record_training
+from pipeline.registry.actions import Refused, put_champion, record_training
 from pipeline.registry.actions import promote as act
 from pipeline.registry.git import Git
 from pipeline.registry.objects import MODEL

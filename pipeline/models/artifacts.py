@@ -20,6 +20,7 @@ from typing import Any
 from pipeline.documents.model import Claim
 from pipeline.errors import ArtifactError, PipelineError
 
+CHAMPION = Path("models/champion")
 CARD, VERSION, README = "model.json", "version.json", "README.md"
 PARTS = "parts.safetensors"  # what the parts keep
 MODEL_CARD, DATA_SHEET = "MODEL_CARD.md", "DATA_SHEET.md"  # for people (pipeline/registry/cards.py)

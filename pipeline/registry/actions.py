@@ -18,6 +18,7 @@ from pipeline.errors import ArtifactError, ConfigError, Unavailable
 from pipeline.files import replace_folder, temporary_beside
 from pipeline.models.artifacts import (
     CARD,
+    CHAMPION,
     DATA_SHEET,
     MODEL_CARD,
     README,
@@ -41,7 +42,6 @@ from pipeline.registry.versions import (
     read_state,
 )
 
-CHAMPION = Path("models/champion")
 LOCK, FOLDER_LOCK = "evergreen", "evergreen-champion"
 
 

@@ -27,8 +27,9 @@ from pipeline.evaluation.figures import HEADLINE
 from pipeline.files import replace_folder, temporary_beside
 from pipeline.loop import repro
 from pipeline.loop.plans import ENCODER, OUTPUTS, TRAIN
+from pipeline.models.artifacts import CHAMPION
 from pipeline.params import YamlLoader
-from pipeline.registry.actions import CHAMPION, put_version
+from pipeline.registry.actions import put_version
 from pipeline.registry.git import Git
 from pipeline.registry.objects import MODEL, locked_stages
 from pipeline.registry.versions import RECORDS, State, Version, read_state

@@ -20,7 +20,7 @@ from pipeline.data.forgotten import Forgotten
 from pipeline.data.histories import Log
 from pipeline.documents.model import Card, Claim
 from pipeline.errors import ArtifactError
-from pipeline.models.artifacts import CARD, VERSION, folder_hash, has_model, named, pinned
+from pipeline.models.artifacts import CARD, CHAMPION, VERSION, folder_hash, has_model, named, pinned
 from pipeline.models.living import Living
 from pipeline.models.preparation import Preparation
 from pipeline.models.ranking import popularity_order
@@ -35,7 +35,7 @@ from pipeline.serve.state import Present, PresentFolded
 from pipeline.serve.written import Reader
 
 log = logging.getLogger(__name__)
-CHAMPION, RAW = Path("models/champion"), Path("data/raw")
+RAW = Path("data/raw")
 ONE_BY_ONE = 20_000  # further events; of more, a log is made anew
 
 
