@@ -17,6 +17,16 @@ def test_rare_words_bring_closer_than_common_ones() -> None:
     assert closeness[21] == 0
 
 
+def test_closeness_is_the_library_s_bm25_as_a_share() -> None:
+    words = Words.of(TEXTS)
+    assert words.index is not None
+    closeness = words.typed("a heist, the tale of a heist").closeness()
+    known = [words.index.vocab_dict[word] for word in ("heist", "tale", "heist")]
+    expected = words.index.get_scores(known)
+    np.testing.assert_allclose(closeness / closeness.max(), expected / expected.max(), rtol=1e-5)
+    assert closeness.max() < 1
+
+
 def test_words_that_say_nothing_find_nothing() -> None:
     words = Words.of(["That Thing You Do!", "Get on the Bus", "Romance"])
     np.testing.assert_array_equal(words.typed("that romance on a ship").closeness() > 0, [False, False, True])

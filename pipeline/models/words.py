@@ -1,47 +1,48 @@
-"""Words that a typed text shares with items' texts: TF-IDF (Salton and Buckley 1988), by scikit-learn.
+"""Words that a typed text shares with items' texts: BM25 (Robertson and Walker 1994, as Lucene), by bm25s.
 
 A language model finds what means the same, this what says the same: names, places, rare words.
 """
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
+import bm25s
 import numpy as np
-import scipy.sparse as sp
 
+logging.getLogger("bm25s").setLevel(logging.WARNING)  # which it sets to DEBUG when it is imported
 COMMON = 0.1  # a word in more texts than this share is no reason
 
 
 @dataclass(frozen=True)
 class Words:
-    vectorizer: Any  # sklearn's TfidfVectorizer; None: no text has a word
-    weights: sp.csr_matrix  # (items, words) float32 rows of unit length
+    index: bm25s.BM25 | None  # None: no text has a word
+    texts: int
 
     @classmethod
     def of(cls, texts: list[str]) -> Words:
-        from sklearn.feature_extraction.text import TfidfVectorizer
-
         # Where texts are titles, 'that' is as rare as a name, and a list of titles with it is no answer.
         # Words of other languages count by their rarity alone.
-        vectorizer = TfidfVectorizer(sublinear_tf=True, dtype=np.float32, stop_words="english")
-        try:
-            return cls(vectorizer, sp.csr_matrix(vectorizer.fit_transform(texts)))
-        except ValueError:  # sklearn's: an empty vocabulary
-            return cls(None, sp.csr_matrix((len(texts), 0), dtype=np.float32))
+        tokens = bm25s.tokenize(texts, stopwords="en_plus", show_progress=False)
+        if not tokens.vocab:
+            return cls(None, len(texts))
+        index = bm25s.BM25(method="lucene")
+        index.index(tokens, show_progress=False)
+        return cls(index, len(texts))
 
     def typed(self, text: str) -> Typed:
-        nothing = sp.csr_matrix((1, self.weights.shape[1]), dtype=np.float32)
-        row = nothing if self.vectorizer is None else sp.csr_matrix(self.vectorizer.transform([text]))
-        return Typed(self, row)
+        spoken = bm25s.tokenize([text], stopwords="en_plus", return_ids=False, show_progress=False)[0]
+        known = {} if self.index is None else self.index.vocab_dict
+        return Typed(self, [word for word in spoken if word in known])
 
-    @cached_property
-    def names(self) -> np.ndarray:
-        """(words,): scikit-learn sorts them anew whenever it is asked."""
-        names: np.ndarray = self.vectorizer.get_feature_names_out()
-        return names
+    def column(self, word: str) -> tuple[np.ndarray, np.ndarray]:
+        """The items whose texts have a known word, ascending, and what it counts there: float32."""
+        assert self.index is not None
+        scores, number = self.index.scores, self.index.vocab_dict[word]
+        part = slice(*scores["indptr"][number : number + 2])
+        return scores["indices"][part], scores["data"][part]
 
 
 @dataclass(frozen=True)
@@ -49,22 +50,27 @@ class Typed:
     """A text that is asked about."""
 
     words: Words
-    row: sp.csr_matrix  # (1, words) float32 of unit length
+    known: list[str]  # its words that some item's text has, as often as it says them
+
+    @cached_property
+    def columns(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        return {word: self.words.column(word) for word in self.known}
 
     def closeness(self) -> np.ndarray:
-        """(items,) float32 cosine of TF-IDF vectors, 0 without a shared word."""
-        return np.asarray((self.words.weights @ self.row.T).todense(), np.float32)[:, 0]
+        """(items,) float32 BM25 as a share of the most that a text could have; 0: no shared word."""
+        total, most = np.zeros(self.words.texts, np.float32), 0.0
+        for word in self.known:
+            items, counts = self.columns[word]
+            total[items] += counts
+            most += np.log(1 + (len(total) - len(items) + 0.5) / (len(items) + 0.5))
+        return total / np.float32(most) if most else total
 
     def shared(self, item: int, most: int = 4) -> list[str]:
         """The words that bring the item closest to the text, the strongest first; none that is common."""
-        weights = self.words.weights
-        of_item = slice(weights.indptr[item], weights.indptr[item + 1])
-        both, own, theirs = np.intersect1d(self.row.indices, weights.indices[of_item], return_indices=True)
-        if not len(both):
-            return []
-        texts = weights.shape[0]
-        # idf = 1 + ln((1 + texts) / (1 + texts with the word))
-        rare = self.words.vectorizer.idf_[both] >= 1 + np.log((1 + texts) / (1 + max(1.0, COMMON * texts)))
-        strength = self.row.data[own] * weights.data[of_item][theirs]
-        order = np.argsort(-strength[rare], kind="stable")[:most]
-        return [str(self.words.names[column]) for column in both[rare][order]]
+        counts = {}
+        for word, (items, parts) in self.columns.items():
+            place = np.searchsorted(items, item)
+            rare = len(items) <= max(1.0, COMMON * self.words.texts)
+            if rare and place < len(items) and items[place] == item:
+                counts[word] = float(parts[place]) * self.known.count(word)
+        return sorted(counts, key=lambda word: -counts[word])[:most]
