@@ -312,7 +312,7 @@ def show_why(explained: Why) -> None:
 def show_simulation(report: Simulation) -> None:
     """How both feedback loops ended."""
     from pipeline.evaluation.long_term_verdict import TOLD
-    from pipeline.simulation.page import sentence
+    from pipeline.simulation.page import explored_sentence, sentence
 
     console, number = terminal.console(), terminal.number
     head = f"{report.rounds} retrainings, {report.replications} times, {report.users:,} users"
@@ -324,6 +324,8 @@ def show_simulation(report: Simulation) -> None:
         table.add_row(TOLD[row.name], *cells, terminal.interval(row.low, row.high), share, number(row.p))
     console.print(table)
     console.print(Text(f"{sentence(report)}."), soft_wrap=True)
+    if report.exploration is not None:
+        console.print(Text(f"{explored_sentence(report.exploration)}."), soft_wrap=True)
     console.print(Text("reports/simulation.html         the curves, and how like the data people are"))
 
 

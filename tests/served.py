@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from pathlib import Path
@@ -10,7 +11,9 @@ import pytest
 import yaml
 
 from pipeline.data.histories import load_prepared
-from pipeline.models.artifacts import folder_hash
+from pipeline.documents.model import Claim, Exploration
+from pipeline.evaluation.exploration import COLUMNS, Draws
+from pipeline.models.artifacts import EXPLORATION, VERSION, folder_hash
 from pipeline.params import Params
 from pipeline.training.task import Run
 
@@ -57,6 +60,16 @@ def put(root: Path, trained: object, version: str) -> None:
     save(folder, own, model, trained.encoder)
     claim = {"version": version, "artifact_hash": folder_hash(folder)}
     (folder / "version.json").write_text(json.dumps(claim))
+
+
+def admit(root: Path, draws: Draws, of: str | None = None) -> None:
+    """Put beside the champion what a promotion admitted for the model of this hash, or its own."""
+    folder = root / "models" / "champion"
+    weights = dict(zip(COLUMNS, draws.weights, strict=True))
+    text = Exploration(artifact_hash=of or folder_hash(folder), weights=weights).to_json()
+    (folder / EXPLORATION).write_text(text)
+    claim = Claim.read(folder / VERSION).but(exploration=hashlib.sha256(text.encode()).hexdigest())
+    claim.write(folder / VERSION)
 
 
 def card(root: Path) -> dict[str, object]:

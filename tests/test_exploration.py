@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.evaluation.exploration import PLACES, POOL, drawn, worths
+from pipeline.evaluation.exploration import PLACES, POOL, Draws, drawn, worths
 
 
 def test_logged_propensities_are_frequencies() -> None:
@@ -83,4 +83,53 @@ def test_lists_of_the_service_explore_as_params_say(
             listed = engine.recommend(other, f"{number:032x}")[0].items
             assert {row.propensity for row in listed} == {1.0}
     assert POOL > PLACES
+    engine.store.close()
+
+
+def test_lists_are_drawn_by_what_the_version_brought_and_plainly_where_it_is_broken(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    pytest.importorskip("sqlalchemy")
+    import served
+    import yaml
+
+    from pipeline.serve.engine import Engine
+    from pipeline.serve.events import Store
+    from pipeline.serve.messages import Question
+
+    project = Path(shutil.copytree(served.once(tmp_path_factory), tmp_path / "project"))
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    params["serve"]["exploration"] = 1
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+    draws = Draws.by({"score": -1.0, "live_count": 1.0, "live_trend": -0.5, "live_age": 0.25})
+    assert draws is not None
+    served.admit(project, draws)
+    engine = Engine(project, Store(f"sqlite:///{project}/events.db"))
+    engine.load()
+    engine.renew_challenger()
+    assert engine.whole_problem is None
+    asked = Question(user_id="u20", k=6)
+    seen = [engine.recommend(asked, f"{number:032x}") for number in range(300)]
+    assert {shown.model for _, shown in seen} == {draws.model}
+    counts = Counter(answer.items[-PLACES].item_id for answer, _ in seen)
+    told = {answer.items[-PLACES].item_id: answer.items[-PLACES].propensity for answer, _ in seen}
+    for item, chance in told.items():
+        assert counts[item] / 300 == pytest.approx(chance, abs=4 * np.sqrt(chance / 300))
+    assert engine.recommend(Question(user_id="u20", k=6, exclude=["i01"]))[1].model == "champion"
+
+    path = project / "models" / "champion" / "exploration.json"
+    path.write_text(path.read_text().replace("0.25", "0.75"))
+    engine.renew()
+    assert engine.world.draws == Draws()
+    assert "models/champion/exploration.json" in str(engine.whole_problem)
+    assert engine.recommend(asked)[1].model == "champion"
+
+    served.admit(project, draws, of="another")
+    engine.renew()
+    assert engine.world.draws == Draws()
+    assert "another model" in str(engine.whole_problem)
+    served.admit(project, draws)
+    engine.renew()
+    assert engine.world.draws == draws
+    assert engine.whole_problem is None
     engine.store.close()

@@ -18,13 +18,14 @@ import yaml
 from pipeline.data.histories import Points, Prepared, load_prepared
 from pipeline.data.impressions import impressions
 from pipeline.evaluation import explored
-from pipeline.evaluation.exploration import COLUMNS, FEATURES, PLACES, POOL, drawn, worths
+from pipeline.evaluation.exploration import COLUMNS, FEATURES, PLACES, POOL, Draws, drawn, worths
 from pipeline.evaluation.explored import Lists, compare
 from pipeline.models.ranking import popularity_order
 from pipeline.models.recommender import Recommender
 
 ITEMS, USERS, K = 40, 120, 6
 IDS = [f"i{item:02}" for item in range(ITEMS)]
+PLAIN = Draws()
 
 
 class Fixed:
@@ -50,15 +51,26 @@ def data() -> Prepared:
     return toy_log.prepared(IDS, [(f"u{user:03}", "i39", 0) for user in range(USERS)])
 
 
-def served(champion: Fixed, taste: np.ndarray, seed: int, lists: int = 300, day: float = 1) -> pd.DataFrame:
+class Featured(Fixed):
+    """With live features of its own for each item."""
+
+    def live_features(self, _: Points, items: np.ndarray, names: list[str]) -> np.ndarray:
+        own = np.random.default_rng(8).normal(size=(ITEMS, len(names))).astype(np.float32)
+        return own[items]
+
+
+def served(
+    champion: Fixed, taste: np.ndarray, seed: int, lists: int = 300, day: float = 1, draws: Draws = PLAIN
+) -> pd.DataFrame:
     """Lists that the champion made; `taste` (users, items): with which chance an item is taken."""
     generator = np.random.default_rng(seed)
     order = np.argsort(-champion.scores[:-1], kind="stable")  # everyone had the last item
     fixed, pool = np.split(order[: K - PLACES + POOL], [K - PLACES])
-    rows = []
+    features = champion.live_features(Any, pool, list(FEATURES))  # type: ignore[arg-type]
+    worth, rows = draws.worths(champion.scores[pool], features), []
     for number in range(lists):
         user = int(generator.integers(USERS))
-        places, chances = drawn(worths(champion.scores[pool]), generator)
+        places, chances = drawn(worth, generator)
         listed, propensity = np.r_[fixed, pool[places]], [1.0] * len(fixed) + chances
         for rank, (item, chance) in enumerate(zip(listed, propensity, strict=True), 1):
             taken = generator.random() < taste[user, item]
@@ -67,7 +79,7 @@ def served(champion: Fixed, taste: np.ndarray, seed: int, lists: int = 300, day:
         rows, columns=["impression_id", "user_id", "rank", "item_id", "propensity", "positive"]
     )
     moment = pd.Timestamp(toy_log.at(day), unit="us", tz="UTC")
-    return frame.assign(timestamp=moment, version="v1", model="champion")
+    return frame.assign(timestamp=moment, version="v1", model=draws.model)
 
 
 def told(
@@ -148,6 +160,25 @@ def test_a_better_and_a_worse_model_are_told_apart(data: Prepared) -> None:
         "bad": "not better",
         "champion": "investigate",  # itself: no difference at all
     }
+
+
+def test_lists_that_learned_weights_drew_are_asked_with_these_weights(data: Prepared) -> None:
+    quality = np.random.default_rng(3).uniform(0.02, 0.6, ITEMS)
+    plain = Featured("champion", np.random.default_rng(4).normal(size=ITEMS))
+    weights = dict.fromkeys(COLUMNS, 0.8)
+    draws = Draws.by(weights)
+    assert draws is not None
+    taste = np.tile(quality, (USERS, 1))
+    both = [served(plain, taste, 5, lists=600, draws=draws), served(plain, taste, 6, lists=100)]
+    shown = pd.concat([both[0], both[1].assign(impression_id="p" + both[1]["impression_id"])])
+    good: Any = told(shown, data, Featured("good", quality), plain)
+    assert (good["answer"], good["places"], good["reproduced"]) == ("better", 1_400, 1)
+    itself: Any = told(shown, data, plain, plain)
+    assert itself["difference"] == pytest.approx(0, abs=1e-9)  # both as they would draw plainly
+    for wrong in (Draws().model, draws.model.replace("0.8", "0.1"), "explored:unknown"):
+        found: Any = told(both[0].assign(model=wrong), data, Featured("good", quality), plain)
+        assert found["reproduced"] < 0.9
+        assert found["answer"] == found["policy"]["answer"] == "investigate"
 
 
 def test_what_cannot_be_found_again_is_not_answered(data: Prepared) -> None:

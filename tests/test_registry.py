@@ -11,8 +11,18 @@ import pytest
 import toy
 
 from pipeline.documents.data import Manifest
+from pipeline.documents.model import Exploration
+from pipeline.documents.promotion import Promotion
 from pipeline.errors import ArtifactError, ConfigError
-from pipeline.models.artifacts import DATA_SHEET, MODEL_CARD, folder_hash
+from pipeline.evaluation.exploration import COLUMNS
+from pipeline.models.artifacts import (
+    DATA_SHEET,
+    EXPLORATION,
+    MODEL_CARD,
+    VERSION,
+    exploration_in,
+    folder_hash,
+)
 from pipeline.registry.actions import (
     CHAMPION,
     Refused,
@@ -24,6 +34,8 @@ from pipeline.registry.actions import (
 )
 from pipeline.registry.git import Git
 from pipeline.registry.versions import exported, lineage, read_state, versions_table
+
+WEIGHTS = dict.fromkeys(COLUMNS, 0.125)
 
 
 def champion_of(project: Path) -> str | None:
@@ -252,6 +264,40 @@ def test_rollback_goes_back_step_by_step(trained):
     assert newest.record.reason == "better after all"
     assert rollback(trained, to="v3").name == "v3.0.0"
     assert len(read_state(Git(trained)).appointments) == 6
+
+
+def admit(project: Path, weights: dict[str, float]) -> None:
+    """Into the verdict on what lies in models/challenger."""
+    path = project / "reports" / "promotion.json"
+    found = {"admitted": True, "weights": weights, "text": "admitted"}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"exploration": found}))
+    Promotion.read(path)
+
+
+def test_each_version_brings_its_own_weights_and_a_broken_file_is_put_right(trained):
+    first = toy.use_challenger(trained, 1)
+    admit(trained, WEIGHTS)
+    promote(trained)
+    put_champion(trained)
+    folder = trained / CHAMPION
+    assert folder_hash(folder) == first  # it is no part of the model
+    assert exploration_in(folder) == Exploration(artifact_hash=first, weights=WEIGHTS)
+
+    (folder / EXPLORATION).write_text((folder / EXPLORATION).read_text().replace("0.125", "0.25"))
+    with pytest.raises(ArtifactError, match=r"exploration\.json"):
+        exploration_in(folder)
+    assert put_champion(trained)[1]
+    assert exploration_in(folder) == Exploration(artifact_hash=first, weights=WEIGHTS)
+
+    toy.use_challenger(trained, 2, champion=first)
+    promote(trained)
+    put_champion(trained)
+    assert exploration_in(folder) is None
+    assert not (folder / EXPLORATION).exists()
+    assert "exploration" not in json.loads((folder / VERSION).read_text())
+    rollback(trained)
+    put_champion(trained)
+    assert exploration_in(folder) == Exploration(artifact_hash=first, weights=WEIGHTS)
 
 
 def test_rollback_to_what_is_not_there(trained):

@@ -107,3 +107,14 @@ class Claim(Document):
     version: str
     commit: str | None = None
     artifact_hash: str | None = None
+    exploration: str | None = IF_KNOWN
+    """sha256 of exploration.json beside it; None: there shall be none."""
+
+
+class Exploration(Document):
+    """exploration.json: by which weights a service draws the places that it leaves to chance."""
+
+    remedy: ClassVar[str] = "run `evergreen champion`"
+
+    artifact_hash: str
+    weights: dict[str, float]  # of pipeline.evaluation.exploration.COLUMNS

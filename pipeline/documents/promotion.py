@@ -6,7 +6,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from pipeline.documents.base import Document, Moment, Number, Part
+from pipeline.documents.base import IF_KNOWN, Document, Moment, Number, Part
+from pipeline.documents.evaluation import Answer
 from pipeline.documents.model import Privacy
 
 
@@ -38,6 +39,16 @@ class Model(Identity):
         return Identity(version=self.version, fit_end=self.fit_end, artifact_hash=self.artifact_hash)
 
 
+class Admission(Part):
+    """Whether the challenger's lists, once it serves, draw their last places by what was learned for them."""
+
+    admitted: bool
+    estimate: Answer | None = None  # of the evaluation, from the log
+    simulation: Answer | None = None  # None: not simulated with these weights
+    weights: dict[str, Number] = Field(default_factory=dict)  # of pipeline.evaluation.exploration.COLUMNS
+    text: str
+
+
 class Promotion(Document):
     remedy: ClassVar[str] = "run `dvc repro --force decide_promotion`"
 
@@ -47,6 +58,7 @@ class Promotion(Document):
     warnings: list[str] = Field(default_factory=list)
     challenger: Identity
     champion: Identity | None = None
+    exploration: Admission | None = IF_KNOWN  # None: nothing was learned
 
     @property
     def failed(self) -> list[Check]:

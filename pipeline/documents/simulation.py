@@ -6,7 +6,8 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from pipeline.documents.base import Count, Document, Number, Part
+from pipeline.documents.base import IF_KNOWN, Count, Document, Number, Part
+from pipeline.documents.evaluation import Answer
 
 
 class Lost(Part):
@@ -22,6 +23,19 @@ class Lost(Part):
     p: Number = None  # one-sided, adjusted for the number of measures
 
 
+class Explored(Part):
+    """The challenger's loop with its last places drawn by learned weights, against one with plain draws."""
+
+    answer: Answer
+    weights: dict[str, Number]  # of pipeline.evaluation.exploration.COLUMNS
+    learned: Number = None  # items taken a place
+    plain: Number = None
+    difference: Number = None
+    low: Number = None
+    high: Number = None
+    measures: list[Lost] = Field(default_factory=list)  # `champion`: the loop with plain draws
+
+
 class LongTerm(Document):
     """Without content: nothing was simulated."""
 
@@ -32,6 +46,7 @@ class LongTerm(Document):
     rounds: Count = 0  # retrainings of each loop
     replications: Count = 0
     measures: list[Lost] = Field(default_factory=list)
+    exploration: Explored | None = IF_KNOWN  # where the evaluation has a policy that it calls better
 
 
 class Curve(Part):

@@ -10,7 +10,9 @@ logged is the chance of the item drawn, given what stands above it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -23,7 +25,54 @@ SCORE = "score"
 FEATURES = ("live_count", "live_trend", "live_age")
 COLUMNS = (SCORE, *FEATURES)
 PLAIN = (SHARPNESS, *(0.0 for _ in FEATURES))  # weights of COLUMNS
+MOST = 1.0  # of a weight; plain draws have .5 of the score: steeper ones a log tells too little of
 FLOOR = 0.2  # share of the draws of a learned policy that are even, so that a later log can tell of any other
+
+
+PLAINLY: Final = "champion"  # the model of an impression whose places, if any, were drawn plainly
+EXPLORED: Final = "explored:"  # of one that learned weights drew; they follow
+
+
+@dataclass(frozen=True)
+class Draws:
+    """What places are drawn by: weights of COLUMNS; without any, plainly."""
+
+    weights: tuple[float, ...] = ()
+
+    @classmethod
+    def by(cls, weights: Mapping[str, float | int | None]) -> Draws | None:
+        """None where these are not weights of COLUMNS, each from -MOST to MOST."""
+        own = [weights.get(name) for name in COLUMNS]
+        known = [float(weight) for weight in own if weight is not None and -MOST <= weight <= MOST]
+        return cls(tuple(known)) if len(weights) == len(known) == len(COLUMNS) else None
+
+    @classmethod
+    def of(cls, model: str) -> Draws | None:
+        """Of an impression's model; None where it does not say what drew its places."""
+        if model == PLAINLY:
+            return cls()
+        told = [part.partition("=") for part in model.removeprefix(EXPLORED).split(",")]
+        try:
+            weights = {name: float(weight) for name, _, weight in told}
+        except ValueError:
+            return None
+        return cls.by(weights) if model.startswith(EXPLORED) else None
+
+    @property
+    def model(self) -> str:
+        """As an impression names it: so a log says by itself with which chances its places were drawn."""
+        if not self.weights:
+            return PLAINLY
+        named = zip(COLUMNS, self.weights, strict=True)
+        return EXPLORED + ",".join(f"{name}={weight!r}" for name, weight in named)
+
+    def worths(self, scores: np.ndarray, features: np.ndarray | None = None) -> np.ndarray:
+        """(..., pool) float64 worths of scores, -inf for no item. `features`: (..., pool, FEATURES), which
+        weights ask for."""
+        if not self.weights:
+            return worths(scores)
+        assert features is not None
+        return learned(self.weights, described(scores, features), np.isfinite(scores))
 
 
 def worths(scores: np.ndarray) -> np.ndarray:

@@ -9,8 +9,11 @@ the two comes from these chances (off_policy.difference, Delta-OPE); rows of one
 Which items a place was drawn from, the champion is asked again. `reproduced` is the share of rows for which
 it gives the chance that was logged: where it does not, nothing is answered.
 
+A champion may draw by learned weights, which its impressions name: chances are asked with the weights of each
+list, and the models are compared as both would draw plainly.
+
 From the same lists a policy for the challenger's own draws is learned (learned.py) and told: `policy`.
-Nothing draws by it yet.
+Whether it is admitted, the promotion decides (admission.py).
 """
 
 from __future__ import annotations
@@ -24,7 +27,17 @@ from pipeline.data import tables
 from pipeline.data.histories import Points, Prepared
 from pipeline.data.impressions import LIST
 from pipeline.documents.evaluation import Answer
-from pipeline.evaluation.exploration import COLUMNS, FEATURES, PLACES, POOL, described, worths
+from pipeline.evaluation.exploration import (
+    COLUMNS,
+    EXPLORED,
+    FEATURES,
+    PLACES,
+    PLAINLY,
+    POOL,
+    Draws,
+    described,
+    worths,
+)
 from pipeline.evaluation.learned import Explored, learn
 from pipeline.evaluation.off_policy import Estimate, answer, difference
 from pipeline.models.ranking import Lister, listable
@@ -38,7 +51,7 @@ def compare(
     shown: pd.DataFrame,
     prepared: Prepared,
     challenger: Describing,
-    champion: Lister,
+    champion: Describing,
     version: str,
     after: int,
     order: np.ndarray,
@@ -50,11 +63,12 @@ def compare(
     if lists is None:
         return None
     pool, scores = lists.pools(champion, prepared, order)
-    again = lists.chances(pool, worths(scores))
+    again = lists.chances(pool, lists.worths(scores, champion.live_features(lists.points, pool, [*FEATURES])))
     same = np.abs(again - lists.logged) <= CLOSE
     rated = lists.scores_of(challenger, pool)
-    new = lists.chances(pool, worths(rated))
-    found = difference(lists.reward, new, lists.logged, lists.logged, lists.user)
+    new, old = (lists.chances(pool, worths(each)) for each in (rated, scores))
+    old = np.where(lists.plain[lists.list], lists.logged, old)
+    found = difference(lists.reward, new, old, lists.logged, lists.user)
     features = challenger.live_features(lists.points, pool, list(FEATURES))
     people, reproduced = len(np.unique(lists.user)), float(same.mean())
     told: Answer = answer(found, lists.logged)
@@ -107,8 +121,10 @@ class Describing(Lister, Protocol):
 class Lists:
     """The rows, and the lists that they stand on."""
 
-    def __init__(self, rows: pd.DataFrame, above: pd.DataFrame, points: Points) -> None:
+    def __init__(self, rows: pd.DataFrame, above: pd.DataFrame, points: Points, models: np.ndarray) -> None:
         self.points = points  # of each list
+        self.models = models  # (lists,) what drew its places, as its impression names it
+        self.plain = models == PLAINLY
         self.list = rows["number"].to_numpy()  # of each row
         self.place = rows["place"].to_numpy()  # among the drawn places of its list, from 0
         self.item = rows["item"].to_numpy(np.int32)
@@ -120,7 +136,8 @@ class Lists:
     @classmethod
     def of(cls, shown: pd.DataFrame, prepared: Prepared, version: str, after: int) -> Lists | None:
         moment = shown[tables.TIME].astype(tables.MOMENT).astype("int64")
-        mine = (shown["model"] == "champion") & (shown["version"] == version) & shown[tables.USER].notna()
+        own = (shown["model"] == PLAINLY) | shown["model"].str.startswith(EXPLORED)
+        mine = own & (shown["version"] == version) & shown[tables.USER].notna()
         shown = shown.assign(
             moment=moment, item=prepared.catalogue.index(shown[tables.ITEM]), drawn=shown["propensity"] < 1
         )[mine & (moment > after)]
@@ -135,7 +152,10 @@ class Lists:
         user = pd.Index(prepared.user_ids).get_indexer(first[tables.USER]).astype(np.int32)
         nothing = np.full(len(first), -1, np.int32)
         points = prepared.log.points(user, nothing, first["moment"].to_numpy())
-        return cls(rows.assign(place=rows.groupby("number").cumcount()), shown[~shown["drawn"]], points)
+        models = first["model"].to_numpy(object)
+        return cls(
+            rows.assign(place=rows.groupby("number").cumcount()), shown[~shown["drawn"]], points, models
+        )
 
     def pools(self, model: Lister, prepared: Prepared, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(lists, POOL) items that the model leaves below those above, -1 behind, and their scores."""
@@ -192,6 +212,15 @@ class Lists:
         whole = np.flatnonzero((place >= 0).all(axis=1))
         every = Explored(described(scores, features), worths(scores), place, logged, reward, user)
         return every.at(whole)
+
+    def worths(self, scores: np.ndarray, features: np.ndarray) -> np.ndarray:
+        """(lists, POOL) by what drew each list; 0 of those that do not say it."""
+        found = np.zeros(scores.shape)
+        for model in np.unique(self.models):
+            rows, draws = self.models == model, Draws.of(str(model))
+            if draws is not None:
+                found[rows] = draws.worths(scores[rows], features[rows])
+        return found
 
     def chances(self, pool: np.ndarray, worth: np.ndarray) -> np.ndarray:
         """(rows,) with which chance each row's item is drawn; those drawn before it in its list are gone."""

@@ -20,11 +20,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize
 
-from pipeline.evaluation.exploration import COLUMNS, PLACES, PLAIN, learned, teaches
+from pipeline.evaluation.exploration import COLUMNS, MOST, PLACES, PLAIN, learned, teaches
 from pipeline.evaluation.off_policy import Estimate, mean_of
 
 PENALTY, RIDGE = 2.0, 1e-4
-MOST = 1.0  # of a weight; plain draws have .5 of the score: steeper ones a log tells too little of
 LEAST_LISTS = 50  # of either half
 SMOOTH = 10.0  # rows of the mean reward that the reward's model begins with
 

@@ -78,5 +78,5 @@ def _policy(found: Mapping[str, Any]) -> str:
     return (
         f" A policy for these places, learned of {counts} and asked of those it had not learned of, "
         f"would have had {_ends(found)} items a place more than plain draws: "
-        f"{plain(found.get('answer'), 20)}. Nothing draws by it."
+        f"{plain(found.get('answer'), 20)}. The promotion's verdict says whether lists draw by it."
     )

@@ -17,7 +17,7 @@ from pipeline.evaluation.satisfaction import satisfaction
 from pipeline.models.artifacts import named
 from pipeline.models.baselines import popularity, train_rows
 from pipeline.models.preparation import successes
-from pipeline.models.ranking import Lister, Model, popularity_order
+from pipeline.models.ranking import Model, popularity_order
 from pipeline.params import Positive
 
 DAYS = 30  # of satisfaction, the newest
@@ -44,7 +44,7 @@ def told_by_people(
     active[tables.TIME] = pd.to_datetime(active[tables.TIME], unit="us", utc=True).astype(tables.MOMENT)
     told: dict[str, Any] = {"satisfaction": satisfaction(shown, active, prepared.catalogue, DAYS)}
     new, old = models.get(CHALLENGER), models.get(CHAMPION)
-    if isinstance(new, Describing) and isinstance(old, Lister) and after is not None:
+    if isinstance(new, Describing) and isinstance(old, Describing) and after is not None:
         counts = popularity(prepared.log, train_rows(prepared.log), len(prepared.catalogue))
         order = popularity_order(counts, prepared.catalogue.ids)
         version = getattr(old, "version", None) or named(figures["artifact_hash"][CHAMPION])

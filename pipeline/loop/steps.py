@@ -135,7 +135,7 @@ class Loop:
 
     def make(self, *stages: str) -> bool:
         """Stages of a plan; behind the last, what was judged is recorded. Whether that is a new training."""
-        if JUDGE[-1] in stages and self._asks_for_simulation():
+        if JUDGE[-1] in stages and self._may_simulate():
             if before := [stage for stage in stages if stage != JUDGE[-1]]:
                 self.run(*before)
             self._simulate()
@@ -155,12 +155,14 @@ class Loop:
         self.keep(*JUDGED)
         return new
 
-    def _asks_for_simulation(self) -> bool:
-        settings = Params.load(self.root / "params.yaml").decide_promotion
-        return settings.long_term_guard is not None and has_model(self.root / CHAMPION)
+    def _may_simulate(self) -> bool:
+        """Where the gate asks for it, or what the service left to chance may have taught a policy."""
+        params = Params.load(self.root / "params.yaml")
+        asks = params.decide_promotion.long_term_guard is not None or params.collect.feedback is not None
+        return asks and has_model(self.root / CHAMPION)
 
     def _simulate(self) -> None:
-        """Both feedback loops, if that was not done yet; the gate refuses what cannot be simulated."""
+        """What is due and was not done yet; the gate refuses, or does not admit, what cannot be simulated."""
         from pipeline.simulation import command
 
         try:

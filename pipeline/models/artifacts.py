@@ -2,8 +2,8 @@
 
 A model folder is self-describing and holds a model if and only if its card `model.json` is there. The hash
 covers every file but README.md (committed beside the champion) and what is written when a version is put
-there (version.json, MODEL_CARD.md, DATA_SHEET.md), so challenger and champion of the same training have the
-same hash wherever they lie.
+there (version.json, MODEL_CARD.md, DATA_SHEET.md, exploration.json), so challenger and champion of the same
+training have the same hash wherever they lie.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pipeline.documents.model import Claim
+from pipeline.documents.model import Claim, Exploration
 from pipeline.errors import ArtifactError, PipelineError
 
 CHAMPION = Path("models/champion")
 CARD, VERSION, README = "model.json", "version.json", "README.md"
 PARTS = "parts.safetensors"  # what the parts keep
 MODEL_CARD, DATA_SHEET = "MODEL_CARD.md", "DATA_SHEET.md"  # for people (pipeline/registry/cards.py)
+EXPLORATION = "exploration.json"  # what the promotion admitted for the places left to chance, if anything
 _BLOCK = 1 << 20  # bytes read at a time
 
 
@@ -44,7 +45,7 @@ def folder_hash(path: Path) -> str:
 def files_hash(files: Mapping[str, Path]) -> str:
     """folder_hash of a folder that would hold these files: relative path -> where its content lies."""
     total = hashlib.sha256()
-    for name in sorted(set(files) - {README, VERSION, MODEL_CARD, DATA_SHEET}):
+    for name in sorted(set(files) - {README, VERSION, MODEL_CARD, DATA_SHEET, EXPLORATION}):
         total.update(name.encode() + b"\0" + _file_hash(files[name]) + b"\n")
     return total.hexdigest()
 
@@ -72,6 +73,19 @@ def version_in(folder: Path) -> str | None:
     """The version that was put there; None for a challenger, or where it does not say."""
     claim = Claim.find(folder / VERSION)
     return claim.version if claim else None
+
+
+def exploration_in(folder: Path) -> Exploration | None:
+    """What the version put there was admitted to draw by; None: nothing.
+
+    Raises ArtifactError for a file that is not the one that version.json names.
+    """
+    claim, path = Claim.find(folder / VERSION), folder / EXPLORATION
+    named_hash = claim.exploration if claim else None
+    found = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
+    if found != named_hash:
+        raise ArtifactError(f"{path}: not what {VERSION} says it is: {Exploration.remedy}")
+    return None if found is None else Exploration.read(path)
 
 
 @contextmanager

@@ -8,21 +8,25 @@ the next promotion of the same model takes up. So at any moment there is the old
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from pathlib import Path
 
-from pipeline.documents.model import Card, Claim
+from pipeline.documents.model import Card, Claim, Exploration
 from pipeline.documents.promotion import Promotion
 from pipeline.documents.registry import AppointmentRecord
 from pipeline.errors import ArtifactError, ConfigError, Unavailable
+from pipeline.evaluation.exploration import Draws
 from pipeline.files import replace_folder, temporary_beside
 from pipeline.models.artifacts import (
     CARD,
     CHAMPION,
     DATA_SHEET,
+    EXPLORATION,
     MODEL_CARD,
     README,
     VERSION,
+    exploration_in,
     folder_hash,
     has_model,
 )
@@ -180,6 +184,7 @@ def put_version(root: Path, version: Version, folder: Path) -> None:
     """Make `folder` this version's, with its cards, in one step. Raises ArtifactError if it is nowhere."""
     git = Git(root)
     told = {name: git.show(version.commit, f"{RECORDS}/{name}") for name in (MODEL_CARD, DATA_SHEET)}
+    told[EXPLORATION] = _exploration(version)
     try:
         _put(Objects(root), version, folder, told)
     except OSError as error:
@@ -187,7 +192,23 @@ def put_version(root: Path, version: Version, folder: Path) -> None:
 
 
 def _claim(version: Version) -> Claim:
-    return Claim(version=version.name, commit=version.commit, artifact_hash=version.artifact_hash)
+    text = _exploration(version)
+    return Claim(
+        version=version.name,
+        commit=version.commit,
+        artifact_hash=version.artifact_hash,
+        exploration=None if text is None else hashlib.sha256(text.encode()).hexdigest(),
+    )
+
+
+def _exploration(version: Version) -> str | None:
+    """What the verdict on this version admitted, as exploration.json; None: its lists draw plainly."""
+    verdict = version.record.verdict
+    admission = verdict.exploration if verdict else None
+    if admission is None or not admission.admitted or Draws.by(admission.weights) is None:
+        return None
+    content = {"artifact_hash": version.artifact_hash, "weights": admission.weights}
+    return Exploration.of(content).to_json()
 
 
 def _put(objects: Objects, version: Version, folder: Path, told: dict[str, str | None]) -> None:
@@ -207,6 +228,10 @@ def _put(objects: Objects, version: Version, folder: Path, told: dict[str, str |
 
 def _is_right(folder: Path, claim: Claim) -> bool:
     there = Claim.find(folder / VERSION)
+    try:
+        exploration_in(folder)
+    except ArtifactError:
+        return False
     return there == claim and has_model(folder) and folder_hash(folder) == claim.artifact_hash
 
 

@@ -25,6 +25,7 @@ import numpy as np
 from pipeline.data.text import clean
 from pipeline.documents.data import Manifest
 from pipeline.errors import ConfigError, PipelineError
+from pipeline.evaluation.exploration import Draws
 from pipeline.models.recommender import QuestionEncoder
 from pipeline.serve.bound import Bound
 from pipeline.serve.canary import Canary, Settings
@@ -181,8 +182,9 @@ class Engine:
 
     @property
     def whole_problem(self) -> str | None:
-        """Of champion, store and challenger, the first there is."""
-        return self.problem or self.store_problem or self._canary.problem
+        """Of champion, store, challenger and places left to chance, the first there is."""
+        drawn = None if self._bound is None else self._bound.world.draws_problem
+        return self.problem or self.store_problem or self._canary.problem or drawn
 
     @property
     def unknown_items(self) -> int:
@@ -248,7 +250,7 @@ class Engine:
             in_turns = self._canary.shows(question)
             explores = not in_turns and self._explores(question, chance)
             listed, fallback = self._listed(question, now, chance if explores else None)
-            version = self.world.version
+            version, draws = self.world.version, self.world.draws if explores else Draws()
             drawn = None
             if in_turns and fallback in (None, "unknown_user"):
                 drawn = self._canary.interleaved(question, listed, version, now, chance)
@@ -256,7 +258,7 @@ class Engine:
             listed = drawn.items
         answer = Answer(impression_id=number, version=version, fallback=fallback, items=listed)
         places: list[list[Any]] = [[row.item_id, row.rank, row.score, row.propensity] for row in listed]
-        model = "champion"
+        model = draws.model
         if drawn is not None:
             model = drawn.model
             places = [[*place, by] for place, by in zip(places, drawn.placed_by, strict=True)]

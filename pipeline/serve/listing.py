@@ -11,7 +11,7 @@ import pandas as pd
 from pipeline.data import tables
 from pipeline.data.histories import Points
 from pipeline.errors import DataError
-from pipeline.evaluation.exploration import LEAST_K, PLACES, POOL, drawn, worths
+from pipeline.evaluation.exploration import FEATURES, LEAST_K, PLACES, POOL, drawn
 from pipeline.models.asked import Asked
 from pipeline.models.pairs import Retrieved
 from pipeline.models.parts import stacked
@@ -124,7 +124,7 @@ class Lister:
         points = rows.points(user, now, self.world.preparation.repeats)
         asked = One(points, len(self.ids))
         scored = self._scored(asked, question, text, model)
-        best, chances = self._best(scored, question, chance)
+        best, chances = self._best(scored, question, chance, points, model)
         reasons: list[list[Reason]] = [[] for _ in best]
         if question.explain and scored.features is not None:
             reasons = self.explainer.reasons(asked, scored.features, scored.items, best, model.parts.living)
@@ -225,7 +225,12 @@ class Lister:
     # From scores to rows ----------------------------------------------------------------------------------
 
     def _best(
-        self, scored: Scored, question: Question, chance: np.random.Generator | None
+        self,
+        scored: Scored,
+        question: Question,
+        chance: np.random.Generator | None,
+        points: Points,
+        model: Recommender,
     ) -> tuple[np.ndarray, list[float]]:
         """((at most k,) rows of the candidates, best first; with which probability each stands there)."""
         order = np.lexsort((self.world.order[scored.items], -scored.score))
@@ -234,7 +239,10 @@ class Lister:
             order = order[self._diverse(scored.items[order], scored.score[order], question)]
         elif chance is not None and question.k >= LEAST_K:
             fixed, pool = np.split(order[: question.k - PLACES + POOL], [question.k - PLACES])
-            rows, chances = drawn(worths(scored.score[pool]), chance)
+            draws, features = self.world.draws, None
+            if draws.weights:
+                features = model.live_features(points, scored.items[pool][None], list(FEATURES))[0]
+            rows, chances = drawn(draws.worths(scored.score[pool], features), chance)
             return np.r_[fixed, pool[rows]], [1.0] * len(fixed) + chances
         order = order[: question.k]
         return order, [1.0] * len(order)

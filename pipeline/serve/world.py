@@ -20,7 +20,18 @@ from pipeline.data.forgotten import Forgotten
 from pipeline.data.histories import Log
 from pipeline.documents.model import Card, Claim
 from pipeline.errors import ArtifactError
-from pipeline.models.artifacts import CARD, CHAMPION, VERSION, folder_hash, has_model, named, pinned
+from pipeline.evaluation.exploration import Draws
+from pipeline.models.artifacts import (
+    CARD,
+    CHAMPION,
+    EXPLORATION,
+    VERSION,
+    exploration_in,
+    folder_hash,
+    has_model,
+    named,
+    pinned,
+)
 from pipeline.models.living import Living
 from pipeline.models.preparation import Preparation
 from pipeline.models.ranking import popularity_order
@@ -62,6 +73,8 @@ class World:
     room: list[int]  # empty places of the catalogue
     forgotten: Forgotten
     reader: Reader | None  # of what users write; None: the model does not ask it
+    draws: Draws  # of the places left to chance
+    draws_problem: str | None  # why they are plain although the version brought others
 
     @property
     def log(self) -> Log:
@@ -108,8 +121,13 @@ class World:
 
 def claim_in(root: Path, model: Path = CHAMPION) -> str | None:
     """What the champion's folder says of itself, to see when another was put there."""
+    told = [_text(root / model / name) for name in (VERSION, EXPLORATION)]
+    return None if told[0] is None else "".join(text or "" for text in told)
+
+
+def _text(path: Path) -> str | None:
     try:
-        return (root / model / VERSION).read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
 
@@ -127,6 +145,7 @@ def load(root: Path, store: Store, where: Path = CHAMPION, kept: Path = FOLDER) 
     with pinned(root / where) as folder:
         claimed = claim_in(root, where)
         claim, digest, card, how = _whole(folder, where)
+        draws, draws_problem = _draws(folder, where, digest)
         changes, happened = _of_store(store)
         forgotten = Forgotten.of_project(root)
         forgotten.add(change.key for change in changes if change.kind == "user")
@@ -170,6 +189,8 @@ def load(root: Path, store: Store, where: Path = CHAMPION, kept: Path = FOLDER) 
         room=room,
         forgotten=forgotten,
         reader=reader,
+        draws=draws,
+        draws_problem=draws_problem,
     )
     if reader is not None:
         reader.know(further)
@@ -190,6 +211,23 @@ def _whole(folder: Path, where: Path) -> tuple[Claim | None, str, Card, Preparat
             f"{where / CARD}: does not say how its data were prepared: train and promote anew"
         )
     return claim, digest, card, how
+
+
+def _draws(folder: Path, where: Path, digest: str) -> tuple[Draws, str | None]:
+    """What places left to chance are drawn by; where the version's own are broken or of another, plainly."""
+    path, draws = folder / EXPLORATION, None
+    try:
+        if (found := exploration_in(folder)) is None:
+            return Draws(), None
+        problem = f"{path}: of another model, or no weights of today's columns: {found.remedy}"
+        draws = Draws.by(found.weights) if found.artifact_hash == digest else None
+    except ArtifactError as error:
+        problem = str(error)
+    if draws is not None:
+        return draws, None
+    problem = f"places left to chance are drawn plainly: {problem.replace(str(folder), str(where))}"
+    log.error("%s", problem)
+    return Draws(), problem
 
 
 def with_living(model: Recommender, present: Present, folded: PresentFolded) -> Recommender:

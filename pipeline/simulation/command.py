@@ -24,8 +24,11 @@ from tqdm import tqdm
 
 from pipeline.backtest.world import code_hash
 from pipeline.data.histories import load_prepared
+from pipeline.documents.evaluation import Evaluation
 from pipeline.documents.simulation import Calibration, LongTerm, Simulation
 from pipeline.errors import ArtifactError, ConfigError
+from pipeline.evaluation.admission import proposed
+from pipeline.evaluation.exploration import LEAST_K, Draws
 from pipeline.evaluation.outputs import as_json
 from pipeline.files import write_text
 from pipeline.models.artifacts import folder_hash, has_model
@@ -35,6 +38,7 @@ from pipeline.registry.git import Git
 from pipeline.simulation import loop, page
 from pipeline.simulation.calibration import calibrate
 from pipeline.simulation.compare import Figures, compared, curves
+from pipeline.simulation.exploring import answered
 from pipeline.simulation.strategies import Relative
 from pipeline.simulation.world import World, build
 
@@ -42,6 +46,8 @@ CHALLENGER, CHAMPION, WITHOUT = "challenger", "champion", "without_lists"
 MODELS = {CHALLENGER: Path("models/challenger"), CHAMPION: Path("models/champion")}
 EXPORT, KEPT = Path("data/simulation.json"), Path(".evergreen/simulation")
 ROUNDS, MOST_ROUNDS = 10, 100
+Way = tuple[str, Draws | None]  # hash of a model, and how its last places are drawn, if they are
+PLAIN, LEARNED = "plain_draws", "learned_draws"  # the challenger's loops whose last places are drawn
 REPLICATIONS = 4
 
 
@@ -59,18 +65,24 @@ def simulate(root: Path, rounds: int = ROUNDS) -> Simulation:
         if hashes[name] not in strategies:
             model = Recommender.load(root / where, prepared.catalogue.items, prepared.log, name)
             strategies[hashes[name]] = Relative.of(model)
-    tasks = [Task(digest, number) for digest in strategies for number in range(REPLICATIONS)]
+    ways: dict[str, Way] = {name: (hashes[name], None) for name in MODELS}
+    draws = _proposed(root, hashes[CHALLENGER])
+    if draws is not None:
+        ways |= {PLAIN: (hashes[CHALLENGER], Draws()), LEARNED: (hashes[CHALLENGER], draws)}
+    tasks = [Task(digest, number, how) for digest, how in ways.values() for number in range(REPLICATIONS)]
     alone = replace(world, behaviour=replace(world.behaviour, adoption=0.0))
     found = played(world, strategies, tasks, params.seed, folder)
     figures = {
-        name: [found[name_of(Task(hashes[name], number))] for number in range(REPLICATIONS)]
-        for name in MODELS
+        name: [found[name_of(Task(digest, number, how))] for number in range(REPLICATIONS)]
+        for name, (digest, how) in ways.items()
     }
     figures[WITHOUT] = [
         _kept(folder / f"{WITHOUT}-{number}.json", partial(loop.run, alone, None, params.seed, number))
         for number in range(REPLICATIONS)
     ]
     content = _content(world, figures, calibrate(prepared, params.seed))
+    if draws is not None:
+        content["exploration"] = answered(figures[LEARNED], figures[PLAIN], draws)
     content |= {"challenger": hashes[CHALLENGER], "champion": hashes[CHAMPION], "seed": params.seed}
     report = Simulation.of(content | {"seconds": round(time.perf_counter() - begin, 1)})
     write(report, root)
@@ -86,10 +98,26 @@ def write(found: Simulation, root: Path) -> None:
 
 
 def is_due(root: Path) -> bool:
-    """Whether there are two models that were not simulated yet. Raises ArtifactError where one is missing."""
+    """Whether there are two models that were not simulated yet, as long_term_guard asks for, or not with the
+    policy that the evaluation calls better. Raises ArtifactError where a model is missing."""
     hashes, found = _hashes(root), LongTerm.find(root / EXPORT)
     pair = hashes[CHALLENGER], hashes[CHAMPION]
-    return pair[0] != pair[1] and (found is None or (found.challenger, found.champion) != pair)
+    if pair[0] == pair[1]:
+        return False
+    if found is not None and (found.challenger, found.champion) != pair:
+        found = None
+    draws = _proposed(root, pair[0])
+    if draws is None:
+        settings = Params.load(root / "params.yaml").decide_promotion
+        return found is None and settings.long_term_guard is not None
+    return found is None or found.exploration is None or Draws.by(found.exploration.weights) != draws
+
+
+def _proposed(root: Path, challenger: str) -> Draws | None:
+    """The policy for places left to chance that the evaluation calls better, where lists are long enough."""
+    if Params.load(root / "params.yaml").recommend.k < LEAST_K:
+        return None
+    return proposed(Evaluation.find(root / "reports" / "evaluation.json"), challenger)
 
 
 def _hashes(root: Path) -> dict[str, str]:
@@ -111,10 +139,16 @@ def _hashes(root: Path) -> dict[str, str]:
 class Task:
     strategy: str
     replication: int
+    draws: Draws | None = None
 
 
 def name_of(task: Task) -> str:
-    return f"{task.strategy[:16]}-{task.replication}"
+    name = f"{task.strategy[:16]}-{task.replication}"
+    return name if task.draws is None else f"{name}-{_short_hash(task.draws.model)}"
+
+
+def _short_hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def played(
@@ -144,7 +178,7 @@ def _each(
 ) -> Iterator[tuple[str, Figures]]:
     if workers <= 1:
         for name, task in left.items():
-            yield name, loop.run(world, strategies[task.strategy], seed, task.replication)
+            yield name, loop.run(world, strategies[task.strategy], seed, task.replication, task.draws)
         return
     # Not forked: torch's and BLAS's threads would be copied in whatever state they are.
     spawn = multiprocessing.get_context("spawn")
@@ -166,7 +200,8 @@ def _begin(world: World, strategies: Mapping[str, loop.Strategy], seed: int) -> 
 
 
 def _play(task: Task) -> Figures:
-    return loop.run(_shared["world"], _shared["strategies"][task.strategy], _shared["seed"], task.replication)
+    strategy = _shared["strategies"][task.strategy]
+    return loop.run(_shared["world"], strategy, _shared["seed"], task.replication, task.draws)
 
 
 # What is kept ----------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Any
 from markupsafe import Markup
 
 from pipeline.charts import Series, line_chart
-from pipeline.documents.simulation import Calibration, Lost, Simulation
+from pipeline.documents.simulation import Calibration, Explored, Lost, Simulation
 from pipeline.evaluation.long_term_verdict import ALPHA, TOLD, USUAL, verdict
 from pipeline.pages import number, page, words
 
@@ -58,6 +58,7 @@ def render(found: Simulation) -> str:
         answer=_answer(found, same),
         legend_text={kind: text for kind, text in LEGEND.items() if not (same and kind == "challenger")},
         panels=[_panel(found, name, same) for name in PANELS],
+        explored=_explored(found),
         rows=[_row(row) for row in found.measures],
         calibration=[_held(row) for row in found.calibration],
         in_bounds=sum(row.within for row in found.calibration),
@@ -115,6 +116,31 @@ def _panel(found: Simulation, name: str, same: bool) -> dict[str, Any]:
     title, text = PANELS[name]
     chart: Markup = line_chart(series, label=title, x_label="retrainings", height=190)
     return {"title": title, "text": text, "chart": chart}
+
+
+def _explored(found: Simulation) -> dict[str, Any] | None:
+    """The challenger's loops whose last places are drawn: by learned weights, and plainly."""
+    if found.exploration is None:
+        return None
+    series = []
+    for loop, kind in (("plain_draws", "baseline"), ("learned_draws", "challenger")):
+        curve = found.curves.get(loop, {}).get("taken_a_place")
+        if curve is not None:
+            x = range(len(curve.mean))
+            series.append(Series(words(loop), curve.mean, x, curve.low, curve.high, kind))
+    chart: Markup = line_chart(series, label="Taken of a place", x_label="retrainings", height=190)
+    return {"text": f"{explored_sentence(found.exploration)}.", "chart": chart}
+
+
+def explored_sentence(one: Explored) -> str:
+    """What the learned draws bring, in one line."""
+    weights = ", ".join(f"{words(name)} {number(value, sign=True)}" for name, value in one.weights.items())
+    lost = verdict(one.measures, USUAL)[2] if one.measures else "nothing else could be compared"
+    ends = f"[{number(one.low, sign=True)}, {number(one.high, sign=True)}]"
+    return (
+        f"Places drawn by {weights}: {number(one.learned)} items taken a place, {number(one.plain)} with "
+        f"plain draws, {number(one.difference, sign=True)} {ends}; {lost}: {one.answer}"
+    )
 
 
 def _row(row: Lost) -> dict[str, Any]:

@@ -4,7 +4,8 @@ In: reports/evaluation.json (differences challenger - X in nDCG@10 with 95 % int
 the same points; `comparison` with the champion at points later than both), data/simulation.json (what
 `evergreen simulate` found, if anything), cards, hashes and sizes of models/challenger and models/champion.
 Out: reports/promotion.json `{"promote", "approval", "checks":
-[{"name", "passed", "value", "limit", "text"}], "warnings": [text], "challenger", "champion"}`.
+[{"name", "passed", "value", "limit", "text"}], "warnings": [text], "challenger", "champion",
+"exploration"?}`.
 
 Rule: promote if every check passes (those against the champion, latency and size are in
 pipeline/evaluation/gate.py, gate_people.py). Shares are of the champion's own figure, so that they mean the
@@ -40,6 +41,8 @@ same on any data.
 - beats_popularity, beats_recent_popularity: the interval's lower end is above 0;
 - champion_beats_recent_popularity: never blocks, but warns if the champion in service no longer does;
 - leads_baselines: never blocks, but warns if the best baseline has the higher mean;
+- exploration: only where a policy for places left to chance was learned; never blocks. It is admitted where
+  log and simulation agree that it is better (pipeline/evaluation/admission.py), and promoted with the model;
 - privacy: only where a model states a budget; never blocks, but warns if the challenger's is weaker.
 Without a champion, or with one that replace_unread names, those that compare with it pass. Whatever is
 missing, malformed or NaN fails its check.
@@ -58,6 +61,7 @@ from pipeline.documents.model import Card
 from pipeline.documents.promotion import Check, Model, Promotion
 from pipeline.documents.simulation import LongTerm
 from pipeline.errors import ArtifactError
+from pipeline.evaluation.admission import admission, told
 from pipeline.evaluation.gate import (
     Case,
     against_champion,
@@ -105,6 +109,8 @@ def decide_promotion(
         faithfulness(case),
         *(_beats_baseline(case, name) for name in BASELINES),
     ]
+    admitted = admission(case)
+    checks += told(admitted)
     staleness = [] if case.why_free else [_champion_over(case, "recent_popularity")]
     staleness += [_best_baseline(case), *_privacy(case)]
     return Promotion(
@@ -114,6 +120,7 @@ def decide_promotion(
         warnings=[warning for _, warning in staleness if warning],
         challenger=case.challenger.identity,
         champion=champion.identity if champion else None,
+        exploration=admitted,
     )
 
 
@@ -122,15 +129,16 @@ def sentence(verdict: Promotion) -> str:
     warnings = "".join(f"WARNING: {text}. " for text in verdict.warnings)
     if verdict.failed:
         return f"{warnings}do not promote: " + "; ".join(check.text for check in verdict.failed)
-    told = [check for check in verdict.checks if check.name.startswith("beats_") or _to_look_at(check)]
-    gains = "; ".join(check.text for check in told)
+    gains = "; ".join(
+        check.text for check in verdict.checks if check.name.startswith("beats_") or _to_look_at(check)
+    )
     return f"{warnings}promote: all {len(verdict.checks)} checks passed: {gains}"
 
 
 def _to_look_at(check: Check) -> bool:
     if check.name in ("fairness", "faithfulness"):
         return check.text.startswith("investigate")
-    return check.name in ("off_policy", "interleaved", "long_term") and check.value is not None
+    return check.name in ("off_policy", "interleaved", "long_term", "exploration") and check.value is not None
 
 
 # The models and their evaluation ---------------------------------------------------------------------------
