@@ -1,4 +1,6 @@
-"""`python -m pipeline` out of a process that has loaded it already: forked, which saves half a second each.
+"""`python -m pipeline`, and the dvc that it starts, out of a process that has loaded both already.
+
+Forked, which saves half a second of CPU time each.
 
 What is asked for is a line of JSON on standard input, the answer a line with exit code and CPU seconds.
 """
@@ -6,10 +8,13 @@ What is asked for is a line of JSON on standard input, the answer a line with ex
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import gc
 import json
+import logging
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -77,6 +82,9 @@ def _serve() -> None:
     import pipeline.loop.cycle
     import pipeline.runs.workspace
 
+    _load_dvc()
+    fork_exec = subprocess._fork_exec  # type: ignore[attr-defined]
+    subprocess._fork_exec = functools.partial(_fork_dvc, fork_exec)  # type: ignore[attr-defined]
     answers = os.fdopen(os.dup(1), "w")
     gc.freeze()
     for line in sys.stdin:
@@ -85,6 +93,69 @@ def _serve() -> None:
             os._exit(_call(pipeline.cli.main, *json.loads(line)))
         _, status, used = os.wait4(child, 0)
         print(os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime, file=answers, flush=True)
+
+
+def _load_dvc() -> None:
+    """All that `dvc repro`, `status` and `checkout` import on their way."""
+    import dvc.cli.parser
+    import dvc.dependency.param
+    import dvc.repo.checkout
+    import dvc.repo.reproduce
+    import dvc.repo.status
+    import dvc.stage.cache
+    import dvc.stage.run
+
+    dvc.cli.parser.get_main_parser()
+
+
+def _fork_dvc(fork_exec: Any, arguments: list[bytes], *others: Any) -> int:
+    """Instead of a new interpreter where repro.py starts dvc; its parent sees no difference.
+
+    `others`: as `subprocess.Popen` hands them on.
+    """
+    from pipeline.loop import repro
+
+    words = [os.fsdecode(word) for word in arguments]
+    if words[1:3] != ["-c", repro._DVC]:
+        return int(fork_exec(arguments, *others))
+    if child := os.fork():
+        return child
+    code = 1
+    try:
+        _enter(*others)
+        sys.argv = ["-c", *words[3:]]
+        exec(compile(repro._DVC, "<dvc>", "exec"), {"__name__": "__main__"})
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    with contextlib.suppress(OSError):  # nobody may read it any more
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
+
+
+def _enter(*others: Any) -> None:
+    """What the kernel and the interpreter do for a process that is started."""
+    _, _, kept, folder, variables, stdin, _, _, stdout, _, stderr, _, success, *_ = others
+    os.setsid()
+    for number, file in enumerate((stdin, stdout, stderr)):
+        if file != -1:
+            os.dup2(file, number)
+    for file in map(int, os.listdir("/proc/self/fd")):
+        if file > 2 and file not in set(kept) - {success}:
+            with contextlib.suppress(OSError):  # that of the listing
+                os.close(file)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.chdir(folder)
+    os.environ.clear()
+    for variable in variables:
+        name, _, value = os.fsdecode(variable).partition("=")
+        os.environ[name] = value
+    logging.root.handlers.clear()
+    for name in ("dvc", "dvc_data", "dvc_objects"):
+        logging.getLogger(name).setLevel(logging.INFO)  # as importing dvc leaves it
 
 
 def _call(
