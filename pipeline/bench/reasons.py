@@ -177,9 +177,10 @@ def reason_seconds(model: Recommender, prepared: Prepared, users: int, seed: int
         asked = Asked(points[row : row + 1], len(prepared.catalogue))
         candidates = model.parts.candidates(asked)
         features = stacked(model.parts.columns(asked, candidates), names)[0]
-        best = np.argsort(-model.scorer.score(features[None])[0], kind="stable")[:10]
+        inputs = model.scorer.inputs(features)
+        best = np.argsort(-model.scorer.of_inputs(inputs), kind="stable")[:10]
         one = One(points[row : row + 1], len(prepared.catalogue))
         begin = time.process_time()
-        explainer.reasons(one, features, candidates[0], best, model.parts.living)
+        explainer.reasons(one, inputs, candidates[0], best, model.parts.living)
         spent, items = spent + time.process_time() - begin, items + len(best)
     return spent / items

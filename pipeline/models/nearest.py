@@ -42,6 +42,8 @@ class Nearest:
         return self._exact(users, n) if rounded is None else self.numbers[rounded.best(users, n)]
 
     def _exact(self, users: np.ndarray, n: int) -> np.ndarray:
+        if len(users) == 1:
+            return best_columns(_products(users, self.vectors), n, self.numbers)
         numbers, scores = [], []
         for begin in range(0, len(self.numbers), BLOCK):
             of_block = _products(users, self.vectors[begin : begin + BLOCK])
@@ -98,6 +100,11 @@ class Rounded:
     def best(self, users: np.ndarray, n: int) -> np.ndarray:
         """(points, d) -> (points, n) places, best first."""
         most = min(n * self.wider, len(self.vectors))
+        if len(users) == 1:
+            [close] = self._index.search(users @ self._turn, most)[1]
+            close.sort()
+            place: np.ndarray = close[largest((self.vectors[close] @ users[0])[None], n)]
+            return place
         found = np.sort(self._index.search(users @ self._turn, most)[1], axis=1)
         exact = np.matmul(self.vectors[found], users[:, :, None])[:, :, 0]
         return np.take_along_axis(found, largest(exact, n), axis=1)

@@ -128,6 +128,9 @@ def largest(scores: np.ndarray, n: int) -> np.ndarray:
     count = scores.shape[1]
     if n >= count:
         return np.argsort(-scores, axis=1, kind="stable")
+    if len(scores) == 1:
+        place = reaching(scores[0], n)
+        return place[np.argsort(-scores[0, place], kind="stable")][None, :n]
     place = _some_largest(scores, n)
     values = np.take_along_axis(scores, place, axis=1)
     best = np.take_along_axis(place, np.argsort(-values, axis=1, kind="stable"), axis=1)
@@ -137,6 +140,20 @@ def largest(scores: np.ndarray, n: int) -> np.ndarray:
         reached = np.flatnonzero(scores[row] >= least[row])
         best[row] = reached[np.argsort(-scores[row, reached], kind="stable")[:n]]
     return best
+
+
+def reaching(scores: np.ndarray, n: int) -> np.ndarray:
+    """Places, ascending, of the (cells,) scores that reach the n-th largest: n, and those equal to it."""
+    count = len(scores)
+    if n >= count:
+        return np.arange(count)
+    groups, place = count // GROUP, None
+    if groups > n:  # the n largest reach the n-th largest of the groups' maxima
+        maxima = scores[: groups * GROUP].reshape(groups, GROUP).max(axis=1)
+        place = np.flatnonzero(scores >= np.partition(maxima, groups - n)[groups - n])
+        scores = scores[place]
+    reached = np.flatnonzero(scores >= np.partition(scores, len(scores) - n)[len(scores) - n])
+    return reached if place is None else place[reached]
 
 
 def _some_largest(scores: np.ndarray, n: int) -> np.ndarray:

@@ -49,10 +49,11 @@ class Scorer:
         pairs = np.ascontiguousarray(features, np.float32).reshape(-1, features.shape[-1])
         out = np.empty(len(pairs), np.float32)
         for begin in range(0, len(pairs), BLOCK):
-            out[begin : begin + BLOCK] = self._of_pairs(self.inputs(pairs[begin : begin + BLOCK]))
+            out[begin : begin + BLOCK] = self.of_inputs(self.inputs(pairs[begin : begin + BLOCK]))
         return out.reshape(features.shape[:-1])
 
-    def _of_pairs(self, x: np.ndarray) -> np.ndarray:
+    def of_inputs(self, x: np.ndarray) -> np.ndarray:
+        """(pairs, features) standardised -> (pairs,); of so few that they are in memory at once."""
         linear: np.ndarray = x @ self.linear
         if not self.weights[f"{MLP[-1]}.weight"].any():  # nothing to correct
             return linear

@@ -159,23 +159,32 @@ class LiveState:
 
     def item(self, items: np.ndarray, now: int) -> ItemState:
         """State of the items at a moment, in the shape of `items`; -1 has an empty state."""
-        moment = self._advance(now)
+        moment, sums = self._advance(now), self._sums
         items = np.asarray(items)
-        known = (items >= 0) & (items < len(self._sums.count))
-        safe = np.where(known, items, 0)
-        if not len(self._sums.count):
-            self._grow(0)
-        count = np.where(known, self._sums.count[safe], 0)
-        successes = np.where(known, self._sums.successes[safe], 0)
-        age = np.where(successes > 0, moment - np.where(successes > 0, self._sums.mark[safe], moment), 0)
-        decay = np.exp2(-(age / MICROSECONDS_A_DAY)[..., None] / np.array(self.half_lives))
+        known = (items >= 0) & (items < len(sums.count))
+        if not known.all():
+            return self._some(items, known, now)
+        successes = sums.successes[items]
+        age = np.where(successes > 0, moment - sums.mark[items], 0)  # elsewhere the sums are 0
+        decay = np.exp2((age / -MICROSECONDS_A_DAY)[..., None] / sums.half_lives)
         return ItemState(
-            decayed=np.where((successes > 0)[..., None], self._sums.decayed[safe] * decay, 0),
-            count=count,
+            decayed=sums.decayed[items] * decay,
+            count=sums.count[items],
             successes=successes,
-            first=np.where(count > 0, self._sums.first[safe], NEVER),
-            last=np.where(count > 0, self._sums.last[safe], NOT_YET),
+            first=sums.first[items],
+            last=sums.last[items],
         )
+
+    def _some(self, items: np.ndarray, known: np.ndarray, now: int) -> ItemState:
+        """That of the items known, and an empty one of the others."""
+        found = self.item(items[known], now)
+        decayed = np.zeros((*items.shape, len(self._sums.half_lives)))
+        decayed[known] = found.decayed
+        parts = {}
+        for name in ("count", "successes", "first", "last"):
+            parts[name] = np.full(items.shape, EMPTY[name], np.int64)
+            parts[name][known] = getattr(found, name)
+        return ItemState(decayed=decayed, **parts)
 
     def top(self, now: int, half_life: int, n: int) -> np.ndarray:
         """(n,) int32 items of the greatest decayed counts > 0, ties by smaller index; -1 padded.

@@ -22,6 +22,7 @@ from pipeline.serve.messages import Listed, Question, Reason
 from pipeline.serve.reasons import MOST, Explainer
 from pipeline.serve.single import One, union
 from pipeline.serve.state import Rows
+from pipeline.serve.sums import Space
 from pipeline.serve.world import World
 
 BY_TEXT = 300  # items nearest to a text
@@ -40,7 +41,7 @@ class Scored:
 
     items: np.ndarray  # (candidates,) int32
     score: np.ndarray  # (candidates,) float32
-    features: np.ndarray | None  # (candidates, features) float32; None: not the model's scores
+    inputs: np.ndarray | None  # (candidates, features) float32 of the scorer; None: not the model's scores
     close: np.ndarray | None = None  # (candidates,) what nearness to the text adds to the score
     typed: Typed | None = None  # the text, where `close` is given
 
@@ -54,6 +55,7 @@ class Lister:
         self.place = world.place
         self.explainer = Explainer(world.model, world.present)
         self.ids = self.explainer.ids
+        self.space = Space(len(self.ids))
         self.by_order = np.argsort(world.order)
         self._members: defaultdict[str, list[int]] = defaultdict(list)
         for item in self.by_order:
@@ -126,8 +128,8 @@ class Lister:
         scored = self._scored(asked, question, text, model)
         best, chances = self._best(scored, question, chance, points, model)
         reasons: list[list[Reason]] = [[] for _ in best]
-        if question.explain and scored.features is not None:
-            reasons = self.explainer.reasons(asked, scored.features, scored.items, best, model.parts.living)
+        if question.explain and scored.inputs is not None:
+            reasons = self.explainer.reasons(asked, scored.inputs, scored.items, best, model.parts.living)
         if question.explain and scored.close is not None:
             told = [self._of_text(scored, int(row)) for row in best]
             reasons = [[first, *others][:MOST] for first, others in zip(told, reasons, strict=True)]
@@ -172,19 +174,20 @@ class Lister:
             close = text_closeness(model, text, typed)
             close[np.isnan(close)] = -np.inf
             lists["asked"] = self._padded(self._nearest(close, question, points))
-        items = union(lists, lambda items: self._fine(question, points, items), parts.most)
+        items = union(lists, lambda items: self._fine(question, points, items), parts.most, self.space)
         if not len(items):
             return Scored(items, np.zeros(0, np.float32), None)
         if close is not None and not points.lengths[0]:
             near = close[items].astype(np.float32)
             return Scored(items, near, None, near, typed)
         features = stacked(parts.columns(asked, items[None]), model.card["features"])
-        score = model.scorer.score(features)[0]
+        inputs = model.scorer.inputs(features[0])
+        score = model.scorer.of_inputs(inputs)
         near = None
         if close is not None:
             near = _standard(close[items])
             score = _standard(score) + near
-        return Scored(items, score, features[0], near, typed)
+        return Scored(items, score, inputs, near, typed)
 
     def _nearest(self, close: np.ndarray, question: Question, points: Points) -> np.ndarray:
         if question.categories:
@@ -214,7 +217,7 @@ class Lister:
         catalogue, now = self.world.model.catalogue, int(points.time[0])
         fine = (catalogue.available_from[items] <= now) & (now < catalogue.available_until[items])
         if not points.log.repeats:
-            fine &= ~np.isin(items, points.log.item[: int(points.stop[0])])
+            fine &= ~self.space.among(items, points.log.item[: int(points.stop[0])])
         if question.exclude:
             fine &= ~np.isin(items, [self.place.get(item, -1) for item in question.exclude])
         if question.categories:

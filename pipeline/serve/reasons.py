@@ -15,7 +15,6 @@ from pipeline.data.histories import MICROSECONDS_A_DAY, Points
 from pipeline.models.asked import Asked
 from pipeline.models.living import Living
 from pipeline.models.recommender import Recommender
-from pipeline.models.state import NOT_YET
 from pipeline.serve.messages import Reason
 from pipeline.serve.state import Present
 
@@ -48,17 +47,21 @@ class Linear:
     """The linear part of a scorer, by kinds of reasons."""
 
     def __init__(self, model: Recommender) -> None:
-        scorer = model.scorer
-        self.inputs, self.weight = scorer.inputs, scorer.linear
+        self.weight = model.scorer.linear
         of_feature = np.array([kind_of(name) for name in model.card["features"]])
-        self.kinds = np.unique(of_feature)
-        self.member = (of_feature[:, None] == self.kinds).astype(np.float32)  # (features, kinds)
+        kinds = np.unique(of_feature)
+        self.names = kinds.tolist()
+        self.member = (of_feature[:, None] == kinds).astype(np.float32)  # (features, kinds)
 
-    def added(self, features: np.ndarray, listed: np.ndarray) -> dict[str, np.ndarray]:
-        """Kind -> (listed,) what it adds. `features`: (candidates, features); `listed`: rows of it."""
-        inputs = self.inputs(features)
+    def added(self, inputs: np.ndarray, listed: np.ndarray) -> list[list[tuple[str, float]]]:
+        """(listed, kinds) each kind and what it adds, the most first. `inputs`: (candidates, features) of the
+        scorer; `listed`: rows of it."""
         parts = (self.weight * (inputs[listed] - inputs.mean(axis=0))) @ self.member
-        return {str(kind): parts[:, place] for place, kind in enumerate(self.kinds)}
+        order = np.argsort(-parts, axis=1, kind="stable")
+        return [
+            [(self.names[place], added[place]) for place in places]
+            for places, added in zip(order.tolist(), parts.tolist(), strict=True)
+        ]
 
 
 def _newest(points: Points, rows: int) -> np.ndarray:
@@ -75,11 +78,12 @@ class Place:
     item: int
     now: int
     newest: np.ndarray  # different items among the newest rows of the history
-    close: np.ndarray  # (newest,) cosine of each one's text
+    near: int  # of these the one whose text is nearest; -1: none is near
     kinds: frozenset[str]  # categories of the very newest
     owed: int  # the history item that the item owes most; -1: none
     count: int  # rows of the item before the moment
     first: int  # microseconds of the first of them
+    lately: list[int]  # of its last takers, how many in each of SPANS
 
 
 class Explainer:
@@ -94,47 +98,57 @@ class Explainer:
         self._linear = Linear(model)
 
     def reasons(
-        self, asked: Asked, features: np.ndarray, items: np.ndarray, listed: np.ndarray, living: Living
+        self, asked: Asked, inputs: np.ndarray, items: np.ndarray, listed: np.ndarray, living: Living
     ) -> list[list[Reason]]:
-        """Of the rows `listed` among the one point's candidates `items`, whose features these are.
+        """Of the rows `listed` among the one point's candidates `items`.
 
-        `living`: the state of the point's moment, which is now or earlier.
+        `inputs`: (candidates, features) of the scorer; `living`: the state of
+        the point's moment, which is now or earlier.
         """
-        added = self._linear.added(features, listed)
+        if not len(listed):
+            return []
         points, top = asked.points, items[listed]
-        state = living.live.at(top, points.time)
+        now, state = int(points.time[0]), living.live.at(top, points.time)
         owed = self.model.parts.collaborative.owed(asked, 0, top)
-        newest, vectors = _newest(points, READ), self.model.text
-        close = np.zeros((0, len(top))) if vectors is None else vectors[newest] @ vectors[top].T
+        newest = _newest(points, READ)
         kinds = frozenset().union(*(self.categories[item] for item in _newest(points, VERY_NEWEST)))
+        facts = (top, self._nearest(newest, top), owed, state.count, state.first, self._lately(top, now))
         found = []
-        for row, item in enumerate(top):
-            place = Place(
-                int(item),
-                int(points.time[0]),
-                newest,
-                close[:, row],
-                kinds,
-                int(owed[row]),
-                int(state.count[row]),
-                int(state.first[row]),
-            )
-            found.append(self._of_item(place, {kind: float(each[row]) for kind, each in added.items()}))
+        rows = zip(*map(np.ndarray.tolist, facts), strict=True)
+        for added, row in zip(self._linear.added(inputs, listed), rows, strict=True):
+            item, near, owes, count, first, lately = row
+            place = Place(item, now, newest, near, kinds, owes, count, first, lately)
+            found.append(self._of_item(place, added))
         return found
 
-    def _of_item(self, place: Place, added: dict[str, float]) -> list[Reason]:
-        found = []
-        for kind in sorted(added, key=lambda kind: -added[kind]):
+    def _nearest(self, newest: np.ndarray, top: np.ndarray) -> np.ndarray:
+        """(n,) of each item of `top` the one of `newest` whose text is nearest; -1: none is near."""
+        if self.model.text is None or not len(newest):
+            return np.full(len(top), -1)
+        close = self.model.text[newest] @ self.model.text[top].T
+        return np.where(close.max(axis=0) > 0, newest[close.argmax(axis=0)], -1)
+
+    def _lately(self, top: np.ndarray, now: int) -> np.ndarray:
+        """(n, spans) how many of each item's last takers took it in each of SPANS."""
+        ago = now - self.present.takers.time[top]  # of nobody: far beyond, or below 0
+        spans = np.array([days * MICROSECONDS_A_DAY for days, _ in SPANS])
+        return ((ago > 0)[:, :, None] & (ago[:, :, None] < spans)).sum(axis=1)
+
+    def _of_item(self, place: Place, added: list[tuple[str, float]]) -> list[Reason]:
+        found: list[Reason] = []
+        for kind, weight in added:
+            if weight <= 0 or len(found) == MOST:
+                break
             # By name: a table of bound methods is a cycle, which memory leaves only by a collection.
-            told = getattr(self, f"_{kind}")(place) if added[kind] > 0 and kind in KINDS else None
+            told = getattr(self, f"_{kind}")(place) if kind in KINDS else None
             if told is not None:
                 text, near = told
                 item_id = None if near is None else str(self.ids[near])
-                found.append(Reason(kind=kind, text=text, weight=round(added[kind], 4), item_id=item_id))
+                found.append(Reason(kind=kind, text=text, weight=round(weight, 4), item_id=item_id))
         if not found:
-            best = max(added.values(), default=0.0)
+            best = added[0][1] if added else 0.0
             found = [Reason(kind="model", text="fits what the model knows", weight=round(best, 4))]
-        return found[:MOST]
+        return found
 
     # Of each kind: a text, and the item of the history that it names; None where there is no fact to tell.
 
@@ -142,10 +156,7 @@ class Explainer:
         return (f"goes with {self.titles[place.owed]}", place.owed) if place.owed >= 0 else None
 
     def _text(self, place: Place) -> Told:
-        if place.close.max(initial=0) <= 0:
-            return None
-        near = int(place.newest[place.close.argmax()])
-        return f"described like {self.titles[near]}", near
+        return (f"described like {self.titles[place.near]}", place.near) if place.near >= 0 else None
 
     def _graph(self, place: Place) -> Told:
         return self._joined("graph", place)
@@ -177,10 +188,7 @@ class Explainer:
         """By how many lately; the state keeps the last takers, so from their number on it is 'or more'."""
         if not self.model.parts.lives:
             return "much taken", None
-        times = self.present.takers.time[place.item]
-        times = times[(times > NOT_YET) & (times < place.now)]
-        for days, words in SPANS:
-            count = int((times > place.now - days * MICROSECONDS_A_DAY).sum())
+        for count, (_, words) in zip(place.lately, SPANS, strict=True):
             if count >= 2:
                 more = " or more" if count == self.present.takers.width else ""
                 return f"taken by {count}{more} in {words}", None

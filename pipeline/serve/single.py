@@ -8,6 +8,7 @@ and columns are those of the parts (tests/test_serve_engine.py).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields, replace
 from functools import cached_property
 from typing import Any, NamedTuple, Self
@@ -20,11 +21,11 @@ from pipeline.models import baselines
 from pipeline.models.asked import DISLIKED, HALF_LIVES, Asked
 from pipeline.models.collaborative import RETRIEVING, Collaborative
 from pipeline.models.kinds import Kinds
-from pipeline.models.living import LONG, SHORT, Living
-from pipeline.models.pairs import Columns, Retrieved, largest, standardised
+from pipeline.models.pairs import Columns, Retrieved
 from pipeline.models.parts import Parts
 from pipeline.models.sequence import Sequence
-from pipeline.models.text import LAST_ITEMS, Text, unit
+from pipeline.models.text import FADING, LAST_ITEMS, Text, unit
+from pipeline.serve.sums import Space, best_cells, rows_of
 
 
 def single(parts: Parts) -> Parts:
@@ -90,42 +91,6 @@ class One(Asked):
         return item[order][first], best
 
 
-def rows_of(matrix: sp.csr_matrix, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(columns, values, cells of each row) of some rows of a sparse matrix, one row behind another."""
-    start = matrix.indptr[rows]
-    lengths = matrix.indptr[rows + 1] - start
-    before = np.cumsum(lengths) - lengths
-    place = np.arange(int(lengths.sum())) + np.repeat(start - before, lengths)
-    return matrix.indices[place], matrix.data[place], lengths
-
-
-class Space:
-    """Sums over a few items of a large catalogue, without sorting and without a pass over all of it."""
-
-    def __init__(self, items: int) -> None:
-        self.places = np.zeros(items, np.int64)
-
-    def sums(self, items: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(different items, their sums (rows, items)) of cells (n,) items and (rows, n) values."""
-        self.places[items] = np.arange(len(items))
-        different = items[self.places[items] == np.arange(len(items))]
-        self.places[different] = np.arange(len(different))
-        place = self.places[items]
-        sums = [np.bincount(place, row, minlength=len(different)) for row in values]
-        return different, np.array(sums, np.float32)
-
-    def read(self, items: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-        """(rows, wanted): of (rows, items) values those of the wanted items, 0 for others."""
-        if not len(items):
-            return np.zeros((len(values), len(wanted)), np.float32)
-        self.places[items] = np.arange(len(items))  # elsewhere stands what was there before
-        place = self.places[wanted]
-        place = np.where(
-            (place < len(items)) & (items[np.minimum(place, len(items) - 1)] == wanted), place, -1
-        )
-        return np.where(place >= 0, values[:, place], 0)
-
-
 class Scores(NamedTuple):
     """What the models of a fit say of one history; the first side of arrays is the half-lives."""
 
@@ -134,6 +99,14 @@ class Scores(NamedTuple):
     cells: dict[str, tuple[np.ndarray, np.ndarray]]  # of the sparse models: items, (half-lives, items) scores
 
 
+NAMES = [f"{name}_{h}" for name in ("ease", "ials", "knn", "rules") for h in HALF_LIVES]
+OF_ITEMS = ("cold", "train_count", "item_value", "item_liked")  # columns that are of an item alone
+TEXTS = (
+    *("text_5", "text_30", "text_mean", "text_max"),
+    *("imputed_ials", "imputed_popularity", "imputed_ials_of_cold", "text_of_cold"),
+)
+YEARS = ("year_gap", "year_distance", "release_age")
+PROFILES = (5, 30)  # half-lives by which categories are compared
 OF_VECTORS = ("id_embedding.weight", "bias", "project.weight")  # of a tower
 
 
@@ -152,7 +125,7 @@ class OneCollaborative(Collaborative):
             cells = {}
             for name, model in (("knn", self.knn), ("rules", self.rules)):
                 items, values = self._cells(model, asked)
-                cells[name] = self._space.sums(model.kept[items], values)
+                cells[name] = self._spaces[name].sums(model.kept[items], values)
             asked.kept["collaborative"] = Scores(self._users(asked), self._ease(asked), cells)
         found: Scores = asked.kept["collaborative"]
         return found
@@ -160,10 +133,11 @@ class OneCollaborative(Collaborative):
     @staticmethod
     def _cells(model: baselines.ItemMatrix, asked: One) -> tuple[np.ndarray, np.ndarray]:
         """(cells,) columns and (half-lives, cells) weighted values of the rows of the history."""
+        assert not isinstance(model.matrix, np.ndarray)
         row = model._place[asked.index]
         there = row >= 0
-        column, value, lengths = rows_of(sp.csr_matrix(model.matrix), row[there])
-        return column, value * np.repeat(asked.weight[:, there], lengths, axis=1)
+        column, value, lengths = rows_of(model.matrix, row[there])
+        return column, asked.weight[:, there].repeat(lengths, axis=1) * value
 
     def _ease(self, asked: One) -> np.ndarray:
         model, kept = self.ease, len(self.ease.kept)
@@ -172,7 +146,38 @@ class OneCollaborative(Collaborative):
             dense: np.ndarray = asked.weight[:, row >= 0] @ model.matrix[row[row >= 0]]
             return dense
         column, value = self._cells(model, asked)
+        column = column.astype(np.intp)
         return np.array([np.bincount(column, each, minlength=kept) for each in value], np.float32)
+
+    def owed(self, asked: Asked, row: int, items: np.ndarray) -> np.ndarray:
+        assert isinstance(asked, One)
+        model, weight = self.ease, asked.weight[HALF_LIVES.index(RETRIEVING)]
+        history, column = model._place[asked.index], model._place[items]
+        counted = np.flatnonzero((history >= 0) & (weight > 0))
+        found = np.full(len(items), -1, np.int32)
+        asked_for = np.flatnonzero(column >= 0)
+        if not len(counted) or not len(asked_for):
+            return found
+        history, column = history[counted], column[asked_for]
+        if isinstance(model.matrix, np.ndarray):
+            parts = model.matrix[np.ix_(history, column)]
+        else:
+            cells, values, lengths = rows_of(model.matrix, history)
+            self._asked_for[column] = np.arange(len(column))
+            place = self._asked_for[cells]
+            some = np.flatnonzero(place >= 0)
+            parts = np.zeros((len(history), len(column)), np.float32)
+            parts[np.arange(len(history)).repeat(lengths)[some], place[some]] = values[some]
+            self._asked_for[column] = -1
+        parts = parts * weight[counted, None]
+        best = counted[parts.argmax(axis=0)]
+        found[asked_for] = np.where(parts.max(axis=0) > 0, asked.index[best], -1)
+        return found
+
+    @cached_property
+    def _asked_for(self) -> np.ndarray:
+        """(kept by EASE,) places of some, -1 for others: written and cleared."""
+        return np.full(len(self.ease.kept), -1)
 
     def _users(self, asked: One) -> np.ndarray:
         """As Factors.users."""
@@ -180,23 +185,25 @@ class OneCollaborative(Collaborative):
         weight = asked.weight[:, known].astype(np.float64)
         history = self.ials.vectors[asked.index[known]].astype(np.float64)
         extra = self.ials.alpha * weight
-        size = history.shape[1]
-        left = self.ials._gram + self.ials.regularisation * np.eye(size)
-        left = left + (history.T * extra[:, None, :]) @ history
+        left = (history.T * extra[:, None, :]) @ history
+        left += self._left
         right = np.where(weight > 0, 1 + extra, 0) @ history
         return np.linalg.solve(left, right[:, :, None])[:, :, 0].astype(np.float32)
+
+    @cached_property
+    def _left(self) -> np.ndarray:
+        """(factors, factors) of a user without history."""
+        return self.ials._gram + self.ials.regularisation * np.eye(self.ials.vectors.shape[1])
 
     def retrieve(self, asked: Asked, n: int) -> Retrieved:
         place, scores = HALF_LIVES.index(RETRIEVING), self._scores(asked)
         if not asked.points.lengths[0]:  # without a history every item is alike
             return {name: np.full((1, n), -1, np.int32) for name in ("ease", "item_knn", "rules", "ials")}
-        ease = scores.ease[place]
-        best = largest(ease[None], n)[0]
-        best = self.ease.kept[best[ease[best] > 0]]
+        knn, rules = (scores.cells[name] for name in ("knn", "rules"))
         return {
-            "ease": np.pad(best, (0, n - len(best)), constant_values=-1)[None],
-            "item_knn": _best_cells(*scores.cells["knn"], place, n),
-            "rules": _best_cells(*scores.cells["rules"], place, n),
+            "ease": best_cells(self.ease.kept, scores.ease[place], n),
+            "item_knn": best_cells(knn[0], knn[1][place], n),
+            "rules": best_cells(rules[0], rules[1][place], n),
             "ials": self._nearest.best(scores.users[place : place + 1], n),
         }
 
@@ -206,25 +213,33 @@ class OneCollaborative(Collaborative):
         if len(self.ease.kept):
             ease = np.where(kept >= 0, scores.ease[:, np.maximum(kept, 0)], 0)
         found = {"ease": ease, "ials": scores.users @ self.ials.vectors[items[0]].T}
-        found |= {name: self._space.read(*cells, items[0]) for name, cells in scores.cells.items()}
-        together = np.concatenate(list(found.values()))
-        rows = iter(standardised(together, np.broadcast_to(items, together.shape)))
-        columns = {f"{name}_{h}": next(rows)[None] for name in found for h in HALF_LIVES}
+        for name, cells in scores.cells.items():
+            found[name] = self._spaces[name].read(*cells, items[0])
+        columns = dict(zip(NAMES, standard(np.concatenate(list(found.values())))[:, None], strict=True))
         columns["ease_raw"] = ease[HALF_LIVES.index(RETRIEVING)][None]
-        return columns | {name: values[items] for name, values in self._of_items.items()}
+        of_items = self._of_items[items[0]].T
+        return columns | dict(zip(OF_ITEMS, of_items[:, None], strict=True))
 
     @cached_property
-    def _space(self) -> Space:
-        return Space(len(self.count))
+    def _spaces(self) -> dict[str, Space]:
+        return {name: Space(len(self.count)) for name in ("knn", "rules")}
 
     @cached_property
-    def _of_items(self) -> dict[str, np.ndarray]:
-        return {
-            "cold": self.cold.astype(np.float32),
-            "train_count": np.log1p(self.count),
-            "item_value": self.value,
-            "item_liked": self.liked,
-        }
+    def cold(self) -> np.ndarray:
+        return self.count == 0
+
+    @cached_property
+    def _of_items(self) -> np.ndarray:
+        """(items, columns of OF_ITEMS)."""
+        return np.stack([self.cold.astype(np.float32), np.log1p(self.count), self.value, self.liked], axis=1)
+
+
+def standard(columns: np.ndarray) -> np.ndarray:
+    """(rows, candidates) float32 as `standardised` has them."""
+    centred = columns - columns.mean(axis=1, keepdims=True)
+    deviation = np.sqrt(np.einsum("rc,rc->r", centred, centred) / max(1, columns.shape[1]))
+    centred /= np.where(deviation > 1e-8, deviation, 1)[:, None]
+    return centred
 
 
 class OneSequence(Sequence):
@@ -235,6 +250,16 @@ class OneSequence(Sequence):
         made = cls(part.kind, weights, None)
         made.__dict__["_vectors"] = part._vectors
         return made
+
+    def columns(self, asked: Asked, items: np.ndarray) -> Columns:
+        if not self._fitted:
+            return super().columns(asked, items)
+        scores = (self._vectors[items[0]] @ self._users(asked)[0])[None]
+        return {"sequence": scores, "sequence_z": standard(scores)}
+
+    @cached_property
+    def _fitted(self) -> bool:
+        return bool(self.known.any())
 
 
 class OneText(Text):
@@ -260,33 +285,20 @@ class OneText(Text):
         found: np.ndarray = asked.kept["text"]
         return found
 
-    def _unfaded(self, asked: Asked, items: np.ndarray, ials: np.ndarray, cold: np.ndarray) -> Columns:
-        vectors, log, stop = self._narrow[items[0]], asked.points.log, int(asked.points.stop[0])
-        close = vectors @ self._profiles(asked).T
-        names = ("text_5", "text_30", "text_mean")
-        columns = {name: close[None, :, place] for place, name in enumerate(names)}
+    def columns(
+        self, asked: Asked, items: np.ndarray, ials: np.ndarray, cold: np.ndarray, rows: np.ndarray
+    ) -> Columns:
+        log, stop = asked.points.log, int(asked.points.stop[0])
         newest = self._narrow[log.item[max(int(asked.points.start[0]), stop - LAST_ITEMS) : stop]]
-        nearest = (vectors @ newest.T).max(axis=1, initial=0 if len(newest) < LAST_ITEMS else -np.inf)
-        imputed = standardised((self.expected[items[0]] @ ials[0])[None], items)
-        of_cold = cold[items].astype(np.float32)
-        return columns | {
-            "text_max": nearest[None],
-            "imputed_ials": imputed,
-            "imputed_popularity": self.popularity[items],
-            "imputed_ials_of_cold": imputed * of_cold,
-            "text_of_cold": columns["text_5"] * of_cold,
-        }
-
-
-class OneLiving(Living):
-    def retrieve(self, asked: Asked, n: int) -> Retrieved:
-        time, near = asked.points.time, self._neighbours(asked)
-        return {
-            "live_short": self.live.top(time, SHORT, n),
-            "live_long": self.live.top(time, LONG, n),
-            "newest": self.live.newest(self.available_from, time, n),
-            "neighbours": _best_cells(near.indices, near.data[None], 0, n),
-        }
+        close = self._narrow[items[0]] @ np.concatenate([self._profiles(asked), newest]).T
+        found = np.empty((len(TEXTS), items.shape[1]), np.float32)
+        found[:3] = close[:, :3].T
+        found[3] = close[:, 3:].max(axis=1, initial=0 if len(newest) < LAST_ITEMS else -np.inf)
+        found[4] = standard((self.expected[items[0]] @ ials[0])[None])
+        found[5] = self.popularity[items[0]]
+        found[6:] = found[[4, 0]] * cold[items]
+        found *= np.exp(-FADING * rows)
+        return dict(zip(TEXTS, found[:, None], strict=True))
 
 
 class OneKinds(Kinds):
@@ -294,13 +306,25 @@ class OneKinds(Kinds):
     def one(cls, part: Kinds) -> Self:
         return cls(**_fields(part))
 
-    def profile(self, asked: Asked, half_life: int) -> np.ndarray:
+    def columns(self, asked: Asked, items: np.ndarray) -> Columns:
+        columns: Columns = {}
+        category, weights = self.listed[items[0]], self.weights[items[0]]  # behind an item's: of weight 0
+        for half_life, profile in zip(PROFILES, self._profiles(asked), strict=True):
+            overlap = np.einsum("ck,ck->c", profile[category], weights)
+            columns[f"categories_{half_life}"] = overlap[None]
+        for graph in self.graphs.values():
+            columns |= graph.columns(asked, items)
+        return columns | self._years(asked, items)
+
+    def _profiles(self, asked: Asked) -> np.ndarray:
+        """(half-lives of PROFILES, categories) float32 of unit length; `Kinds.profile`."""
         assert isinstance(asked, One)
         column, value, lengths = rows_of(self.categories, asked.index)
-        value = value * np.repeat(asked.weight[HALF_LIVES.index(half_life)], lengths)
-        profile = np.bincount(column, value, minlength=self.categories.shape[1]).astype(np.float32)
-        norm = np.linalg.norm(profile)
-        return (profile / (norm if norm > 0 else 1))[None]
+        found = np.empty((len(PROFILES), max(1, self.categories.shape[1])), np.float32)
+        for place, half_life in enumerate(PROFILES):
+            cells = value * asked.weight[HALF_LIVES.index(half_life)].repeat(lengths)
+            found[place] = np.bincount(column, cells, minlength=found.shape[1])
+        return unit(found)
 
     def _years(self, asked: Asked, items: np.ndarray) -> Columns:
         assert isinstance(asked, One)
@@ -309,16 +333,20 @@ class OneKinds(Kinds):
         total = recent[known].sum(dtype=np.float64)
         mean = recent[known] @ had[known] / total if total > 0 else np.nan
         of_item = self.year[items]
+        if not np.isfinite(of_item).any():  # often no item has one
+            return dict.fromkeys(YEARS, np.zeros(items.shape, np.float32))
         gap = np.nan_to_num((of_item - mean) / 10).astype(np.float32)
         now = 1970 + asked.points.time / (MICROSECONDS_A_DAY * 365.2425)
         age = np.nan_to_num(now[:, None] - of_item).astype(np.float32)
-        return {"year_gap": gap, "year_distance": np.abs(gap), "release_age": np.log1p(np.maximum(age, 0))}
+        return dict(zip(YEARS, (gap, np.abs(gap), np.log1p(np.maximum(age, 0))), strict=True))
 
 
-def union(retrieved: Retrieved, allowed: Any, most: int) -> np.ndarray:
+def union(
+    retrieved: Retrieved, allowed: Callable[[np.ndarray], np.ndarray], most: int, space: Space
+) -> np.ndarray:
     """(at most `most`,) int32 candidates as pipeline.models.candidates.union has them, of one point.
 
-    `allowed`: (n,) items, -1 among them -> (n,) bool.
+    `allowed`: (n,) items -> (n,) bool; `space`: of all items.
     """
     lists = [items[0] for items in retrieved.values()]
     longest = max(map(len, lists))
@@ -326,17 +354,8 @@ def union(retrieved: Retrieved, allowed: Any, most: int) -> np.ndarray:
     for place, items in enumerate(lists):
         table[: len(items), place] = items
     items = table.ravel()  # every retriever's best come first
-    items = items[items >= 0]
-    items = items[allowed(items)]
-    _, first = np.unique(items, return_index=True)
-    return np.ascontiguousarray(items[np.sort(first)][:most])
-
-
-def _best_cells(items: np.ndarray, scores: np.ndarray, row: int, n: int) -> np.ndarray:
-    """(1, n) int32 items of the greatest scores above 0, best first, -1 behind."""
-    place = largest(scores[row][None], n)[0]
-    best = items[place[scores[row][place] > 0]]
-    return np.pad(best, (0, n - len(best)), constant_values=-1)[None]
+    items = space.different(items[items >= 0])
+    return items[allowed(items)][:most]
 
 
 def _fields(part: Any) -> dict[str, Any]:

@@ -21,8 +21,9 @@ from pipeline.models.baselines import Factors
 from pipeline.models.neighbours import HELD, SHARED, SHARED_HALF_LIFE, TAKER_HALF_LIFE, TAKERS, offsets
 from pipeline.models.state import FOLDING_HALF_LIFE, NEVER, NOT_YET, Folded, ItemState, Live
 from pipeline.models.streaming import LiveState
-from pipeline.serve.single import Space
+from pipeline.serve.sums import Space
 
+OFFSETS = offsets()
 FOLDED_ROWS = 100  # of a taker's history; beyond them an item weighs less than a millionth
 
 
@@ -177,7 +178,7 @@ class Present:
         self.own = Last(len(user_ids), HELD).fill(log.indptr[:-1], log.indptr[1:], log.item, log.time)
         self._further: defaultdict[int, list[tuple[int, int, bool, float, bool]]] = defaultdict(list)
         self._forgotten: set[int] = set()
-        self._space = Space(live.items)
+        self.space = Space(live.items)
         self._tops: dict[tuple[int, int], Top] = {}
         self._newest: Newest | None = None
         self._pending: list[tuple[int, int]] = []  # (item, time) of rows that no top list has counted
@@ -281,30 +282,36 @@ class Present:
 
     def neighbours(self, points: Points, items: int) -> sp.csr_matrix:
         """As pipeline.models.neighbours."""
-        rows = [self._neighbours(points[place : place + 1], items) for place in range(len(points))]
+        rows = []
+        for place in range(len(points)):
+            column, score = self.around(points[place : place + 1])
+            cells = (score, (np.zeros_like(column), column))
+            rows.append(sp.csr_matrix(cells, shape=(1, items), dtype=np.float32))
         return sp.vstack(rows, format="csr") if rows else sp.csr_matrix((0, items), dtype=np.float32)
 
-    def _neighbours(self, point: Points, items: int) -> sp.csr_matrix:
+    def around(self, point: Points) -> tuple[np.ndarray, np.ndarray]:
+        """((n,) items, (n,) float32): of one point the cells of pipeline.models.neighbours."""
         start, stop = int(point.start[0]), int(point.stop[0])
         shared = point.log.item[max(start, stop - SHARED) : stop][::-1]
         place = np.flatnonzero(shared >= 0)
         item = shared[place]
         takers = self.takers.number[item]  # (shared, TAKERS)
         way, taker = np.nonzero((takers >= 0) & (takers != point.user[0]))
-        user, time = takers[way, taker], self.takers.time[item][way, taker]
-        theirs = self.own.number[user]  # (ways, HELD), newest first
-        same = (theirs == item[way][:, None]) & (self.own.time[user] == time[:, None])
-        step, counts = offsets()
-        near = same.argmax(axis=1)[:, None] - step  # newest first: what came behind stands before
-        taken = np.take_along_axis(theirs, np.clip(near, 0, HELD - 1), axis=1)
-        counted = (near >= 0) & (near < HELD) & same.any(axis=1)[:, None]
-        counted &= (taken >= 0) & (taken != item[way][:, None])
-        weight = np.exp2(-place[way] / SHARED_HALF_LIFE - taker / TAKER_HALF_LIFE)[:, None] * counts
-        column, sums = self._space.sums(taken[counted], weight[counted][None])
-        order = np.argsort(column)
-        column, score = column[order], sums[0, order]
+        user, item = takers[way, taker], item[way]
+        # Where the shared row stands among the taker's: at its time; two of one time differ in their items.
+        at, near = np.nonzero(self.own.time[user] == self.takers.time[item, taker][:, None])
+        same = np.flatnonzero(self.own.number[user[at], near] == item[at])
+        same = same[np.diff(at[same], prepend=-1) > 0]  # the first of several
+        at, near = at[same], near[same]
+        step, counts = OFFSETS
+        near = near[:, None] - step  # newest first: what came behind stands before
+        inside = (near >= 0) & (near < HELD)
+        taken = self.own.number[user[at, None], np.where(inside, near, 0)]
+        counted = inside & (taken >= 0) & (taken != item[at, None])
+        weight = np.exp2(-place[way[at]] / SHARED_HALF_LIFE - taker[at] / TAKER_HALF_LIFE)[:, None] * counts
+        column, [score] = self.space.sums(taken[counted], weight[counted][None])
         score /= score.max(initial=np.float32(1e-30))
-        return sp.csr_matrix((score, column, np.array([0, len(column)])), shape=(1, items))
+        return column, score
 
 
 class PresentFolded:
@@ -319,6 +326,7 @@ class PresentFolded:
             int(item): (count[item] * folded.means[end[item] - 1].astype(np.float64)) for item in there
         }
         self._count = {int(item): int(count[item]) for item in there}
+        self._placed = count > 0
 
     def add(self, item: int, before: Rows) -> None:
         """`before`: the taker's rows strictly before this one."""
@@ -334,16 +342,22 @@ class PresentFolded:
             own = weight[of_known] @ self.factors.vectors[index[of_known]].astype(np.float64) / total
             self._sums[item] = self._sums.get(item, 0) + own
             self._count[item] = self._count.get(item, 0) + 1
+            self._placed[item] = True
 
     def at(self, item: np.ndarray, time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         item = np.asarray(item)
         vectors = np.zeros((*item.shape, self.factors.vectors.shape[1]), np.float32)
         count = np.zeros(item.shape, np.int64)
-        if self._count:
-            cold = np.argwhere((item >= 0) & ~self.factors.known[np.maximum(item, 0)])
-            for cell in map(tuple, cold):
-                number = int(item[cell])
-                if number in self._count:
-                    count[cell] = self._count[number]
-                    vectors[cell] = self._sums[number] / count[cell]
+        for cell in map(tuple, np.argwhere((item >= 0) & self._placed[np.maximum(item, 0)])):
+            number = int(item[cell])
+            count[cell] = self._count[number]
+            vectors[cell] = self._sums[number] / count[cell]
         return vectors, count
+
+    def products(self, items: np.ndarray, user: np.ndarray) -> np.ndarray:
+        """(n,) float32 of the (n,) items' vectors with a user's (d,); 0 for those without one."""
+        found = np.zeros(len(items), np.float32)
+        for place in np.flatnonzero(self._placed[items]).tolist():
+            number = int(items[place])
+            found[place] = self._sums[number] @ user / self._count[number]
+        return found

@@ -39,9 +39,10 @@ from pipeline.models.recommender import Recommender
 from pipeline.models.sentiment import Sentiment
 from pipeline.models.words import Words
 from pipeline.serve.events import Change, Happened, Store, StoreError
+from pipeline.serve.living import OneLiving
 from pipeline.serve.prepared import FOLDER, KEY, Prepared, prepared, raw_tables, row_hash
 from pipeline.serve.room import empty_places, with_room
-from pipeline.serve.single import OneLiving, single
+from pipeline.serve.single import single
 from pipeline.serve.state import Present, PresentFolded
 from pipeline.serve.written import Reader
 
@@ -232,7 +233,7 @@ def _draws(folder: Path, where: Path, digest: str) -> tuple[Draws, str | None]:
 
 def with_living(model: Recommender, present: Present, folded: PresentFolded) -> Recommender:
     """The same parts asking the present state instead of a log."""
-    living = OneLiving(present, folded, model.catalogue.available_from)  # type: ignore[arg-type]
+    living = OneLiving(present, folded, model.catalogue.available_from)
     return replace(model, parts=replace(model.parts, living=living))
 
 
