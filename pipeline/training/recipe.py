@@ -31,6 +31,7 @@ from pipeline.models.sentiment import Sentiment
 from pipeline.models.sequence import Sequence
 from pipeline.models.state import half_lives
 from pipeline.models.text import Space, Text
+from pipeline.training.ahead import stretches, trained_ahead
 from pipeline.training.erasing import erasure
 from pipeline.training.sampling import Sample, Sizes, joined, sample
 from pipeline.training.scorer_task import fit_linear, fit_scorer, prior_scorer
@@ -105,12 +106,16 @@ def train(
             signals |= found
     summary |= {"signals": signals} if signals else {}
     models = {}
-    for name, space in spaces.items():
-        models[name], figures = base.model(run, name, space, tower)
-        if sentiment is not None:
-            parts = replace(models[name].parts, felt=sentiment.felt(prepared.log))
-            models[name] = replace(models[name], sentiment=sentiment, parts=parts)
-        summary |= {f"{name}_{key}": value for key, value in figures.items()}
+    others = {name: None if space is None else space.vectors for name, space in spaces.items()}
+    del others["challenger"]
+    with trained_ahead(run, base.prepared.log, rows, len(prepared.catalogue), others) as wait:
+        for name, space in spaces.items():
+            wait(name)
+            models[name], figures = base.model(run, name, space, tower)
+            if sentiment is not None:
+                parts = replace(models[name].parts, felt=sentiment.felt(prepared.log))
+                models[name] = replace(models[name], sentiment=sentiment, parts=parts)
+            summary |= {f"{name}_{key}": value for key, value in figures.items()}
     return Trained(models, encoder, frozen, summary)
 
 
@@ -234,16 +239,16 @@ class Base:
         generator = np.random.default_rng([run.seed, 2])
         samples: list[Sample] = []
         names: list[str] | None = None
-        for number, (cut, fitted) in enumerate(zip(rows.cuts, self.cuts, strict=True)):
-            phase = f"sequence ({name})" if number == 0 else f"sequence to cut {number + 1} ({name})"
-            early = self._parts(run, cut.inner, fitted, phase, space, tower)
+        *early_ones, (last, full) = stretches(name, rows)
+        for (phase, inner), cut, fitted in zip(early_ones, rows.cuts, self.cuts, strict=True):
+            early = self._parts(run, inner, fitted, phase, space, tower)
             tower = early.sequence
             # Parts that were fitted on no row at all would teach the scorer nothing but to distrust them.
             if cut.inner.any() and len(cut.later):
                 with run.phases.of(features):
                     names, found = sample(early, fitted.asked, names, SCORER_SIZES, generator)
                 samples.append(found)
-        late = self._parts(run, rows.full, self.full, f"sequence on all of train ({name})", space, tower)
+        late = self._parts(run, full, self.full, last, space, tower)
         if names and sum(map(len, samples)) >= FEWEST_SCORER_POINTS and len(rows.validation) > 1:
             with run.phases.of(features):
                 _, against = sample(late, self.full.asked, names, VALIDATION_SIZES, generator)
