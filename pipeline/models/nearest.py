@@ -103,7 +103,7 @@ class Rounded:
         if len(users) == 1:
             [close] = self._index.search(users @ self._turn, most)[1]
             close.sort()
-            place: np.ndarray = close[largest((self.vectors[close] @ users[0])[None], n)]
+            place: np.ndarray = close[largest((self.vectors.take(close, axis=0) @ users[0])[None], n)]
             return place
         found = np.sort(self._index.search(users @ self._turn, most)[1], axis=1)
         exact = np.matmul(self.vectors[found], users[:, :, None])[:, :, 0]

@@ -44,6 +44,8 @@ def _pooled(weights: Arrays, x: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 def _gru(weights: Arrays, x: np.ndarray, length: np.ndarray) -> np.ndarray:
     """Equations of torch's nn.GRU: reset, update and new gate stand behind each other in its weights."""
+    if len(x) == 1:
+        return _gru_of_one(weights, x[0, : length[0]])
     order = np.argsort(-length, kind="stable")  # so that those that go on are the first
     entering = x[order] @ weights["gru.weight_ih_l0"].T + weights["gru.bias_ih_l0"]
     inner, bias = weights["gru.weight_hh_l0"].T, weights["gru.bias_hh_l0"]
@@ -59,6 +61,29 @@ def _gru(weights: Arrays, x: np.ndarray, length: np.ndarray) -> np.ndarray:
     last = np.empty_like(state)
     last[order] = state
     return linear(weights, "out", last)
+
+
+def _gru_of_one(weights: Arrays, x: np.ndarray) -> np.ndarray:
+    """(length, size) of one point -> (1, size): a step costs little beside what NumPy needs for a call."""
+    inner, bias = weights["gru.weight_hh_l0"], weights["gru.bias_hh_l0"]
+    size = inner.shape[1]
+    entering = x @ weights["gru.weight_ih_l0"].T + weights["gru.bias_ih_l0"]
+    entering[:, : 2 * size] += bias[: 2 * size]
+    bias, state, of_state = bias[2 * size :], np.zeros(size, np.float32), np.empty(3 * size, np.float32)
+    gates, new = of_state[: 2 * size], of_state[2 * size :]  # views: every step is made in place
+    reset, update = gates[:size], gates[size:]
+    for row in entering:
+        np.dot(inner, state, out=of_state)
+        gates += row[: 2 * size]
+        expit(gates, out=gates)
+        new += bias
+        new *= reset
+        new += row[2 * size :]
+        np.tanh(new, out=new)
+        state -= new
+        state *= update
+        state += new
+    return linear(weights, "out", state[None])
 
 
 def _transformer(weights: Arrays, x: np.ndarray, length: np.ndarray) -> np.ndarray:

@@ -14,7 +14,6 @@ from pipeline.errors import DataError
 from pipeline.evaluation.exploration import FEATURES, LEAST_K, PLACES, POOL, drawn
 from pipeline.models.asked import Asked
 from pipeline.models.pairs import Retrieved
-from pipeline.models.parts import stacked
 from pipeline.models.questions import text_closeness, text_reason
 from pipeline.models.recommender import Recommender
 from pipeline.models.words import Typed
@@ -180,8 +179,9 @@ class Lister:
         if close is not None and not points.lengths[0]:
             near = close[items].astype(np.float32)
             return Scored(items, near, None, near, typed)
-        features = stacked(parts.columns(asked, items[None]), model.card["features"])
-        inputs = model.scorer.inputs(features[0])
+        columns = parts.columns(asked, items[None])
+        features = np.concatenate([columns[name] for name in model.card["features"]])
+        inputs = model.scorer.inputs(features.T.astype(np.float32, copy=False))
         score = model.scorer.of_inputs(inputs)
         near = None
         if close is not None:

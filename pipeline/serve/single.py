@@ -125,7 +125,7 @@ class OneCollaborative(Collaborative):
             cells = {}
             for name, model in (("knn", self.knn), ("rules", self.rules)):
                 items, values = self._cells(model, asked)
-                cells[name] = self._spaces[name].sums(model.kept[items], values)
+                cells[name] = self._spaces[name].sums(model.kept.take(items), values)
             asked.kept["collaborative"] = Scores(self._users(asked), self._ease(asked), cells)
         found: Scores = asked.kept["collaborative"]
         return found
@@ -211,13 +211,13 @@ class OneCollaborative(Collaborative):
         scores, kept = self._scores(asked), self.ease._place[items[0]]
         ease = np.zeros((len(HALF_LIVES), len(kept)), np.float32)
         if len(self.ease.kept):
-            ease = np.where(kept >= 0, scores.ease[:, np.maximum(kept, 0)], 0)
-        found = {"ease": ease, "ials": scores.users @ self.ials.vectors[items[0]].T}
+            ease = np.where(kept >= 0, scores.ease.take(np.maximum(kept, 0), axis=1), 0)
+        found = {"ease": ease, "ials": scores.users @ self.ials.vectors.take(items[0], axis=0).T}
         for name, cells in scores.cells.items():
             found[name] = self._spaces[name].read(*cells, items[0])
         columns = dict(zip(NAMES, standard(np.concatenate(list(found.values())))[:, None], strict=True))
         columns["ease_raw"] = ease[HALF_LIVES.index(RETRIEVING)][None]
-        of_items = self._of_items[items[0]].T
+        of_items = self._of_items.take(items[0], axis=0).T
         return columns | dict(zip(OF_ITEMS, of_items[:, None], strict=True))
 
     @cached_property
@@ -254,7 +254,7 @@ class OneSequence(Sequence):
     def columns(self, asked: Asked, items: np.ndarray) -> Columns:
         if not self._fitted:
             return super().columns(asked, items)
-        scores = (self._vectors[items[0]] @ self._users(asked)[0])[None]
+        scores = (self._vectors.take(items[0], axis=0) @ self._users(asked)[0])[None]
         return {"sequence": scores, "sequence_z": standard(scores)}
 
     @cached_property
@@ -290,11 +290,11 @@ class OneText(Text):
     ) -> Columns:
         log, stop = asked.points.log, int(asked.points.stop[0])
         newest = self._narrow[log.item[max(int(asked.points.start[0]), stop - LAST_ITEMS) : stop]]
-        close = self._narrow[items[0]] @ np.concatenate([self._profiles(asked), newest]).T
+        close = self._narrow.take(items[0], axis=0) @ np.concatenate([self._profiles(asked), newest]).T
         found = np.empty((len(TEXTS), items.shape[1]), np.float32)
         found[:3] = close[:, :3].T
         found[3] = close[:, 3:].max(axis=1, initial=0 if len(newest) < LAST_ITEMS else -np.inf)
-        found[4] = standard((self.expected[items[0]] @ ials[0])[None])
+        found[4] = standard((self.expected.take(items[0], axis=0) @ ials[0])[None])
         found[5] = self.popularity[items[0]]
         found[6:] = found[[4, 0]] * cold[items]
         found *= np.exp(-FADING * rows)

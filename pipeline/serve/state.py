@@ -299,7 +299,8 @@ class Present:
         way, taker = np.nonzero((takers >= 0) & (takers != point.user[0]))
         user, item = takers[way, taker], item[way]
         # Where the shared row stands among the taker's: at its time; two of one time differ in their items.
-        at, near = np.nonzero(self.own.time[user] == self.takers.time[item, taker][:, None])
+        then = self.own.time.take(user, axis=0) == self.takers.time[item, taker][:, None]
+        at, near = np.divmod(np.flatnonzero(then), HELD)
         same = np.flatnonzero(self.own.number[user[at], near] == item[at])
         same = same[np.diff(at[same], prepend=-1) > 0]  # the first of several
         at, near = at[same], near[same]

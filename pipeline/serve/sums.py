@@ -50,11 +50,13 @@ class Space:
 
     def sums(self, items: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(different items, their sums (rows, items) float32) of cells (n,) items and (rows, n) values."""
-        items = items.astype(np.intp)
-        different = self.different(items)
-        self.places[different] = np.arange(len(different))
-        self._written = different
-        place = self.places[items]
+        self._written = None
+        items, numbers = items.astype(np.intp), np.arange(len(items))
+        self.places[items] = numbers
+        last = self.places.take(items)  # of each cell, the last one of its item
+        ends = last == numbers
+        different = items[ends]
+        place = (ends.cumsum() - 1).take(last)
         sums = np.empty((len(values), len(different)), np.float32)
         for number, row in enumerate(values):
             sums[number] = np.bincount(place, row, minlength=len(different))
@@ -65,7 +67,7 @@ class Space:
         if not len(items):
             return np.zeros((len(values), len(wanted)), np.float32)
         place, there = self._found(wanted, items)
-        return values[:, place] * there
+        return values.take(place, axis=1) * there
 
     def _found(self, items: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(place of each item among the others, whether it is there)."""
@@ -74,5 +76,5 @@ class Space:
         if self._written is not others:  # elsewhere stands what was there before
             self.places[others] = np.arange(len(others))
             self._written = others
-        place = np.minimum(self.places[items], len(others) - 1)
-        return place, others[place] == items
+        place = np.minimum(self.places.take(items), len(others) - 1)
+        return place, others.take(place) == items

@@ -112,7 +112,8 @@ class World:
         if item is None:
             return False
         present = self.present
-        self.folded.add(item, present.rows(present.user(event.user_id)).before(event.timestamp))
+        if not self.folded.factors.known[item]:
+            self.folded.add(item, present.rows(present.user(event.user_id)).before(event.timestamp))
         success = self.preparation.is_success(event.event, event.value)
         value = np.nan if event.value is None else event.value
         liked = success if self.reader is None else self.reader.liked(event, success)
