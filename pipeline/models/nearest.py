@@ -29,8 +29,7 @@ class Nearest:
     def __init__(self, vectors: np.ndarray, allowed: np.ndarray) -> None:
         """(catalogue, d) float32; (catalogue,) bool: which of them may be found."""
         self.numbers = np.flatnonzero(allowed).astype(np.int32)
-        every = len(self.numbers) == len(vectors)
-        self.vectors = np.ascontiguousarray(vectors if every else vectors[self.numbers], np.float32)
+        self._every = np.ascontiguousarray(vectors, np.float32)  # as they are: no copy
 
     def best(self, users: np.ndarray, n: int) -> np.ndarray:
         """(points, d) -> (points, n) int32 items of the greatest products, best first, -1 behind.
@@ -39,7 +38,13 @@ class Nearest:
         """
         users = users.astype(np.float32)
         rounded = self._rounded
-        return self._exact(users, n) if rounded is None else self.numbers[rounded.best(users, n)]
+        return self._exact(users, n) if rounded is None else rounded.best(users, n)
+
+    @cached_property
+    def vectors(self) -> np.ndarray:
+        """(allowed, d)."""
+        every = len(self.numbers) == len(self._every)
+        return self._every if every else self._every[self.numbers]
 
     def _exact(self, users: np.ndarray, n: int) -> np.ndarray:
         if len(users) == 1:
@@ -62,14 +67,16 @@ class Nearest:
         if len(self.numbers) <= EXACT:
             return None
         generator = np.random.default_rng(0)
-        rounded = Rounded(self.vectors, generator)
+        every, allowed = self._every, self.numbers
+        rounded = Rounded(every, allowed, generator)
         # Users are close to sums of what they took.
-        taken = generator.integers(0, len(self.vectors), (QUERIES, OF_QUERY))
-        users = self.vectors[taken].sum(axis=1)
-        least = np.partition(_products(users, self.vectors), -CHECKED, axis=1)[:, -CHECKED, None]
+        taken = generator.integers(0, len(allowed), (QUERIES, OF_QUERY))
+        users = every[allowed[taken]].sum(axis=1)
+        products = _products(users, every)[:, allowed]
+        least = np.partition(products, -CHECKED, axis=1)[:, -CHECKED, None]
         for wider in WIDER:
             rounded.wider = wider
-            found = self.vectors[rounded.best(users, CHECKED)]
+            found = every[rounded.best(users, CHECKED)]
             if (np.einsum("und,ud->un", found, users) >= least - 1e-6 * np.abs(least)).mean() >= RECALL:
                 return rounded
         return None
@@ -80,10 +87,11 @@ class Rounded:
 
     wider = WIDER[0]
 
-    def __init__(self, vectors: np.ndarray, generator: np.random.Generator) -> None:
+    def __init__(self, vectors: np.ndarray, numbers: np.ndarray, generator: np.random.Generator) -> None:
+        """(catalogue, d) float32; (allowed,) int32: those that are searched."""
         import faiss  # only large catalogues need it
 
-        self.vectors = vectors
+        self.vectors, self.numbers = vectors, numbers
         width = vectors.shape[1]
         # Products stay under a rotation, which spreads what one place says over all, so that all of the few
         # bits are used.
@@ -92,20 +100,21 @@ class Rounded:
         self._turn = turn.astype(np.float32)
         self._index: Any = faiss.IndexPQFastScan(even, even, 4, faiss.METRIC_INNER_PRODUCT)
         self._index.pq.cp.niter = ROUNDS
-        self._index.train(vectors[generator.permutation(len(vectors))[:SAMPLE]] @ self._turn)
+        self._index.train(vectors[numbers[generator.permutation(len(numbers))[:SAMPLE]]] @ self._turn)
         self._index.pq.sync_transposed_centroids()  # adding is four times as quick with these
-        for begin in range(0, len(vectors), BLOCK):
-            self._index.add(vectors[begin : begin + BLOCK] @ self._turn)
+        for begin in range(0, len(numbers), BLOCK):
+            self._index.add(vectors[numbers[begin : begin + BLOCK]] @ self._turn)
 
     def best(self, users: np.ndarray, n: int) -> np.ndarray:
-        """(points, d) -> (points, n) places, best first."""
-        most = min(n * self.wider, len(self.vectors))
+        """(points, d) -> (points, n) int32 items, best first."""
+        most = min(n * self.wider, len(self.numbers))
         if len(users) == 1:
             [close] = self._index.search(users @ self._turn, most)[1]
             close.sort()
+            close = self.numbers[close]
             place: np.ndarray = close[largest((self.vectors.take(close, axis=0) @ users[0])[None], n)]
             return place
-        found = np.sort(self._index.search(users @ self._turn, most)[1], axis=1)
+        found = self.numbers[np.sort(self._index.search(users @ self._turn, most)[1], axis=1)]
         exact = np.matmul(self.vectors[found], users[:, :, None])[:, :, 0]
         return np.take_along_axis(found, largest(exact, n), axis=1)
 

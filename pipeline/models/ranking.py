@@ -41,9 +41,10 @@ Model = Scorer | Lister
 
 def popularity_order(popularity: np.ndarray, item_ids: np.ndarray) -> np.ndarray:
     """(items,) int32 place of each item, 0 the most popular; ties by a fixed-salt md5 of the id."""
-    digests = np.array([hashlib.md5(f"{SALT}|{item}".encode()).hexdigest() for item in item_ids], dtype="U32")
+    digests = b"".join(hashlib.md5(f"{SALT}|{item}".encode()).digest() for item in item_ids)
+    high, low = np.frombuffer(digests, ">u8").reshape(-1, 2).T.astype(np.uint64)
     place = np.empty(len(popularity), np.int32)
-    place[np.lexsort((digests, -popularity))] = np.arange(len(popularity), dtype=np.int32)
+    place[np.lexsort((low, high, -popularity))] = np.arange(len(popularity), dtype=np.int32)
     return place
 
 

@@ -192,7 +192,8 @@ class Recommender:
         listed = self.catalogue.items.get(tables.CATEGORIES)
         if listed is None:
             return [frozenset()] * len(self.catalogue)
-        return [frozenset() if row is None or np.isscalar(row) else frozenset(row) for row in listed]
+        kinds = (list, tuple, np.ndarray)
+        return [frozenset(row) if isinstance(row, kinds) else frozenset() for row in listed]
 
     @classmethod
     def load(

@@ -91,7 +91,7 @@ class Text:
         target = np.concatenate([collaborative.ials.vectors, popularity], axis=1).astype(np.float64)
         ridge, found = Ridge.fit(facts.matrix(vectors, catalogue), target, collaborative.ials.known)
         found = found.astype(np.float32)
-        return cls(vectors, np.ascontiguousarray(found[:, :-1]), found[:, -1], facts, ridge)
+        return cls(vectors, np.ascontiguousarray(found[:, :-1]), found[:, -1].copy(), facts, ridge)
 
     def retrieve(self, asked: Asked, n: int, ials: np.ndarray, cold: np.ndarray) -> Retrieved:
         """`ials`: (points, factors) users; `cold`: (items,) bool."""
@@ -177,7 +177,7 @@ class Text:
             of_new = Catalogue(catalogue.items.iloc[new].reset_index(drop=True), *limits)
             found[new] = ridge.predict(facts.matrix(vectors[new], of_new))
         found[known] = np.concatenate([arrays["expected"], arrays["popularity"][:, None]], axis=1)[same]
-        return cls(vectors, np.ascontiguousarray(found[:, :-1]), found[:, -1], facts, ridge)
+        return cls(vectors, np.ascontiguousarray(found[:, :-1]), found[:, -1].copy(), facts, ridge)
 
 
 def narrowed(vectors: np.ndarray) -> np.ndarray:

@@ -57,9 +57,9 @@ class Lister:
         self.space = Space(len(self.ids))
         self.by_order = np.argsort(world.order)
         self._members: defaultdict[str, list[int]] = defaultdict(list)
-        for item in self.by_order:
+        for item in self.by_order.tolist():
             for category in self.explainer.categories[item]:
-                self._members[category].append(int(item))
+                self._members[category].append(item)
         self.titles: list[str | None] = [None] * len(self.ids)
         if tables.TITLE in catalogue.items:
             titles = catalogue.items[tables.TITLE].astype(object)
