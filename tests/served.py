@@ -27,7 +27,7 @@ def once(factory: pytest.TempPathFactory) -> Path:
     return _ONCE[0]
 
 
-def project(root: Path) -> Path:
+def project(root: Path, rows_a_user: int = 12, tastes: int = 2) -> Path:
     """data/raw, and models/champion as v1.0.0."""
     import tiny
 
@@ -39,7 +39,8 @@ def project(root: Path) -> Path:
     params = tiny.params(root / "params.yaml", tiny.encoder(root / "encoder"), epochs=0)
     (root / "dvc.yaml").write_text("stages: {}\n")
     (root / "data").mkdir()
-    preprocess.main(tiny.raw(root / "data" / "raw"), root / "data" / "prepared", params)
+    raw = tiny.raw(root / "data" / "raw", rows_a_user, tastes=tastes)
+    preprocess.main(raw, root / "data" / "prepared", params)
     prepared, told = load_prepared(root / "data" / "prepared"), Params.load(params)
     trained = recipe.train(prepared, Run(told.finetune, told.seed, root / "checkpoints"), ablations=False)
     put(root, trained, "v1.0.0")

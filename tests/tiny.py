@@ -43,14 +43,17 @@ def encoder(folder: Path, **shape: int) -> Path:
     return folder
 
 
-def raw(folder: Path, rows_a_user: int = 12, texts: bool = True) -> Path:
-    """data/raw: every user takes items of its own taste in a random order; the last item is new to all."""
+def raw(folder: Path, rows_a_user: int = 12, texts: bool = True, tastes: int = 2) -> Path:
+    """data/raw: every user takes items of its own taste in a random order; the last item is new to all.
+
+    A user has half of the `tastes`.
+    """
     import pandas as pd
 
     generator = np.random.default_rng(5)
     rows = []
     for user in range(USERS):
-        own = np.flatnonzero(np.arange(ITEMS) % 2 == user % 2)
+        own = np.flatnonzero((np.arange(ITEMS) - user) % tastes < tastes // 2)
         taken = generator.permutation(own)[:rows_a_user]
         # Users come one after the other, half overlapping, so every window has new and known ones.
         times = user * 5 + np.arange(rows_a_user) + generator.random()
