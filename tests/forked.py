@@ -1,4 +1,4 @@
-"""`python -m pipeline`, and the dvc that it starts, out of a process that has loaded both already.
+"""`python -m pipeline`, the dvc that it starts, and `dvc` itself, out of a process that has loaded both.
 
 Forked, which saves half a second of CPU time each.
 
@@ -11,6 +11,7 @@ import atexit
 import contextlib
 import functools
 import gc
+import importlib
 import json
 import logging
 import os
@@ -21,7 +22,11 @@ import tempfile
 import threading
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+# All that a cycle, a run's step, and `dvc repro`, `status` and `checkout` import on their way.
+LOADED = ["pipeline.cli", "pipeline.loop.cycle", "pipeline.runs.workspace", "dvc.cli", "dvc.dependency.param"]
+LOADED += ["dvc.repo.checkout", "dvc.repo.reproduce", "dvc.repo.status", "dvc.stage.cache", "dvc.stage.run"]
 
 
 class Server:
@@ -38,13 +43,13 @@ class Server:
         self.process.wait()
 
     def run(
-        self, arguments: tuple[str, ...], folder: Path, environment: dict[str, str]
+        self, module: str, arguments: tuple[str, ...], folder: Path, environment: dict[str, str]
     ) -> subprocess.CompletedProcess[str]:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         with tempfile.TemporaryDirectory() as told:
             out, err = Path(told) / "out", Path(told) / "err"
-            asked = [arguments, str(folder.absolute()), environment, str(out), str(err)]
+            asked = [module, arguments, str(folder.absolute()), environment, str(out), str(err)]
             self.process.stdin.write(json.dumps(asked) + "\n")
             self.process.stdin.flush()
             code, seconds = self.process.stdout.readline().split()
@@ -63,26 +68,24 @@ def seconds() -> float:
 
 
 def run(
-    arguments: tuple[str, ...], folder: Path, environment: dict[str, str]
+    module: Literal["pipeline", "dvc"], arguments: tuple[str, ...], folder: Path, environment: dict[str, str]
 ) -> subprocess.CompletedProcess[str]:
-    """One at a time; what another thread asks for meanwhile is a process of its own."""
+    """`python -m module`. One at a time; what another thread asks for meanwhile is a process of its own."""
     server = _server()
     if server.busy.acquire(blocking=False):
         try:
-            return server.run(arguments, folder, environment)
+            return server.run(module, arguments, folder, environment)
         finally:
             server.busy.release()
-    command = [sys.executable, "-m", "pipeline", *arguments]
+    command = [sys.executable, "-m", module, *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
 def _serve() -> None:
     sys.path[0] = ""  # the folder that a command runs in, as for `python -m`
-    import pipeline.cli
-    import pipeline.loop.cycle
-    import pipeline.runs.workspace
-
-    _load_dvc()
+    for name in LOADED:
+        importlib.import_module(name)
+    importlib.import_module("dvc.cli.parser").get_main_parser()  # imports every command
     fork_exec = subprocess._fork_exec  # type: ignore[attr-defined]
     subprocess._fork_exec = functools.partial(_fork_dvc, fork_exec)  # type: ignore[attr-defined]
     answers = os.fdopen(os.dup(1), "w")
@@ -90,22 +93,9 @@ def _serve() -> None:
     for line in sys.stdin:
         child = os.fork()
         if not child:
-            os._exit(_call(pipeline.cli.main, *json.loads(line)))
+            os._exit(_call(*json.loads(line)))
         _, status, used = os.wait4(child, 0)
         print(os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime, file=answers, flush=True)
-
-
-def _load_dvc() -> None:
-    """All that `dvc repro`, `status` and `checkout` import on their way."""
-    import dvc.cli.parser
-    import dvc.dependency.param
-    import dvc.repo.checkout
-    import dvc.repo.reproduce
-    import dvc.repo.status
-    import dvc.stage.cache
-    import dvc.stage.run
-
-    dvc.cli.parser.get_main_parser()
 
 
 def _fork_dvc(fork_exec: Any, arguments: list[bytes], *others: Any) -> int:
@@ -159,17 +149,24 @@ def _enter(*others: Any) -> None:
 
 
 def _call(
-    main: Any, arguments: list[str], folder: str, environment: dict[str, str], out: str, err: str
+    module: str, arguments: list[str], folder: str, environment: dict[str, str], out: str, err: str
 ) -> int:
+    import dvc.cli
+
+    import pipeline.cli
+
     for number, path in enumerate((os.devnull, out, err)):
         os.dup2(os.open(path, os.O_RDWR | os.O_CREAT), number)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    sys.argv = ["evergreen", *arguments]
+    sys.argv = ["evergreen" if module == "pipeline" else "dvc", *arguments]
     code = 1
     try:
-        main()
+        if module == "dvc":
+            code = dvc.cli.main(arguments)
+        else:
+            pipeline.cli.main()  # which ends the process itself
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except BaseException:

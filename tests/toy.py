@@ -96,7 +96,9 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 def dvc(folder: Path, *arguments: str) -> str:
-    return shell(folder, sys.executable, "-m", "dvc", *arguments)
+    done = forked.run("dvc", arguments, folder, environment())
+    assert done.returncode == 0, f"{arguments}: {done.stdout}{done.stderr}"
+    return done.stdout
 
 
 def new_project(folder: Path, dvc_yaml: str = DVC_YAML, **files: str) -> Path:
@@ -343,4 +345,4 @@ def new_cycle_project(folder: Path) -> Path:
 
 
 def evergreen(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return forked.run(arguments, project, environment())
+    return forked.run("pipeline", arguments, project, environment())
