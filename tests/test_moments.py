@@ -244,3 +244,37 @@ def test_a_leap_second_and_the_midnight_at_a_days_end_are_the_next_day(cell: str
 def test_a_pattern_that_is_none_is_refused_with_its_key(pattern: str) -> None:
     with pytest.raises(ConfigError, match=r"columns\.timestamp\.format: .*write it like"):
         TimeFormat(pattern).check("collect.files.columns.timestamp")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "sign"),
+    [
+        ("%d.%m.%Y %H:%M:%S %p", "%I"),  # an hour past noon would stay in the morning
+        ("%d.%m.%Y %I:%M:%S", "%p"),
+        ("%d/%M/%Y", "%m"),  # all of it would be January
+        ("%d/%m/%Y %H:%m", "%M"),
+        ("%d %Y", "%m"),
+        ("%Y-%m-%d %H:%M:%S %Z", "zone"),
+        ("%Y-%m-%d %H:%M:%S EST", "zone"),
+        ("%Y-%m-%d %H:%M:%S Europe/Berlin", "zone"),
+        ("%Y-%m-%d %H:%M:%S +02:00", "zone"),
+    ],
+)
+def test_a_pattern_that_would_misread_every_cell_is_refused(pattern: str, sign: str) -> None:
+    with pytest.raises(ConfigError, match=rf"columns\.timestamp\.format: .*{sign}"):
+        TimeFormat(pattern).check("collect.files.columns.timestamp")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        TimeFormat("%Y-%m-%d %H:%M:%S Europe/Berlin", "Europe/Berlin"),
+        TimeFormat("%Y-%m-%d %H:%M:%S UTC"),
+        TimeFormat("%Y-%m-%dT%H:%M:%S%z"),
+        TimeFormat("%d %b %Y at %I:%M %p"),
+        TimeFormat("%Y%j"),
+        TimeFormat("%Y-%m"),
+    ],
+)
+def test_patterns_that_read_what_they_say_are_taken(said: TimeFormat) -> None:
+    assert said.check("key") == said

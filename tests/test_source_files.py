@@ -499,3 +499,61 @@ def test_one_column_may_be_two_of_ours_where_both_are_said(tmp_path: Path) -> No
     columns = {"title": "item_id", "item_id": "item_id"}
     raw = run(tmp_path, of_files(written(tmp_path / "x.csv", HEADER, ROW), columns=columns))
     assert items(raw)["title"].to_dict() == {"a": "a"}
+
+
+def test_points_that_part_thousands_are_asked_about(tmp_path: Path) -> None:
+    """634, 951, 1.268: read as fractions, the largest purchases would be the smallest."""
+    values = [f"{n // 1000}.{n % 1000:03d}" if n > 999 else str(n) for n in range(317, 8000, 317)]
+    rows = [f"{n},a,2020-01-{n % 28 + 1:02d},{value}" for n, value in enumerate(values)]
+    path = written(tmp_path / "x.csv", "user_id,item_id,timestamp,value", *rows)
+    with pytest.raises(DataError, match=r'collect\.files\.decimal to "," if 1\.268 is 1268'):
+        run(tmp_path, of_files(path))
+    found = interactions(run(tmp_path, of_files(path, decimal=",")))
+    assert sorted(found["value"]) == list(range(317, 8000, 317))
+    found = interactions(run(tmp_path, of_files(path, decimal=".")))
+    assert found["value"].min() == 1.268
+
+
+def test_fractions_of_any_length_are_fractions(tmp_path: Path) -> None:
+    rows = [f"{n},a,2020-01-31,{n + 1}.{n:03d}" for n in range(20)]
+    path = written(tmp_path / "x.csv", "user_id,item_id,timestamp,value", *rows, "20,a,2020-01-31,0.5")
+    assert interactions(run(tmp_path, of_files(path)))["value"].max() == 20.019
+
+
+@pytest.mark.parametrize("column", ["value", "user_id"])
+def test_formulas_that_nobody_computed_are_no_empty_cells(tmp_path: Path, column: str) -> None:
+    frame = pd.DataFrame(
+        {"user_id": ["1"] * 3, "item_id": list("abc"), "timestamp": ["2020-01-31"] * 3, "value": [1, 2, 3]}
+    ).astype({column: object})
+    frame[column] = "=IF(5>3,5,1)"
+    path = tmp_path / "x.xlsx"
+    frame.to_excel(path, index=False)
+    with pytest.raises(DataError, match="formulas that were never computed"):
+        run(tmp_path, of_files(path))
+
+
+def test_two_columns_of_one_name_are_refused_where_it_is_read(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.csv", "user_id,item_id,timestamp,value,value", "1,a,2020-01-31,0,5")
+    with pytest.raises(DataError, match=r"x\.csv: two columns are called 'value'"):
+        run(tmp_path, of_files(path))
+    path = written(tmp_path / "y.csv", "user_id,item_id,timestamp,page,page", "1,a,2020-01-31,0,5")
+    assert len(interactions(run(tmp_path, of_files(path)))) == 1
+
+
+@pytest.mark.parametrize(
+    ("times", "clock"),
+    [
+        (["12", "930", "1412"], ["00:12", "09:30", "14:12"]),
+        (["93005", "141259"], ["09:30:05", "14:12:59"]),
+        (["9", "14"], ["09:00", "14:00"]),
+    ],
+)
+def test_times_of_day_get_back_the_zeros_they_lost(
+    tmp_path: Path, times: list[str], clock: list[str]
+) -> None:
+    rows = [f"1,{n},2020-01-31,{time}" for n, time in enumerate(times)]
+    path = written(tmp_path / "x.csv", "user_id,item_id,day,hour", *rows)
+    found = interactions(
+        run(tmp_path, of_files(path, columns={"timestamp": {"date": "day", "time": "hour"}}))
+    )
+    assert found["timestamp"].tolist() == [pd.Timestamp(f"2020-01-31 {time}", tz="UTC") for time in clock]

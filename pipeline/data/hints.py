@@ -214,7 +214,8 @@ def _between_literals(cells: list[str]) -> tuple[list[str], str]:
     before = {re.match(r"[^\d]*", cell)[0] for cell in cells}  # type: ignore[index]
     after = {re.search(r"[^\d]*$", cell)[0] for cell in cells}  # type: ignore[index]
     head, end = (one.pop() if len(one) == 1 else "" for one in (before, after))
-    zone = ", zone: Z" if re.fullmatch(r" ?[A-Z]{2,5}", end) else ""
+    named = r" ?\(?(?:[A-Z]{2,5}|[A-Z][a-z]+(?:/[A-Z][A-Za-z_]+)+)\)?"
+    zone = ", zone: Z" if re.fullmatch(named, end) else ""
     for start in (head, ""):
         if start + end and "%" not in start + end:
             inner = [cell[len(start) : len(cell) - len(end)] for cell in cells]
@@ -226,9 +227,12 @@ def _between_literals(cells: list[str]) -> tuple[list[str], str]:
 def _unread_number(cells: list[str]) -> str | None:
     if path := _path_inside(cells):
         return f"they are objects: name the field inside, like collect.files.columns.value: X.{path}"
-    if cells and all(re.fullmatch(r"[+-]?\d{1,3}(?:,\d{3})+", cell) for cell in cells):
-        example = cells[0].replace(",", "")
-        return f'set collect.files.decimal to "." if {cells[0]} is {example}, to "," if it is a fraction'
+    for sign, other in (",.", ".,"):
+        if cells and all(
+            re.fullmatch(rf"[+-]?\d{{1,3}}(?:{re.escape(sign)}\d{{3}})+", cell) for cell in cells
+        ):
+            whole = f"{cells[0]} is {cells[0].replace(sign, '')}"
+            return f'set collect.files.decimal to "{other}" if {whole}, to "{sign}" if it is a fraction'
     if kind := _first(_NO_WORDS, cells):
         return kind
     if cells and not any(character.isdigit() for cell in cells for character in cell):

@@ -114,15 +114,37 @@ class TimeFormat:
             raise ConfigError(f"{key}.zone: no zone {self.zone!r}; write it like Europe/Berlin") from None
         return self
 
-    @staticmethod
-    def _check_pattern(pattern: str, key: str) -> None:
+    def _check_pattern(self, pattern: str, key: str) -> None:
         like = 'write it like "%d/%m/%Y %H:%M"'
+        if fault := _misreads(pattern, self.zone):
+            raise ConfigError(f"{key}.format: {pattern!r} {fault}; {like}")
         try:
             pd.to_datetime(pd.Series(["x"]), format=pattern, errors="coerce")
         except (ValueError, re.error) as error:
             raise ConfigError(f"{key}.format: {error}; {like}") from None
         if not re.search("%[YyGcx]", pattern):
             raise ConfigError(f"{key}.format: {pattern!r} names no year; {like}")
+
+
+def _misreads(pattern: str, zone: str | None) -> str | None:
+    """Why a pattern would read every cell as another moment, silently."""
+    signs = re.findall("%[A-Za-z]", pattern.replace("%%", ""))
+    there = set(signs)
+    if twice := sorted(sign for sign in there if signs.count(sign) > 1):
+        return f"has {twice[0]} twice: months are %m, minutes %M"
+    if "%Z" in there:
+        return "has %Z: write a zone's name as it stands in every cell, and `zone: Europe/Berlin` beside it"
+    if there & {"%M", "%S"} and not there & {"%H", "%I"}:
+        return "has minutes or seconds without hours: months are %m"
+    if "%d" in there and not there & {"%m", "%b", "%B"}:
+        return "has a day without a month: months are %m, minutes %M"
+    if ("%I" in there) != ("%p" in there):
+        return "needs %I with %p, for 1 to 12 o'clock, or %H without it, for 0 to 23"
+    literal = re.sub("%.", " ", pattern)
+    named = re.search(r"\b(?!UTC|GMT)[A-Z]{3,5}\b|\b[A-Z][a-z]+/[A-Z][A-Za-z_]+|[+-]\d\d:?\d\d\s*$", literal)
+    if named and zone is None:
+        return f"does not read {named[0].strip()!r}: say which zone that is, like `zone: Europe/Berlin`"
+    return None
 
 
 class TimeColumn:

@@ -128,7 +128,8 @@ def advice(path: Path) -> dict[str, str]:
 
 def _remedy(reason: str, cells: list[str], example: str, partly: bool) -> str | None:
     """`example`: a row's place first. `partly`: other rows of the table could be read."""
-    if reason.startswith("no_") and re.match(r"[^(]*\.xls[xm](?:\.gz)?:", example, re.IGNORECASE):
+    empty = reason.startswith("no_") or not any(isinstance(cell, str) for cell in cells)
+    if empty and re.match(r"[^(]*\.xls[xm](?:\.gz)?:", example, re.IGNORECASE):
         return (
             "fill these cells: in a workbook formulas that were never computed, and all but the first of "
             "merged cells, are empty"

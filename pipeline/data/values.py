@@ -36,9 +36,11 @@ _SPELLED = re.compile(
 _QUOTED = re.compile(r""""((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'""")
 _TAG = re.compile(r"</?(?:ul|ol|li|br|p|div|span|b|i|a|em|strong)\b[^<>]*>", re.IGNORECASE)
 
+UNCOMPUTED = "=formula()"  # in a cell of a workbook whose result nobody computed: no text, and no number
 _NUMBERS = (int, float, Decimal, np.number)
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")  # no text has these
 
+FEWEST_PARTED = 10
 _TRUTH = {
     word: str(value)
     for value, words in ((1, "true True TRUE"), (0, "false False FALSE"))
@@ -57,7 +59,7 @@ def as_text(column: pd.Series) -> pd.Series:
     elif pd.api.types.is_datetime64_any_dtype(column.dtype):
         column = column.map(lambda moment: moment.isoformat(), na_action="ignore")
     text = column.astype("str")
-    return text.mask(text == "")
+    return text.mask((text == "") | (text == UNCOMPUTED))
 
 
 def as_prose(column: pd.Series) -> pd.Series:
@@ -77,9 +79,24 @@ def as_numbers(column: pd.Series, decimal: str | None = None) -> tuple[pd.Series
         return numbers.mask(bad), bad
     text = as_text(column).str.strip().str.replace("\u2212", "-")  # the sign minus
     text = text.mask(text.isin(MISSING)).replace(_TRUTH)
-    numbers = pd.to_numeric(pointed(text, decimal), errors="coerce").astype("float64")
+    known = text if decimal or not (parted := _parted(text)).any() else text.mask(parted)
+    numbers = pd.to_numeric(pointed(known, decimal), errors="coerce").astype("float64")
     numbers = numbers.mask(np.isinf(numbers))
-    return numbers, text.notna() & numbers.isna()
+    uncomputed = (column == UNCOMPUTED).fillna(False).astype(bool)
+    return numbers, (text.notna() & numbers.isna()) | uncomputed
+
+
+def _parted(text: pd.Series) -> pd.Series:
+    """Which cells look like thousands parted by points, in a column where they all may be.
+
+    634, 951, 1.268: fractions that all have three digits, none below 1, beside whole numbers below 1000.
+    Fewer than FEWEST_PARTED are no sign of it.
+    """
+    dotted = text.str.contains(".", regex=False).fillna(False).astype(bool)
+    parted = dotted & text.str.fullmatch(r"[+-]?[1-9]\d{0,2}(?:\.\d{3})+").fillna(False).astype(bool)
+    whole = text[~dotted].dropna()
+    alike = parted.sum() >= FEWEST_PARTED and (parted == dotted).all()
+    return parted & bool(alike and len(whole) and whole.str.fullmatch(r"[+-]?\d{1,3}").all())
 
 
 def pointed(text: pd.Series, decimal: str | None) -> pd.Series:

@@ -40,6 +40,7 @@ from pipeline.errors import ConfigError, DataError
 from pipeline.file_settings import TABLES
 from pipeline.sources import OF_ITEM, PLACE, RAW, REASON
 from pipeline.sources._advice import likeliest, listed, no_header, without_field, yaml_name
+from pipeline.sources._delimited import again
 
 KEY = "collect.files.columns"
 DESCRIPTION = "description"  # what people call the items' text
@@ -82,7 +83,19 @@ class Joined:
         """2024-01-31 08:26; missing where either is. Workbooks give dates a time, and times of day a date."""
         date, time = (as_text(_cells(frame, name)).str.strip() for name in (self.date, self.time))
         date = date.str.replace(r"[T ]00:00(?::00(?:\.0+)?)?(?:Z|\+00:00)?$", "", regex=True)
-        return date + " " + time.str.replace(r"^\d{4}-\d\d-\d\d[T ]", "", regex=True)
+        return date + " " + _clock(time.str.replace(r"^\d{4}-\d\d-\d\d[T ]", "", regex=True))
+
+
+def _clock(time: pd.Series) -> pd.Series:
+    """Times of day; of whole numbers like 9 and 14, 930 and 1412 or 93005, with the zeros they lost."""
+    digits = int(time.str.len().max()) if time.notna().any() else 0
+    parts = (digits + 1) // 2  # hours; minutes; seconds
+    clock = (r"([01]\d|2[0-3])", r"[0-5]\d", r"[0-5]\d")[:parts]
+    padded = time.str.zfill(2 * parts)
+    if parts not in (1, 2, 3) or not padded.dropna().str.fullmatch("".join(clock)).all():
+        return time  # minutes or seconds of the day, or written otherwise
+    padded = padded.str.replace(r"(\d\d)(?=\d)", r"\1:", regex=True)
+    return padded + ":00" if parts == 1 else padded
 
 
 @dataclass(frozen=True)
@@ -117,6 +130,10 @@ class Plan:
     def apply(self, frame: pd.DataFrame) -> pd.DataFrame:
         """The frame under our names: ours first, then the rest, then `_place`, `_reason`, `_raw`."""
         result = {}
+        for name in sorted(self.used):
+            if name not in self.out and again(name) in frame:
+                where = str(frame[PLACE].iloc[0]).rpartition(":")[0] if len(frame) else "the file"
+                raise DataError(f"{where}: two columns are called {name!r}: rename one, or leave it out")
         for ours, theirs in self.chosen.items():
             if isinstance(theirs, Constant):
                 result[ours] = pd.Series([theirs.value] * len(frame), frame.index)

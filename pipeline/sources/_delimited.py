@@ -163,15 +163,20 @@ def _delimiter(text: str, file: str, names: tuple[str, ...] | None) -> str:
     return (fits or [max(counts, key=lambda sign: counts[sign])])[0]
 
 
+def again(name: str, times: int = 2) -> str:
+    """What a column is called whose name another one before it has."""
+    return f"{name} ({times})"
+
+
 def distinct(names: list[str]) -> tuple[str, ...]:
-    """Every column has a name of its own: an empty one becomes `column_3`, a repeated one `name_2`."""
+    """Every column has a name of its own: an empty one becomes `column_3`, a repeated one `name (2)`."""
     result: list[str] = []
     for number, name in enumerate(names, 1):
         wanted, times = name.strip() or f"column_{number}", 1
         unique = wanted
         while unique in result:
             times += 1
-            unique = f"{wanted}_{times}"
+            unique = again(wanted, times)
         result.append(unique)
     return tuple(result)
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 import zipfile
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 from typing import IO, Any
 
 import pandas as pd
 
+from pipeline.data.values import UNCOMPUTED
 from pipeline.errors import DataError
 from pipeline.sources import PLACE, RAW, REASON
 from pipeline.sources._delimited import RAW_CHARACTERS, WRONG_FIELDS, distinct
@@ -23,8 +26,10 @@ def read(
 ) -> Iterator[pd.DataFrame]:
     """Frames of objects, at least one. Raises DataError if it cannot be told which sheet."""
     book = _workbook(stream, path)
+    formulas = _workbook(stream, path, computed=False) if _has_formulas(stream) else None
     try:
-        rows = _filled_rows(_sheet(book, path, sheet))
+        table = _sheet(book, path, sheet)
+        rows = _filled_rows(table, None if formulas is None else formulas[table.title])
         if names is None:
             first = next(rows, None)
             if first is None:
@@ -33,16 +38,24 @@ def read(
         yield from _frames(rows, path.name, names)
     finally:
         book.close()
+        if formulas is not None:
+            formulas.close()
 
 
-def _workbook(stream: IO[bytes], path: Path) -> Any:
+def _has_formulas(stream: IO[bytes]) -> bool:
+    with zipfile.ZipFile(stream) as packed:
+        sheets = [name for name in packed.namelist() if name.startswith("xl/worksheets/")]
+        return any(re.search(rb"<f[ >]", packed.read(name)) for name in sheets)
+
+
+def _workbook(stream: IO[bytes], path: Path, computed: bool = True) -> Any:
     from openpyxl import load_workbook
     from openpyxl.utils.exceptions import InvalidFileException
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of styles and rules for input, which are no data
-            return load_workbook(stream, read_only=True, data_only=True)
+            return load_workbook(stream, read_only=True, data_only=computed)
     except (zipfile.BadZipFile, InvalidFileException, KeyError, ValueError, OSError):
         raise DataError(f"{path}: no readable workbook: save it anew as .xlsx, without a password") from None
 
@@ -59,13 +72,28 @@ def _sheet(book: Any, path: Path, name: str | None) -> Any:
     raise DataError(f"{path}: {what}: name the table's in collect.files.sheet; there are {there}")
 
 
-def _filled_rows(sheet: Any) -> Iterator[Row]:
-    """Without empty rows and without empty cells at a row's end."""
-    sheet.reset_dimensions()  # what writers say of them is not to be trusted
-    for number, cells in enumerate(sheet.iter_rows(values_only=True), 1):
+def _filled_rows(sheet: Any, formulas: Any = None) -> Iterator[Row]:
+    """Without empty rows and without empty cells at a row's end; `formulas`: the sheet as it was typed."""
+    for number, cells in enumerate(_rows(sheet), 1) if formulas is None else _computed(sheet, formulas):
         width = max((place for place, cell in enumerate(cells, 1) if cell not in (None, "")), default=0)
         if width:
             yield number, cells[:width]
+
+
+def _rows(sheet: Any) -> Iterator[tuple[Any, ...]]:
+    sheet.reset_dimensions()  # what writers say of them is not to be trusted
+    yield from sheet.iter_rows(values_only=True)
+
+
+def _computed(sheet: Any, formulas: Any) -> Iterator[Row]:
+    """Rows in which a formula without a result, which some writers leave so, is no empty cell."""
+    for number, (cells, typed) in enumerate(zip(_rows(sheet), _rows(formulas), strict=True), 1):
+        both = zip_longest(cells, typed)
+        yield number, tuple(UNCOMPUTED if one is None and _is_formula(other) else one for one, other in both)
+
+
+def _is_formula(cell: Any) -> bool:
+    return isinstance(cell, str) and cell.startswith("=")
 
 
 def _frames(rows: Iterator[Row], file: str, names: tuple[str, ...]) -> Iterator[pd.DataFrame]:
