@@ -15,12 +15,12 @@ import pytest
 import yaml
 
 from pipeline import sources
-from pipeline.check import ids, success, times
+from pipeline.check import events, ids, success, times
 from pipeline.check.command import check, write
 from pipeline.check.facts import Facts, gather, percent
 from pipeline.check.page import render
 from pipeline.data.engine import duckdb_connection
-from pipeline.documents.check import Check, Finding
+from pipeline.documents.check import Check, EventCounts, Finding
 from pipeline.params import Params
 from pipeline.stages.collect import collect, main
 
@@ -278,6 +278,30 @@ def test_events_that_params_list_and_the_data_spell_otherwise(look: Look) -> Non
     found = look(rows, positive={"events": ["purchase", "Purchase", "views"], "min_value": None})
     misspelt = [finding for finding in found.findings if finding.kind == "events_not_there"][-1]
     assert (misspelt.key, misspelt.examples[0]) == ("preprocess.positive.events", "'view': 800 rows")
+
+
+def counted(event: str) -> EventCounts:
+    none: dict[str, Any] = dict.fromkeys(("values", "nines", "below", "negative_successes"), 0)
+    return EventCounts(event=event, rows=10, successes=10, least=None, largest=None, usual=None, **none)
+
+
+@pytest.mark.parametrize(
+    ("other", "found"), [("purchas", True), ("Purchase ", True), ("dislike", False), ("review", False)]
+)
+def test_a_listed_event_may_be_misspelt_in_some_rows(healthy: Facts, other: str, found: bool) -> None:
+    wanted = ["purchase", "like", "view"]
+    positive = healthy.params.preprocess.positive.model_copy(update={"events": wanted})
+    preprocess = healthy.params.preprocess.model_copy(update={"positive": positive})
+    counts = [counted(name) for name in [*wanted, other]]
+    params = healthy.params.model_copy(update={"preprocess": preprocess})
+    findings = list(events.listed(replace(healthy, params=params, events=counts)))
+    assert [finding.examples for finding in findings] == ([[f"{other!r}: 10 rows"]] if found else [])
+
+
+def test_what_was_only_shown_hardly_is_a_success(healthy: Facts) -> None:
+    counts = [counted(name) for name in ("impression", "click")]
+    [finding] = events.doubtful(replace(healthy, events=counts, kinds={}))
+    assert finding.examples == ["'impression': 10 rows"]
 
 
 @pytest.mark.slow

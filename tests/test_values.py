@@ -186,6 +186,9 @@ def test_numbers_are_finite_or_bad_or_missing() -> None:
         ("[{'id': 16}]", []),
         ("[('a', 3), ('b', 2)]", ["a", "b"]),
         ([("a", 3.0)], ["a"]),  # a map of Parquet
+        ("['Children's', 'Toys']", ["Children's", "Toys"]),  # joined by hand
+        ('[""Toys"", ""Home""]', ["Toys", "Home"]),  # escaped twice
+        ("<python><c++>", ["python", "c++"]),
         ("set()", []),
         (7, ["7"]),
     ],

@@ -15,7 +15,7 @@ from pipeline.documents.check import Finding
 KEY = "preprocess.positive.events"
 _DOUBTFUL = re.compile(
     r"cancel|refund|\breturn(?:s|ed)?\b|storno|void|charge.?back|dislike|unlike|downvote|thumbs?.?down|skip|hide"
-    r"|fail|declin|reject|abandon|remove|unsubscribe|block|deleted?",
+    r"|fail|declin|reject|abandon|remove|unsubscribe|block|deleted?|impression|exposure|\bshown\b",
     re.IGNORECASE,
 )
 
@@ -23,8 +23,12 @@ _DOUBTFUL = re.compile(
 def listed(facts: Facts) -> Iterator[Finding]:
     """A misspelt event, or one in another case, silently makes no success of its rows."""
     there = {event.event: event.rows for event in facts.events}
-    for name in facts.params.preprocess.positive.events or []:
-        alike = [other for other in there if other != name and _bare(other) == _bare(name)]
+    wanted = facts.params.preprocess.positive.events or []
+    for name in wanted:
+        others = [other for other in there if other not in wanted]
+        alike = [other for other in others if _bare(other) == _bare(name)]
+        if name in there:  # 'purchas' beside it, but neither 'like' and 'dislike' nor 'view' and 'review'
+            alike = alike or get_close_matches(name, others, 3, 0.85)
         if name in there and not alike:
             continue
         near = alike or get_close_matches(name, there, 3)
@@ -44,7 +48,7 @@ def listed(facts: Facts) -> Iterator[Finding]:
 
 
 def doubtful(facts: Facts) -> Iterator[Finding]:
-    """Returns, cancellations and dislikes that count as success, by their event or by a further column."""
+    """Returns, dislikes and what was only shown that count as success, by event or by a further column."""
     events = {event.event: event.successes for event in facts.events if event.successes}
     for column, counts in {"event": events, **facts.kinds}.items():
         rows = {name: count for name, count in counts.items() if _DOUBTFUL.search(name.replace("_", " "))}

@@ -34,6 +34,8 @@ _SPELLED = re.compile(
     re.DOTALL,
 )
 _QUOTED = re.compile(r""""((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'""")
+# <python><pandas>, as forums write a question's tags.
+_BRACKETED, _BRACKETED_ALONE = re.compile(r"<([^<>/\s]+)>"), re.compile(r"\s*(?:<[^<>/\s]+>\s*)+")
 _TAG = re.compile(r"</?(?:ul|ol|li|br|p|div|span|b|i|a|em|strong)\b[^<>]*>", re.IGNORECASE)
 
 UNCOMPUTED = "=formula()"  # in a cell of a workbook whose result nobody computed: no text, and no number
@@ -121,10 +123,17 @@ def as_lists(column: pd.Series) -> pd.Series:
     A column has one separator: the first of `|`, `;`, line breaks and `,` that it holds. Tags of HTML part,
     too. Of objects the name counts.
     """
-    cells = [_TAG.sub("|", cell).strip("|") if isinstance(cell, str) else cell for cell in column]
+    filled = [cell for cell in column if isinstance(cell, str) and cell.strip()]
+    tags = _BRACKETED if filled and all(map(_BRACKETED_ALONE.fullmatch, filled)) else _TAG
+    cells = [tags.sub(_parted_by_bars, cell).strip("|") if isinstance(cell, str) else cell for cell in column]
     texts = [cell.strip() for cell in cells if isinstance(cell, str) and not _SPELLED.fullmatch(cell)]
     separator = next((mark for mark in "|;\n," if any(mark in text for text in texts)), "|")
     return pd.Series([_list(cell, separator) for cell in cells], index=column.index, dtype=object)
+
+
+def _parted_by_bars(tag: re.Match[str]) -> str:
+    """What stands in brackets stays, a tag of HTML goes."""
+    return f"|{tag[1] if tag.re is _BRACKETED else ''}|"
 
 
 def as_typed(column: pd.Series, decimal: str | None = None) -> pd.Series:
@@ -203,6 +212,9 @@ def _spelled(text: str, separator: str) -> Iterable[str]:
             except (ValueError, SyntaxError, RecursionError, MemoryError):
                 continue
             return list(_flat([json.loads(value) if isinstance(value, str) else value]))
+    if re.search(r"[^\s,\[\](){}]", _QUOTED.sub("", inner)) and inner[1:2] in ("'", '"'):
+        # Joined by hand, or escaped twice: ['Children's', 'Toys'], [""Toys"", ""Home""].
+        return re.split(r"""["']+\s*,\s*["']+""", inner[1:-1].strip(" '\""))
     quoted = [re.sub(r"\\(.)", r"\1", one or other) for one, other in _QUOTED.findall(inner)]
     if re.fullmatch(r"\[[\d.\s]+\]", inner):
         return inner[1:-1].split()
