@@ -85,7 +85,7 @@ def test_shapes_of_files(text: str, expected: list[list[str]]) -> None:
 
 
 def test_columns_get_names_of_their_own() -> None:
-    assert frame(",a,a\n1,2,3\n").columns.tolist() == ["column_1", "a", "a_2", PLACE]
+    assert frame(",a,a\n1,2,3\n").columns.tolist() == ["column_1", "a", "a (2)", PLACE]
 
 
 def test_quotes_of_tab_separated_text_may_mean_nothing() -> None:
