@@ -141,7 +141,8 @@ def test_curves_and_figures_are_written(trained: Path) -> None:
     assert {"text", "sequence (challenger)", "scorer (challenger)"} <= set(curves["phase"])
     figures = json.loads((trained / "reports/training/summary.json").read_text())
     assert figures["unknown_token_share"] == 0
-    assert figures["seconds"] > sum(figures["seconds_by_phase"].values()) > 0
+    phases = figures["seconds_by_phase"]
+    assert figures["seconds"] + 0.05 * (1 + len(phases)) > sum(phases.values()) > 0  # each is rounded
     assert {"text", "scorer (frozen_text)"} <= set(figures["seconds_by_phase"])
     cost = json.loads((trained / "reports/training/cost.json").read_text())  # DVC's metrics: numbers alone
     told = ("seconds", "cpu_seconds", "peak_gib", "energy_wh_estimate")
