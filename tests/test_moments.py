@@ -254,7 +254,7 @@ def test_a_pattern_that_is_none_is_refused_with_its_key(pattern: str) -> None:
         ("%d/%M/%Y", "%m"),  # all of it would be January
         ("%d/%m/%Y %H:%m", "%M"),
         ("%d %Y", "%m"),
-        ("%Y-%m-%d %H:%M:%S %Z", "zone"),
+        ("%Y-%m-%d %Z %H:%M:%S", "%Z"),
         ("%Y-%m-%d %H:%M:%S EST", "zone"),
         ("%Y-%m-%d %H:%M:%S Europe/Berlin", "zone"),
         ("%Y-%m-%d %H:%M:%S +02:00", "zone"),
@@ -278,3 +278,29 @@ def test_a_pattern_that_would_misread_every_cell_is_refused(pattern: str, sign: 
 )
 def test_patterns_that_read_what_they_say_are_taken(said: TimeFormat) -> None:
     assert said.check("key") == said
+
+
+@pytest.mark.parametrize(
+    ("cell", "zone", "utc"),
+    [
+        ("2023-01-02 12:00 CET", "Europe/Berlin", "2023-01-02 11:00"),
+        ("2023-07-02 12:00 CEST", "Europe/Berlin", "2023-07-02 10:00"),
+        ("2023-10-29 02:30 CEST", "Europe/Berlin", "2023-10-29 00:30"),  # twice in that night
+        ("2023-10-29 02:30 CET", "Europe/Berlin", "2023-10-29 01:30"),
+        ("2023-01-02 12:00 UTC", None, "2023-01-02 12:00"),
+        ("2023-01-02 12:00 America/New_York", None, "2023-01-02 17:00"),
+        ("2023-01-02 12:00 CEST", "Europe/Berlin", None),  # no such clock in winter
+        ("2023-01-02 12:00 EST", None, None),
+        ("2023-01-02 12:00 EST", "Europe/Berlin", None),
+        ("2023-01-02 12:00", "Europe/Berlin", None),
+        ("2023-01-02 12:00 Nowhere/Land", "Europe/Berlin", None),
+    ],
+)
+def test_names_of_zones_are_read_where_a_pattern_says_so(
+    cell: str, zone: str | None, utc: str | None
+) -> None:
+    said = TimeFormat("%Y-%m-%d %H:%M %Z", zone).check("key")
+    moments, bad = TimeColumn("timestamp", said).read(pd.Series([cell, None, cell]))
+    assert bad.tolist() == [utc is None, False, utc is None]
+    assert moments.isna().tolist() == [utc is None, True, utc is None]
+    assert utc is None or moments.iloc[0] == pd.Timestamp(utc, tz="UTC")

@@ -21,7 +21,8 @@ SPELLINGS = (
     "in one case",
 )  # signs alone tell some ids apart
 NOBODY = (
-    r"(?i)\W*(?:unknown|anonymous|anon|guest|nobody|missing|empty|void|dummy|not available|unbekannt|gast)\W*"
+    r"(?i)\W*(?:unknown|anonymous|anon|guest|nobody|missing|empty|void|dummy|not available|unbekannt|gast"
+    r"|true|false)\W*"
     r"|-1|-9{2,}|(?:0{8}-)?(?:0{4}-){3}0{12}|0{32}"
 )
 _MONTH = "(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)"

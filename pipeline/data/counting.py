@@ -193,7 +193,8 @@ def _more_points(window: str, counts: PointCounts) -> str:
     if counts.repeats > counts.unavailable:
         return "set preprocess.repeats to include, if what users take again should be recommended"
     if counts.unavailable:
-        return "correct available_from and available_until of the items"
+        until = "collect.files.columns.items.available_until"  # whichever of both it is, it stands there
+        return f"correct available_from and available_until of the items ({until})"
     return f"raise preprocess.{window}_share, or collect more data"
 
 

@@ -16,6 +16,7 @@ import pandas as pd
 KEY = "collect.files.columns.timestamp"
 # 1.70E+12: six digits at most of nine or more, as spreadsheets show and save them; months are lost.
 # So are minutes with the six digits that %e writes.
+ZONE_NAME = r"(?!AM|PM)(?:[A-Z]{2,5}|[A-Z][A-Za-z]+(?:/[A-Z][A-Za-z_]+)+)"  # CEST, America/New_York
 ROUNDED = r"[+-]?\d(?:(?:[.,]\d{0,5})?[eE]\+?(?:0?[89]|[1-9]\d)|\.\d{6}[eE]\+(?:0[89]|[1-9]\d))"
 _DATES = (
     *("%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%d/%m/%y", "%m/%d/%y", "%d.%m.%y"),
@@ -210,15 +211,20 @@ def _path_inside(cells: list[str]) -> str:
 
 
 def _between_literals(cells: list[str]) -> tuple[list[str], str]:
-    """(patterns with what stands before and after all times alike, `zone` where that names one)."""
+    """(patterns with what stands before and after all times, `zone` where names of zones need one)."""
     before = {re.match(r"[^\d]*", cell)[0] for cell in cells}  # type: ignore[index]
-    after = {re.search(r"[^\d]*$", cell)[0] for cell in cells}  # type: ignore[index]
-    head, end = (one.pop() if len(one) == 1 else "" for one in (before, after))
-    named = r" ?\(?(?:[A-Z]{2,5}|[A-Z][a-z]+(?:/[A-Z][A-Za-z_]+)+)\)?"
-    zone = ", zone: Z" if re.fullmatch(named, end) else ""
+    after = [re.search(r"[^\d]*$", cell)[0] for cell in cells]  # type: ignore[index]
+    head, end, zone = before.pop() if len(before) == 1 else "", after[0], ""
+    named = [re.fullmatch(rf"( ?\(?)({ZONE_NAME})(\)?)", one) for one in after]
+    if len({(one[1], one[3]) if one else None for one in named}) == 1 and named[0]:
+        end = f"{named[0][1]}%Z{named[0][3]}"
+        clear = all("/" in one[2] or one[2] in ("UTC", "GMT") for one in named if one)
+        zone = "" if clear else ", zone: Z"
+    elif len(set(after)) > 1 or "%" in end:
+        end, after = "", [""] * len(cells)
     for start in (head, ""):
-        if start + end and "%" not in start + end:
-            inner = [cell[len(start) : len(cell) - len(end)] for cell in cells]
+        if start + end and "%" not in start:
+            inner = [cell[len(start) : len(cell) - len(own)] for cell, own in zip(cells, after, strict=True)]
             if patterns := [f"{start}{pattern}{end}" for pattern in suggestions(inner)]:
                 return patterns, "" if "%z" in patterns[0] else zone
     return [], ""

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, available_timezones
 
 import numpy as np
 import pandas as pd
 
-from pipeline.data.hints import ROUNDED, of_digits
+from pipeline.data.hints import ROUNDED, ZONE_NAME, of_digits
 from pipeline.data.tables import MOMENT
 from pipeline.data.values import MISSING, as_text, pointed
 from pipeline.errors import ConfigError, DataError
@@ -119,7 +119,7 @@ class TimeFormat:
         if fault := _misreads(pattern, self.zone):
             raise ConfigError(f"{key}.format: {pattern!r} {fault}; {like}")
         try:
-            pd.to_datetime(pd.Series(["x"]), format=pattern, errors="coerce")
+            pd.to_datetime(pd.Series(["x"]), format=pattern.partition("%Z")[0], errors="coerce")
         except (ValueError, re.error) as error:
             raise ConfigError(f"{key}.format: {error}; {like}") from None
         if not re.search("%[YyGcx]", pattern):
@@ -132,8 +132,8 @@ def _misreads(pattern: str, zone: str | None) -> str | None:
     there = set(signs)
     if twice := sorted(sign for sign in there if signs.count(sign) > 1):
         return f"has {twice[0]} twice: months are %m, minutes %M"
-    if "%Z" in there:
-        return "has %Z: write a zone's name as it stands in every cell, and `zone: Europe/Berlin` beside it"
+    if not re.fullmatch("[^%]*", pattern.partition("%Z")[2]):
+        return "has %Z before its end, where a zone's name is read"
     if there & {"%M", "%S"} and not there & {"%H", "%I"}:
         return "has minutes or seconds without hours: months are %m"
     if "%d" in there and not there & {"%m", "%b", "%B"}:
@@ -142,7 +142,7 @@ def _misreads(pattern: str, zone: str | None) -> str | None:
         return "needs %I with %p, for 1 to 12 o'clock, or %H without it, for 0 to 23"
     literal = re.sub("%.", " ", pattern)
     named = re.search(r"\b(?!UTC|GMT)[A-Z]{3,5}\b|\b[A-Z][a-z]+/[A-Z][A-Za-z_]+|[+-]\d\d:?\d\d\s*$", literal)
-    if named and zone is None:
+    if named and zone is None and "%z" not in there:
         return f"does not read {named[0].strip()!r}: say which zone that is, like `zone: Europe/Berlin`"
     return None
 
@@ -244,9 +244,35 @@ class TimeColumn:
         return self._zoned(moments) if unit.local else moments.dt.tz_localize("UTC")
 
     def _patterned(self, text: pd.Series) -> pd.Series:
-        zoned = "%z" in str(self.said.format)
-        moments = pd.to_datetime(text, format=self.said.format, errors="coerce", utc=zoned)
-        return moments.astype(MOMENT) if zoned else self._zoned(moments.astype("datetime64[us]"))
+        pattern, _, behind = str(self.said.format).partition("%Z")
+        names: pd.Series | None = None
+        if "%Z" in str(self.said.format):
+            parts = text.str.extract(rf"^(.*?)({ZONE_NAME}){re.escape(behind)}$")
+            text, names = parts[0], parts[1]
+        zoned = "%z" in pattern
+        moments = pd.to_datetime(text, format=pattern, errors="coerce", utc=zoned)
+        if zoned:
+            return moments.astype(MOMENT)
+        local = moments.astype("datetime64[us]")
+        return self._zoned(local) if names is None else self._named(local, names)
+
+    def _named(self, local: pd.Series, names: pd.Series) -> pd.Series:
+        """UTC of clocks whose zones have these names; EST and EDT are those of the column's zone."""
+        moments = pd.Series(pd.NaT, local.index, dtype=MOMENT)
+        for name in names[local.notna()].dropna().unique():
+            rows = local[(names == name) & local.notna()]
+            if name in ("UTC", "GMT"):
+                moments[rows.index] = rows.dt.tz_localize("UTC").astype(MOMENT)
+            elif name in available_timezones() and "/" in name:
+                moments[rows.index] = TimeColumn(self.name, TimeFormat(zone=name))._zoned(rows)
+            elif self.said.zone:
+                for first in (True, False):  # of an hour that a clock shows twice
+                    there = rows.dt.tz_localize(
+                        self.said.zone, ambiguous=np.full(len(rows), first), nonexistent="NaT"
+                    )
+                    fits = there[there.dt.strftime("%Z") == name]
+                    moments[fits.index] = fits.dt.tz_convert("UTC").astype(MOMENT)
+        return moments
 
     def _zoned(self, moments: pd.Series, named: pd.Series | None = None) -> pd.Series:
         """UTC; what has no zone is of the column's. An hour that a clock shows twice is the first."""
