@@ -83,6 +83,11 @@ def interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+def processors() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def project() -> Path:
     """The folder with params.yaml, here or above; made the working directory."""
     os.environ.update({key: value for key, value in ENVIRONMENT.items() if key not in os.environ})

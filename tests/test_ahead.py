@@ -16,6 +16,7 @@ from histories_by_hand import log_of
 from pipeline.data.histories import Log
 from pipeline.params import Params
 from pipeline.training import ahead
+from pipeline.training.cost import Meter
 from pipeline.training.fitting import DONE
 from pipeline.training.sequence_task import fit_sequence
 from pipeline.training.split import Cut, Split
@@ -46,7 +47,7 @@ def test_whoever_trains_a_tower_its_weights_are_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ahead, "FEWEST_ROWS", 0)
-    monkeypatch.setattr(ahead.os, "sched_getaffinity", lambda process: {0, 1})
+    monkeypatch.setattr(ahead, "processors", lambda: 2)
     log, rows = small()
     run, alone = context(tmp_path / "ahead"), context(tmp_path / "alone")
     with ahead.trained_ahead(run, log, rows, ITEMS, TEXTS) as wait:
@@ -62,6 +63,8 @@ def test_whoever_trains_a_tower_its_weights_are_the_same(
             for key, weights in expected.weights.items():
                 np.testing.assert_allclose(found.weights[key], weights, atol=1e-6)
     assert run.curves == alone.curves
+    both, one = (Meter(each.folder, each.phases).stop()["peak_gib"] for each in (run, alone))
+    assert 0.1 < both - one < 4
 
 
 def test_where_it_does_not_pay_nothing_is_started(tmp_path: Path) -> None:
@@ -79,7 +82,7 @@ def test_a_process_that_is_killed_leaves_none_behind(tmp_path: Path) -> None:
         sys.path.insert(0, "tests")
         import test_ahead as own
         from pipeline.training import ahead
-        ahead.FEWEST_ROWS, ahead.os.sched_getaffinity = 0, lambda process: {0, 1}
+        ahead.FEWEST_ROWS, ahead.processors = 0, lambda: 2
         log, rows = own.small()
         with ahead.trained_ahead(own.context(Path(sys.argv[1])), log, rows, own.ITEMS, own.TEXTS):
             print(multiprocessing.active_children()[0].pid, flush=True)

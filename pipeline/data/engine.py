@@ -17,6 +17,7 @@ import ibis
 
 from pipeline.errors import DataError
 from pipeline.params import Preprocess
+from pipeline.run import processors
 
 MEMORY_LIMIT = 2 * 1024**3  # bytes; at most half of what the machine has
 ROW_GROUP = 131_072  # rows; fixed, so that the bytes do not depend on how the engine cuts its batches
@@ -40,7 +41,7 @@ def duckdb_connection(spill: Path) -> Iterator[ibis.BaseBackend]:
     """An in-memory DuckDB that spills into the folder `spill`; its user errors become ours."""
     connection = ibis.duckdb.connect(
         memory_limit=f"{memory_limit()}B",
-        threads=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        threads=processors(),
         temp_directory=str(spill),
         TimeZone="UTC",
         autoinstall_known_extensions=False,

@@ -10,7 +10,6 @@ import hashlib
 import json
 import math
 import multiprocessing
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -35,6 +34,7 @@ from pipeline.models.artifacts import folder_hash, has_model
 from pipeline.models.recommender import Recommender
 from pipeline.params import Params
 from pipeline.registry.git import Git
+from pipeline.run import processors
 from pipeline.simulation import loop, page
 from pipeline.simulation.calibration import calibrate
 from pipeline.simulation.compare import Figures, compared, curves
@@ -163,9 +163,8 @@ def played(
     kept = {name: _read(folder / f"{name}.json") for name in files} if folder else {}
     found = {name: figures for name, figures in kept.items() if figures is not None}
     left = {name: task for name, task in files.items() if name not in found}
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with tqdm(total=len(files), initial=len(found), desc="simulate", unit="loop", disable=None) as bar:
-        for name, figures in _each(world, strategies, left, seed, min(cores, len(left))):
+        for name, figures in _each(world, strategies, left, seed, min(processors(), len(left))):
             if folder:
                 _write(folder / f"{name}.json", figures)
             found[name] = figures

@@ -23,6 +23,8 @@ import torch
 from pipeline.data.histories import Log
 from pipeline.models.sequence import Sequence
 from pipeline.params import Finetune
+from pipeline.run import processors
+from pipeline.training.cost import note_beside
 from pipeline.training.fitting import DONE
 from pipeline.training.sequence_task import fit_sequence
 from pipeline.training.split import Split
@@ -50,12 +52,12 @@ def trained_ahead(
 
     Of few rows, of very many, with one core or with a GPU it does nothing.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if not texts or cores < 2 or torch.cuda.is_available() or not FEWEST_ROWS <= len(log) <= MOST_ROWS:
+    pays = FEWEST_ROWS <= len(log) <= MOST_ROWS and processors() > 1 and not torch.cuda.is_available()
+    if not texts or not pays:
         yield lambda name: None
         return
     jobs = [(stretches(name, rows), vectors) for name, vectors in texts.items()]
-    arguments = (run.settings, run.seed, run.folder, log, items, jobs, os.getpid())
+    arguments = (run.settings, run.seed, run.folder, log, items, jobs)
     other = multiprocessing.get_context("spawn").Process(target=_train, args=arguments, daemon=True)
     other.start()
     logger.info("a second process trains the towers of %s", " and ".join(texts))
@@ -82,9 +84,8 @@ def _train(
     log: Log,
     items: int,
     jobs: list[tuple[Stretches, np.ndarray | None]],
-    parent: int,
 ) -> None:
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - the first process has the progress bar
     torch.use_deterministic_algorithms(True, warn_only=True)
     run = Run(settings, seed, folder)
@@ -92,10 +93,12 @@ def _train(
         tower: Sequence | None = None
         for phase, mask in phases:
             tower = fit_sequence(run, log, mask, vectors, items, phase, tower)
+            note_beside(folder)
 
 
-def _end_with(parent: int) -> None:
+def _end_with_parent() -> None:
     """A process that is killed cannot end what it started."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
     os._exit(1)

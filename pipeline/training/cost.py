@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import threading
 import time
@@ -21,6 +22,7 @@ from typing import Any
 from pipeline.files import write_text
 from pipeline.training.energy import Energy, estimated
 
+BESIDE = "beside.txt"  # peak KiB of a process that trains beside the first
 SECONDS = 5.0  # between notes: what a kill can lose
 
 
@@ -51,7 +53,8 @@ class Meter:
 
     def __init__(self, folder: Path, phases: Phases) -> None:
         """`folder`: of the training's checkpoints; made where it is absent."""
-        self.begin, self.notes, self.phases = time.monotonic(), folder / "tries", phases
+        self.begin, self.folder, self.phases = time.monotonic(), folder, phases
+        self.notes = folder / "tries"
         self.cpu_begin, self.energy = _cpu_seconds(), Energy()
         self.earlier = [json.loads(path.read_text(encoding="utf-8")) for path in self.notes.glob("*.json")]
         self.path = self.notes / f"{len(self.earlier)}.json"
@@ -73,7 +76,7 @@ class Meter:
         return {
             "seconds": seconds,
             "cpu_seconds": cpu,
-            "peak_gib": _peak_gib(),
+            "peak_gib": _peak_gib() + _beside_gib(self.folder),
             "seconds_by_phase": phases,
         }
 
@@ -104,6 +107,19 @@ def _cpu_seconds() -> float:
 
 
 def _peak_gib() -> float:
-    """Of this process, and of the largest of its children that have ended, which ran beside it."""
-    used = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(used) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def note_beside(folder: Path) -> None:
+    """Of a process that trains beside the first: its peak memory, where the system tells it.
+
+    getrusage would give that of the process that started it, if that was larger.
+    """
+    if (status := Path("/proc/self/status")).is_file():
+        [kib] = re.findall(r"VmHWM:\s+(\d+)", status.read_text())
+        write_text(folder / BESIDE, kib)
+
+
+def _beside_gib(folder: Path) -> float:
+    noted = folder / BESIDE
+    return int(noted.read_text()) / 2**20 if noted.is_file() else 0.0
