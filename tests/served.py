@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import shutil
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,15 @@ def once(factory: pytest.TempPathFactory) -> Path:
     if not _ONCE:
         _ONCE.append(project(factory.mktemp("served") / "project"))
     return _ONCE[0]
+
+
+def exploring(factory: pytest.TempPathFactory, folder: Path) -> Path:
+    """A copy in `folder` whose lists leave their last places to chance."""
+    copied = Path(shutil.copytree(once(factory), folder / "project"))
+    params = yaml.safe_load((copied / "params.yaml").read_text())
+    params["serve"]["exploration"] = 1
+    (copied / "params.yaml").write_text(yaml.safe_dump(params))
+    return copied
 
 
 def project(root: Path, rows_a_user: int = 12, tastes: int = 2) -> Path:

@@ -91,16 +91,12 @@ def test_lists_are_drawn_by_what_the_version_brought_and_plainly_where_it_is_bro
 ) -> None:
     pytest.importorskip("sqlalchemy")
     import served
-    import yaml
 
     from pipeline.serve.engine import Engine
     from pipeline.serve.events import Store
     from pipeline.serve.messages import Question
 
-    project = Path(shutil.copytree(served.once(tmp_path_factory), tmp_path / "project"))
-    params = yaml.safe_load((project / "params.yaml").read_text())
-    params["serve"]["exploration"] = 1
-    (project / "params.yaml").write_text(yaml.safe_dump(params))
+    project = served.exploring(tmp_path_factory, tmp_path)
     draws = Draws.by({"score": -1.0, "live_count": 1.0, "live_trend": -0.5, "live_age": 0.25})
     assert draws is not None
     served.admit(project, draws)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import toy_log
-import yaml
 
 from pipeline.data.histories import Points, Prepared, load_prepared
 from pipeline.data.impressions import impressions
@@ -221,10 +219,7 @@ def test_the_evaluation_gives_the_chances_that_the_service_logged(
     from pipeline.serve.events import Row, Store
     from pipeline.serve.messages import Question
 
-    project = Path(shutil.copytree(service.once(tmp_path_factory), tmp_path / "project"))
-    params = yaml.safe_load((project / "params.yaml").read_text())
-    params["serve"]["exploration"] = 1
-    (project / "params.yaml").write_text(yaml.safe_dump(params))
+    project = service.exploring(tmp_path_factory, tmp_path)
     store = Store(f"sqlite:///{project}/events.db")
     engine = Engine(project, store)
     engine.load()

@@ -264,7 +264,7 @@ class TimeColumn:
             if name in ("UTC", "GMT"):
                 moments[rows.index] = rows.dt.tz_localize("UTC").astype(MOMENT)
             elif name in available_timezones() and "/" in name:
-                moments[rows.index] = TimeColumn(self.name, TimeFormat(zone=name))._zoned(rows)
+                moments[rows.index] = _clock_of(rows, name)
             elif self.said.zone:
                 for first in (True, False):  # of an hour that a clock shows twice
                     there = rows.dt.tz_localize(
@@ -275,15 +275,19 @@ class TimeColumn:
         return moments
 
     def _zoned(self, moments: pd.Series, named: pd.Series | None = None) -> pd.Series:
-        """UTC; what has no zone is of the column's. An hour that a clock shows twice is the first."""
+        """UTC; what has no zone is of the column's."""
         utc = pd.to_datetime(moments, utc=True).astype(MOMENT)
         if not self.said.zone or (named is None and moments.dt.tz is not None):
             return utc
-        there = utc.dt.tz_localize(None).dt.tz_localize(
-            self.said.zone, ambiguous=np.ones(len(utc), dtype=bool), nonexistent="shift_forward"
-        )
-        there = there.dt.tz_convert("UTC").astype(MOMENT)
+        there = _clock_of(utc.dt.tz_localize(None), self.said.zone)
         return there if named is None else there.mask(named, utc)
+
+
+def _clock_of(local: pd.Series, zone: str) -> pd.Series:
+    """UTC of what a clock in the zone shows. An hour that it shows twice is the first."""
+    first = np.ones(len(local), dtype=bool)
+    there = local.dt.tz_localize(zone, ambiguous=first, nonexistent="shift_forward")
+    return there.dt.tz_convert("UTC").astype(MOMENT)
 
 
 class Days:

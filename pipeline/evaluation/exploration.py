@@ -28,7 +28,6 @@ PLAIN = (SHARPNESS, *(0.0 for _ in FEATURES))  # weights of COLUMNS
 MOST = 1.0  # of a weight; plain draws have .5 of the score: steeper ones a log tells too little of
 FLOOR = 0.2  # share of the draws of a learned policy that are even, so that a later log can tell of any other
 
-
 PLAINLY: Final = "champion"  # the model of an impression whose places, if any, were drawn plainly
 EXPLORED: Final = "explored:"  # of one that learned weights drew; they follow
 

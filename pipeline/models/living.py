@@ -57,7 +57,7 @@ class Living:
             "live_short": self.live.top(time, SHORT, n),
             "live_long": self.live.top(time, LONG, n),
             "newest": self.live.newest(self.available_from, time, n),
-            "neighbours": best_cells(self._neighbours(asked), n),
+            "neighbours": self._nearest(asked, n),
         }
 
     def columns(self, asked: Asked, items: np.ndarray, ials: np.ndarray) -> Columns:
@@ -92,6 +92,9 @@ class Living:
             moment - np.minimum(state.last, moment), there & (state.count > 0)
         )
         return columns
+
+    def _nearest(self, asked: Asked, n: int) -> np.ndarray:
+        return best_cells(self._neighbours(asked), n)
 
     def _neighbours(self, asked: Asked) -> sp.csr_matrix:
         return asked.once(self, "neighbours", lambda: self.live.neighbours(asked.points, asked.items))

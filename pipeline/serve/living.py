@@ -9,7 +9,7 @@ import numpy as np
 from pipeline.data.histories import MICROSECONDS_A_DAY
 from pipeline.models.asked import Asked
 from pipeline.models.living import LONG, MOST_AGE, SHORT, Living
-from pipeline.models.pairs import Columns, Retrieved
+from pipeline.models.pairs import Columns
 from pipeline.models.state import NOT_YET
 from pipeline.serve.single import One
 from pipeline.serve.state import Present, PresentFolded
@@ -20,15 +20,6 @@ from pipeline.serve.sums import best_cells
 class OneLiving(Living):
     live: Present  # type: ignore[assignment]
     folded: PresentFolded  # type: ignore[assignment]
-
-    def retrieve(self, asked: Asked, n: int) -> Retrieved:
-        time = asked.points.time
-        return {
-            "live_short": self.live.top(time, SHORT, n),
-            "live_long": self.live.top(time, LONG, n),
-            "newest": self.live.newest(self.available_from, time, n),
-            "neighbours": best_cells(*self._around(asked), n),
-        }
 
     def columns(self, asked: Asked, items: np.ndarray, ials: np.ndarray) -> Columns:
         columns = self.of_items(items, asked.points.time[:, None])
@@ -53,6 +44,9 @@ class OneLiving(Living):
         days = np.stack([now - np.minimum(begin, now), now - np.minimum(last, now)]) / MICROSECONDS_A_DAY
         age, silence = np.log1p(np.minimum(days, MOST_AGE)).astype(np.float32)
         return columns | {"live_age": age[None], "live_silence": silence[None]}
+
+    def _nearest(self, asked: Asked, n: int) -> np.ndarray:
+        return best_cells(*self._around(asked), n)
 
     def _around(self, asked: Asked) -> tuple[np.ndarray, np.ndarray]:
         """((n,) items, (n,) float32) cells of `Live.neighbours`."""
