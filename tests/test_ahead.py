@@ -50,6 +50,7 @@ def test_whoever_trains_a_tower_its_weights_are_the_same(
     monkeypatch.setattr(ahead, "processors", lambda: 2)
     log, rows = small()
     run, alone = context(tmp_path / "ahead"), context(tmp_path / "alone")
+    meter = Meter(run.folder, run.phases)
     with ahead.trained_ahead(run, log, rows, ITEMS, TEXTS) as wait:
         for name, vectors in TEXTS.items():
             wait(name)
@@ -63,8 +64,9 @@ def test_whoever_trains_a_tower_its_weights_are_the_same(
             for key, weights in expected.weights.items():
                 np.testing.assert_allclose(found.weights[key], weights, atol=1e-6)
     assert run.curves == alone.curves
-    both, one = (Meter(each.folder, each.phases).stop()["peak_gib"] for each in (run, alone))
-    assert 0.1 < both - one < 4
+    used = meter.stop()
+    assert {phase for phase, _ in ahead.stretches("without_text", rows)} <= set(used["seconds_by_phase"])
+    assert 0.1 < used["peak_gib"] - Meter(alone.folder, alone.phases).stop()["peak_gib"] < 4
 
 
 def test_where_it_does_not_pay_nothing_is_started(tmp_path: Path) -> None:

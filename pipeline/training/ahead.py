@@ -66,7 +66,7 @@ def trained_ahead(
         if name not in texts:
             return
         last = run.folder / stretches(name, rows)[-1][0] / DONE
-        with run.phases.of(f"sequence ({name})"):
+        with run.phases.of("waiting for towers"):
             while other.is_alive() and not last.exists():
                 time.sleep(0.05)
 
@@ -93,7 +93,7 @@ def _train(
         tower: Sequence | None = None
         for phase, mask in phases:
             tower = fit_sequence(run, log, mask, vectors, items, phase, tower)
-            note_beside(folder)
+            note_beside(folder, run.phases)
 
 
 def _end_with_parent() -> None:

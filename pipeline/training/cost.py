@@ -22,7 +22,7 @@ from typing import Any
 from pipeline.files import write_text
 from pipeline.training.energy import Energy, estimated
 
-BESIDE = "beside.txt"  # peak KiB of a process that trains beside the first
+BESIDE = "beside.json"  # what a process that trains beside the first used in this try
 SECONDS = 5.0  # between notes: what a kill can lose
 
 
@@ -61,6 +61,7 @@ class Meter:
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._note, daemon=True)
         if os.environ.get("LOCAL_RANK", "0") == "0":
+            (folder / BESIDE).unlink(missing_ok=True)  # that of the try before is in its note
             self._thread.start()
 
     def _note(self) -> None:
@@ -73,11 +74,12 @@ class Meter:
     def _try(self) -> dict[str, Any]:
         seconds, phases = time.monotonic() - self.begin, self.phases.seconds()
         cpu = _cpu_seconds() - self.cpu_begin
+        more, beside = _beside(self.folder)
         return {
             "seconds": seconds,
             "cpu_seconds": cpu,
-            "peak_gib": _peak_gib() + _beside_gib(self.folder),
-            "seconds_by_phase": phases,
+            "peak_gib": _peak_gib() + more,
+            "seconds_by_phase": phases + beside,
         }
 
     def stop(self) -> dict[str, Any]:
@@ -110,16 +112,19 @@ def _peak_gib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def note_beside(folder: Path) -> None:
-    """Of a process that trains beside the first: its peak memory, where the system tells it.
+def note_beside(folder: Path, phases: Phases) -> None:
+    """Of a process that trains beside the first: its phases, and its peak memory where the system tells it.
 
-    getrusage would give that of the process that started it, if that was larger.
+    getrusage would give the memory of the process that started it, if that was larger.
     """
-    if (status := Path("/proc/self/status")).is_file():
-        [kib] = re.findall(r"VmHWM:\s+(\d+)", status.read_text())
-        write_text(folder / BESIDE, kib)
+    status = Path("/proc/self/status")
+    [kib] = re.findall(r"VmHWM:\s+(\d+)", status.read_text()) if status.is_file() else [0]
+    told = {"peak_gib": int(kib) / 2**20, "seconds_by_phase": phases.seconds()}
+    write_text(folder / BESIDE, json.dumps(told))
 
 
-def _beside_gib(folder: Path) -> float:
+def _beside(folder: Path) -> tuple[float, Counter[str]]:
+    """(peak GiB, seconds by phase) of that process."""
     noted = folder / BESIDE
-    return int(noted.read_text()) / 2**20 if noted.is_file() else 0.0
+    told = json.loads(noted.read_text(encoding="utf-8")) if noted.is_file() else {}
+    return told.get("peak_gib", 0.0), Counter(told.get("seconds_by_phase", {}))
