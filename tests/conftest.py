@@ -118,6 +118,8 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     server.start()
     try:
         host, port = server.get_host_and_port()
+        # moto keeps its buckets for the process, not for the server: an earlier test's objects would be here.
+        urllib.request.urlopen(urllib.request.Request(f"http://{host}:{port}/moto-api/reset", method="POST"))
         urllib.request.urlopen(urllib.request.Request(f"http://{host}:{port}/evergreen", method="PUT"))
         yield f"http://{host}:{port}"
     finally:
