@@ -39,17 +39,20 @@ def measured(module: str, *arguments: Path | str, folder: Path | None = None) ->
 
 
 def _watched(pid: int) -> tuple[dict[int, float], int]:
-    """Until it ends: CPU seconds of each process it started (Spark's Java), and most bytes of all at once."""
+    """Until it ends: CPU seconds of each process that it leaves (Spark's Java; its own seconds hold those of
+    others), and most bytes of all at once."""
     beside: dict[int, float] = {}
     most = 0
     with suppress(psutil.NoSuchProcess):
         whole = psutil.Process(pid)
-        while whole.status() != psutil.STATUS_ZOMBIE:
-            memory = whole.memory_info().rss
+        while True:
+            memory, now = whole.memory_info().rss, {}
             for each in whole.children(recursive=True):
                 with suppress(psutil.NoSuchProcess):
                     memory += each.memory_info().rss
-                    beside[each.pid] = each.cpu_times().user + each.cpu_times().system
-            most = max(most, memory)
+                    now[each.pid] = each.cpu_times().user + each.cpu_times().system
+            if whole.status() == psutil.STATUS_ZOMBIE:
+                break
+            most, beside = max(most, memory), now
             time.sleep(0.5)
     return beside, most

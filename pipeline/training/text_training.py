@@ -15,7 +15,7 @@ from pipeline.data.histories import Points, Prepared
 from pipeline.errors import ConfigError
 from pipeline.models.encoder import TextEncoder, tokenize
 from pipeline.params import Finetune
-from pipeline.training.fitting import fit, is_out_of_memory
+from pipeline.training.fitting import fit, give_back, is_out_of_memory
 from pipeline.training.task import Batches, Run
 from pipeline.training.text_task import Texts, TextTask, frozen_layers
 
@@ -66,6 +66,7 @@ def text_vectors(
     else:
         told |= _fine_tune(run, encoder, Texts(tokens, hidden, frozen), points, validation, a_text)
         tuned = encode()
+        give_back()  # what training held
     return encoder, frozen, tuned, told
 
 

@@ -52,7 +52,8 @@ def qualities(names: list[str], learned: Sample, judged: Sample, seed: int) -> n
     scorer = prior_scorer(names, learned, seed)
     fit_linear(scorer, names, learned, judged)
     with torch.no_grad():
-        logits = scorer(torch.from_numpy(judged.features).float())
+        blocks = (judged.features[begin : begin + 256] for begin in range(0, len(judged) or 1, 256))
+        logits = torch.cat([scorer(torch.from_numpy(block).float()) for block in blocks])
         likely = -listwise(logits, judged, slice(None)).numpy() * judged.weight
     there = judged.log_weight > NOWHERE / 2
     rank = ((logits >= logits[:, :1]).numpy() & there).sum(axis=1)
