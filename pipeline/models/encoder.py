@@ -31,7 +31,8 @@ KEPT_TOKENS = 8 * TOKENS_A_BUCKET
 """Tokens of a step whose activations are kept for its gradients; those of further ones are computed again,
 bucket by bucket (as in gradient caching, Gao et al. 2021), so that a step's memory is bounded."""
 MAPPED_BYTES = 2**30
-"""Activations of frozen layers that take more are kept in a file."""
+"""Activations of frozen layers that take more are kept in a file, in half precision."""
+HALF_LIMIT = float(np.finfo(np.float16).max)
 
 
 class TextEncoder(nn.Module):
@@ -119,9 +120,9 @@ class TextEncoder(nn.Module):
 
     @torch.no_grad()
     def lower_activations(self, tokens: Tokens, layers: int, file: Path | None = None) -> np.ndarray:
-        """(tokens, width) float32: what enters the layer above the lowest `layers`, for every token.
+        """(tokens, width): what enters the layer above the lowest `layers`, for every token.
 
-        More than MAPPED_BYTES of them are kept in `file` (.npy); one that is there already is taken.
+        float32; more than MAPPED_BYTES of them float16, in `file` (.npy); one that is there already is taken.
         """
         shape = (len(tokens.ids), self.width)
         mapped = file is not None and shape[0] * shape[1] * 4 > MAPPED_BYTES
@@ -131,7 +132,7 @@ class TextEncoder(nn.Module):
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
             beside = file.with_suffix(".partial")
-            out = np.lib.format.open_memmap(beside, "w+", np.float32, shape)
+            out = np.lib.format.open_memmap(beside, "w+", np.float16, shape)
             self._write_lower(tokens, layers, out)
             out.flush()
             beside.rename(file)
@@ -142,7 +143,10 @@ class TextEncoder(nn.Module):
         for bucket in tokens.buckets(np.arange(len(tokens))):
             ids, mask = tokens.padded(bucket, self.pad)
             states = self.lower(ids.to(device), mask.to(device), layers).cpu()
-            out[flat(tokens.offsets[bucket], tokens.lengths[bucket])] = states[mask.bool()].numpy()
+            of_tokens = states[mask.bool()].float()
+            if out.dtype == np.float16:
+                of_tokens = of_tokens.clamp(-HALF_LIMIT, HALF_LIMIT).half()
+            out[flat(tokens.offsets[bucket], tokens.lengths[bucket])] = of_tokens.numpy()
         return out
 
     def encode(
@@ -166,7 +170,7 @@ class TextEncoder(nn.Module):
             if hidden is not None:
                 entering = torch.zeros(*ids.shape, self.width)
                 rows = flat(tokens.offsets[texts[bucket]], tokens.lengths[texts[bucket]])
-                entering[mask.bool()] = torch.from_numpy(hidden[rows])
+                entering[mask.bool()] = torch.from_numpy(hidden[rows]).float()
                 given.append(entering.to(device))
             kept += ids.numel()
             if torch.is_grad_enabled() and kept > KEPT_TOKENS:
