@@ -206,8 +206,10 @@ def _largest(dense: np.ndarray, keep: int) -> sp.csc_matrix:
     if keep < len(dense):
         floor = -np.partition(-size, keep - 1, axis=0)[keep - 1]
         above = size > floor
-        tied = size == floor
-        above |= tied & (np.cumsum(tied, axis=0) <= keep - above.sum(axis=0))
+        tied, left = size == floor, keep - above.sum(axis=0)
+        many = np.flatnonzero(tied.sum(axis=0) > left)  # mostly no column: one cell is the last to be kept
+        tied[:, many] &= np.cumsum(tied[:, many], axis=0) <= left[many]
+        above |= tied
         dense = np.where(above, dense, 0)
     return sp.csc_matrix(dense, dtype=np.float32)
 

@@ -63,7 +63,7 @@ class Collaborative:
         return cls(
             ease=baselines.ease(met, settings.regularisation).pruned(KEPT_NEIGHBOURS),
             knn=baselines.item_knn(met, KNN_NEIGHBOURS, KNN_SHRINKAGE),
-            rules=sequential_rules(log, rows, items),
+            rules=sequential_rules(log, rows, items).quick(),
             ials=baselines.ials(met, IALS_FACTORS, IALS_REGULARISATION, IALS_ALPHA, seed),
             count=count.astype(np.float32),
             value=(np.bincount(item, value, minlength=items) / (count + SHRUNK_BY)).astype(np.float32),
@@ -153,7 +153,7 @@ class Collaborative:
         return cls(
             _matrix(arrays, "ease", place, items).quick(),
             _matrix(arrays, "knn", place, items),
-            _matrix(arrays, "rules", place, items),
+            _matrix(arrays, "rules", place, items).quick(),
             factors,
             *statistics,
         )

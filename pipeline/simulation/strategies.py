@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -28,6 +28,9 @@ class Relative:
 
     model: Recommender
     settings: Settings
+    _kinds: dict[int, tuple[Catalogue, Kinds]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @classmethod
     def of(cls, model: Recommender) -> Relative:
@@ -44,7 +47,9 @@ class Relative:
         fitted = Collaborative.fit(log, log.fit, len(catalogue), self.settings, past.seed)
         living = Living.of(log, catalogue, own.half_lives, fitted.ials, own.delay / 1_000_000)
         text = None if parts.text is None else Text.fit(parts.text.vectors, catalogue, fitted)
-        kinds = Kinds.of(catalogue, model.card["features"])
+        if id(catalogue) not in self._kinds:  # a loop's is always the same; held, so that its id stays its own
+            self._kinds[id(catalogue)] = catalogue, Kinds.of(catalogue, model.card["features"])
+        kinds = self._kinds[id(catalogue)][1]
         parts = replace(
             parts,
             catalogue=catalogue,
