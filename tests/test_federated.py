@@ -64,10 +64,10 @@ def test_ease_of_silos_is_that_of_all_rows(x: sp.csr_matrix, number: int) -> Non
 
 
 def test_private_sums_of_silos_are_those_of_all_rows(x: sp.csr_matrix) -> None:
-    bare = Budget(float("inf"), 1e-5)
+    bare, facts = Budget(float("inf"), 1e-5), np.arange(ITEMS)[:, None] % 2.0
     with threads(parted(x, 3)) as server:
-        found = collaborative.released(server, bare)
-    pooled = Released.of(x, bare)
+        found = collaborative.released(server, bare, facts)
+    pooled = Released.of(x, bare, facts)
     assert np.array_equal(found.kept, pooled.kept)
     assert np.abs(found.counts - pooled.counts).max() < 1e-9
     assert np.abs(found.pairs - pooled.pairs).max() < 1e-9

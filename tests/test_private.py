@@ -20,7 +20,20 @@ from pipeline.data.histories import Prepared, load_prepared
 from pipeline.documents.model import Card
 from pipeline.errors import ConfigError
 from pipeline.models.pretrained import identify
-from pipeline.models.private import Budget, Released, counts, delta_of, most_auc, pairs, taken, with_noise
+from pipeline.models.private import (
+    FACTS,
+    Budget,
+    Released,
+    axes_of,
+    counts,
+    delta_of,
+    most_auc,
+    no_facts,
+    pairs,
+    public_facts,
+    taken,
+    with_noise,
+)
 from pipeline.models.recommender import Recommender
 from pipeline.params import Params
 from pipeline.stages import finetune, preprocess
@@ -68,19 +81,49 @@ def test_a_second_accountant_agrees(epsilon: float) -> None:
 # The clip --------------------------------------------------------------------------------------------------
 
 
-def test_no_user_moves_a_sum_by_more_than_one() -> None:
+def axes(x: sp.csr_matrix, kept: np.ndarray, deviation: float) -> np.ndarray:
+    """Some of the kept items alone, the others by facts that anybody knows."""
+    facts = np.random.default_rng(5).random((ITEMS, 3))
+    return axes_of(counts(x), kept, deviation, facts)
+
+
+@pytest.mark.parametrize("deviation", [0.0, 0.15, 10.0])
+def test_no_user_moves_a_sum_by_more_than_one(deviation: float) -> None:
     x, kept = users(40), np.arange(2, 9, dtype=np.int32)
+    along = axes(x, kept, deviation)
     for user in range(x.shape[0]):
         others = sp.csr_matrix(x[[u for u in range(x.shape[0]) if u != user]])
-        moved = np.triu(pairs(x, kept) - pairs(others, kept))
+        moved = np.triu(pairs(x[:, kept], along) - pairs(others[:, kept], along))
         assert np.linalg.norm(counts(x) - counts(others)) <= 1 + 1e-9
         assert np.linalg.norm(moved) <= 1 + 1e-9
 
 
 def test_sums_of_parts_of_the_users_are_those_of_all() -> None:
-    x, kept = users(30), np.arange(ITEMS, dtype=np.int32)
+    x = users(30)
+    along = axes(x, np.arange(ITEMS, dtype=np.int32), 0.2)
     assert counts(x) == pytest.approx(counts(x[:11]) + counts(x[11:]))
-    assert pairs(x, kept) == pytest.approx(pairs(x[:11], kept) + pairs(x[11:], kept))
+    assert pairs(x, along) == pytest.approx(pairs(x[:11], along) + pairs(x[11:], along))
+
+
+def test_an_item_has_an_axis_of_its_own_where_its_count_exceeds_the_noise() -> None:
+    noisy, kept = np.array([90.0, 1.0, 50.0, 2.0, 4.0]), np.array([0, 2, 3, 4], np.int32)
+    facts = np.array([[0.0], [1.0], [0.0], [1.0], [0.0]])
+    found = axes_of(noisy, kept, 1.0, facts)
+    assert found.T @ found == pytest.approx(np.eye(found.shape[1]))
+    assert found[:2] == pytest.approx(np.eye(2, found.shape[1]))  # 90 and 50 exceed ALONE = 30 deviations
+    assert found.shape[1] == 4  # what is left: how much is taken, and that times the fact
+    one = axes_of(noisy, kept, 20.0, no_facts(5))  # how much each is taken
+    assert np.abs(one[:, 0]) == pytest.approx(noisy[kept] / np.linalg.norm(noisy[kept]))
+    assert np.array_equal(axes_of(noisy, kept, 0.0, facts), np.eye(4))  # without noise nothing is lost
+
+
+def test_public_facts_say_what_is_known_of_items_and_nothing_else(prepared: Prepared) -> None:
+    catalogue, texts = prepared.catalogue, np.eye(len(prepared.catalogue), 40, dtype=np.float32)
+    bare, found = public_facts(catalogue, None), public_facts(catalogue, texts)
+    assert len(bare) == len(found) == len(catalogue)
+    assert found.shape[1] == FACTS
+    assert np.array_equal(found[:, : bare.shape[1]], bare)
+    assert np.isfinite(found).all()
 
 
 def test_who_knows_everybody_else_tells_a_member_as_well_as_the_budget_lets_and_no_better() -> None:
@@ -89,7 +132,8 @@ def test_who_knows_everybody_else_tells_a_member_as_well_as_the_budget_lets_and_
     kept = np.arange(ITEMS, dtype=np.int32)
     alike = int(np.diff(x.indptr).argmax())
     others = sp.csr_matrix(x[np.arange(20) != alike])
-    with_user, without = (counts(x), pairs(x, kept)), (counts(others), pairs(others, kept))
+    along = axes(x, kept, 0.1)
+    with_user, without = (counts(x), pairs(x, along)), (counts(others), pairs(others, along))
     given = [one - other for one, other in zip(with_user, without, strict=True)]
     assert np.linalg.norm(np.triu(given[1])) == pytest.approx(1)
     scores = [
@@ -222,3 +266,23 @@ def test_taste_survives_a_wide_budget(prepared: Prepared) -> None:
     weights = weights[found.ease.kept][:, found.ease.kept]
     same = colour[:, None] == colour
     assert weights[same].sum() > weights[~same].sum()
+
+
+def test_facts_of_items_save_the_taste_where_noise_drowns_the_pairs() -> None:
+    """Users take items of one half; with a fact that tells the halves, a small budget still shows it."""
+    generator, half = np.random.default_rng(0), np.arange(60) % 2
+    x = sp.csr_matrix(
+        (generator.random((300, 60)) < np.where(np.arange(300)[:, None] % 2 == half, 0.4, 0.1)) * 1.0
+    )
+    gaps = []
+    for facts in (half[:, None].astype(np.float64), None):
+        of_draws = []
+        for draw in range(5):
+            released = Released.of(x, Budget(1.0, 1e-5), facts, np.random.default_rng(draw))
+            ease = released.collaborative().ease
+            matrix, kind = np.asarray(sp.csr_matrix(ease.matrix).toarray()), half[ease.kept]
+            same = kind[:, None] == kind
+            of_draws.append(matrix[same].mean() - matrix[~same].mean() if len(kind) else 0.0)
+        gaps.append(min(of_draws))
+    assert gaps[0] > 0
+    assert gaps[0] > gaps[1]

@@ -33,7 +33,7 @@ from pipeline.models import baselines
 from pipeline.models.asked import Asked
 from pipeline.models.baselines import ItemMatrix, train_rows
 from pipeline.models.parts import CHUNK
-from pipeline.models.private import Budget, Released, most_auc, taken
+from pipeline.models.private import Budget, Released, most_auc, public_facts, taken
 from pipeline.models.ranking import top_candidates
 from pipeline.models.recommender import Recommender
 from pipeline.models.text import Space
@@ -112,6 +112,8 @@ class Court:
         self.order = tuning.frozen_order(prepared)
         self.asked = [Asked(chunk, self.items) for chunk in prepared.test.chunks(CHUNK)]
         self.x = taken(prepared.log, self.rows, self.items)
+        self.space = Space.of(vectors)
+        self.facts = public_facts(prepared.catalogue, None if self.space is None else self.space.vectors)
         dealt = np.random.default_rng([seed, 6]).permutation(self.x.shape[0])
         self.members, self.others, self.third = (np.sort(part) for part in np.array_split(dealt, 3))
         knows = Released.of(self._of(self.third), Budget(math.inf, 0.5)).collaborative().ease
@@ -128,15 +130,15 @@ class Court:
         return self._row([self._gains(model)], [self._known(attacked) - self.reference], 1.0)
 
     def private(self, budget: Budget) -> Json:
-        space, gains, told, kept = Space.of(self.vectors), [], [], []
+        gains, told, kept = [], [], []
         for draw in range(1 if math.isinf(budget.epsilon) else DRAWS):
             generator = np.random.default_rng([self.seed, draw])  # a bench publishes no model
-            released = Released.of(self.x, budget, generator)
+            released = Released.of(self.x, budget, self.facts, generator)
             kept.append(len(released.kept))
-            model = private_model(self.prepared, released, space, Serving(), self.seed)
+            model = private_model(self.prepared, released, self.space, Serving(), self.seed)
             gains.append(self._gains(model))
-            attacked = Released.of(self._of(self.members), budget, generator).collaborative().ease
-            told.append(self._known(attacked) - self.reference)
+            attacked = Released.of(self._of(self.members), budget, self.facts, generator)
+            told.append(self._known(attacked.collaborative().ease) - self.reference)
         return self._row(gains, told, most_auc(budget.mu)) | {"items_kept": float(np.mean(kept))}
 
     def _gains(self, model: Recommender) -> np.ndarray:

@@ -16,7 +16,16 @@ import scipy.sparse as sp
 
 from pipeline.federated.wire import Message, Server
 from pipeline.models.baselines import ItemMatrix, ease_of
-from pipeline.models.private import Budget, Released, counts, pairs, surely_taken, with_noise
+from pipeline.models.private import (
+    Budget,
+    Released,
+    axes_of,
+    counts,
+    no_facts,
+    pairs,
+    surely_taken,
+    with_noise,
+)
 
 
 @dataclass(frozen=True)
@@ -34,9 +43,8 @@ class Taken:
         if what == "counts":
             sums = np.asarray(self.x.sum(axis=0)).ravel() if plain else counts(self.x)
         elif what == "pairs":
-            kept = message["kept"]
-            chosen = sp.csr_matrix(self.x[:, kept])
-            sums = (chosen.T @ chosen).toarray() if plain else pairs(self.x, kept)
+            chosen = sp.csr_matrix(self.x[:, message["kept"]])
+            sums = (chosen.T @ chosen).toarray() if plain else pairs(chosen, message["axes"])
         else:
             raise ValueError(f"not asked of a silo: {what}")
         return {what: with_noise(sums, noise, np.random.default_rng())}
@@ -51,15 +59,15 @@ def ease(server: Server, regularisation: float, most: int = 8000) -> ItemMatrix:
     return ItemMatrix(len(total), kept, ease_of(gram, regularisation).astype(np.float32))
 
 
-def released(server: Server, budget: Budget) -> Released:
-    """As `Released.of` all silos' rows."""
+def released(server: Server, budget: Budget, facts: np.ndarray | None = None) -> Released:
+    """As `Released.of` all silos' rows; `facts`: as there."""
     share = math.sqrt(len(server.connections))
     of_counts, of_pairs = budget.noise
     noisy = _sum(server, "counts", plain=False, noise=of_counts / share)
     kept = surely_taken(noisy, of_counts)
-    return Released(
-        noisy, kept, _sum(server, "pairs", kept=kept, plain=False, noise=of_pairs / share), of_pairs
-    )
+    axes = axes_of(noisy, kept, of_pairs, no_facts(len(noisy)) if facts is None else facts)
+    sums = _sum(server, "pairs", kept=kept, axes=axes, plain=False, noise=of_pairs / share)
+    return Released(noisy, kept, axes, sums, of_pairs)
 
 
 def _sum(server: Server, what: str, **message: object) -> np.ndarray:

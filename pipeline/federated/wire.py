@@ -23,8 +23,9 @@ from pipeline.errors import DataError
 FEWEST = 20  # users of a silo
 MAY: dict[str, int] = {  # name of an array -> its dimensions
     "kept": 1,  # item indices that pairs are asked of
+    "axes": 2,  # (kept, axes) along which private pairs are summed
     "counts": 1,  # (items,) sums over users
-    "pairs": 2,  # (kept, kept) sums over users
+    "pairs": 2,  # (kept, kept) or (axes, axes) sums over users
     "weights": 2,  # of the head, in both directions
     "points": 0,  # how many a silo learned from: what its weights count
     "round": 0,

@@ -47,7 +47,9 @@ class Relative:
         fitted = Collaborative.fit(log, log.fit, len(catalogue), self.settings, past.seed)
         living = Living.of(log, catalogue, own.half_lives, fitted.ials, own.delay / 1_000_000)
         text = None if parts.text is None else Text.fit(parts.text.vectors, catalogue, fitted)
-        if id(catalogue) not in self._kinds:  # a loop's is always the same; held, so that its id stays its own
+        if (
+            id(catalogue) not in self._kinds
+        ):  # a loop's is always the same; held, so that its id stays its own
             self._kinds[id(catalogue)] = catalogue, Kinds.of(catalogue, model.card["features"])
         kinds = self._kinds[id(catalogue)][1]
         parts = replace(

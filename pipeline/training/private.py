@@ -21,7 +21,7 @@ from pipeline.models.baselines import train_rows
 from pipeline.models.kinds import Kinds
 from pipeline.models.living import Living
 from pipeline.models.parts import Parts
-from pipeline.models.private import COUNTS, Budget, Released, taken
+from pipeline.models.private import COUNTS, Budget, Released, public_facts, taken
 from pipeline.models.recommender import Recommender
 from pipeline.models.scorer import Scorer
 from pipeline.models.text import Space, Text
@@ -44,7 +44,8 @@ HALF_LIVES = (0.25, 1.0, 4.0, 16.0, 64.0)  # days of the state that a service ke
 UNIT = "user: all rows of one person, added or removed"
 COVERED = [
     f"counts of items: a user adds x / |x|; {COUNTS:.0%} of the budget",
-    f"pairs of items: a user adds x x', scaled to length 1; {1 - COUNTS:.0%} of the budget",
+    f"pairs of items, along axes that counts and public facts choose: a user adds y y', scaled to length 1; "
+    f"{1 - COUNTS:.0%} of the budget",
     "of these two alone: EASE, cosines, factors, what texts let expect",
 ]
 LEFT_OUT = [
@@ -100,8 +101,10 @@ def train_privately(
     encoder, frozen, _, told = texts or text_vectors(prepared, frozen_run, rows, prepared.validation)
     told["not_fine_tuned"] = "finetune.privacy covers no training of texts"
     with run.phases.of("collaborative"):
-        released = Released.of(taken(prepared.log, rows, items), budget, generator)
-        model = private_model(prepared, released, Space.of(frozen), serving, run.seed)
+        space = Space.of(frozen)
+        facts = public_facts(prepared.catalogue, None if space is None else space.vectors)
+        released = Released.of(taken(prepared.log, rows, items), budget, facts, generator)
+        model = private_model(prepared, released, space, serving, run.seed)
     with run.phases.of("validation (challenger)"):
         quality = validation_ndcg(model, asked_of(validation_sample(prepared, run.seed), prepared.catalogue))
     privacy = described(budget)
