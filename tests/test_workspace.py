@@ -537,6 +537,21 @@ def test_a_rejected_challenger_is_not_promoted_through_another_run(cycled: Path)
 
 
 @pytest.mark.slow
+def test_where_the_gate_asks_for_a_simulation_no_run_promotes_without(cycled: Path) -> None:
+    """The toy's models are none that could be simulated: that is said, and refused; not a crash."""
+    toy.set_param(cycled, "long_term_guard: null", "long_term_guard: 0.1")
+    add_rows(cycled, "1998-03-01", "1998-03-02")
+    promoted = train(cycled, "guarded", "--mode=full")
+    assert promoted["promoted"] is None
+    checks = {
+        check["name"]: check for check in history(cycled, TRAINING, "guarded", "promotion.json")["checks"]
+    }
+    assert (checks["long_term"]["passed"], checks["long_term"]["limit"]) == (False, 0.1)
+    assert "evergreen simulate" in checks["long_term"]["text"]
+    assert checks["long_term"]["text"] in promoted["text"]
+
+
+@pytest.mark.slow
 def test_a_training_with_other_params_that_was_only_marked_as_done_is_not_judged(cycled: Path) -> None:
     """All data are as they were."""
     result(step(cycled, "open", TRAINING, "one", "--mode=full", "--epochs=3"))
