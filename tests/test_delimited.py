@@ -71,6 +71,16 @@ def test_bytes_that_are_no_utf8_cost_their_row() -> None:
     [
         ("\ufeffa,b\n1,2\n", [["1", "2"]]),
         ("\n\na,b\n\n1,2\n\n", [["1", "2"]]),
+        ('\ufeff\ufeff"a","b"\n1,2\n', [["1", "2"]]),
+        ("\u200ba,b\u00a0\u200e\n1,2\n", [["1", "2"]]),
+        ("'a','b'\n'1','2, or ''3'''\n", [["1", "2, or '3'"]]),
+        ("'a';'b'\n'1; x';2\n", [["1; x", "2"]]),
+        ("a,b\n'1','2\\'3'\n'4',NULL\n5,'6\n7'\n" + "8,'9'\n" * 30, None),
+        ("a,b\n'tis,'2'\n'3','4'\n", [["'tis", "'2'"], ["'3'", "'4'"]]),
+        ("a,b\n1,it's\n2,'x'\n", [["1", "it's"], ["2", "'x'"]]),
+        ('"a", "b"\n"1", "2, 3"\n', [["1", "2, 3"]]),
+        ("'a', 'b'\n'1', '2, 3'\n", [["1", "2, 3"]]),
+        ('a,b\n1, "x" y\n', [["1", ' "x" y']]),
         ("a,b\n1,2", [["1", "2"]]),
         ("a;b\n1;2,5\n", [["1", "2,5"]]),
         ("a\tb\n1\t2\n", [["1", "2"]]),
@@ -78,14 +88,28 @@ def test_bytes_that_are_no_utf8_cost_their_row() -> None:
         ("a,b\n", []),
     ],
 )
-def test_shapes_of_files(text: str, expected: list[list[str]]) -> None:
+def test_shapes_of_files(text: str, expected: list[list[str]] | None) -> None:
     table = frame(text)
     assert table.columns.tolist() == ["a", "b", PLACE]
+    if expected is None:
+        expected = [["1", "2'3"], ["4", "NULL"], ["5", "6\n7"], *[["8", "9"]] * 30]
     assert good(table) == expected
 
 
 def test_columns_get_names_of_their_own() -> None:
     assert frame(",a,a\n1,2,3\n").columns.tolist() == ["column_1", "a", "a (2)", PLACE]
+
+
+def test_typographic_quotes_are_refused() -> None:
+    with pytest.raises(DataError, match="typographic quotes: write straight ones"):
+        frame("“a”,“b”\n“1”,“2”\n")
+
+
+@pytest.mark.parametrize("again", ["\ufeffa,b", " a , b"])
+def test_a_further_header_is_told_from_rows_whatever_nobody_sees_in_it(again: str) -> None:
+    table = frame(f"a,b\n1,2\n{again}\n3,4\n")
+    assert good(table) == [["1", "2"], ["3", "4"]]
+    assert [reason for _, reason, _ in bad(table)] == ["header_again"]
 
 
 def test_quotes_of_tab_separated_text_may_mean_nothing() -> None:

@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 
 from pipeline.data import hints
-from pipeline.data.moments import TimeFormat, as_moments
+from pipeline.data.moments import as_moments
+from pipeline.data.time_format import TimeFormat
 from pipeline.errors import DataError
 
 MIDNIGHT = "2024-01-31"
@@ -69,6 +70,7 @@ def test_the_pattern_that_is_advised_reads_the_times(cell: str) -> None:
         (["65920080abcdef1234567890"], "another column"),
         (["令和6年1月31日"], "2024-01-31"),
         (["########"], "narrow"),
+        (["2024-00-00", "2024-05-00 10:00"], "day is 0"),
         (["2024-01-31 3:15 p.m."], "%p"),
         (["2024-01-31 10:15 ص"], "%p"),
         (["2024-01-31 下午3:15"], "%p"),
@@ -137,6 +139,12 @@ def test_dates_as_digits_that_are_not_taken_for_granted_are_proposed(cells: list
 @pytest.mark.parametrize(("cell", "said"), [("1402-10-11", "Persian"), ("2567-01-31", "Buddhist")])
 def test_years_of_another_calendar_are_named(cell: str, said: str) -> None:
     assert said in (hints.of("implausible_timestamp", [cell], "timestamp") or "")
+
+
+def test_times_in_another_unit_than_the_others_are_named_with_a_day() -> None:
+    advice = hints.of("implausible_timestamp", ["44927.5", "44928"], "timestamp") or ""
+    assert "'excel' they would be times (44927.5 is 2023-01-01): bring all to one" in advice
+    assert hints.of("implausible_timestamp", ["0", "-1", "4070908800"], "timestamp") is None
 
 
 def test_a_pattern_for_some_rows_alone_is_no_setting_for_all() -> None:

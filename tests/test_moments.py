@@ -1,12 +1,14 @@
 import datetime
+import re
 from typing import Any
 
 import pandas as pd
 import pytest
 
 from pipeline.data.hints import suggestions
-from pipeline.data.moments import Days, TimeColumn, TimeFormat, as_moments
+from pipeline.data.moments import Days, TimeColumn, as_moments
 from pipeline.data.tables import MOMENT
+from pipeline.data.time_format import TimeFormat
 from pipeline.errors import ConfigError, DataError
 
 NOON = pd.Timestamp("2020-01-31 12:00", tz="UTC")  # 1,580,472,000 s
@@ -118,12 +120,45 @@ def test_fractions_of_a_year_are_refused_as_that(cells: list[Any]) -> None:
         as_moments(pd.Series(cells))
 
 
-@pytest.mark.parametrize(
-    "cells", [["1", "2", "3"], [12, 400, 9000], ["1580472000", "44927"] * 3, ["99999999"], [1e25]]
-)
+@pytest.mark.parametrize("cells", [["1", "2", "3"], [12, 400, 9000], ["99999999"], [1e25]])
 def test_numbers_that_no_unit_explains_are_refused_with_the_key(cells: list[Any]) -> None:
     with pytest.raises(DataError, match=r"collect\.files\.columns\.timestamp.*format"):
         as_moments(pd.Series(cells))
+
+
+@pytest.mark.parametrize(
+    ("cells", "units"),
+    [
+        (["1580472000", "44927.5"] * 9, ["s", "excel"]),
+        (["1580472000000"] * 9 + ["45292"] * 3, ["ms", "excel"]),
+        (["20240131", "1706659200"] * 9, ["%Y%m%d", "s"]),
+        ([2_460_341, 45_322] * 9, ["julian", "excel"]),
+    ],
+)
+def test_a_column_of_two_units_is_refused_with_a_day_of_each(cells: list[Any], units: list[str]) -> None:
+    with pytest.raises(DataError, match=r"\d is 20\d\d-\d\d-\d\d.*\d is 20\d\d-.*bring all to one") as error:
+        as_moments(pd.Series(cells))
+    assert "format" not in str(error.value)  # of one would refuse the other half
+    assert all(repr(unit) in str(error.value) for unit in units)
+
+
+NO_DATES = ["0000-00-00", "0000-00-00 00:00:00", "0000-00-00T00:00:00.000Z", "00/00/0000", "0.0.0000 00:00"]
+NO_DATES += ["00000000", "00000000000000", "1900-01-00", "1/0/1900 0:00", "0-Jan-00"]
+
+
+@pytest.mark.parametrize("said", [None, TimeFormat("%d/%m/%Y"), TimeFormat("%m/%d/%Y %H:%M")])
+def test_days_of_zero_are_missing_times(said: TimeFormat | None) -> None:
+    moments, bad = as_moments(pd.Series(NO_DATES), said=said)
+    assert moments.isna().all()
+    assert not bad.any()
+    assert as_moments(pd.Series(["2024-00-31", "2024-01-00"]))[1].all()  # no dates, but no words for none
+
+
+@pytest.mark.parametrize(
+    "cell", ["\u200e2020-01-31 12:00", "2020-01-31\u00a012:00\ufeff", "2020-01-31T12:00\u200bZ"]
+)
+def test_what_nobody_sees_is_no_part_of_a_time(cell: str) -> None:
+    assert as_moments(pd.Series([cell]))[0].tolist() == [NOON]
 
 
 def test_single_precision_is_refused_for_it_has_lost_minutes() -> None:
@@ -263,6 +298,45 @@ def test_a_pattern_that_is_none_is_refused_with_its_key(pattern: str) -> None:
 def test_a_pattern_that_would_misread_every_cell_is_refused(pattern: str, sign: str) -> None:
     with pytest.raises(ConfigError, match=rf"columns\.timestamp\.format: .*{sign}"):
         TimeFormat(pattern).check("collect.files.columns.timestamp")
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("dd/MM/yyyy HH:mm", "%d/%m/%Y %H:%M"),  # Java
+        ("yyyy-MM-dd'T'HH:mm:ss.SSSXXX", "%Y-%m-%dT%H:%M:%S.%f%z"),
+        ("EEE, d MMM uuuu hh:mm:ss a", "%a, %d %b %Y %I:%M:%S %p"),
+        ("M/d/yyyy h:mm:ss tt", "%m/%d/%Y %I:%M:%S %p"),  # .NET
+        ("yyyyMMddHHmmss", "%Y%m%d%H%M%S"),
+        ("%d/%m/%Y %H:%i:%s", "%d/%m/%Y %H:%M:%S"),  # MySQL
+        ("%e. %M %Y %h:%i %p", "%d. %B %Y %I:%M %p"),
+        ("%-d/%-m/%y %k:%M", "%d/%m/%y %H:%M"),  # C
+        ("%F %T", "%Y-%m-%d %H:%M:%S"),
+        ("%Y-%m-%dT%H:%M:%S%.3f%:z", "%Y-%m-%dT%H:%M:%S.%f%z"),  # chrono
+        ("YYYY-MM-DD-HH24.MI.SS", "%Y-%m-%d-%H.%M.%S"),  # DB2
+        ("DD-MON-RR HH.MI.SS.FF6 AM", "%d-%b-%y %I.%M.%S.%f %p"),  # Oracle
+        ('YYYY-MM-DD"T"HH24:MI:SS', "%Y-%m-%dT%H:%M:%S"),
+        ("YYYY-MM-DD HH:MM:SS", "%Y-%m-%d %H:%M:%S"),  # by hand
+        ("MMMM D, YYYY [at] h:mm A", "%B %d, %Y at %I:%M %p"),  # moment
+        ("TT.MM.JJJJ hh:mm", "%d.%m.%Y %H:%M"),  # a German spreadsheet
+        ("02/01/2006 15:04", "%d/%m/%Y %H:%M"),  # Go
+        ("%d.%m.%Y HH:mm", "%d.%m.%Y %H:%M"),
+        ("unix", "s"),
+        ("epoch_millis", "ms"),
+    ],
+)
+def test_a_pattern_of_another_program_is_refused_with_ours(theirs: str, ours: str) -> None:
+    with pytest.raises(ConfigError, match=rf'columns\.timestamp\.format: .*write .*"{re.escape(ours)}"'):
+        TimeFormat(theirs).check("collect.files.columns.timestamp")
+    assert TimeFormat(ours).check("key")
+
+
+@pytest.mark.parametrize(
+    "theirs", ["quarter", "yyyy/D", "EEE MMM dd HH:mm:ss zzz yyyy", "dd/MM", "", "ISO8601"]
+)
+def test_what_has_no_pattern_of_ours_gets_none(theirs: str) -> None:
+    with pytest.raises(ConfigError, match=r'format: .*like "%d/%m/%Y %H:%M"$'):
+        TimeFormat(theirs).check("key")
 
 
 @pytest.mark.parametrize(

@@ -291,6 +291,48 @@ def test_json_lines_of_all_shapes(tmp_path: Path) -> None:
     ]
 
 
+def test_an_object_that_names_a_field_twice_is_set_apart_unless_both_say_the_same(tmp_path: Path) -> None:
+    head = '{"user_id": 1, "timestamp": 1580472000, "item_id": '
+    rows = [head + '"a", "user_id": 1}', head + '"b", "user_id": 2}']
+    inner = head + '"c", "more": {"x": 1, "x": 2}}'
+    raw = run(tmp_path, of_files(written(tmp_path / "x.jsonl", *rows, inner), max_rejected_share=0.9))
+    assert interactions(raw)["item_id"].tolist() == ["a"]
+    assert rejected(raw)["reason"].tolist() == ["field_twice"] * 2
+    with pytest.raises(DataError, match="names one field twice, with two values: write it once"):
+        run(tmp_path, of_files(tmp_path / "x.jsonl"))
+
+
+def test_a_field_with_a_point_in_its_name_may_stand_beside_one_in_an_object(tmp_path: Path) -> None:
+    users: list[dict[str, Any]] = [
+        {"user.id": "1"},
+        {"user": {"id": "2"}},
+        {"user.id": "3", "user": {"id": 3}},
+    ]
+    users.append({"user.id": None, "user": {"id": "4"}})
+    rows = [json.dumps(user | {"item_id": "a", "timestamp": 1580472000}) for user in users]
+    path, columns = tmp_path / "x.jsonl", {"user_id": "user.id"}
+    raw = run(tmp_path, of_files(written(path, *rows), columns=columns))
+    assert sorted(interactions(raw)["user_id"]) == ["1", "2", "3", "4"]
+    both = json.dumps({"user.id": "5", "user": {"id": "6"}, "item_id": "a", "timestamp": 1580472000})
+    with pytest.raises(DataError, match=r"x\.jsonl:5: a field 'user\.id' and another in an object"):
+        run(tmp_path, of_files(written(path, *rows, both), columns=columns))
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [("Customer\u00a0ID", "Customer ID"), ("né", "ne\u0301\u200b")])
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet", "xlsx"])
+def test_a_column_is_found_whatever_nobody_sees_in_its_name(
+    tmp_path: Path, ours: str, theirs: str, kind: str
+) -> None:
+    frame = pd.DataFrame({theirs: ["u"], "item_id\ufeff": ["a"], "\u200btimestamp ": ["2020-01-31"]})
+    path = tmp_path / f"x.{kind}"
+    if kind == "jsonl":
+        frame.to_json(path, orient="records", lines=True, force_ascii=False)
+    else:
+        {"csv": frame.to_csv, "parquet": frame.to_parquet, "xlsx": frame.to_excel}[kind](path, index=False)
+    for name in (ours, theirs):
+        assert first(path, columns={"user_id": name})["user_id"].tolist() == ["u"]
+
+
 def test_reviews_and_products_of_a_shop_in_json_lines(tmp_path: Path) -> None:
     review = {"rating": 5.0, "title": "Great", "text": "Works", "images": [], "asin": "B1", "parent": "B0"}
     review |= {"user_id": "AG", "timestamp": 1588687728923, "verified": True}

@@ -189,6 +189,15 @@ def test_numbers_are_finite_or_bad_or_missing() -> None:
         ("['Children's', 'Toys']", ["Children's", "Toys"]),  # joined by hand
         ('[""Toys"", ""Home""]', ["Toys", "Home"]),  # escaped twice
         ("<python><c++>", ["python", "c++"]),
+        ("(kitchen, mugs)", ["kitchen", "mugs"]),
+        ("(kitchen; mugs, blue)", ["kitchen", "mugs, blue"]),
+        ("('kitchen', 'mugs')", ["kitchen", "mugs"]),
+        ("(Re)public", ["(Re)public"]),
+        ("(untitled)", ["(untitled)"]),
+        ("WrappedArray(kitchen, mugs)", ["kitchen", "mugs"]),
+        ("List(kitchen)", ["kitchen"]),
+        ('c("kitchen", "mugs, blue")', ["kitchen", "mugs, blue"]),
+        ("Set()", []),
         ("set()", []),
         (7, ["7"]),
     ],
@@ -197,6 +206,12 @@ def test_lists(cell: Any, expected: list[str]) -> None:
     column = pd.Series([None, None], dtype=object)
     column[0] = cell
     assert as_lists(column).tolist() == [expected, []]
+
+
+def test_round_brackets_of_one_are_a_lists_where_all_stand_in_them() -> None:
+    assert as_lists(pd.Series(["(a, b)", "(c)", "()", None])).tolist() == [["a", "b"], ["c"], [], []]
+    assert as_lists(pd.Series(["(a, b)", "(c)", "d"])).tolist() == [["a", "b"], ["(c)"], ["d"]]
+    assert as_lists(pd.Series(["(no genres listed)", "(c)"])).tolist() == [[], ["(c)"]]
 
 
 @pytest.mark.parametrize(

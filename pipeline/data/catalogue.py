@@ -9,8 +9,9 @@ import pandas as pd
 
 from pipeline.data import hints, tables
 from pipeline.data.ids import as_ids, id_faults
-from pipeline.data.moments import TimeFormat, as_moments
+from pipeline.data.moments import as_moments
 from pipeline.data.rejected import Rejected
+from pipeline.data.time_format import TimeFormat
 from pipeline.data.values import MISSING, as_lists, as_prose, as_text, as_typed
 from pipeline.data.vectors import with_vectors
 from pipeline.errors import DataError

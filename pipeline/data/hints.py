@@ -11,7 +11,10 @@ import re
 from collections import Counter
 from functools import partial
 
+import numpy as np
 import pandas as pd
+
+from pipeline.data.units import fits, shown
 
 KEY = "collect.files.columns.timestamp"
 # 1.70E+12: six digits at most of nine or more, as spreadsheets show and save them; months are lost.
@@ -61,6 +64,10 @@ _TIMES = (
     (r"[0-9a-f-]{16,}", "they are ids, no times: name another column"),
     (r"\d{4}[ -]?Q[1-4]|Q[1-4][ /-]?\d{4}", "they are quarters, each one moment: name a column of dates"),
     (
+        r"\d{4}[-/.](?:00[-/.]\d\d|\d\d[-/.]00)(?:\D.*)?",
+        "their month or day is 0, so they are no dates: write the whole date, or empty these cells",
+    ),
+    (
         r"\d{4}-?W\d\d",
         "they are weeks without a day: write their Mondays, like 2024-W05-1, and "
         f'{KEY}: {{column: X, format: "%G-W%V-%u"}}',
@@ -99,6 +106,7 @@ _OF_ROWS = {
     "header_again": "take out all headers but the first; if it is the first line, set collect.files.header "
     "to null",
     "misplaced_quote": 'write a quote within a quoted field twice, "" for \\", and none beside its ends',
+    "field_twice": "an object names one field twice, with two values: write it once",
     "unclosed_quote": 'close the quote, or write one that is part of a field as ""',
 }
 _YES = ("yes", "y", "t", "like", "liked", "good", "positive", "up")
@@ -136,7 +144,7 @@ def of(reason: str, cells: list[str], column: str, partly: bool = False) -> str 
     if reason == "unreadable_timestamp":
         return _unread_time(cells, partly)
     if reason == "implausible_timestamp":
-        return _first(_YEARS, cells)
+        return _first(_YEARS, cells) or _another_unit(cells)
     if reason == "value_not_a_number":
         return _unread_number(cells)
     if reason.startswith("not_") and reason not in ("not_json", "not_read"):
@@ -151,6 +159,19 @@ def of(reason: str, cells: list[str], column: str, partly: bool = False) -> str 
     if reason.endswith("_rounded_as_a_float"):
         return "write such ids as text, or as integers of 64 bits"
     return None
+
+
+def _another_unit(cells: list[str]) -> str | None:
+    """Where most cells that make no sense beside others would be times in a unit of their own."""
+    if not cells or not all(re.fullmatch(r"[+-]?\d+(?:\.\d*)?", cell) for cell in cells):
+        return None
+    numbers = np.array([float(cell) for cell in cells])
+    fitting = fits(numbers)
+    unit = max(fitting, key=lambda name: fitting[name].sum())
+    if 2 * fitting[unit].sum() <= len(cells):
+        return None
+    one = shown(numbers[fitting[unit]][0], unit)
+    return f"in {unit!r} they would be times ({one}): bring all to one unit in the source, such as dates"
 
 
 def suggestions(cells: list[str]) -> list[str]:

@@ -6,30 +6,24 @@ In: a pandas column of any type. An empty cell is missing; what is no id becomes
 from __future__ import annotations
 
 import re
-import unicodedata
 
 import numpy as np
 import pandas as pd
 
-from pipeline.data.text import INVISIBLE
+from pipeline.data.unseen import PLAIN, matching, tidied, tidy
 from pipeline.data.values import MISSING, as_text
 
 _GUID = r"\{[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}\}"  # an id, as Windows writes it
 _NESTED = rf"\[.*\]|(?!{_GUID})\{{.*\}}|\(.*,.*\)"  # [54, 55], {{"$oid": "5f"}}, (54, 55)
 # 9.78E+12, as spreadsheets show and save a long number; 1e10 may be an id.
 _ROUNDED = r"-?\d(?:[.,]\d+[eE]\+?|[eE]\+)\d{2,3}"
-_PLAIN = r"[\x20-\x7e]*"
-# Joiners have a meaning within a word.
-_UNSEEN = re.compile(
-    rf"{INVISIBLE.pattern}|[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\u034f\u061c\u180e]|^[\u200c\u200d]+|[\u200c\u200d]+$"
-)
 
 
 def as_ids(column: pd.Series) -> pd.Series:
     """Text as in `tidied`; leading zeros stay; 12345.0 of a float column is "12345"."""
     ids = tidied(as_text(column))
     ids = ids.mask(ids.isin(MISSING) | _inexact(column))
-    return ids.mask(_matching(ids, rf"{_NESTED}|{_ROUNDED}"))
+    return ids.mask(matching(ids, rf"{_NESTED}|{_ROUNDED}"))
 
 
 def id_faults(column: pd.Series, name: str, ids: pd.Series | None = None) -> pd.Series:
@@ -42,32 +36,18 @@ def id_faults(column: pd.Series, name: str, ids: pd.Series | None = None) -> pd.
     if missing.any():
         bad = column[missing]
         text, found = tidied(as_text(bad)), pd.Series(f"no_{name}", bad.index, dtype=object)
-        found[_matching(text, _NESTED)] = f"{name}_is_a_list_or_object"
-        found[_matching(text, _ROUNDED)] = f"{name}_rounded_by_a_spreadsheet"
+        found[matching(text, _NESTED)] = f"{name}_is_a_list_or_object"
+        found[matching(text, _ROUNDED)] = f"{name}_rounded_by_a_spreadsheet"
         found[_inexact(bad)] = f"{name}_rounded_as_a_float"
         reasons[missing] = found.to_numpy()
     return reasons
 
 
-def tidied(text: pd.Series) -> pd.Series:
-    """Without characters that nobody sees, in Unicode's NFC, any white space a blank, none at the ends."""
-    odd = text.notna() & ~_matching(text, _PLAIN)
-    if odd.any():
-        text = text.mask(odd, text[odd].map(_seen).astype("str"))
-    text = text.str.strip()
-    return text.mask(text == "")
-
-
 def changed(column: pd.Series) -> int:
     """Cells in which `tidied` changes more than white space at the ends."""
     text = as_text(column)
-    text = text[text.notna() & ~_matching(text, _PLAIN)].str.strip()
+    text = text[text.notna() & ~matching(text, PLAIN)].str.strip()
     return int((text != tidied(text).fillna("")).sum())
-
-
-def tidy(cell: str) -> str:
-    """The same of one text; empty if nothing is left."""
-    return (cell if re.fullmatch(_PLAIN, cell) else _seen(cell)).strip()
 
 
 def as_id(cell: str) -> str:
@@ -78,10 +58,6 @@ def as_id(cell: str) -> str:
     if re.fullmatch(rf"{_NESTED}|{_ROUNDED}", text):
         raise ValueError("a list, an object or a number that a spreadsheet rounded is no id")
     return text
-
-
-def _seen(cell: str) -> str:
-    return unicodedata.normalize("NFC", re.sub(r"\s", " ", _UNSEEN.sub("", cell.strip())))
 
 
 def _inexact(column: pd.Series) -> pd.Series:
@@ -95,7 +71,3 @@ def _inexact(column: pd.Series) -> pd.Series:
     return column.map(
         lambda cell: isinstance(cell, float | np.floating) and abs(float(cell)) > 2.0**53
     ).astype(bool)
-
-
-def _matching(text: pd.Series, pattern: str) -> pd.Series:
-    return text.str.fullmatch(pattern).fillna(False).astype(bool)

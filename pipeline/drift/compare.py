@@ -17,8 +17,9 @@ import pandas as pd
 
 from pipeline.data import hints, values
 from pipeline.data.ids import as_ids
-from pipeline.data.moments import TimeFormat, as_moments
+from pipeline.data.moments import as_moments
 from pipeline.data.tables import CATEGORIES, EVENT, INTERACTIONS, ITEM, TEXT, TIME, TITLE, USER, VALUE
+from pipeline.data.time_format import TimeFormat
 from pipeline.documents.drift import Drift
 from pipeline.drift.check import check
 from pipeline.errors import DataError

@@ -17,7 +17,8 @@ from pydantic import (
 )
 
 from pipeline.data import tables
-from pipeline.data.ids import as_id, tidy
+from pipeline.data.ids import as_id
+from pipeline.data.unseen import tidy
 
 MOST_EVENTS = 5_000  # of one call
 MOST_HISTORY = 1_000  # rows given in place

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from pipeline.data.forgotten import Forgotten
-    from pipeline.data.moments import TimeFormat
+    from pipeline.data.time_format import TimeFormat
     from pipeline.params import Collect
 
 # Columns that a chunk may have beside the contract's, for the list of rejected rows.

@@ -17,7 +17,6 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.data.moments import TimeFormat
 from pipeline.data.tables import (
     AVAILABLE_FROM,
     AVAILABLE_UNTIL,
@@ -35,6 +34,8 @@ from pipeline.data.tables import (
     VALUE,
     YEAR,
 )
+from pipeline.data.time_format import TimeFormat
+from pipeline.data.unseen import tidy
 from pipeline.data.values import as_lists, as_text
 from pipeline.errors import ConfigError, DataError
 from pipeline.file_settings import TABLES
@@ -180,6 +181,7 @@ def plans(
     `items_inside`: the items are described by columns of the interactions, which become `items.X`.
     Raises ConfigError for an entry that makes no sense, DataError for a column that is not there.
     """
+    columns = {tidy(key): _tidied(value) for key, value in columns.items()}  # as headers are read
     everything = {name for table in files.values() for columns_of in table.values() for name in columns_of}
     for key, value in columns.items():
         _refuse_misspelt(key, value, everything, columns)
@@ -213,7 +215,15 @@ def inner_names(columns: Mapping[str, Any]) -> tuple[str, ...]:
         for name in (map(value.get, ("column", "date", "time")) if isinstance(value, dict) else [value])
     ]
     theirs += [key for key, value in columns.items() if str(value) in OWNERS and _qualified(key)[0] is None]
-    return tuple(dict.fromkeys(name for name in theirs if isinstance(name, str) and "." in name[1:-1]))
+    names = [tidy(name) for name in theirs if isinstance(name, str)]
+    return tuple(dict.fromkeys(name for name in names if "." in name[1:-1]))
+
+
+def _tidied(value: Any) -> Any:
+    """A name in the mapping without what nobody sees."""
+    if isinstance(value, dict):
+        return {key: one if key == "constant" else _tidied(one) for key, one in value.items()}
+    return tidy(value) if isinstance(value, str) else value
 
 
 def _refuse_misspelt(key: str, value: Any, everything: set[str], columns: Mapping[str, Any]) -> None:

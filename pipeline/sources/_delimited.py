@@ -8,6 +8,7 @@ quotes go through pyarrow (an order of magnitude faster), others line by line th
 
 from __future__ import annotations
 
+import codecs
 import csv
 import re
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
+from pipeline.data.unseen import tidy
 from pipeline.errors import DataError
 from pipeline.sources import PLACE, RAW, REASON
 from pipeline.sources._text import KEY, UTF_8, readable
@@ -27,9 +29,11 @@ from pipeline.sources._text import KEY, UTF_8, readable
 BLOCK = 16 << 20  # bytes parsed at a time
 LONGEST_LINE = 64 << 20  # bytes
 LINES_A_ROW = 1_000  # a quoted field with more line breaks counts as an unclosed quote
+_HEAD, _SAMPLE = 1 << 16, 100  # bytes and lines that show how fields are quoted
 RAW_CHARACTERS = 500  # of a broken row, to recognise it
 
 WRONG_FIELDS, UNCLOSED, BAD_QUOTES = "wrong_number_of_fields", "unclosed_quote", "misplaced_quote"
+FIELD_TWICE = "field_twice"  # in one object of JSON
 HEADER_AGAIN = "header_again"  # of files put one behind the other
 _SEPARATOR = "\x1f"  # stands for a delimiter of several characters
 csv.field_size_limit(LONGEST_LINE)
@@ -42,6 +46,10 @@ class Dialect:
     names: tuple[str, ...] | None = None
     """The columns of a file without a header."""
     quoting: bool = True
+    quote: str = '"'
+    """Around fields; \' where all fields that are no numbers stand in it."""
+    spaced: bool = False
+    """A blank between delimiter and quote is no part of a field."""
     literal_quotes: bool = False
     """A row whose quotes make no sense is split as it stands (tab-separated files often do not quote)."""
     encoding: str = UTF_8
@@ -99,8 +107,7 @@ def _blocks(stream: IO[bytes], file: str) -> Iterator[bytes]:
 
 def _header(block: bytes, file: str, dialect: Dialect) -> tuple[bytes, int, Dialect]:
     """(the block from its first row on, that row's line number, the dialect with names and delimiter)."""
-    block = block.removeprefix(b"\xef\xbb\xbf")
-    body = block.lstrip(b"\r\n")
+    body = unmarked(block).lstrip(b"\r\n")
     if not body.strip():
         raise DataError(
             f"{file}: empty: bring a file with {'rows' if dialect.names else 'a header and rows'}"
@@ -113,8 +120,8 @@ def _header(block: bytes, file: str, dialect: Dialect) -> tuple[bytes, int, Dial
         return rest, line + more, dialect
     dialect = replace(dialect, delimiter=dialect.delimiter or _delimiter(text, file, dialect.names))
     _refuse_others(text, file)
-    if len(dialect.delimiter) > 1:  # csv knows quotes around one sign alone
-        dialect = replace(dialect, quoting=False)
+    sample = [line.decode(dialect.encoding, "replace") for line in rest[:_HEAD].split(b"\n")[:_SAMPLE]]
+    dialect = _quoted(dialect, text, [line.rstrip("\r") for line in sample])
     fields, _ = _row(raw.rstrip(b"\r"), None, dialect)
     fields = fields or [cell.strip().strip('"') for cell in text.split(dialect.delimiter)]
     if dialect.names is None:
@@ -125,6 +132,13 @@ def _header(block: bytes, file: str, dialect: Dialect) -> tuple[bytes, int, Dial
             f"collect.files.header names {len(dialect.names)}: correct that or collect.files.delimiter"
         )
     return body, line, dialect
+
+
+def unmarked(data: bytes) -> bytes:
+    """Without marks of UTF-8 at its beginning: some programs put a second one there."""
+    while data.startswith(codecs.BOM_UTF8):
+        data = data.removeprefix(codecs.BOM_UTF8)
+    return data
 
 
 def _first_line(raw: bytes, file: str, dialect: Dialect) -> str:
@@ -146,15 +160,36 @@ def _refuse_others(first: str, file: str) -> None:
     """Raises DataError where the first line is no row of delimited text."""
     if re.match(r'\s*[{\[]+\s*"', first):
         raise DataError(f"{file}: JSON, not delimited text: rename it to end in .jsonl")
+    if re.match(r"\s*[“”„‘’«»]", first):
+        raise DataError(
+            f'{file}: its fields stand in typographic quotes: write straight ones, like "user_id"'
+        )
     if re.match(r"\s*<(?:!doctype|html|\?xml)\b", first, re.IGNORECASE):
         raise DataError(
             f"{file}: a page or XML, not delimited text: did a download bring an error? Bring the file"
         )
 
 
+def _quoted(dialect: Dialect, first: str, sample: list[str]) -> Dialect:
+    """The dialect with the quotes that the first lines show: '…' if all that is no number stands in them."""
+    if len(dialect.delimiter) > 1:  # csv knows quotes around one sign alone
+        return replace(dialect, quoting=False)
+    sign = re.escape(dialect.delimiter)
+    if dialect.quoting:
+        cell = r" *(?:'(?:[^'\\]|''|\\.)*'|[+-]?[\d.]*|NULL|\\N) *"
+        row = re.compile(rf"(?=[^']*'){cell}(?:{sign}{cell})*")
+        rows = [line for line in sample if line.strip()]
+        fits = [line for line in rows[:-1] or rows if row.fullmatch(line)]  # the last may be cut off
+        if row.fullmatch(first) or (rows and len(fits) >= 0.9 * len(rows[:-1] or rows)):
+            dialect = replace(dialect, quote="'")
+    spaced = re.compile(rf"{dialect.quote}{sign} +{dialect.quote}")
+    return replace(dialect, spaced=any(map(spaced.search, [first, *sample[:1]])))
+
+
 def _delimiter(text: str, file: str, names: tuple[str, ...] | None) -> str:
     """What parts the first line, outside quotes: into as many fields as there are names, else into most."""
     bare = re.sub(r'"[^"]*"', "", text)
+    bare = re.sub(r"(?<![^\W_])'[^']*'(?![^\W_])", "", bare)
     counts = {sign: bare.count(sign) for sign in (",", ";", "\t", "|")}
     fits = [sign for sign, count in counts.items() if names and count + 1 == len(names)]
     if len(fits) > 1:
@@ -169,10 +204,13 @@ def again(name: str, times: int = 2) -> str:
 
 
 def distinct(names: list[str]) -> tuple[str, ...]:
-    """Every column has a name of its own: an empty one becomes `column_3`, a repeated one `name (2)`."""
+    """Every column has a name of its own: an empty one becomes `column_3`, a repeated one `name (2)`.
+
+    What nobody sees is no part of it.
+    """
     result: list[str] = []
     for number, name in enumerate(names, 1):
-        wanted, times = name.strip() or f"column_{number}", 1
+        wanted, times = tidy(name) or f"column_{number}", 1
         unique = wanted
         while unique in result:
             times += 1
@@ -201,7 +239,7 @@ def _parse(
 
 def _simple(data: bytes, dialect: Dialect) -> bytes | None:
     """The block in UTF-8 with a one-byte delimiter if a line is a row in it; None if it needs care."""
-    if (dialect.quoting and b'"' in data) or data.startswith((b"\n", b"\r\n")):
+    if (dialect.quoting and dialect.quote.encode() in data) or data.startswith((b"\n", b"\r\n")):
         return None
     if b"\n\n" in data or b"\n\r" in data or data.count(b"\r") != data.count(b"\r\n"):
         return None
@@ -277,14 +315,27 @@ def _row(raw: bytes, width: int | None, dialect: Dialect) -> tuple[list[str], st
         text = raw.decode(dialect.encoding)
     except UnicodeDecodeError:
         return [], not_of(dialect.encoding)
-    if not dialect.quoting or '"' not in text:
+    if not dialect.quoting or dialect.quote not in text:
         fields = text.split(dialect.delimiter)
     else:
         try:
-            fields = next(csv.reader([text], delimiter=dialect.delimiter, strict=True))
+            fields = _parted(text, dialect)
         except csv.Error as error:
             return [], UNCLOSED if "unexpected end of data" in str(error) else BAD_QUOTES
     return (fields, "") if width in (None, len(fields)) else ([], WRONG_FIELDS)
+
+
+def _parted(text: str, dialect: Dialect) -> list[str]:
+    def parted(text: str) -> list[str]:
+        given = {"delimiter": dialect.delimiter, "quotechar": dialect.quote, "strict": True}
+        return next(csv.reader([text], skipinitialspace=dialect.spaced, **given))  # type: ignore[arg-type]
+
+    try:
+        return parted(text)
+    except csv.Error:
+        if dialect.quote == '"' or "\\'" not in text:
+            raise
+        return parted(text.replace("\\'", "''"))  # as MySQL writes a quote within quotes
 
 
 def not_of(encoding: str) -> str:
@@ -298,7 +349,7 @@ def _joined(lines: list[bytes], at: int, width: int, dialect: Dialect) -> tuple[
     Inside a quoted field quotes come in pairs, so the first later line with an odd number closes it.
     """
     for end in range(at + 1, min(at + LINES_A_ROW, len(lines))):
-        if lines[end].count(b'"') % 2:
+        if lines[end].count(dialect.quote.encode()) % 2:
             fields, _ = _row(b"".join(lines[at : end + 1]).rstrip(b"\r\n"), width, dialect)
             return fields, end + 1 - at if fields else 0
     return [], 0
@@ -310,8 +361,10 @@ def _frame(
     names = table.column_names
     frame = table.to_pandas().astype("str")
     frame[PLACE] = f"{file}:" + pd.Series(np.asarray(lines, dtype=np.int64)).astype("str")
-    again = np.flatnonzero(pc.equal(table.column(0), names[0]).to_numpy(zero_copy_only=False))
-    headers = [row for row in again if frame.loc[row, names].tolist() == names and len(names) > 1]
+    first = pc.utf8_trim(table.column(0), " \t\ufeff")  # files put one behind the other keep their marks
+    again = np.flatnonzero(pc.equal(first, names[0]).to_numpy(zero_copy_only=False))
+    found = {row: distinct(frame.loc[row, names].tolist()) for row in again if len(names) > 1}
+    headers = [row for row, fields in found.items() if fields == tuple(names)]
     if headers:
         broken = [*broken, *((int(lines[row]), HEADER_AGAIN, ", ".join(names)) for row in headers)]
         frame = frame.drop(index=headers)

@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from glob import glob, has_magic
 from pathlib import Path
 from typing import IO, Any
@@ -23,6 +24,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.data.unseen import tidy
+from pipeline.data.values import as_text
 from pipeline.errors import ConfigError, DataError
 from pipeline.file_settings import Files, Table
 from pipeline.sources import PLACE, RAW, REASON, _delimited, _spreadsheet
@@ -121,10 +124,12 @@ def frames(path: Path, how: Reading = Reading()) -> Iterator[pd.DataFrame]:
     """Chunks with the file's own column names and `_place`; at least one, perhaps without rows."""
     partition = partition_of(path)
     with _opened(path) as stream:
-        for frame in _plain_frames(stream, path, how):
+        for frame in map(_tidy_names, _plain_frames(stream, path, how)):
             for name in how.fields:
-                if name not in frame and (cells := _field(frame, name)) is not None:
+                if (cells := _field(frame, name)) is not None:
                     frame[name] = cells
+            if partition:  # files in several folders may be called alike
+                frame[PLACE] = "/".join(part for part in path.parts[:-1] if "=" in part) + "/" + frame[PLACE]
             yield frame.assign(**{name: cell for name, cell in partition.items() if name not in frame})
 
 
@@ -132,7 +137,7 @@ def columns(path: Path, how: Reading = Reading()) -> list[str]:
     """The file's column names; of JSON lines those of the first chunk."""
     if kind(path) == "parquet" and not how.fields:
         with _opened(path) as stream:
-            names = list(_parquet_file(stream, path).schema_arrow.names)
+            names = [tidy(name) for name in _parquet_file(stream, path).schema_arrow.names]
         return list(dict.fromkeys([*names, *partition_of(path)]))
     first = next(frames(path, how))
     return [name for name in first.columns if name not in (PLACE, REASON, RAW)]
@@ -145,14 +150,43 @@ def partition_of(path: Path) -> dict[str, str | None]:
 
 
 def _field(frame: pd.DataFrame, path: str) -> pd.Series | None:
-    """The cells of `user.id` in the objects of column user; None if no row has it."""
-    name, *keys = path.split(".")
-    if name not in frame or not keys:
-        return None
-    cells = frame[name]
-    for key in keys:
-        cells = cells.map(lambda cell, key=key: cell.get(key) if isinstance(cell, dict) else None)
-    return cells.astype(object) if cells.notna().any() else None
+    """The cells of `user.id`: of a column called so, or a field in objects of `user`; None without any.
+
+    Raises DataError where a row has both and they differ.
+    """
+    found: pd.Series | None = None
+    for name in [name for name in frame if path == name or path.startswith(f"{name}.")]:
+        inside = partial(_inside, path=path.removeprefix(f"{name}."))
+        cells = frame[name] if name == path else frame[name].map(inside).astype(object)
+        if found is not None:
+            both = found.notna() & cells.notna()
+            if (differ := both & (as_text(found) != as_text(cells))).any():
+                raise DataError(
+                    f"{frame[PLACE][differ].iloc[0]}: a field {path!r} and another in an object of "
+                    "that path, which differ: rename one of them"
+                )
+            cells = found.where(found.notna(), cells)
+        found = cells if cells.notna().any() else found
+    return found
+
+
+def _inside(cell: Any, path: str) -> Any:
+    """What an object holds at a path; names with a point in them, too."""
+    if not isinstance(cell, dict) or path in cell:
+        return cell.get(path) if isinstance(cell, dict) else None
+    parts = path.split(".")
+    for length in range(1, len(parts)):
+        value = _inside(cell.get(".".join(parts[:length])), ".".join(parts[length:]))
+        if value is not None:
+            return value
+    return None
+
+
+def _tidy_names(frame: pd.DataFrame) -> pd.DataFrame:
+    """What nobody sees is no part of a column's name, unless it alone tells it from another."""
+    names = [str(name) for name in frame.columns]
+    tidied = [tidy(name) for name in names]
+    return frame.set_axis(tidied, axis=1) if tidied != names and len({*tidied}) == len(tidied) else frame
 
 
 def _plain_frames(stream: IO[bytes], path: Path, how: Reading) -> Iterator[pd.DataFrame]:
@@ -245,7 +279,9 @@ def _json_frame(lines: list[tuple[int, bytes]], path: Path, encoding: str) -> pd
     for number, line in lines:
         place = f"{path.name}:{number}"
         try:
-            row = _object(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line, encoding)
+            row = _object(_delimited.unmarked(line), encoding)  # files one behind the other have several
+        except _Twice:
+            row = {REASON: _delimited.FIELD_TWICE}
         except UnicodeDecodeError:
             row = {REASON: _delimited.not_of(encoding)}
         except (ValueError, RecursionError):
@@ -263,9 +299,21 @@ def _json_frame(lines: list[tuple[int, bytes]], path: Path, encoding: str) -> pd
     return pd.DataFrame({name: pd.Series([row.get(name) for row in rows], dtype=object) for name in names})
 
 
+class _Twice(ValueError):
+    """An object names one field twice."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Raises _Twice where a name has two values: whichever were taken might be the wrong one."""
+    row = dict(pairs)
+    if len(row) < len(pairs) and any(row[name] != value for name, value in pairs):
+        raise _Twice
+    return row
+
+
 def _object(line: bytes, encoding: str) -> dict[str, Any]:
     text = line.decode(encoding)
-    row = json.loads(text)
+    row = json.loads(text, object_pairs_hook=_once)
     if re.search(r"\\u[dD][89abAB]", text):  # half a character of UTF-16 cannot be stored
         row = json.loads(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace"))
     if not isinstance(row, dict):

@@ -20,7 +20,8 @@ import pandas as pd
 
 from pipeline.data import tables
 from pipeline.data.ids import as_ids
-from pipeline.data.moments import TimeFormat, as_moments
+from pipeline.data.moments import as_moments
+from pipeline.data.time_format import TimeFormat
 from pipeline.errors import DataError
 from pipeline.params import Collect
 from pipeline.sources import PLACE, RAW, REASON, Tables, _movies, digest_of, existing

@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.data import tables
-from pipeline.data.moments import TimeFormat
+from pipeline.data.time_format import TimeFormat
 from pipeline.errors import ConfigError
 from pipeline.params import Collect
 from pipeline.sources import PLACE, RAW, REASON, Tables, _movies, digest_of
