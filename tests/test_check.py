@@ -15,10 +15,11 @@ import pytest
 import yaml
 
 from pipeline import sources
-from pipeline.check import events, ids, success, times
+from pipeline.check import events, ids, scales, success, times
 from pipeline.check.command import check, write
 from pipeline.check.facts import Facts, gather, percent
 from pipeline.check.page import render
+from pipeline.check.scales import Watch
 from pipeline.data.engine import duckdb_connection
 from pipeline.documents.check import Check, EventCounts, Finding
 from pipeline.params import Params
@@ -173,6 +174,65 @@ def test_returns_that_count_as_success(look: Look) -> None:
     assert not look(rows, positive={"events": None, "min_value": 1}).findings
 
 
+def test_values_of_zero_that_count_as_success(healthy: Facts) -> None:
+    [event] = healthy.events
+    [finding] = success.zeros(replace(healthy, events=[event.but(zero_successes=240)]))
+    assert (finding.severity, finding.figure, finding.key) == (
+        "warning",
+        0.1,
+        "preprocess.positive.min_value",
+    )
+    zero = event.but(zero_successes=event.rows, largest=0.0)  # a column that says nothing
+    assert not list(success.zeros(healthy)) + list(success.zeros(replace(healthy, events=[zero])))
+
+
+def with_values(facts: Facts, tmp_path: Path, values: Any, **split: Any) -> Facts:
+    """The facts of the healthy shop with other values; `split`: file -> which rows it has."""
+    rows = orders().assign(value=values)
+    if split:
+        chunks = [rows[where].assign(_place=f"{name}.csv:1") for name, where in split.items()]
+        watch = Watch()
+        assert sum(len(chunk) for chunk in watch.over(chunks, None)) == len(rows)
+        return replace(facts, by_file=watch.counts(), by_day=pd.DataFrame())
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    params = params_of(tmp_path, rows, products())
+    collect(lambda: sources.read(params.collect), params.collect, raw)
+    with duckdb_connection(raw / "spill") as connection:
+        return gather(connection, raw, params)
+
+
+EVEN = np.arange(2400) % 2 == 0
+
+
+@pytest.mark.parametrize("factor", [0.01, 60])
+def test_values_in_two_units_in_two_files(healthy: Facts, tmp_path: Path, factor: float) -> None:
+    values = np.random.default_rng(1).lognormal(3, 1, 2400).round(2)
+    facts = with_values(healthy, tmp_path, np.where(EVEN, values, factor * values), a=EVEN, b=~EVEN)
+    [finding] = scales.two_scales(facts)
+    assert finding.figure == pytest.approx(max(factor, 1 / factor), rel=0.3)
+    assert ("in a.csv as in b.csv" if factor < 1 else "in b.csv as in a.csv") in finding.text
+    assert finding.key == "collect.files.columns.value"
+    assert not list(scales.two_scales(with_values(healthy, tmp_path, 3 * values - EVEN, a=EVEN, b=~EVEN)))
+
+
+@pytest.mark.parametrize(("first", "then"), [(5, 10), (1, 5), (10, 5)])
+def test_stars_of_two_scales_in_two_stretches_of_time(
+    healthy: Facts, tmp_path: Path, first: int, then: int
+) -> None:
+    generator = np.random.default_rng(1)
+    stars = [generator.integers(1, most, 2400, endpoint=True) for most in (first, then)]
+    values = np.where(np.arange(2400) < 700, *stars)
+    [finding] = scales.two_scales(with_values(healthy, tmp_path, values))
+    assert f"end at {first} before 2024-02-2" in finding.text
+    assert f"and at {then} from 2024-02-2" in finding.text
+
+
+def test_values_of_one_unit_are_no_finding(healthy: Facts) -> None:
+    assert len(healthy.by_day)
+    assert not list(scales.two_scales(healthy))
+
+
 def test_a_value_far_from_all_others(healthy: Facts) -> None:
     [event] = healthy.events
     [finding] = success.far_values(replace(healthy, events=[event.but(largest=80_995.0)]))
@@ -235,6 +295,20 @@ def test_one_user_under_two_ids(healthy: Facts, one_way: str, other: str) -> Non
     assert not list(ids.spellings(healthy))
 
 
+def test_one_pair_of_spellings_among_thousands_of_rows_is_a_note(healthy: Facts) -> None:
+    users = pd.concat([healthy.users, pd.Series({"Ann": 9, "ann": 1})])
+    [finding] = ids.spellings(replace(healthy, users=users))
+    assert (finding.kind, finding.severity, finding.examples) == (
+        "users_spelt_twice",
+        "note",
+        ["'Ann' and 'ann'"],
+    )
+    table = healthy.table.replace({"item_id": {"00000": "I001", "00001": "i001"}})  # and in no row
+    [finding] = ids.spellings(replace(healthy, table=table))
+    assert (finding.kind, finding.figure, finding.examples) == ("items_spelt_twice", 0, ["'I001' and 'i001'"])
+    assert finding.key == "collect.files.columns.item_id"
+
+
 @pytest.mark.parametrize(
     "name", ["unknown", "(Anonymous)", "-1", "-999", "00000000-0000-0000-0000-000000000000"]
 )
@@ -281,7 +355,8 @@ def test_events_that_params_list_and_the_data_spell_otherwise(look: Look) -> Non
 
 
 def counted(event: str) -> EventCounts:
-    none: dict[str, Any] = dict.fromkeys(("values", "nines", "below", "negative_successes"), 0)
+    names = ("values", "nines", "below", "negative_successes", "zero_successes")
+    none: dict[str, Any] = dict.fromkeys(names, 0)
     return EventCounts(event=event, rows=10, successes=10, least=None, largest=None, usual=None, **none)
 
 
@@ -327,6 +402,33 @@ def test_gaps_and_outliers_of_time(healthy: Facts) -> None:
     [finding] = times.far_times(replace(healthy, by_time=pd.concat([first, healthy.by_time])))
     assert finding.examples == ["2001-01-01T00:00:00+00:00"]
     assert not list(times.gap(healthy)) + list(times.far_times(healthy))
+
+
+@pytest.mark.parametrize(("rows", "days", "found"), [(9, 180, True), (9, 20, False), (200, 180, False)])
+def test_a_few_rows_after_a_gap_like_no_other_are_far_times(
+    healthy: Facts, rows: int, days: int, found: bool
+) -> None:
+    end = healthy.by_time.index[-1].floor("D")
+    late = pd.Series(1, end + pd.to_timedelta(days + 9 * np.arange(rows), unit="D"))
+    by_time = pd.concat([healthy.by_time, late])
+    findings = list(times.far_times(replace(healthy, by_time=by_time)))
+    assert [finding.figure for finding in findings] == ([rows] if found else [])
+    mirrored = by_time.set_axis(by_time.index[0] + (by_time.index[-1] - by_time.index)).sort_index()
+    before = list(times.far_times(replace(healthy, by_time=mirrored)))
+    assert [finding.figure for finding in before] == ([rows] if found else [])
+    keys = [finding.key for finding in findings + before]
+    assert keys == (["collect.as_of", "collect.files.columns.timestamp"] if found else [])
+
+
+def test_rows_in_the_future_are_told_however_near_they_are(healthy: Facts) -> None:
+    now = pd.Timestamp.now("UTC")
+    rows = healthy.by_time.set_axis(now - (healthy.by_time.index[-1] - healthy.by_time.index))
+    late = pd.Series([2, 1], [now + pd.Timedelta(days=3), now + pd.Timedelta(days=900)])
+    facts = replace(healthy, by_time=pd.concat([rows, late]))
+    [finding] = times.future(facts)
+    assert (finding.figure, finding.key) == (3, "collect.as_of")
+    assert not list(times.far_times(facts))  # once is enough
+    assert not list(times.future(replace(healthy, by_time=rows)))
 
 
 def test_a_bound_that_leaves_nothing(look: Look) -> None:

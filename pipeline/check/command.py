@@ -15,7 +15,7 @@ import pandas as pd
 
 from pipeline import sources
 from pipeline.check import facts as gathered
-from pipeline.check import rules, texts
+from pipeline.check import rules, scales, texts
 from pipeline.data.engine import duckdb_connection
 from pipeline.data.forgotten import Forgotten
 from pipeline.data.joining import joined_share
@@ -37,15 +37,16 @@ def check(params: Params) -> Check:
     with tempfile.TemporaryDirectory(prefix="evergreen-check-") as temporary:
         raw = Path(temporary) / "raw"
         raw.mkdir()
+        watch = scales.Watch()
         try:
             people = Forgotten.of_project(Path.cwd())
-            manifest = collect(lambda: sources.read(lenient, people), lenient, raw)
+            manifest = collect(lambda: _watched(sources.read(lenient, people), watch), lenient, raw)
         except DataError as error:
             return Check(source=lenient.source, findings=[_unreadable(error)])
         with duckdb_connection(raw / "spill") as connection:
             facts = gathered.gather(connection, raw, params)
             windows, mending = _windows(connection, facts.table, params), advice(raw / "rejected.parquet")
-            facts = replace(facts, windows=windows, advice=mending)
+            facts = replace(facts, windows=windows, advice=mending, by_file=watch.counts())
         return of(facts, manifest)
 
 
@@ -91,6 +92,10 @@ def _windows(connection: ibis.BaseBackend, items: pd.DataFrame, params: Params) 
     except PipelineError as error:
         return gathered.Windows(problem=str(error))
     return gathered.Windows(prepared.summary.to_dict(), prepared.items)
+
+
+def _watched(found: sources.Tables, watch: scales.Watch) -> sources.Tables:
+    return replace(found, interactions=watch.over(found.interactions, found.decimal))
 
 
 def _texts(facts: gathered.Facts) -> tuple[TextFigures | None, list[Finding]]:

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pipeline.check import events, ids, success, times
+from pipeline.check import events, ids, scales, success, times
 from pipeline.check.facts import Facts, gather
 from pipeline.data.engine import duckdb_connection
 from pipeline.documents.check import Finding
@@ -18,6 +18,8 @@ from pipeline.params import Params
 RULES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     times.no_windows,
     times.one_moment,
+    times.future,
+    times.far_times,
     ids.not_joined,
     ids.lists_of_ids,
     ids.one_for_many,
@@ -25,8 +27,9 @@ RULES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     ids.spellings,
     ids.quoted_ids,
     ids.spreadsheet_ids,
-    times.far_times,
     success.negative,
+    success.zeros,
+    scales.two_scales,
     success.stand_in_values,
     success.success,
     events.listed,

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import pandas as pd
+
 from pipeline.check.facts import COLUMNS, Facts, percent
 from pipeline.data import tables
 from pipeline.data.joining import NOTATIONS, QUOTED, joined_share, listing, remedy
@@ -80,26 +82,36 @@ def one_for_many(facts: Facts) -> Iterator[Finding]:
 
 
 def spellings(facts: Facts) -> Iterator[Finding]:
-    """One user, or item, under several ids: 7 and 007, Ann and ann."""
-    for what, rows_of in (("user", facts.users), ("item", facts.items)):
-        ids = rows_of.index.to_series().astype("str")
-        for name in SPELLINGS:
-            alike = NOTATIONS[name](ids)
-            again = alike.duplicated()  # the spelling with most rows stands first
-            share = float(rows_of[again.to_numpy()].sum()) / facts.rows
-            if share > 0.01:
-                pairs = [ids[(alike == one).to_numpy()].tolist() for one in alike[again].head(3)]
-                yield Finding(
-                    kind=f"{what}s_spelt_twice",
-                    severity="warning",
-                    text=f"{percent(share)} of the rows are of {what} ids that are those of others {name}",
-                    figure=share,
-                    unit="share",
-                    examples=[" and ".join(map(repr, pair)) for pair in pairs],
-                    key=f"{COLUMNS}.{what}_id",
-                    remedy="bring the ids to one notation in the source, if these are the same",
-                )
-                break
+    """One user, or item, under several ids: 7 and 007, Ann and ann; of items also in their table alone."""
+    table = pd.Series(0, pd.Index(facts.table[tables.ITEM]))
+    for what, counts in (("user", [facts.users]), ("item", [facts.items, table])):
+        found = [finding for rows_of in counts for finding in _spelt_twice(what, rows_of, facts.rows)]
+        yield from sorted(found, key=lambda finding: finding.severity == "note")[:1]
+
+
+def _spelt_twice(what: str, rows_of: pd.Series, rows: int) -> Iterator[Finding]:
+    """By the spelling with most rows; a note where they are few, for two ids may be meant."""
+    ids = rows_of.index.to_series().astype("str")
+    twice = {name: alike for name in SPELLINGS if (alike := NOTATIONS[name](ids)).duplicated().any()}
+    shares = {  # the spelling with most rows stands first
+        name: float(rows_of[alike.duplicated().to_numpy()].sum()) / rows for name, alike in twice.items()
+    }
+    if not twice:
+        return
+    name = max(shares, key=lambda name: shares[name])
+    alike, share = twice[name], shares[name]
+    again = alike[alike.duplicated()]
+    pairs = [ids[(alike == one).to_numpy()].tolist() for one in again.drop_duplicates().head(3)]
+    yield Finding(
+        kind=f"{what}s_spelt_twice",
+        severity="warning" if share > 0.01 else "note",
+        text=f"{len(again):,} {what} ids, with {percent(share)} of the rows, are those of others {name}",
+        figure=share,
+        unit="share",
+        examples=[" and ".join(map(repr, pair)) for pair in pairs],
+        key=f"{COLUMNS}.{what}_id",
+        remedy="bring the ids to one notation in the source, if these are the same",
+    )
 
 
 def stand_ins(facts: Facts) -> Iterator[Finding]:

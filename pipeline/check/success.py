@@ -32,6 +32,23 @@ def negative(facts: Facts) -> Iterator[Finding]:
         )
 
 
+def zeros(facts: Facts) -> Iterator[Finding]:
+    """0 for 'not clicked', 'not rated', a call that nobody took: with min_value null it is a success."""
+    count = sum(event.zero_successes for event in facts.events)
+    share, others = count / facts.rows, any(event.largest for event in facts.events)  # not 0 alone
+    if facts.params.preprocess.positive.min_value is None and share > 0.001 and others:
+        yield Finding(
+            kind="zero_successes",
+            severity="warning" if share > 0.01 else "note",
+            text=f"{count:,} rows with a value of 0 count as success ({percent(share)})",
+            figure=share,
+            unit="share",
+            examples=[f"{e.event}: {e.zero_successes:,} of {e.rows:,} rows" for e in facts.events[:3]],
+            key="preprocess.positive.min_value",
+            remedy="set it to the least value that means success, such as 1, unless 0 does, as a price may",
+        )
+
+
 def far_values(facts: Facts) -> Iterator[Finding]:
     for event in facts.events:
         if event.usual is None or event.least is None or event.largest is None:

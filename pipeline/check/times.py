@@ -6,14 +6,19 @@ Each gives a finding or none.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pandas as pd
 
 from pipeline.check.facts import COLUMNS, Facts, percent
+from pipeline.data.moments import stray_from
 from pipeline.data.splitting import MOST_AT_ONCE
 from pipeline.documents.check import Finding, key_in
 
 LEAST_ROWS = 50  # below, a share says nothing
+DAY = pd.Timedelta(days=1)
+# Few rows, and after a gap such as there is no other: at most 2 %, a month, ten times the longest one.
+FAR: dict[str, Any] = {"share": 0.02, "days": 30, "gaps": 10}
 
 
 def no_windows(facts: Facts) -> Iterator[Finding]:
@@ -53,30 +58,47 @@ def dates_alone(facts: Facts) -> Iterator[Finding]:
         )
 
 
+def future(facts: Facts) -> Iterator[Finding]:
+    """Rows that today's date tells to be wrong; `collect` itself knows no clock, and keeps them."""
+    rows = facts.by_time[facts.by_time.index > pd.Timestamp.now("UTC") + DAY]  # zones differ
+    if len(rows):
+        yield Finding(
+            kind="future_times",
+            severity="warning",
+            text=f"{int(rows.sum()):,} rows lie in the future: every decision takes that of "
+            f"{rows.index[-1].date()} for now",
+            figure=int(rows.sum()),
+            unit="rows",
+            examples=[moment.isoformat() for moment in rows.index[:3]],
+            key="collect.as_of",
+            remedy="correct these times in the source, or set collect.as_of before them",
+        )
+
+
 def far_times(facts: Facts) -> Iterator[Finding]:
     """A few rows far from all others: they stretch the span and move `as_of`."""
-    times, before = facts.by_time.index, facts.by_time.cumsum()
-    core = times[(before > 0.001 * facts.rows) & (before <= 0.999 * facts.rows)]
-    if len(core) < 2:
-        return
-    span = core[-1] - core[0]
-    for side, rows in (
-        ("before", facts.by_time[times < core[0] - span]),
-        ("after", facts.by_time[times > core[-1] + span]),
-    ):
-        if len(rows):
-            edge = core[0] if side == "before" else core[-1]
-            also = ", or set collect.as_of before them: they are `now` for every decision"
-            yield Finding(
-                kind="far_times",
-                severity="warning",
-                text=f"{int(rows.sum()):,} rows lie long {side} all others ({edge.date()})",
-                figure=int(rows.sum()),
-                unit="rows",
-                examples=[moment.isoformat() for moment in rows.index[:3]],
-                key="collect.as_of" if side == "after" else f"{COLUMNS}.timestamp",
-                remedy="correct these times in the source" + (also if side == "after" else ""),
-            )
+    days = facts.by_time.groupby(facts.by_time.index.floor("D")).sum()
+    backwards = days.set_axis(days.index[0] + (days.index[-1] - days.index)).iloc[::-1]
+    start, end = stray_from(backwards, **FAR), stray_from(days, **FAR)
+    if start is not None:  # the day before all but these rows, as the mirror shows it
+        first = days.index[0] + (days.index[-1] - start) + DAY
+        yield _far(facts.by_time[facts.by_time.index < first], "before", first)
+    if end is not None and not next(future(facts), None):
+        yield _far(facts.by_time[facts.by_time.index >= end], "after", end - DAY)
+
+
+def _far(rows: pd.Series, side: str, edge: pd.Timestamp) -> Finding:
+    also = ", or set collect.as_of before them: they are `now` for every decision"
+    return Finding(
+        kind="far_times",
+        severity="warning",
+        text=f"{int(rows.sum()):,} rows lie long {side} all others ({edge.date()})",
+        figure=int(rows.sum()),
+        unit="rows",
+        examples=[moment.isoformat() for moment in rows.index[:3]],
+        key="collect.as_of" if side == "after" else f"{COLUMNS}.timestamp",
+        remedy="correct these times in the source" + (also if side == "after" else ""),
+    )
 
 
 def gap(facts: Facts) -> Iterator[Finding]:

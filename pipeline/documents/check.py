@@ -46,6 +46,7 @@ class EventCounts(Part):
     usual: Number  # 99 % of the values are at most as far from 0
     successes: Count  # as preprocess.positive says
     negative_successes: Count  # of these, with a value below 0
+    zero_successes: Count  # of these, with a value of 0
     nines: Count  # of these, with one of 99, 999, ..., which some write for 'none'
     below: Number  # the largest value but those
 
