@@ -83,6 +83,7 @@ def test_bytes_that_are_no_utf8_cost_their_row() -> None:
         ('a,b\n1, "x" y\n', [["1", ' "x" y']]),
         ("a,b\n1,2", [["1", "2"]]),
         ("a;b\n1;2,5\n", [["1", "2,5"]]),
+        ('"a","\nb\n"\n1,2\n', [["1", "2"]]),
         ("a\tb\n1\t2\n", [["1", "2"]]),
         ('"a","b"\n"1","2"\n', [["1", "2"]]),
         ("a,b\n", []),
@@ -98,6 +99,13 @@ def test_shapes_of_files(text: str, expected: list[list[str]] | None) -> None:
 
 def test_columns_get_names_of_their_own() -> None:
     assert frame(",a,a\n1,2,3\n").columns.tolist() == ["column_1", "a", "a (2)", PLACE]
+
+
+def test_line_breaks_in_names_are_blanks_and_lines_are_counted_on() -> None:
+    table = frame('a,"Order\nDate"\n1,2\n3,"4\n5"\n6,7\n')
+    assert table.columns.tolist() == ["a", "Order Date", PLACE]
+    assert table[PLACE].tolist() == ["x.csv:3", "x.csv:4", "x.csv:6"]
+    assert frame('a,b"\n1,"2"\n').columns.tolist() == ["a", 'b"', PLACE]
 
 
 def test_typographic_quotes_are_refused() -> None:

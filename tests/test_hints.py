@@ -75,6 +75,7 @@ def test_the_pattern_that_is_advised_reads_the_times(cell: str) -> None:
         (["2024-01-31 10:15 ص"], "%p"),
         (["2024-01-31 下午3:15"], "%p"),
         (["timestamp"], "header"),
+        (["'2024-01-31'", "'2024-02-01'"], "single quotes"),
         (["0x65b98b80"], "2024-01-31"),
         (['{"_seconds": 1706659200, "_nanoseconds": 0}'], "X._seconds"),
         (['{"$date": {"$numberLong": "1706659200000"}}'], "X.$date.$numberLong"),
@@ -139,6 +140,17 @@ def test_dates_as_digits_that_are_not_taken_for_granted_are_proposed(cells: list
 @pytest.mark.parametrize(("cell", "said"), [("1402-10-11", "Persian"), ("2567-01-31", "Buddhist")])
 def test_years_of_another_calendar_are_named(cell: str, said: str) -> None:
     assert said in (hints.of("implausible_timestamp", [cell], "timestamp") or "")
+
+
+def test_days_before_months_behind_the_year_are_said_of_the_cells_that_were_read_too() -> None:
+    advice = hints.of("unreadable_timestamp", ["2024-13-01", "2024-25-12"], "timestamp", partly=True) or ""
+    assert 'format: "%Y-%d-%m"' in advice
+    assert "misread" in advice
+
+
+def test_days_of_zero_are_named_as_no_times() -> None:
+    assert "0000-00-00, is no time" in (hints.of("no_timestamp", ["0000-00-00"], "timestamp") or "")
+    assert hints.of("no_timestamp", [float("nan")], "timestamp") is None  # type: ignore[list-item]
 
 
 def test_times_in_another_unit_than_the_others_are_named_with_a_day() -> None:

@@ -310,6 +310,7 @@ def test_a_pattern_that_would_misread_every_cell_is_refused(pattern: str, sign: 
         ("yyyyMMddHHmmss", "%Y%m%d%H%M%S"),
         ("%d/%m/%Y %H:%i:%s", "%d/%m/%Y %H:%M:%S"),  # MySQL
         ("%e. %M %Y %h:%i %p", "%d. %B %Y %I:%M %p"),
+        ("%d/%c/%Y", "%d/%m/%Y"),
         ("%-d/%-m/%y %k:%M", "%d/%m/%y %H:%M"),  # C
         ("%F %T", "%Y-%m-%d %H:%M:%S"),
         ("%Y-%m-%dT%H:%M:%S%.3f%:z", "%Y-%m-%dT%H:%M:%S.%f%z"),  # chrono

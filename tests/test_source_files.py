@@ -318,6 +318,13 @@ def test_a_field_with_a_point_in_its_name_may_stand_beside_one_in_an_object(tmp_
         run(tmp_path, of_files(written(path, *rows, both), columns=columns))
 
 
+@pytest.mark.parametrize(("name", "shown"), [("time\u200dstamp", "200d"), ("t\u0456mestamp", "0456")])
+def test_a_name_that_looks_like_another_is_shown_by_its_signs(tmp_path: Path, name: str, shown: str) -> None:
+    path = written(tmp_path / "x.csv", f"user_id,item_id,{name}", "1,a,2020-01-31")
+    with pytest.raises(DataError, match=rf"columns there: .*\\u{shown}.* like timestamp: \".*\\u{shown}"):
+        first(path)
+
+
 @pytest.mark.parametrize(("ours", "theirs"), [("Customer\u00a0ID", "Customer ID"), ("né", "ne\u0301\u200b")])
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet", "xlsx"])
 def test_a_column_is_found_whatever_nobody_sees_in_its_name(

@@ -189,11 +189,14 @@ def test_numbers_are_finite_or_bad_or_missing() -> None:
         ("['Children's', 'Toys']", ["Children's", "Toys"]),  # joined by hand
         ('[""Toys"", ""Home""]', ["Toys", "Home"]),  # escaped twice
         ("<python><c++>", ["python", "c++"]),
+        ("['a', nan, 'nan, b']", ["a", "nan, b"]),
+        ("厨房、杯子", ["厨房", "杯子"]),
         ("(kitchen, mugs)", ["kitchen", "mugs"]),
         ("(kitchen; mugs, blue)", ["kitchen", "mugs, blue"]),
         ("('kitchen', 'mugs')", ["kitchen", "mugs"]),
         ("(Re)public", ["(Re)public"]),
         ("(untitled)", ["(untitled)"]),
+        ("<kitchen, mugs>", ["kitchen", "mugs"]),
         ("WrappedArray(kitchen, mugs)", ["kitchen", "mugs"]),
         ("List(kitchen)", ["kitchen"]),
         ('c("kitchen", "mugs, blue")', ["kitchen", "mugs, blue"]),

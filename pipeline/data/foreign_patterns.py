@@ -64,7 +64,7 @@ def ours(pattern: str) -> str | None:
         if years in pattern.upper():
             pattern = pattern.upper().translate(letters)
     tokens = [found[0] for found in _TOKEN.finditer(pattern)]
-    half, mysql = _has_half(tokens), "%i" in tokens or {"%M", "%e"} <= {*tokens} or {"%c", "%e"} <= {*tokens}
+    half, mysql = _has_half(tokens), "%i" in tokens or {"%M", "%e"} <= {*tokens} or {"%c", "%Y"} <= {*tokens}
     result: list[str] = []
     for place, token in enumerate(tokens):
         if token[0] == "%" and len(token) > 1:

@@ -26,6 +26,7 @@ _DATES = (
     *("%y-%m-%d", "%y/%m/%d", "%y.%m.%d", "%d-%m-%y", "%d-%b-%Y", "%d-%b-%y", "%d/%b/%Y", "%d%b%Y"),
     *("%Y.%m.%d", "%Y/%m/%d", "%Y-%m-%d", "%Y. %m. %d.", "%Y年%m月%d日", "%Y%m%d", "%Y-%b-%d"),
     *("%d %b %Y", "%d %B %Y", "%d. %B %Y", "%b %d, %Y", "%B %d, %Y", "%b %d %Y", "%B %d %Y"),
+    *("%Y-%d-%m", "%Y/%d/%m", "%Y.%d.%m"),  # whose cells below the 13th are read as other days
     *("%G-W%V-%u", "%GW%V%u", "%Y-%j", "%a %Y-%m-%d", "%a %b %d %Y"),
 )
 _CLOCKS = (
@@ -57,6 +58,7 @@ _DIGITS_0_TO_9 = (_FOREIGN, "their digits are of another script: write 0 to 9")
 _HALF = r"(?is).*(?:\d\s?[ap]\. ?m\b|[صم]\s*$|午前|午後|上午|下午|오전|오후).*"
 # (notation of the cells, what to do)
 _TIMES = (
+    (r"'.*'", "they stand in single quotes, which are part of them: write double ones, or none"),
     (ROUNDED, "a spreadsheet rounded them, or %e: export the column as text, or with all of its digits"),
     _DIGITS_0_TO_9,
     ("#+", "a spreadsheet showed them so, in a narrow column: widen it, and export again"),
@@ -109,6 +111,7 @@ _OF_ROWS = {
     "field_twice": "an object names one field twice, with two values: write it once",
     "unclosed_quote": 'close the quote, or write one that is part of a field as ""',
 }
+_ZEROS = "a day of 0, like 0000-00-00, is no time: name another column, or leave such rows out"
 _YES = ("yes", "y", "t", "like", "liked", "good", "positive", "up")
 _YEARS = (
     (
@@ -141,6 +144,8 @@ def of(reason: str, cells: list[str], column: str, partly: bool = False) -> str 
     """
     if reason in _OF_ROWS:
         return _OF_ROWS[reason]
+    if reason == "no_timestamp":
+        return _ZEROS if any(isinstance(cell, str) and "0" in cell for cell in cells) else None
     if reason == "unreadable_timestamp":
         return _unread_time(cells, partly)
     if reason == "implausible_timestamp":
@@ -149,6 +154,10 @@ def of(reason: str, cells: list[str], column: str, partly: bool = False) -> str 
         return _unread_number(cells)
     if reason.startswith("not_") and reason not in ("not_json", "not_read"):
         return "name the encoding of its text in collect.files.encoding, like cp1252"
+    return _no_id(reason, cells, column)
+
+
+def _no_id(reason: str, cells: list[str], column: str) -> str | None:
     if reason.endswith("_is_a_list_or_object"):
         path = _path_inside(cells)
         if cells and not path:
@@ -201,7 +210,7 @@ def _unread_time(cells: list[str], partly: bool) -> str:
     patterns, zone = suggestions(cells), ""
     if half := _first(((_HALF, f"write AM and PM, and in {KEY} a format with %I and %p"),), cells):
         return half
-    if not patterns and cells:
+    if not patterns and cells and not all(re.fullmatch("'.*'", cell) for cell in cells):
         patterns, zone = _between_literals(cells)
     kind = None if patterns else _first(_TIMES, cells)
     if kind:
@@ -209,6 +218,11 @@ def _unread_time(cells: list[str], partly: bool) -> str:
     if not patterns:
         return f"write dates like 2024-01-31, or say how they are written in {KEY}, like {_LIKE}"
     which = " or ".join(f'"{pattern}"' for pattern in patterns[:3])
+    if partly and re.match("%Y.%d", patterns[0]):
+        return (
+            f"write {KEY}: {{column: X, format: {which}}}: days stand before months, also in the others, "
+            "which were misread"
+        )
     if partly:
         return (
             f"they are written like {which}, the others otherwise: bring all to one notation (a spreadsheet "

@@ -26,6 +26,7 @@ _CELLS = 100  # looked at for advice
 _BLAMED = {
     "unreadable_timestamp": tables.TIME,
     "implausible_timestamp": tables.TIME,
+    "no_timestamp": tables.TIME,
     "value_not_a_number": tables.VALUE,
     "user_id_is_a_list_or_object": tables.USER,
     "item_id_is_a_list_or_object": tables.ITEM,

@@ -58,9 +58,10 @@ class TimeFormat:
     def _in_ours(self) -> str | None:
         """What a pattern of another program would be here, if that reads times."""
         likely = ours(str(self.format))
-        if likely is None or likely == self.format or likely in UNITS:
-            return likely if likely != self.format else None
-        return likely if re.search("%[Yy]", likely) and not _misreads(likely, self.zone or "UTC") else None
+        if likely is None or likely == self.format:
+            return None
+        reads = re.search("%[Yy]", likely) and not _misreads(likely, self.zone or "UTC")
+        return likely if reads or likely in UNITS else None
 
 
 def _misreads(pattern: str, zone: str | None) -> str | None:
@@ -71,6 +72,8 @@ def _misreads(pattern: str, zone: str | None) -> str | None:
         return f"has {twice[0]} twice: months are %m, minutes %M"
     if not re.fullmatch("[^%]*", pattern.partition("%Z")[2]):
         return "has %Z before its end, where a zone's name is read"
+    if "%c" in there and len(there) > 1:
+        return "has %c, which is a whole time: months are %m"
     if there & {"%M", "%S"} and not there & {"%H", "%I"}:
         return "has minutes or seconds without hours: months are %m"
     if "%d" in there and not there & {"%m", "%b", "%B"}:

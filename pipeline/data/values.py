@@ -39,7 +39,7 @@ _CALLED = re.compile(
     r"\s*(?:c|list|array|set|Array|ArrayBuffer|ArraySeq|List|Seq|Set|Vector|WrappedArray)\((?![\[{(])(.*)\)\s*",
     re.DOTALL,
 )
-_IN_BRACKETS = re.compile(r"\s*\(([^()]*)\)\s*")  # (kitchen, mugs)
+_IN_BRACKETS = re.compile(r"\s*(?:\(([^()]*)\)|<([^<>]*)>)\s*")  # (kitchen, mugs), <kitchen, mugs>
 # <python><pandas>, as forums write a question's tags.
 _BRACKETED, _BRACKETED_ALONE = re.compile(r"<([^<>/\s]+)>"), re.compile(r"\s*(?:<[^<>/\s]+>\s*)+")
 _TAG = re.compile(r"</?(?:ul|ol|li|br|p|div|span|b|i|a|em|strong)\b[^<>]*>", re.IGNORECASE)
@@ -134,7 +134,7 @@ def as_lists(column: pd.Series) -> pd.Series:
     tags = _BRACKETED if filled and all(map(_BRACKETED_ALONE.fullmatch, filled)) else _TAG
     cells = [tags.sub(_parted_by_bars, cell).strip("|") if isinstance(cell, str) else cell for cell in column]
     texts = [cell.strip() for cell in cells if isinstance(cell, str) and not _SPELLED.fullmatch(cell)]
-    separator = next((mark for mark in "|;\n," if any(mark in text for text in texts)), "|")
+    separator = next((mark for mark in "|;\n,｜；、，" if any(mark in text for text in texts)), "|")
     return pd.Series([_list(cell, separator) for cell in cells], index=column.index, dtype=object)
 
 
@@ -142,15 +142,15 @@ def _bare(column: pd.Series) -> pd.Series:
     """Without the round brackets around lists; those around one text only where all cells stand in them."""
     filled = [cell for cell in column if isinstance(cell, str) and cell not in NO_CATEGORY]
     found = [_IN_BRACKETS.fullmatch(cell) for cell in filled]
-    lists = any(match and re.search("[,;|]", match[1]) for match in found)
+    lists = any(match and re.search("[,;|]", match[0]) for match in found)
 
     def bare(cell: Any) -> Any:
-        if not isinstance(cell, str) or cell in NO_CATEGORY or not cell.rstrip().endswith(")"):
+        if not isinstance(cell, str) or cell in NO_CATEGORY or not cell.rstrip().endswith((")", ">")):
             return cell
         if match := _CALLED.fullmatch(cell):
             return f"[{match[1]}]" if _QUOTED.search(match[1]) else match[1]
         match = None if _SPELLED.fullmatch(cell) else _IN_BRACKETS.fullmatch(cell)
-        return match[1] if match and lists and (all(found) or "," in match[1]) else cell
+        return match[1] or match[2] if match and lists and (all(found) or "," in cell) else cell
 
     return pd.Series([bare(cell) for cell in column], column.index, dtype=object) if filled else column
 
@@ -228,7 +228,7 @@ def _spelled(text: str, separator: str) -> Iterable[str]:
     found = _SPELLED.fullmatch(text)
     if found is None:
         return text.split(separator)
-    inner = found[1] or text
+    inner = re.sub(r"(?<=[\[,])\s*nan(?=\s*[,\]])", "None", found[1] or text)
     if not re.search(r"""["']\s+["']""", inner):  # 'a' 'b': Python would read one text
         for read in (json.loads, ast.literal_eval):
             try:

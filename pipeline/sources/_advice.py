@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Collection
 from difflib import get_close_matches
 
@@ -18,7 +19,15 @@ def likeliest(ours: str, names: list[str], used: Collection[str]) -> str:
 
 def yaml_name(name: str) -> str:
     """The name as params.yaml has to write it: `user_id: #user` would mean null."""
-    return name if re.fullmatch(r"[^\W\d][\w.()/ -]*", name) else json.dumps(name, ensure_ascii=False)
+    plain = re.fullmatch(r"[^\W\d][\w.()/ -]*", name) and not _deceives(name)
+    return name if plain else json.dumps(name, ensure_ascii=_deceives(name))
+
+
+def _deceives(name: str) -> bool:
+    """It looks like another: it holds what nobody sees, or letters that look like Latin ones beside these."""
+    unseen = any(unicodedata.category(sign) in ("Cf", "Cc") for sign in name)
+    alphabets = {unicodedata.name(sign, "").partition(" ")[0] for sign in name if sign.isalpha()}
+    return unseen or ("LATIN" in alphabets and bool(alphabets & {"CYRILLIC", "GREEK"}))
 
 
 def without_field(missing: list[str], names: list[str]) -> str:
@@ -45,4 +54,4 @@ def no_header(names: list[str], file: str) -> str:
 
 def listed(names: list[str]) -> str:
     more = f", ... ({len(names)} in all)" if len(names) > 10 else ""
-    return ", ".join(names[:10]) + more
+    return ", ".join(ascii(name) if _deceives(name) else name for name in names[:10]) + more

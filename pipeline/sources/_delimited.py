@@ -30,6 +30,7 @@ BLOCK = 16 << 20  # bytes parsed at a time
 LONGEST_LINE = 64 << 20  # bytes
 LINES_A_ROW = 1_000  # a quoted field with more line breaks counts as an unclosed quote
 _HEAD, _SAMPLE = 1 << 16, 100  # bytes and lines that show how fields are quoted
+_HEADER_LINES = 20  # of a first row
 RAW_CHARACTERS = 500  # of a broken row, to recognise it
 
 WRONG_FIELDS, UNCLOSED, BAD_QUOTES = "wrong_number_of_fields", "unclosed_quote", "misplaced_quote"
@@ -113,7 +114,7 @@ def _header(block: bytes, file: str, dialect: Dialect) -> tuple[bytes, int, Dial
             f"{file}: empty: bring a file with {'rows' if dialect.names else 'a header and rows'}"
         )
     line = 1 + block[: len(block) - len(body)].count(b"\n")
-    raw, _, rest = body.partition(b"\n")
+    raw, rest = _first_row(body)
     text = _first_line(raw, file, dialect)
     if (sign := re.fullmatch(r'"?sep=(.)"?', text)) and dialect.delimiter in ("", sign[1]):
         rest, more, dialect = _header(rest, file, replace(dialect, delimiter=sign[1]))  # for spreadsheets
@@ -125,13 +126,21 @@ def _header(block: bytes, file: str, dialect: Dialect) -> tuple[bytes, int, Dial
     fields, _ = _row(raw.rstrip(b"\r"), None, dialect)
     fields = fields or [cell.strip().strip('"') for cell in text.split(dialect.delimiter)]
     if dialect.names is None:
-        return rest, line + 1, replace(dialect, names=distinct(fields))
+        return rest, line + 1 + raw.count(b"\n"), replace(dialect, names=distinct(fields))
     if len(fields) != len(dialect.names):
         raise DataError(
             f"{file}: its first line has {len(fields)} fields ({text[: RAW_CHARACTERS // 5]!r}), and "
             f"collect.files.header names {len(dialect.names)}: correct that or collect.files.delimiter"
         )
     return body, line, dialect
+
+
+def _first_row(body: bytes) -> tuple[bytes, bytes]:
+    """(the first row, what follows): a name in quotes may hold line breaks, as spreadsheets' do."""
+    lines = body.split(b"\n", _HEADER_LINES)
+    odd = [number for number, line in enumerate(lines[:_HEADER_LINES]) if line.count(b'"') % 2]
+    last = odd[1] if odd[:1] == [0] and len(odd) > 1 else 0
+    return b"\n".join(lines[: last + 1]), b"\n".join(lines[last + 1 :])
 
 
 def unmarked(data: bytes) -> bytes:
