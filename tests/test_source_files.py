@@ -581,6 +581,23 @@ def test_formulas_that_nobody_computed_are_no_empty_cells(tmp_path: Path, column
         run(tmp_path, of_files(path))
 
 
+def test_an_id_that_a_workbook_rounded_is_no_empty_cell(tmp_path: Path) -> None:
+    path, when = tmp_path / "x.xlsx", datetime(2020, 1, 31)
+    frame = pd.DataFrame({"user_id": ["u"], "item_id": [1.2345678901234567e19], "timestamp": [when]})
+    frame.to_excel(path, index=False)
+    with pytest.raises(DataError, match=r"item id rounded as a float 1.*as text"):
+        run(tmp_path, of_files(path))
+
+
+def test_places_tell_files_of_one_name_apart(tmp_path: Path) -> None:
+    for folder in ("2023", "2024", "shop=1", "shop=2"):
+        written(tmp_path / folder / "x.csv", HEADER, ROW, "1,a,soon")
+    raw = run(tmp_path / "a", of_files(tmp_path / "20*" / "x.csv", max_rejected_share=0.5))
+    assert rejected(raw)["place"].tolist() == ["2023/x.csv:3", "2024/x.csv:3"]
+    raw = run(tmp_path / "b", of_files(tmp_path / "shop=*" / "x.csv", max_rejected_share=0.5))
+    assert rejected(raw)["place"].tolist() == ["shop=1/x.csv:3", "shop=2/x.csv:3"]
+
+
 def test_two_columns_of_one_name_are_refused_where_it_is_read(tmp_path: Path) -> None:
     path = written(tmp_path / "x.csv", "user_id,item_id,timestamp,value,value", "1,a,2020-01-31,0,5")
     with pytest.raises(DataError, match=r"x\.csv: two columns are called 'value'"):

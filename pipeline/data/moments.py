@@ -68,7 +68,7 @@ class TimeColumn:
                 f"{self.name}: times as {column.dtype} have lost minutes: write float64 or integers"
             )
         text = tidied(as_text(column)).str.replace("\u2212", "-")  # the sign minus, as ISO 8601 has it
-        text = text.mask(text.isin(MISSING) | matching(text, _NO_DATE))
+        text = text.mask(text.isin(MISSING) | _no_dates(text))
         if self.decimal:  # 44927,04
             text = pointed(text, self.decimal).fillna(text)
         moments = pd.Series(pd.NaT, column.index, dtype=MOMENT)
@@ -193,6 +193,14 @@ class TimeColumn:
             return utc
         there = _clock_of(utc.dt.tz_localize(None), self.said.zone)
         return there if named is None else there.mask(named, utc)
+
+
+def _no_dates(text: pd.Series) -> pd.Series:
+    """Which cells are days of 0."""
+    some = text.str.startswith(("0", "1900-", "1/0")).fillna(False).astype(bool)  # few: a pattern is dear
+    if some.any():
+        some[some] = matching(text[some], _NO_DATE)
+    return some
 
 
 def _clock_of(local: pd.Series, zone: str) -> pd.Series:

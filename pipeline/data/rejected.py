@@ -129,7 +129,8 @@ def advice(path: Path) -> dict[str, str]:
 
 def _remedy(reason: str, cells: list[str], example: str, partly: bool) -> str | None:
     """`example`: a row's place first. `partly`: other rows of the table could be read."""
-    empty = reason.startswith("no_") or not any(isinstance(cell, str) for cell in cells)
+    blamed = reason in _BLAMED and not any(isinstance(cell, str) for cell in cells)
+    empty = blamed or reason in ("no_user_id", "no_item_id")
     if empty and re.match(r"[^(]*\.xls[xm](?:\.gz)?:", example, re.IGNORECASE):
         return (
             "fill these cells: in a workbook formulas that were never computed, and all but the first of "

@@ -74,7 +74,7 @@ def _paths(files: Files) -> dict[Table, list[Path]]:
 
 def _interactions(paths: list[Path], chosen: dict[str, Plan], how: Reading) -> Iterator[pd.DataFrame]:
     for path in paths:
-        for chunk in frames(path, how):
+        for chunk in _chunks(path, paths, how):
             frame = chosen[str(path)].apply(chunk)
             # A type guessed from a chunk could change with the next one.
             if kind(path) != "parquet":
@@ -86,12 +86,20 @@ def _interactions(paths: list[Path], chosen: dict[str, Plan], how: Reading) -> I
             yield frame.assign(**{name: as_text(frame[name]) for name in further})
 
 
+def _chunks(path: Path, paths: list[Path], how: Reading) -> Iterator[pd.DataFrame]:
+    """The file's frames; its rows' places name its folder, too, where another file is called alike."""
+    alike = not partition_of(path) and any(other.name == path.name for other in paths if other != path)
+    for frame in frames(path, how):
+        yield frame.assign(**{PLACE: f"{path.parent.name}/" + frame[PLACE]}) if alike else frame
+
+
 def _table(
     paths: list[Path], chosen: dict[str, Plan], how: Reading, contract: list[str], decimal: str | None
 ) -> pd.DataFrame:
     parts = []
     for path in paths:
-        part = pd.concat([chosen[str(path)].apply(chunk) for chunk in frames(path, how)], ignore_index=True)
+        chunks = [chosen[str(path)].apply(chunk) for chunk in _chunks(path, paths, how)]
+        part = pd.concat(chunks, ignore_index=True)
         for name in _further(part, contract):
             if kind(path) in TEXTS or name in partition_of(path):
                 part[name] = as_typed(part[name], decimal)
