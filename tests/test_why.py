@@ -7,8 +7,9 @@ import pytest
 import toy
 
 from pipeline.documents.registry import Step, VersionRecord
+from pipeline.registry.git import Git
 from pipeline.registry.versions import Version
-from pipeline.runs.why import summary
+from pipeline.runs.why import _files, summary
 
 
 def version(number: int) -> Version:
@@ -30,6 +31,22 @@ def test_steps_and_the_rest_add_up_to_the_change():
 )
 def test_what_is_not_known_is_not_made_up(figures, steps):
     assert summary(version(1), version(2), figures, steps).rest is None
+
+
+def test_of_a_folder_of_code_the_files_that_differ_are_named(tmp_path: Path) -> None:
+    toy.git(tmp_path, "init", "-q")
+    versions = []
+    for number, names in enumerate(("ab", "b")):
+        (tmp_path / "models").mkdir(exist_ok=True)
+        for name in names:
+            (tmp_path / "models" / f"{name}.py").write_text(str(number))
+        toy.git(tmp_path, "add", "-A")
+        toy.git(tmp_path, "-c", "user.name=n", "-c", "user.email=n@n", "commit", "-q", "-m", "One")
+        commit = toy.git(tmp_path, "rev-parse", "HEAD").strip()
+        versions.append(Version(f"v{number}.0.0", number, commit, VersionRecord()))
+    assert _files(Git(tmp_path), *versions, "models") == "models: b.py"
+    assert _files(Git(tmp_path), *versions, "models/b.py") == "models/b.py"
+    assert _files(Git(tmp_path), *versions, "command of finetune") == "command of finetune"
 
 
 @pytest.fixture

@@ -99,9 +99,22 @@ def _changes(git: Git, old: Version, new: Version) -> dict[str, list[str]]:
         ]
         for what in (DATA, PARAMS, CODE)
     }
+    found[CODE] = [_files(git, old, new, key) for key in found[CODE]]
     if found[DATA]:
         found[DATA].insert(0, " -> ".join(_rows(git, version) for version in (old, new)))
     return found
+
+
+def _files(git: Git, old: Version, new: Version, path: str) -> str:
+    """A folder with the files in it that differ between the commits; anything else as it is."""
+    told = git.run("diff", "--name-only", "--relative", old.commit, new.commit, "--", path).splitlines()
+    names = [name.removeprefix(f"{path}/") for name in told if name != path]
+    more = len(names) - MOST_CHANGES
+    return (
+        f"{path}: {', '.join(names[:MOST_CHANGES])}{f' and {more} more' if more > 0 else ''}"
+        if names
+        else path
+    )
 
 
 def _rows(git: Git, version: Version) -> str:
