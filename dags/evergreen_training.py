@@ -8,7 +8,7 @@ from typing import Any
 import run_tasks
 import yaml
 from airflow.providers.standard.operators.hitl import ApprovalOperator
-from airflow.sdk import DAG, AssetOrTimeSchedule, CronTriggerTimetable, Param, TriggerRule, task
+from airflow.sdk import DAG, AssetOrTimeSchedule, Context, CronTriggerTimetable, Param, TriggerRule, task
 from notices import page_of, tell
 from run_tasks import AS_OF, REQUEST, Promote, stage_tasks
 
@@ -87,9 +87,18 @@ def notify(ti: Any) -> None:
         print("nothing was promoted")
 
 
-def approve() -> ApprovalOperator:
+class Approval(ApprovalOperator):
+    """Airflow's (3.3) keeps no answer but *Approve*: it skips what follows a *Reject* before it returns."""
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
+        kept = {key: event.get(key) for key in ("chosen_options", "responded_by_user")}
+        context["ti"].xcom_push(key="return_value", value=kept)
+        return super().execute_complete(context=context, event=event)
+
+
+def approve() -> Approval:
     hours = GRAPH.stages["decide_promotion"].hints.get("approval_hours", 72)
-    return ApprovalOperator(
+    return Approval(
         task_id="approve",
         subject="Promote the challenger of {{ run_id }}?",
         body="{{ (ti.xcom_pull(task_ids='decide_promotion') or {}).get('question') }}\n\n"
@@ -112,7 +121,7 @@ with DAG(
         assets=[REQUEST],
     ),
     catchup=False,
-    max_active_runs=4,
+    max_active_runs=16,
     params=PARAMS,
     default_args=run_tasks.DEFAULTS,
     tags=["evergreen", "recommender", "training"],

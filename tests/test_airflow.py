@@ -208,6 +208,13 @@ def by_hand(project: Path, commit: str, clone: Path) -> dict[str, str]:
     return {out["path"]: out["md5"] for out in outs if out["path"] in TRAINED}
 
 
+def clear(airflow: up.Airflow, run: up.Run, task: str) -> None:
+    """With all that follows it."""
+    asked = {"dag_run_id": run.id, "task_ids": [task], "include_downstream": True}
+    asked |= {"dry_run": False, "only_failed": False, "reset_dag_runs": True}
+    airflow.call("POST", f"/dags/{TRAINING}/clearTaskInstances", asked)
+
+
 def test_a_cleared_task_of_an_old_run_goes_on_with_its_own_outputs_and_promotes_nothing(
     airflow: up.Airflow,
 ) -> None:
@@ -217,9 +224,7 @@ def test_a_cleared_task_of_an_old_run_goes_on_with_its_own_outputs_and_promotes_
     assert champion is not None
     assert champion.name == airflow.history(newest)["promoted"] != before["promoted"]
     assert outputs["models/challenger"] != hashes(airflow.project, newest)["models/challenger"]
-    asked = {"dag_run_id": run.id, "task_ids": ["promote"], "include_downstream": True}
-    asked |= {"dry_run": False, "only_failed": False, "reset_dag_runs": True}
-    airflow.call("POST", f"/dags/{TRAINING}/clearTaskInstances", asked)
+    clear(airflow, run, "promote")
     states = succeeded(airflow, run)
     assert (states["promote"], states["recommend"]) == ("skipped", "success")
     after = airflow.history(run)
@@ -393,14 +398,23 @@ def test_a_promotion_waits_for_a_person_and_no_answer_means_no(airflow: up.Airfl
             "skipped",
             "success",
         )
-        assert airflow.history(run)["promoted"] is None
+        record = airflow.history(run)
+        assert (record["promoted"], record["not_promoted"]) == (None, "nobody answered in time")
         run = asked(airflow, epochs=5)
         details = f"{run.path}/taskInstances/approve/-1/hitlDetails"
         question = airflow.call("GET", details)["body"]
         assert "| beats champion | passed |" in question
         assert f"/dags/{TRAINING}/runs/{quote(run.id, safe='')}/plugin/evergreen_run" in question
+        airflow.call("PATCH", details, {"chosen_options": ["Reject"], "params_input": {}})
+        succeeded(airflow, run)
+        record = airflow.history(run)
+        assert record["promoted"] is None
+        assert record["not_promoted"].startswith("rejected by ")
+        clear(airflow, run, "approve")
+        wait_for_question(airflow, run, tries=2)
         airflow.call("PATCH", details, {"chosen_options": ["Approve"], "params_input": {}})
         succeeded(airflow, run)
+        assert airflow.history(run)["not_promoted"] is None
         assert airflow.history(run)["promoted"] is not None
         person = airflow.history(run)["approved_by"]
         assert person
@@ -414,18 +428,23 @@ def test_a_promotion_waits_for_a_person_and_no_answer_means_no(airflow: up.Airfl
 
 
 def asked(airflow: up.Airflow, **conf: Any) -> up.Run:
-    """A training run whose question is put, and of which the scheduler knows that it is put.
+    """A training run whose question is put."""
+    run = airflow.trigger(TRAINING, mode="full", **conf)
+    wait_for_question(airflow, run)
+    return run
 
-    The scheduler learns a moment after the state is stored that the asking process has ended. An answer in
+
+def wait_for_question(airflow: up.Airflow, run: up.Run, tries: int = 1) -> None:
+    """Until the scheduler knows that it is put.
+
+    It learns a moment after the state is stored that the asking process has ended. An answer in
     between starts the task anew; the first process' end is then taken for the second's failure (3.3.2).
     """
-    run = airflow.trigger(TRAINING, mode="full", **conf)
     airflow.wait_for_task(run, "approve", "awaiting_input")
     event = "Received executor event with state success for task instance "
-    event += f"TaskInstanceKey(dag_id='{TRAINING}', task_id='approve', run_id='{run.id}'"
+    event += f"TaskInstanceKey(dag_id='{TRAINING}', task_id='approve', run_id='{run.id}', try_number={tries}"
     log = airflow.project / ".evergreen" / "airflow" / "airflow.log"
     up.until(lambda: event in log.read_text(errors="replace"), 120)
-    return run
 
 
 def tasks_of(airflow: up.Airflow) -> list[str]:

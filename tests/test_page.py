@@ -186,6 +186,9 @@ def test_sentence_of_a_run(tmp_path: Path) -> None:
     assert sentence(runs.read_one(folder / looked)) == "lists alone as of 1998-01-19"
     note(tmp_path, looked, state="failed", step="collect", error="disk full")
     assert sentence(runs.read_one(folder / looked)) == "failed in collect: disk full"
+    note(tmp_path, looked, error=None)  # marked as failed
+    for said in (sentence(runs.read_one(folder / looked)), overview(tmp_path), run_page(tmp_path, looked)):
+        assert "it was marked as failed, killed, or ran out of time" in said
 
 
 # Hostile and broken content ---------------------------------------------------------------------------------
@@ -294,9 +297,11 @@ def test_question_has_figures_and_checks_and_no_markup_of_the_data(tmp_path: Pat
     file = history(tmp_path) / name / "promotion.json"
     hostile = {"name": "slices", "passed": False, "value": -0.1, "limit": 0.0, "text": "[a](b) <b> | x"}
     promotion = json.loads(file.read_text())
-    file.write_text(json.dumps(promotion | {"checks": [*promotion["checks"], hostile]}))
+    compared = {"champion": {"version": "v7.0.0"}}  # not that of before the run: `evaluate` was cleared
+    file.write_text(json.dumps(promotion | compared | {"checks": [*promotion["checks"], hostile]}))
     text = question(runs.read_one(history(tmp_path) / name))
     rows = [line for line in text.splitlines() if line.startswith("| ")]
+    assert "It would replace v7.0.0." in text
     assert any(row.startswith("| challenger | 0.16") for row in rows)
     assert any(row.startswith("| champion | 0.15") for row in rows)
     checks = [row for row in rows if "passed" in row or "FAILED" in row]

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from pipeline.loop.history import Account
 from pipeline.registry.git import Git
 from pipeline.runs.scheduling import PERMANENT, SKIPPED
 from pipeline.runs.workspace import begin, close
-from pipeline.runs.worktrees import KEEP_FAILED, REPLAYING, Settings, Workspace, sweep
+from pipeline.runs.worktrees import KEEP_FAILED, REPLAYING, Settings, Workspace, refuse_unused, sweep
 
 MONITORING, TRAINING = "evergreen_monitoring", "evergreen_training"
 TRAINING_STAGES = ("collect", "preprocess", "finetune", "evaluate", "decide_promotion")
@@ -168,6 +169,38 @@ def test_settings_that_make_no_sense_leave_a_record_that_says_so(project: Path) 
     result(step(project, "open", TRAINING, "one", "--mode=full"))  # and the next try is not bound by it
     assert history(project, TRAINING, "one")["state"] == "running"
     assert history(project, TRAINING, "one").get("error") is None
+
+
+def test_another_run_of_the_same_id_is_not_taken_for_it(project: Path) -> None:
+    """Deleted in Airflow, and triggered anew."""
+    run, asked = Workspace(project, TRAINING, "one"), Settings(as_of="1998-01-15", mode="full", reason="hope")
+    begin(run, None, asked)
+    run.account.note(step="preprocess")
+    for other, said in (
+        (replace(asked, as_of="1998-02-01"), "as_of: 1998-02-01, not 1998-01-15, as the earlier run"),
+        (replace(asked, as_of=None, epochs=3), "as_of: unset, not 1998-01-15, epochs: 3, not unset"),
+        (replace(asked, mode="none"), "mode: none, not full"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            begin(run, None, other)
+        assert history(project, TRAINING, "one")["state"] == "failed"
+    assert begin(run, None, replace(asked, reason="despair"))["text"].endswith("goes on where it was")
+
+
+@pytest.mark.parametrize(
+    ("mode", "given", "why"),
+    [
+        ("none", {"epochs": 3}, "epochs: a run of mode none trains nothing"),
+        ("judge", {"encoder": "weights"}, "encoder: a run of mode judge trains nothing"),
+        ("refresh", {"encoder": "weights"}, "encoder: a run of mode refresh keeps the champion's encoder"),
+    ],
+    ids=["none", "judge", "refresh"],
+)
+def test_a_setting_that_a_mode_would_pass_over_is_refused(mode: str, given: dict, why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        refuse_unused(Settings(mode=mode, **given), mode)
+    refuse_unused(Settings(mode="full", **given), "full")
+    refuse_unused(Settings(mode="refresh", epochs=3), "refresh")
 
 
 def test_in_the_middle_of_a_replay_only_runs_with_a_date_are_opened(project: Path) -> None:
@@ -324,7 +357,13 @@ def test_of_two_runs_at_once_the_second_is_refused_by_its_comparison(cycled: Pat
         started = [start(cycled, run, name) for run in ("one", "two")]
         assert [process.wait(200) for process in started] == [0, 0]
     assert finish(cycled, "one")["promoted"] == "v2.0.0"
+    decided = result(step(cycled, "stage", TRAINING, "two", "decide_promotion"))  # nobody is asked in vain
+    assert decided["promote"] is False
+    assert "compared with another champion than the present one (v2.0.0)" in decided["text"]
     assert finish(cycled, "two")["promoted"] is None
+    assert history(cycled, TRAINING, "two")["not_promoted"].startswith(
+        "it was compared with another champion"
+    )
     assert locked(cycled, "runs/training-one") != locked(cycled, "runs/training-two")
 
 
@@ -504,7 +543,7 @@ def test_an_ended_run_goes_on_with_its_own_outputs_and_account(cycled: Path) -> 
     assert toy.git(cycled, "rev-parse", "refs/evergreen/latest") == latest
     assert toy.git(cycled, "tag", "--list", "recommender#champion#*").split()[-1] == "recommender#champion#3"
     # All of it cleared, with other rows in its source by now: what is judged is another model.
-    reopened = cycled / result(step(cycled, "open", TRAINING, "one"))["folder"]
+    reopened = cycled / result(step(cycled, "open", TRAINING, "one", "--mode=full"))["folder"]
     (reopened / "source.csv").write_text((cycled / "source.csv").read_text())
     for name in TRAINING_STAGES:
         result(step(cycled, "stage", TRAINING, "one", name))
@@ -526,7 +565,7 @@ def test_a_rejected_challenger_is_not_promoted_through_another_run(cycled: Path)
     result(step(cycled, "open", TRAINING, "lists", "--mode=none"))
     assert finish(cycled, "lists")["promoted"] is None
     # Even where another run's model lies in its worktree.
-    result(step(cycled, "open", TRAINING, "rejected"))
+    result(step(cycled, "open", TRAINING, "rejected", "--mode=full"))
     root = Workspace(cycled, TRAINING, "rejected").root
     (root / "models" / "challenger" / "weights").chmod(0o644)
     (root / "models" / "challenger" / "weights").unlink()
@@ -595,13 +634,13 @@ def test_a_failed_run_whose_worktree_is_gone_goes_on_or_says_why_not(cycled: Pat
         result(step(cycled, "stage", TRAINING, "one", name))
     assert result(step(cycled, "close", TRAINING, "one", "failed"))["state"] == "failed"
     shutil.rmtree(Workspace(cycled, TRAINING, "one").tree)
-    result(step(cycled, "open", TRAINING, "one"))
+    result(step(cycled, "open", TRAINING, "one", "--mode=full"))
     said = result(step(cycled, "stage", TRAINING, "one", "finetune"))["text"]
     assert said == "finetune: nothing that it reads has changed"
     result(step(cycled, "close", TRAINING, "one", "failed"))
     shutil.rmtree(Workspace(cycled, TRAINING, "one").tree)
     toy.git(cycled, "branch", "-D", "runs/training-one")
-    done = step(cycled, "open", TRAINING, "one")
+    done = step(cycled, "open", TRAINING, "one", "--mode=full")
     assert done.returncode == PERMANENT
     assert "runs/training-one: no such branch" in done.stderr.splitlines()[-1]
     record = history(cycled, TRAINING, "one")
@@ -615,13 +654,13 @@ def test_a_run_whose_record_is_gone_does_not_take_over_another_runs_outputs(proj
     assert "none, full" in begin(run, None, Settings(mode="full"))["text"]
     close(run, "failed")
     shutil.rmtree(run.tree)
-    assert "opened again" in begin(Workspace(project, TRAINING, "one"), None, Settings())["text"]
+    assert "opened again" in begin(Workspace(project, TRAINING, "one"), None, Settings(mode="full"))["text"]
     close(Workspace(project, TRAINING, "one"), "failed")
     shutil.rmtree(project / "data" / "history" / "training-one")
     shutil.rmtree(run.tree)
     for _ in range(2):
         with pytest.raises(ConfigError, match="git branch -D runs/training-one"):
-            begin(Workspace(project, TRAINING, "one"), None, Settings())
+            begin(Workspace(project, TRAINING, "one"), None, Settings(mode="full"))
     toy.git(project, "branch", "-D", "runs/training-one")
     assert "none, full" in begin(Workspace(project, TRAINING, "one"), None, Settings(mode="full"))["text"]
 

@@ -16,9 +16,8 @@ def question(run: Run) -> str:
     """ "" where there is no verdict to ask about."""
     if run.promotion is None:
         return ""
-    before = (
-        f"It would replace {_text(run.record.champion)}" if run.record.champion else "It would be the first"
-    )
+    champion = run.promotion.champion and (run.promotion.champion.version or run.record.champion)
+    before = f"It would replace {_text(champion)}" if champion else "It would be the first"
     lines = [
         f"A {run.mode or 'new'} training on data as of {minute(run.as_of)}. {before}.",
         "",

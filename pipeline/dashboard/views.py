@@ -29,6 +29,9 @@ RECENT = 8
 BY = {"cycle": "evergreen cycle", "evergreen_monitoring": "monitoring", "evergreen_training": "training"}
 KINDS = {Verdict.DRIFT: "no", Verdict.ONCE: "unsure", Verdict.NONE: "yes", Verdict.UNMEASURED: "nothing"}
 MODELS, ABLATIONS = ("challenger", "champion"), ("without_text", "frozen_text", "frozen_state")
+NO_REASON = (
+    "it left no reason: it was marked as failed, killed, or ran out of time; the log of its task says more"
+)
 Values = dict[str, Any]
 Pair = tuple[str, str]
 
@@ -89,7 +92,7 @@ def link(run: Run) -> str:
 def sentence(run: Run) -> str:
     """What became of a run, in one line."""
     if run.record.state != "success":
-        return _state(run)[1] + (f": {run.record.error}" if run.record.error else "")
+        return _state(run)[1] + (f": {error}" if (error := _error(run)) else "")
     verdicts = [words for kind, words in (_drift(run), _training(run), _promotion(run)) if kind != "nothing"]
     when = f" as of {day(run.as_of)}" if run.as_of else ""
     why = f": {run.record.not_promoted}" if run.record.not_promoted else ""
@@ -152,7 +155,7 @@ def summary(run: Run) -> Values:
         "state": record.state,
         "state_kind": kind,
         "state_text": state,
-        "error": record.error,
+        "error": _error(run),
         "not_promoted": record.not_promoted,
         "drift": _drift(run),
         "training": _training(run),
@@ -180,6 +183,10 @@ def _state(run: Run) -> Pair:
     if state == "running":
         return "unsure", f"running: {step}" if step else state
     return "yes", state
+
+
+def _error(run: Run) -> str | None:
+    return run.record.error or (NO_REASON if run.record.state == "failed" else None)
 
 
 def _asks(run: Run) -> bool:

@@ -10,7 +10,8 @@ from pipeline.documents.base import Document, Moment
 class RunRecord(Document):
     """A scheduler's run has `step` (the last begun), `error` (with what its last try failed), `looked`
     (whether anything was new), `trial` (another encoder or number of epochs was asked for), `approved_by`
-    (who said yes to the promotion) and `latest` (commit of the run that published last before)."""
+    (who said yes to the promotion), `latest` (commit of the run that published last before) and `asked` (what
+    it was begun with)."""
 
     remedy: ClassVar[str] = "remove the folder: no decision depends on it"
 
@@ -35,3 +36,4 @@ class RunRecord(Document):
     challenger: str | None = None  # hash of the model that it judged, the only one that it may promote
     published: str | None = None  # commit
     reason: str | None = None
+    asked: dict[str, str | int] | None = None

@@ -89,6 +89,18 @@ def promote(
     return version
 
 
+def overtaken(root: Path, verdict: Promotion) -> str | None:
+    """Why the registry, as it is now, refuses what the verdict allows; None where it does not."""
+    state, challenger = read_state(Git(root)), verdict.challenger.artifact_hash
+    if challenger is None or (state.champion and state.champion.artifact_hash == challenger):
+        return None
+    try:
+        _refuse_by_history(verdict, challenger, state)
+    except Refused as refused:
+        return str(refused)
+    return None
+
+
 def rollback(root: Path, *, to: str | None = None, reason: str | None = None) -> Version:
     """Make an earlier version the champion again: by default the one that the champion replaced.
 

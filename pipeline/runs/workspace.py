@@ -25,7 +25,7 @@ from pipeline.loop.history import DRIFT, HISTORY, Account, one_line
 from pipeline.loop.plans import JUDGE, LAST, LOOK, MADE, OUTPUTS, TRAIN
 from pipeline.loop.steps import Loop, champion_name, decision_sentence, drift_sentence
 from pipeline.params import past, utc
-from pipeline.registry.actions import LOCK
+from pipeline.registry.actions import LOCK, overtaken
 from pipeline.registry.git import Git
 from pipeline.registry.objects import Objects, behind
 from pipeline.registry.records import DECISION, MANIFEST, VERDICT
@@ -43,6 +43,7 @@ from pipeline.runs.worktrees import (
     is_open,
     make,
     pinned,
+    refuse_other,
     remove,
     reopen,
     sweep,
@@ -50,7 +51,7 @@ from pipeline.runs.worktrees import (
 from pipeline.runs.worktrees import LOCK as RUNS_LOCK
 
 Result = dict[str, Any]
-NO_NEWS = "nothing new since the last check"
+NO_NEWS, NOT = "nothing new since the last check", "not promoted: "
 
 
 class Skipped(PipelineError):
@@ -88,6 +89,7 @@ def _begin(run: Workspace, graph: str | None, settings: Settings) -> Result:
     far = remote.address()
     _check_moment(settings.as_of)
     if is_open(run):
+        refuse_other(run.account, settings)
         run.account.note(state="running", finished=None)
         return _opened(run, f"{run.slug}: goes on where it was")
     if settings.as_of is None and (run.home / REPLAYING).is_file():
@@ -97,13 +99,15 @@ def _begin(run: Workspace, graph: str | None, settings: Settings) -> Result:
         )
     if far:
         remote.find(run, far)
+    known = Account.found(run.home / HISTORY / run.slug)
     ended = "" if far else _branch(run)  # with a remote it has one while it is under way
-    if ended and Account.found(run.home / HISTORY / run.slug) is None:
+    if ended and known is None:
         raise ConfigError(
             f"{run.home / HISTORY / run.slug}: its record is gone, so it cannot go on: trigger a new run, or"
             f" `git branch -D {run.branch}` to begin this one anew"
         )
-    if ended or has_begun(run):
+    if known is not None and (ended or has_begun(known)):
+        refuse_other(known, settings)
         text = reopen(run)
         run.account.note(state="running", finished=None, error=None)
     else:
@@ -151,7 +155,11 @@ def stage(run: Workspace, name: str) -> Result:
         if own and (new or not run.account.run.published):  # an old run has no newer challenger
             _point(CHALLENGER, _snapshot(run, "judged"), run)
         asked = question(read_one(run.home / HISTORY / run.slug))
-        return _verdict(Promotion.read(run.root / VERDICT)) | {"question": asked}
+        verdict = Promotion.read(run.root / VERDICT)
+        late = overtaken(run.root, verdict) if verdict.promote else None
+        if late and not run.account.run.promoted:
+            run.account.note(not_promoted=late.removeprefix(NOT))
+        return _verdict(verdict, late) | {"question": asked}
 
 
 def _refuse_unmade(run: Workspace, name: str) -> None:
@@ -199,10 +207,13 @@ def _look(loop: Loop, name: str) -> Result:
     return {"text": text, "mode": planned.mode, "as_of": as_of, "reasons": reasons}
 
 
-def _verdict(verdict: Promotion) -> Result:
+def _verdict(verdict: Promotion, late: str | None) -> Result:
+    """`late`: why it is of no use any more, so that nobody is asked in vain."""
     failed = "; ".join(check.text for check in verdict.failed) or f"see {VERDICT}"
-    text = "may be promoted" if verdict.promote else f"not to be promoted: {failed}"
-    return {"text": text, "promote": verdict.promote}
+    if late:
+        failed = late.removeprefix(NOT)
+    promote = verdict.promote and not late
+    return {"text": "may be promoted" if promote else f"not to be promoted: {failed}", "promote": promote}
 
 
 def promote(run: Workspace, approved_by: str | None, refused: str | None = None) -> Result:
@@ -216,7 +227,7 @@ def promote(run: Workspace, approved_by: str | None, refused: str | None = None)
             return {"text": "no promotion: this run has judged no challenger", "promoted": None}
         version, why = Loop(run.root, run.account).promote(approved_by, judged)
         if version is None:
-            return {"text": f"no promotion: {why}", "promoted": None}
+            return {"text": f"no promotion: {why.removeprefix(NOT)}", "promoted": None}
     return {
         "text": f"{version.name} is the champion: {version.record.reason}",
         "promoted": version.name,

@@ -52,6 +52,12 @@ class Settings:
     after: str | None = None
     """The branch of the run that asked for this one, which it goes on from; None: from the last run."""
 
+    @property
+    def asked(self) -> dict[str, str | int]:
+        """What decides on a run's outcome."""
+        given = {name: getattr(self, name) for name in ("as_of", "mode", "encoder", "epochs")}
+        return {name: value for name, value in given.items() if value is not None}
+
 
 @dataclass(frozen=True)
 class Workspace:
@@ -125,10 +131,21 @@ def make(run: Workspace, commit: str, settings: Settings) -> str:
     return f"{commit[:10]}{as_of}, champion {champion}, {mode}{why}"
 
 
-def has_begun(run: Workspace) -> bool:
-    """Whether a step was taken in it: then it has outputs of its own."""
-    account = Account.found(run.home / HISTORY / run.slug)
-    return account is not None and account.run.step not in (None, "open")
+def has_begun(account: Account) -> bool:
+    """Whether a step was taken in the run: then it has outputs of its own."""
+    return account.run.step not in (None, "open")
+
+
+def refuse_other(account: Account, settings: Settings) -> None:
+    """A run that was deleted in the scheduler, and begun anew by the same id, has what the old one had made.
+
+    Raises ConfigError where it is asked for something else.
+    """
+    before, now = account.run.asked or {}, settings.asked
+    if before != now:
+        keys = sorted(key for key in before | now if before.get(key) != now.get(key))
+        told = ", ".join(f"{key}: {now.get(key, 'unset')}, not {before.get(key, 'unset')}" for key in keys)
+        raise ConfigError(f"{told}, as the earlier run of this id was asked for: trigger one with another id")
 
 
 def reopen(run: Workspace) -> str:
@@ -163,8 +180,8 @@ def _fill(run: Workspace, git: Git, settings: Settings) -> dict[str, Any]:
     link_sources(run.home, run.root)
     make_inputs_right(run.root)
     trial = bool(settings.encoder or settings.epochs is not None)
-    asked = {"mode": mode, "as_of": settings.as_of, "reason": settings.reason}
-    return {"champion": champion, "trial": trial, "latest": at(git, LATEST), **asked}
+    told = {"mode": mode, "as_of": settings.as_of, "reason": settings.reason, "asked": settings.asked}
+    return {"champion": champion, "trial": trial, "latest": at(git, LATEST), **told}
 
 
 def at(git: Git, ref: str) -> str:
@@ -250,6 +267,7 @@ def _apply(root: Path, settings: Settings, champion: str | None) -> str | None:
     if settings.mode is not None and settings.mode not in MODES:
         raise ConfigError(f"mode: {settings.mode}: use one of {', '.join(MODES)}")
     mode = "full" if settings.mode == "refresh" and champion is None else settings.mode
+    refuse_unused(settings, mode)
     values = {
         AS_OF: settings.as_of,
         REFRESH_OF: champion if mode == "refresh" else None,
@@ -264,6 +282,19 @@ def _apply(root: Path, settings: Settings, champion: str | None) -> str | None:
     path.write_text(text, encoding="utf-8")
     Params.load(path)
     return mode
+
+
+def refuse_unused(settings: Settings, mode: str | None) -> None:
+    """What would be passed over in silence."""
+    why = {
+        "none": "trains nothing",
+        "judge": "trains nothing",
+        "refresh": "keeps the champion's encoder",
+    }.get(mode or "")
+    names = ("encoder",) if mode == "refresh" else ("encoder", "epochs")
+    for name in names if why else ():
+        if getattr(settings, name) is not None:
+            raise ConfigError(f"{name}: a run of mode {mode} {why}: leave it empty, or use mode full")
 
 
 # The end ---------------------------------------------------------------------------------------------------
