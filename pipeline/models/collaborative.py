@@ -153,7 +153,7 @@ class Collaborative:
         return cls(
             _matrix(arrays, "ease", place, items).quick(),
             _matrix(arrays, "knn", place, items),
-            _matrix(arrays, "rules", place, items).quick(),
+            _matrix(arrays, "rules", place, items),
             factors,
             *statistics,
         )
