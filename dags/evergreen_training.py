@@ -121,7 +121,7 @@ with DAG(
         assets=[REQUEST],
     ),
     catchup=False,
-    max_active_runs=16,
+    max_active_runs=16,  # those that wait for the pool hold up no run for lists alone
     params=PARAMS,
     default_args=run_tasks.DEFAULTS,
     tags=["evergreen", "recommender", "training"],

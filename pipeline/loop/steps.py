@@ -191,7 +191,7 @@ class Loop:
                 why, warnings = str(refused), verdict.warnings if verdict else []
                 own = self.account.run.challenger and not self.account.run.promoted
                 if own and verdict and verdict.promote:
-                    self.account.note(not_promoted=why.removeprefix("not promoted: "))
+                    self.account.note(not_promoted=refused.why)
             else:
                 version = found if found != before else None
                 done = f"{found.name} is the champion: {found.record.reason}"

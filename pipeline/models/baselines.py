@@ -48,10 +48,8 @@ def train_rows(log: Log, positives_only: bool = False) -> np.ndarray:
 
 def interactions(log: Log, rows: np.ndarray, items: int) -> sp.csr_matrix:
     """(users, items) float32, 1 where a user met an item in `rows` (mask or indices), however often."""
-    shape = (len(log.indptr) - 1, items)
-    matrix = sp.csr_matrix(
-        (np.ones(len(log.user[rows]), np.float32), (log.user[rows], log.item[rows])), shape
-    )
+    user, item = log.user[rows], log.item[rows]
+    matrix = sp.csr_matrix((np.ones(len(user), np.float32), (user, item)), (len(log.indptr) - 1, items))
     matrix.data[:] = 1
     return matrix
 
@@ -205,12 +203,11 @@ def _largest(dense: np.ndarray, keep: int) -> sp.csc_matrix:
     size = np.abs(dense)
     if keep < len(dense):
         floor = -np.partition(-size, keep - 1, axis=0)[keep - 1]
-        above = size > floor
-        tied, left = size == floor, keep - above.sum(axis=0)
+        above, tied = size > floor, size == floor
+        left = keep - above.sum(axis=0)
         many = np.flatnonzero(tied.sum(axis=0) > left)  # mostly no column: one cell is the last to be kept
         tied[:, many] &= np.cumsum(tied[:, many], axis=0) <= left[many]
-        above |= tied
-        dense = np.where(above, dense, 0)
+        dense = np.where(above | tied, dense, 0)
     return sp.csc_matrix(dense, dtype=np.float32)
 
 

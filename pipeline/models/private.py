@@ -225,13 +225,12 @@ class Released:
         vectors[self.kept, : len(values)] = (axes * np.sqrt(values))[:, :IALS_FACTORS]
         none, nothing = np.zeros(items, np.float32), sp.csr_matrix((0, 0), dtype=np.float32)
         empty = baselines.ItemMatrix(items, np.zeros(0, np.int32), nothing)
-        knn = (
-            self._matrix(_cosines(together), KNN_NEIGHBOURS) if size else empty
-        )  # before EASE takes its memory
+        ease = knn = empty
+        if size:
+            knn = self._matrix(_cosines(together), KNN_NEIGHBOURS)  # before EASE takes the memory
+            ease = self._matrix(baselines.ease_of(together, REGULARISATION), KEPT_NEIGHBOURS)
         return Collaborative(
-            ease=self._matrix(baselines.ease_of(together, REGULARISATION), KEPT_NEIGHBOURS)
-            if size
-            else empty,
+            ease=ease,
             knn=knn,
             rules=empty,
             ials=baselines.Factors(vectors, known, IALS_REGULARISATION, IALS_ALPHA),

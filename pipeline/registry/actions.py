@@ -52,6 +52,10 @@ LOCK, FOLDER_LOCK = "evergreen", "evergreen-champion"
 class Refused(ArtifactError):
     """A rule forbids the action; the registry is as it was."""
 
+    @property
+    def why(self) -> str:
+        return str(self).removeprefix("not promoted: ")
+
 
 def promote(
     root: Path, *, reason: str | None = None, approved_by: str | None = None, judged: str | None = None
@@ -97,7 +101,7 @@ def overtaken(root: Path, verdict: Promotion) -> str | None:
     try:
         _refuse_by_history(verdict, challenger, state)
     except Refused as refused:
-        return str(refused)
+        return refused.why
     return None
 
 

@@ -109,12 +109,10 @@ def _files(git: Git, old: Version, new: Version, path: str) -> str:
     """A folder with the files in it that differ between the commits; anything else as it is."""
     told = git.run("diff", "--name-only", "--relative", old.commit, new.commit, "--", path).splitlines()
     names = [name.removeprefix(f"{path}/") for name in told if name != path]
-    more = len(names) - MOST_CHANGES
-    return (
-        f"{path}: {', '.join(names[:MOST_CHANGES])}{f' and {more} more' if more > 0 else ''}"
-        if names
-        else path
-    )
+    if not names:
+        return path
+    more = f" and {len(names) - MOST_CHANGES} more" if len(names) > MOST_CHANGES else ""
+    return f"{path}: {', '.join(names[:MOST_CHANGES])}{more}"
 
 
 def _rows(git: Git, version: Version) -> str:

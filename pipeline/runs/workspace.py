@@ -51,7 +51,7 @@ from pipeline.runs.worktrees import (
 from pipeline.runs.worktrees import LOCK as RUNS_LOCK
 
 Result = dict[str, Any]
-NO_NEWS, NOT = "nothing new since the last check", "not promoted: "
+NO_NEWS = "nothing new since the last check"
 
 
 class Skipped(PipelineError):
@@ -158,7 +158,7 @@ def stage(run: Workspace, name: str) -> Result:
         verdict = Promotion.read(run.root / VERDICT)
         late = overtaken(run.root, verdict) if verdict.promote else None
         if late and not run.account.run.promoted:
-            run.account.note(not_promoted=late.removeprefix(NOT))
+            run.account.note(not_promoted=late)
         return _verdict(verdict, late) | {"question": asked}
 
 
@@ -209,9 +209,7 @@ def _look(loop: Loop, name: str) -> Result:
 
 def _verdict(verdict: Promotion, late: str | None) -> Result:
     """`late`: why it is of no use any more, so that nobody is asked in vain."""
-    failed = "; ".join(check.text for check in verdict.failed) or f"see {VERDICT}"
-    if late:
-        failed = late.removeprefix(NOT)
+    failed = late or "; ".join(check.text for check in verdict.failed) or f"see {VERDICT}"
     promote = verdict.promote and not late
     return {"text": "may be promoted" if promote else f"not to be promoted: {failed}", "promote": promote}
 
@@ -227,7 +225,7 @@ def promote(run: Workspace, approved_by: str | None, refused: str | None = None)
             return {"text": "no promotion: this run has judged no challenger", "promoted": None}
         version, why = Loop(run.root, run.account).promote(approved_by, judged)
         if version is None:
-            return {"text": f"no promotion: {why.removeprefix(NOT)}", "promoted": None}
+            return {"text": why, "promoted": None}
     return {
         "text": f"{version.name} is the champion: {version.record.reason}",
         "promoted": version.name,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from pipeline.data.histories import Catalogue, Points
 from pipeline.models import baselines
 from pipeline.models.collaborative import Collaborative, Settings
-from pipeline.models.kinds import Kinds
 from pipeline.models.living import Living
 from pipeline.models.recommender import Recommender
 from pipeline.models.text import Text
@@ -24,13 +23,11 @@ class Relative:
 
     Its scorer, text vectors and sequence tower stay: they are what two models differ in, and what they
     learned to weigh decides where a loop drifts. (A tower knows the items of its own training alone.)
+    The loop's catalogue has the model's items, offered at other times.
     """
 
     model: Recommender
     settings: Settings
-    _kinds: dict[int, tuple[Catalogue, Kinds]] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
 
     @classmethod
     def of(cls, model: Recommender) -> Relative:
@@ -47,17 +44,11 @@ class Relative:
         fitted = Collaborative.fit(log, log.fit, len(catalogue), self.settings, past.seed)
         living = Living.of(log, catalogue, own.half_lives, fitted.ials, own.delay / 1_000_000)
         text = None if parts.text is None else Text.fit(parts.text.vectors, catalogue, fitted)
-        if (
-            id(catalogue) not in self._kinds
-        ):  # a loop's is always the same; held, so that its id stays its own
-            self._kinds[id(catalogue)] = catalogue, Kinds.of(catalogue, model.card["features"])
-        kinds = self._kinds[id(catalogue)][1]
         parts = replace(
             parts,
             catalogue=catalogue,
             collaborative=fitted,
             text=text,
-            kinds=kinds,
             living=living,
             most=min(parts.most, MOST_CANDIDATES),
             felt=None,
