@@ -43,3 +43,16 @@ def test_texts_without_words_are_far_from_everything() -> None:
     words = Words.of(["", "..."])
     np.testing.assert_array_equal(words.typed("the heist").closeness(), [0, 0])
     assert words.typed("the heist").shared(0) == []
+
+
+def test_what_a_hyphen_joins_is_one_word_however_it_is_typed() -> None:
+    words = Words.of(["Sunset Blvd. Film-Noir", "Space Jam. Sci-Fi", "a film about a choice", "Choice-based"])
+
+    def found(text: str) -> list[bool]:
+        return (words.typed(text).closeness() > 0).tolist()
+
+    assert found("a film") == [False, False, True, False]
+    assert found("Film-Noir") == [True, False, False, False]
+    assert found("film noir") == [True, False, True, False]
+    assert found("sci-fi") == found("some sci fi") == [False, True, False, False]
+    assert found("choice-less") == [False, False, True, False]  # no text has it, one has a part of it

@@ -8,12 +8,15 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import bm25s
 import numpy as np
 
 logging.getLogger("bm25s").setLevel(logging.WARNING)  # which it sets to DEBUG when it is imported
 COMMON = 0.1  # a word in more texts than this share is no reason
+# What hyphens join is one word: of "Film-Noir" a question for a film says nothing.
+PATTERN, SINGLE = r"(?u)\b\w\w+(?:-\w+)*\b|\b\w(?:-\w+)+\b", r"(?u)\b\w\w+\b"
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Words:
     def of(cls, texts: list[str]) -> Words:
         # Where texts are titles, 'that' is as rare as a name, and a list of titles with it is no answer.
         # Words of other languages count by their rarity alone.
-        tokens = bm25s.tokenize(texts, stopwords="en_plus", show_progress=False)
+        tokens = bm25s.tokenize(texts, stopwords="en_plus", token_pattern=PATTERN, show_progress=False)
         if not tokens.vocab:
             return cls(None, len(texts))
         index = bm25s.BM25(method="lucene")
@@ -33,9 +36,13 @@ class Words:
         return cls(index, len(texts))
 
     def typed(self, text: str) -> Typed:
-        spoken = bm25s.tokenize([text], stopwords="en_plus", return_ids=False, show_progress=False)[0]
+        """Its words; of two in a row also what a hyphen would make of them, and of a joined one that no text
+        has its parts."""
         known = {} if self.index is None else self.index.vocab_dict
-        return Typed(self, [word for word in spoken if word in known])
+        whole, single = _spoken(text, PATTERN), _spoken(text, SINGLE)
+        joined = {f"{one}-{next_one}" for one, next_one in pairwise(single)}.difference(whole)
+        parts = [part for word in whole if word not in known for part in word.split("-")]
+        return Typed(self, [word for word in [*whole, *sorted(joined), *parts] if word in known])
 
     def column(self, word: str) -> tuple[np.ndarray, np.ndarray]:
         """The items whose texts have a known word, ascending, and what it counts there: float32."""
@@ -43,6 +50,13 @@ class Words:
         scores, number = self.index.scores, self.index.vocab_dict[word]
         part = slice(*scores["indptr"][number : number + 2])
         return scores["indices"][part], scores["data"][part]
+
+
+def _spoken(text: str, pattern: str) -> list[str]:
+    found: list[str] = bm25s.tokenize(
+        [text], stopwords="en_plus", token_pattern=pattern, return_ids=False, show_progress=False
+    )[0]
+    return found
 
 
 @dataclass(frozen=True)
