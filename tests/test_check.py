@@ -401,6 +401,7 @@ def test_gaps_and_outliers_of_time(healthy: Facts) -> None:
     first = pd.Series({pd.Timestamp("2001-01-01", tz="UTC"): 1})
     [finding] = times.far_times(replace(healthy, by_time=pd.concat([first, healthy.by_time])))
     assert finding.examples == ["2001-01-01T00:00:00+00:00"]
+    assert not list(times.gap(replace(healthy, by_time=pd.concat([first, healthy.by_time]))))  # said already
     assert not list(times.gap(healthy)) + list(times.far_times(healthy))
 
 

@@ -146,6 +146,12 @@ def test_every_bad_row_has_its_reason_and_place(tmp_path: Path) -> None:
     assert len(interactions(raw)) == 3
 
 
+def test_where_other_rows_may_be_misread_no_limit_is_to_be_raised(tmp_path: Path, log: Path) -> None:
+    written(log, HEADER, *GOOD, "1,c,13/3/2024,1,", "1,c,14/3/2024,1,")
+    with pytest.raises(DataError, match=r"2 of 5 rows are bad.*swapped their day and month\)$"):
+        run(tmp_path, of_files(log))
+
+
 def test_too_many_bad_rows_fail_and_replace_nothing(tmp_path: Path, log: Path) -> None:
     before = snapshot(run(tmp_path, of_files(log)))
     written(log, HEADER, *GOOD, ",a,2020-01-01,1,", ",b,2020-01-01,1,", "1,c,soon,1,")

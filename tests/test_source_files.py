@@ -4,11 +4,13 @@ from datetime import datetime, time
 from pathlib import Path
 from typing import Any
 
+import openpyxl
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from collecting import interactions, items, of_files, rejected, run, written
+from openpyxl.utils.datetime import CALENDAR_MAC_1904
 
 from pipeline import sources
 from pipeline.errors import ConfigError, DataError
@@ -579,6 +581,19 @@ def test_formulas_that_nobody_computed_are_no_empty_cells(tmp_path: Path, column
     frame.to_excel(path, index=False)
     with pytest.raises(DataError, match="formulas that were never computed"):
         run(tmp_path, of_files(path))
+
+
+@pytest.mark.parametrize("typed", [True, False])
+def test_a_workbook_that_counts_days_since_1904(tmp_path: Path, typed: bool) -> None:
+    """As Excel of old Macs did; a bare number is 2020-01-31 12:00 there, and four years earlier elsewhere."""
+    book = openpyxl.Workbook()
+    book.epoch = CALENDAR_MAC_1904
+    book.active.append(["user_id", "item_id", "timestamp", "value"])
+    book.active.append(["1", "a", datetime(2020, 1, 31, 12) if typed else 42_399.5, 42_399.5])
+    book.save(tmp_path / "x.xlsx")
+    found = interactions(run(tmp_path, of_files(tmp_path / "x.xlsx")))
+    assert found["timestamp"].tolist() == [pd.Timestamp("2020-01-31 12:00", tz="UTC")]
+    assert found["value"].tolist() == [42_399.5]
 
 
 def test_an_id_that_a_workbook_rounded_is_no_empty_cell(tmp_path: Path) -> None:

@@ -203,6 +203,15 @@ def test_a_setting_that_a_mode_would_pass_over_is_refused(mode: str, given: dict
     refuse_unused(Settings(mode="refresh", epochs=3), "refresh")
 
 
+@pytest.mark.parametrize("spec", ["package:no_such_wheel/model", "weights-of-old", "../elsewhere"])
+def test_an_encoder_that_is_not_there_is_refused_before_anything_runs(project: Path, spec: str) -> None:
+    run = Workspace(project, TRAINING, "one")
+    with pytest.raises(ConfigError, match=r"^encoder: .*(?:not installed|no such folder)"):
+        begin(run, None, Settings(mode="full", encoder=spec))
+    assert worktrees(project) == []
+    begin(run, None, Settings(mode="full", encoder="weights"))  # a folder of the checkout
+
+
 def test_in_the_middle_of_a_replay_only_runs_with_a_date_are_opened(project: Path) -> None:
     (project / REPLAYING).parent.mkdir()
     (project / REPLAYING).write_text("key\n")

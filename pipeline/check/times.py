@@ -77,14 +77,20 @@ def future(facts: Facts) -> Iterator[Finding]:
 
 def far_times(facts: Facts) -> Iterator[Finding]:
     """A few rows far from all others: they stretch the span and move `as_of`."""
-    days = facts.by_time.groupby(facts.by_time.index.floor("D")).sum()
-    backwards = days.set_axis(days.index[0] + (days.index[-1] - days.index)).iloc[::-1]
-    start, end = stray_from(backwards, **FAR), stray_from(days, **FAR)
-    if start is not None:  # the day before all but these rows, as the mirror shows it
-        first = days.index[0] + (days.index[-1] - start) + DAY
+    first, end = _edges(facts.by_time)
+    if first is not None:
         yield _far(facts.by_time[facts.by_time.index < first], "before", first)
     if end is not None and not next(future(facts), None):
         yield _far(facts.by_time[facts.by_time.index >= end], "after", end - DAY)
+
+
+def _edges(by_time: pd.Series) -> tuple[pd.Timestamp | None, pd.Timestamp | None]:
+    """(the day before which, the day from which on a few rows are far from all others)."""
+    days = by_time.groupby(by_time.index.floor("D")).sum()
+    backwards = days.set_axis(days.index[0] + (days.index[-1] - days.index)).iloc[::-1]
+    start, end = stray_from(backwards, **FAR), stray_from(days, **FAR)
+    # The mirror shows the day after all but these rows.
+    return None if start is None else days.index[0] + (days.index[-1] - start) + DAY, end
 
 
 def _far(rows: pd.Series, side: str, edge: pd.Timestamp) -> Finding:
@@ -102,7 +108,8 @@ def _far(rows: pd.Series, side: str, edge: pd.Timestamp) -> Finding:
 
 
 def gap(facts: Facts) -> Iterator[Finding]:
-    times = facts.by_time.index
+    """Between rows that are not far from all others: of these `far_times` tells."""
+    times = facts.by_time.loc[slice(*_edges(facts.by_time))].index
     if len(times) < 100:
         return
     gaps = times[1:] - times[:-1]

@@ -101,6 +101,8 @@ _TIMES = (
         "if these are names of months, only English ones are known: write dates like 2024-01-31",
     ),
 )
+ALSO_OTHERS = re.compile("were misread|may have swapped")
+"""In advice on rows whose fault the rows that could be read may have, too: leaving them out mends nothing."""
 _LIKE = '{column: X, format: "%d/%m/%Y %H:%M"}'
 _OF_ROWS = {
     "wrong_number_of_fields": "its rows have not as many fields as its header: correct the file or "

@@ -84,6 +84,7 @@ class TimeColumn:
                     moments[rows] = self._counted(text[rows].astype(kind))
         written = matching(text, r"\d{4}[-/\d].*") & ~numbers
         if written.any() and not self.said.format:
+            text = _with_capitals(text)
             moments[written] = self._zoned(_from_iso(text[written]), matching(text[written], _ZONED))
         return moments, text.notna() & moments.isna()
 
@@ -193,6 +194,12 @@ class TimeColumn:
             return utc
         there = _clock_of(utc.dt.tz_localize(None), self.said.zone)
         return there if named is None else there.mask(named, utc)
+
+
+def _with_capitals(text: pd.Series) -> pd.Series:
+    """T, Z, UTC and GMT, which ISO 8601 and RFC 3339 let writers put in small letters, too."""
+    small = text.str.contains(r"\dt\d|\dz$|\d ?(?:[Uu]tc|[Gg]mt)$", regex=True).fillna(False).astype(bool)
+    return text.mask(small, text.str.upper()) if small.any() else text
 
 
 def _no_dates(text: pd.Series) -> pd.Series:

@@ -80,11 +80,14 @@ class Rejected:
             return
         raise DataError(
             f"{table}: {bad:,} of {asked:,} rows are bad ({bad / asked:.1%}; collect.max_rejected_share is "
-            f"{share:g}): {self.faults(table)}" + (", or raise the limit" if bad <= asked / 2 else "")
+            f"{share:g}): {self.faults(table, spare=bad <= asked / 2)}"
         )
 
-    def faults(self, table: str) -> str:
-        """What is wrong with most bad rows, an example, and what mends it; there is one at least."""
+    def faults(self, table: str, spare: bool = False) -> str:
+        """What is wrong with most bad rows, an example, and what mends it; there is one at least.
+
+        `spare`: the table could do without them. Not where they show that the others were misread.
+        """
         reasons = {name: number for name, number in self.counts[table].items() if name != AFTER_AS_OF}
         top = sorted(reasons, key=lambda name: (-reasons[name], name))[:3]
         listed = ", ".join(f"{name.replace('_', ' ')} {reasons[name]:,}" for name in top)
@@ -93,6 +96,8 @@ class Rejected:
             _remedy(top[0], self.cells.get(top[0], []), self.examples[table, top[0]], partly)
             or "correct the file or collect.files.columns"
         )
+        if spare and not hints.ALSO_OTHERS.search(remedy):
+            remedy += ", or raise the limit"
         return f"{listed}; for example {self.examples[table, top[0]]}; {remedy}"
 
     @staticmethod

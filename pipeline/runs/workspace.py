@@ -24,6 +24,7 @@ from pipeline.loop import repro
 from pipeline.loop.history import DRIFT, HISTORY, Account, one_line
 from pipeline.loop.plans import JUDGE, LAST, LOOK, MADE, OUTPUTS, TRAIN
 from pipeline.loop.steps import Loop, champion_name, decision_sentence, drift_sentence
+from pipeline.models.pretrained import KEY, locate
 from pipeline.params import past, utc
 from pipeline.registry.actions import LOCK, overtaken
 from pipeline.registry.git import Git
@@ -113,6 +114,8 @@ def _begin(run: Workspace, graph: str | None, settings: Settings) -> Result:
     else:
         commit = remote.newest(run.home, far) if far else pinned(run.home)
         check_graph(run.home, commit, graph)
+        if not far:  # else a worker may have what this machine lacks
+            _check_encoder(run, settings.encoder)
         text = make(run, commit, settings)
     if far:
         remote.leave(run, far, None, anew=True)
@@ -130,6 +133,15 @@ def _check_moment(as_of: str | None) -> None:
         past(utc(as_of))
     except ValueError as error:
         raise ConfigError(f"as_of: {error}") from None
+
+
+def _check_encoder(run: Workspace, spec: str | None) -> None:
+    """At once, not after collect and preprocess; of a hub id only finetune can tell. Raises ConfigError."""
+    try:
+        if spec:
+            locate(str(run.home / spec) if (run.home / spec).is_dir() else spec)
+    except ConfigError as error:
+        raise ConfigError(str(error).replace(KEY, "encoder")) from None
 
 
 def stage(run: Workspace, name: str) -> Result:

@@ -5,19 +5,23 @@ from __future__ import annotations
 import re
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import zip_longest
 from pathlib import Path
 from typing import IO, Any
 
 import pandas as pd
 
+from pipeline.data import tables
 from pipeline.data.values import UNCOMPUTED
 from pipeline.errors import DataError
 from pipeline.sources import PLACE, RAW, REASON
 from pipeline.sources._delimited import RAW_CHARACTERS, WRONG_FIELDS, distinct
 
 ROWS = 50_000  # of a chunk
+SINCE_1904 = "since_1904"  # a frame's attribute: the workbook counts days from there, as old ones of macOS do
+_LATER = 1462  # days from the start of the usual system to that of 1904
+_TIMES = (tables.TIME, tables.AVAILABLE_FROM, tables.AVAILABLE_UNTIL)
 Row = tuple[int, tuple[Any, ...]]  # its number in the sheet, its cells
 
 
@@ -35,11 +39,30 @@ def read(
             if first is None:
                 raise DataError(f"{path}: an empty sheet: bring one with a header and rows")
             names = distinct(["" if cell is None else str(cell) for cell in first[1]])
-        yield from _frames(rows, path.name, names)
+        for frame in _frames(rows, path.name, names):
+            frame.attrs[SINCE_1904] = book.epoch.year == 1904
+            yield frame
     finally:
         book.close()
         if formulas is not None:
             formulas.close()
+
+
+def usual_days(rows: pd.DataFrame, attributes: Mapping[Any, Any]) -> pd.DataFrame:
+    """Rows under our names, whose times that are bare numbers count days from 1900, as others' do.
+
+    Cells that are formatted as dates came as dates. `attributes`: of the frame that `read` gave.
+    """
+    if not attributes.get(SINCE_1904):
+        return rows
+    there = [name for name in _TIMES if name in rows]
+    return rows.assign(**{name: rows[name].map(_since_1900) for name in there})
+
+
+def _since_1900(cell: Any) -> Any:
+    """1991 to 2032 in days since 1904 meets no other unit."""
+    is_day = isinstance(cell, int | float) and not isinstance(cell, bool) and 31_777 <= cell < 46_752
+    return cell + _LATER if is_day else cell
 
 
 def _has_formulas(stream: IO[bytes]) -> bool:

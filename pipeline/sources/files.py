@@ -23,6 +23,7 @@ from pipeline.params import Collect
 from pipeline.sources import PLACE, RAW, REASON, Tables, digest_of
 from pipeline.sources._columns import Plan, inner_names, plans, time_formats
 from pipeline.sources._formats import TEXTS, Reading, columns, frames, kind, matching, partition_of, reading
+from pipeline.sources._spreadsheet import usual_days
 
 
 def read(settings: Collect) -> Tables:
@@ -75,7 +76,7 @@ def _paths(files: Files) -> dict[Table, list[Path]]:
 def _interactions(paths: list[Path], chosen: dict[str, Plan], how: Reading) -> Iterator[pd.DataFrame]:
     for path in paths:
         for chunk in _chunks(path, paths, how):
-            frame = chosen[str(path)].apply(chunk)
+            frame = usual_days(chosen[str(path)].apply(chunk), chunk.attrs)
             # A type guessed from a chunk could change with the next one.
             if kind(path) != "parquet":
                 further = _further(frame, tables.INTERACTIONS)
@@ -98,7 +99,8 @@ def _table(
 ) -> pd.DataFrame:
     parts = []
     for path in paths:
-        chunks = [chosen[str(path)].apply(chunk) for chunk in _chunks(path, paths, how)]
+        plan = chosen[str(path)]
+        chunks = [usual_days(plan.apply(chunk), chunk.attrs) for chunk in _chunks(path, paths, how)]
         part = pd.concat(chunks, ignore_index=True)
         for name in _further(part, contract):
             if kind(path) in TEXTS or name in partition_of(path):
