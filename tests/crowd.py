@@ -105,10 +105,10 @@ def rounds(
     return np.array([[looks(person) for person in people] for _ in range(number)]).T
 
 
-def club(folder: Path, members: int) -> tuple[Path, list[Person], datetime]:
+def club(folder: Path, members: int, seed: int = 3) -> tuple[Path, list[Person], datetime]:
     """(the project, its new members, when they come). A checkout of its own, with a tiny text encoder."""
     ratings, films = _ratings()
-    chance = np.random.default_rng(3)
+    chance = np.random.default_rng(seed)
     new = chance.choice(films["item_id"], NEW_FILMS, replace=False)
     # Enough has to be known of a person to tell a good list from a bad one.
     liked = ratings[ratings["rating"] >= LIKED].groupby("user_id").size()
@@ -129,7 +129,7 @@ def club(folder: Path, members: int) -> tuple[Path, list[Person], datetime]:
     folder.mkdir(parents=True, exist_ok=True)
     early.to_csv(folder / "ratings.csv", index=False)
     films.to_csv(folder / "films.csv", index=False)
-    return _project(folder), people, start.to_pydatetime() + timedelta(days=float(days.max()))
+    return project(folder), people, start.to_pydatetime() + timedelta(days=float(days.max()))
 
 
 def _ratings() -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -144,16 +144,17 @@ def _ratings() -> tuple[pd.DataFrame, pd.DataFrame]:
     return ratings[ratings["item_id"].isin(most)], items[items["item_id"].isin(most)]
 
 
-def _project(folder: Path) -> Path:
-    project = folder / "project"
+def project(folder: Path) -> Path:
+    """A checkout in `folder` whose source is ratings.csv and films.csv there."""
+    checkout = folder / "project"
     parts = ["pipeline", "dvc.yaml", "params.yaml", ".gitignore", ".dvc", ".dvcignore", "models", "data"]
     listed = subprocess.run(
         ["git", "ls-files", "-z", *parts], cwd=ROOT, capture_output=True, text=True, check=True
     )
     for name in filter(None, listed.stdout.split("\0")):
-        (project / name).parent.mkdir(parents=True, exist_ok=True)
-        copy(ROOT / name, project / name)
-    path = project / "params.yaml"
+        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+        copy(ROOT / name, checkout / name)
+    path = checkout / "params.yaml"
     settings = yaml.safe_load(path.read_text())
     settings["collect"] |= {"source": "files"}
     settings["collect"]["files"] |= {
@@ -166,7 +167,7 @@ def _project(folder: Path) -> Path:
     settings["evaluate"] |= {"bootstrap_samples": 200}
     settings["preprocess"] |= {"test_share": 0.15}
     path.write_text(yaml.safe_dump(settings))
-    toy.git(project, "init", "-q", "-b", "main")
-    toy.git(project, "add", ".")
-    toy.git(project, "commit", "-q", "-m", "Start")
-    return project
+    toy.git(checkout, "init", "-q", "-b", "main")
+    toy.git(checkout, "add", ".")
+    toy.git(checkout, "commit", "-q", "-m", "Start")
+    return checkout
