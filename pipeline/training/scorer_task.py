@@ -26,6 +26,7 @@ from pipeline.training.task import Batches, Run, Task
 PRIOR = {"ease_5": 0.4, "knn_5": 0.2, "ials_5": 0.4, "live_1": 0.3, "live_3": 0.2}
 PENALTIES = (0.3, 0.1, 3e-2, 1e-2, 3e-3, 1e-3)  # of the squared distance from the blend, per nat
 STEPS, PRECISE = 20, 1e-6  # of Newton's method: at most; it ends where one would gain less than this share
+POINTS = 64  # of one pass: their features stay in the processor's cache
 BATCH, EPOCHS = 128, 5
 SHARES = tuple(tenth / 10 for tenth in range(1, 11))  # of the correction
 
@@ -82,11 +83,10 @@ def fit_linear(
 ) -> dict[str, Any]:
     """Leaves the weights with validation's best likelihood in the network."""
     blend = weights = _prior(names)
-    inputs = _inputs(network, sample.features)
     blend_loss = _mean_loss(network, blend, validation)
     best, penalty, kept = blend_loss, None, blend
     for value in PENALTIES:  # from the blend outwards, each from where the last ended
-        weights = _optimum(inputs, sample, weights, blend, value)
+        weights = _optimum(network, sample, weights, blend, value)
         loss = _mean_loss(network, weights, validation)
         if loss < best:
             best, penalty, kept = loss, value, weights
@@ -96,8 +96,9 @@ def fit_linear(
 
 
 def _inputs(network: ScorerNetwork, features: np.ndarray) -> Tensor:
-    """The same as `network.inputs`, in place: of all the training's arrays these are the largest."""
-    copy = torch.from_numpy(features.astype(np.float32))
+    """The same as `network.inputs`, in place, of some points: of all at once these would be the largest of
+    the training's arrays."""
+    copy = torch.from_numpy(features).float()
     return copy.sub_(network.mean).div_(network.deviation).clamp_(-CLIP, CLIP)
 
 
@@ -111,12 +112,14 @@ def _mean_loss(network: ScorerNetwork, weights: Tensor, sample: Sample) -> float
     return total / max(1, len(sample))
 
 
-def _optimum(inputs: Tensor, sample: Sample, weights: Tensor, start: Tensor, penalty: float) -> Tensor:
+def _optimum(
+    network: ScorerNetwork, sample: Sample, weights: Tensor, start: Tensor, penalty: float
+) -> Tensor:
     """Newton's method on the mean weighted loss + penalty |weights - start|^2; both (features,) float64.
 
     A step costs two passes of L-BFGS, of which a fit needs some twenty and leaves the last digits open.
     """
-    loss, gradient, hessian = _derivatives(inputs, sample, weights, start, penalty)
+    loss, gradient, hessian = _derivatives(network, sample, weights, start, penalty)
     for _ in range(STEPS):
         step = torch.linalg.solve(hessian, gradient)
         expected, share = float(gradient @ step), 1.0
@@ -124,7 +127,7 @@ def _optimum(inputs: Tensor, sample: Sample, weights: Tensor, start: Tensor, pen
             break
         while True:  # the loss is convex: some share of the step makes it less, most often all of it
             tried = weights - share * step
-            found = _derivatives(inputs, sample, tried, start, penalty)
+            found = _derivatives(network, sample, tried, start, penalty)
             if found[0] <= loss - 1e-4 * share * expected or share < 1e-3:
                 break
             share /= 2
@@ -135,21 +138,21 @@ def _optimum(inputs: Tensor, sample: Sample, weights: Tensor, start: Tensor, pen
 
 
 def _derivatives(
-    inputs: Tensor, sample: Sample, weights: Tensor, start: Tensor, penalty: float
+    network: ScorerNetwork, sample: Sample, weights: Tensor, start: Tensor, penalty: float
 ) -> tuple[float, Tensor, Tensor]:
     """(loss, (features,) gradient, (features, features) Hessian), float64.
 
     With p the softmax of a point over its places and m = sum p x, the Hessian is the mean of
     sum p x x' - m m', plus the penalty's.
     """
-    features = inputs.shape[2]
+    features = sample.features.shape[2]
     of_point = torch.from_numpy(sample.weight / sample.weight.sum())
     away = weights - start
     total = penalty * float(away @ away)
     gradient, hessian = 2 * penalty * away, 2 * penalty * torch.eye(features, dtype=torch.float64)
-    for begin in range(0, len(inputs), 256):
-        rows = slice(begin, begin + 256)
-        x, weight = inputs[rows], of_point[rows]
+    for begin in range(0, len(sample), POINTS):
+        rows = slice(begin, begin + POINTS)
+        x, weight = _inputs(network, sample.features[rows]), of_point[rows]
         likely = (x @ weights.float() + torch.from_numpy(sample.log_weight[rows])).log_softmax(dim=1)
         total -= float(likely[:, 0].double() @ weight.double())
         p = likely.exp_()
