@@ -30,9 +30,17 @@ DAGS = ("evergreen_monitoring", "evergreen_training")
 START_SECONDS, GRACE_SECONDS = 300, 20
 HOST = "127.0.0.1"
 QUICK_SECONDS, QUICK_ENDS = 60, 5
+ORPHAN_SECONDS = 30
+ALL_ADMINS, USERS, MANAGER = (
+    f"AIRFLOW__CORE__{key}"
+    for key in ("SIMPLE_AUTH_MANAGER_ALL_ADMINS", "SIMPLE_AUTH_MANAGER_USERS", "AUTH_MANAGER")
+)
+PASSWORDS = "simple_auth_manager_passwords.json.generated"
 # In a session of its own. When the pipe's other end is closed, however we ended, the whole group is killed.
 # A component that ends is started anew: else three of four would go on for ever, and no run with them. One
 # that ends again and again within a minute of its start (a port in use, a broken install) ends all of it.
+# What one that was killed leaves (a scheduler's idle workers, 50 MB each) is ended after it, but not at once:
+# a worker may still have to say how its task ended.
 STANDALONE = """
 import os, signal, sys, threading, time
 
@@ -55,14 +63,34 @@ class SubCommand(standalone_command.SubCommand):
             reader = threading.Thread(target=super().run, daemon=True)
             reader.start()
             # Its end, not that of its output: a child that outlives it holds the pipe.
+            children = []
             while reader.is_alive() and (self.process is None or self.process.poll() is None):
+                children = children_of(self.process) or children
                 time.sleep(0.2)
+            orphans = threading.Timer(int(sys.argv[4]), end_orphans, [children])
+            orphans.daemon = True
+            orphans.start()
             code = self.process and self.process.wait()
             quick = quick + 1 if time.monotonic() - started < seconds else 0
             print(f"{self.name}: ended (exit code {code}): starting it anew", flush=True)
             time.sleep(1)
         print(f"{self.name}: ended {most} times, each within {seconds} s: giving up", flush=True)
         os._exit(1)
+
+def children_of(process):
+    try:
+        with open(f"/proc/{process.pid}/task/{process.pid}/children") as file:
+            return [int(pid) for pid in file.read().split()]
+    except (AttributeError, OSError):
+        return []  # not started yet, ended, or not Linux
+
+def end_orphans(pids):
+    for pid in pids:
+        try:
+            if os.getpgid(pid) == os.getpid():  # another's of that number is not of our group
+                os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
 
 standalone_command.SubCommand = SubCommand
 standalone_command.StandaloneCommand.entrypoint(None)
@@ -117,11 +145,16 @@ def secret(folder: Path, name: str) -> str:
     """64 random bytes, made once, readable by the owner alone."""
     path = folder / name
     if not path.is_file():
-        temporary = path.with_name(f".{name}.{os.getpid()}.partial")
-        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(secrets.token_urlsafe(64))
-        temporary.replace(path)
+        write_secret(path, secrets.token_urlsafe(64))
     return path.read_text(encoding="utf-8")
+
+
+def write_secret(path: Path, text: str) -> None:
+    """Whole or not at all, and for the owner alone."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+    temporary.replace(path)
 
 
 LOG_FILE = (
@@ -161,6 +194,26 @@ def environment(home: Path, repo: Path, port: int) -> dict[str, str]:
     own = {"AIRFLOW_HOME": str(home), "EVERGREEN_REPO": str(repo), "PATH": path, "DO_NOT_TRACK": "1"}
     own |= {"AIRFLOW__API__HOST": HOST, "AIRFLOW__API__PORT": str(port)}
     return {f"AIRFLOW__{key}": value for key, value in settings.items()} | os.environ | own
+
+
+def note_writer(home: Path, variables: dict[str, str]) -> dict[str, str]:
+    """As whom tasks write their notes where Airflow's own simple login is on, unless they are told.
+
+    The first account that may: its password, which Airflow would make on its first start, is made here.
+    """
+    off = variables[ALL_ADMINS].lower() in ("true", "t", "1")
+    if off or "EVERGREEN_API_USER" in variables or "Simple" not in variables.get(MANAGER, "Simple"):
+        return {}
+    pairs = [user.strip().split(":") for user in variables.get(USERS, "admin:admin").split(",")]
+    name = next((pair[0] for pair in pairs if pair[1:2] in (["admin"], ["op"])), None)
+    if name is None:
+        return {}
+    path = home / PASSWORDS
+    passwords = json.loads(path.read_text(encoding="utf-8") or "{}") if path.is_file() else {}
+    if name not in passwords:
+        passwords[name] = secrets.token_urlsafe(12)
+        write_secret(path, json.dumps(passwords) + "\n")
+    return {"EVERGREEN_API_USER": name, "EVERGREEN_API_PASSWORD": passwords[name]}
 
 
 def ask(address: str, path: str, token: str | None = None, host: str | None = None) -> tuple[int, Any]:
@@ -243,11 +296,19 @@ def send(process: subprocess.Popen[bytes], number: int) -> bool:
 def run(home: Path, repo: Path, port: int) -> None:
     address, log = f"http://{HOST}:{port}", home / "airflow.log"
     variables = environment(home, repo, port)
+    variables |= note_writer(home, variables)
     print(f"airflow: starting, about a minute; its log is {log}", flush=True)
     theirs, ours = os.pipe()
     with log.open("ab") as file:
         process = subprocess.Popen(
-            [sys.executable, "-u", "-c", STANDALONE, str(theirs), str(QUICK_SECONDS), str(QUICK_ENDS)],
+            [
+                sys.executable,
+                "-u",
+                "-c",
+                STANDALONE,
+                str(theirs),
+                *map(str, (QUICK_SECONDS, QUICK_ENDS, ORPHAN_SECONDS)),
+            ],
             cwd=home,
             env=variables,
             stdin=subprocess.DEVNULL,
@@ -262,7 +323,7 @@ def run(home: Path, repo: Path, port: int) -> None:
         wait_until_healthy(process, address, variables, log)
         took = time.monotonic() - started
         print(f"airflow: healthy after {took:.0f} s: {address} (Ctrl-C stops it)", flush=True)
-        passwords = home / "simple_auth_manager_passwords.json.generated"
+        passwords = home / PASSWORDS
         if ask(address, "/auth/token")[0] >= 400 and passwords.is_file():
             print(f"airflow: login is on: passwords are in {passwords}", flush=True)
         process.wait()

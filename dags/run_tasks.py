@@ -37,7 +37,7 @@ AGAIN = {"retries": 2, "retry_delay": timedelta(seconds=10)}
 AS_OF = Param(
     None,
     type=["null", "string"],
-    pattern=r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?$",
+    maxLength=100,  # no pattern: of what does not match Airflow's form says "Bad Request", `open` says why
     title="As of",
     description="Read the data as if it were this moment, e.g. `1998-03-01`. Empty: as params.yaml says; in a"
     " backfill, the run's own date.",
@@ -124,7 +124,7 @@ class OpenRun(Step):
     def arguments(self, context: Context) -> list[str]:
         if refused := unknown_keys(context):
             return [f"--refused={refused}"]
-        params = dict(context["params"])
+        params = {key: _stripped(value) for key, value in dict(context["params"]).items()}
         request = requested(context)
         if request:
             asked = {key: request.get(key) for key in ("as_of", "mode", "reason")}
@@ -134,6 +134,11 @@ class OpenRun(Step):
         names = ("as_of", "mode", "encoder", "epochs", "reason", "after")
         given = {name: params[name] for name in names if params.get(name) not in (None, "")}
         return [*self.more, *(f"--{name.replace('_', '-')}={value}" for name, value in given.items())]
+
+
+def _stripped(value: Any) -> Any:
+    """Blanks that came with what was pasted into the form."""
+    return value.strip() if isinstance(value, str) else value
 
 
 class RequestTraining(Step):

@@ -20,8 +20,8 @@ from pipeline.models.artifacts import has_model
 from pipeline.registry.git import Git
 
 if TYPE_CHECKING:
-    from pipeline.documents.check import Finding
     from pipeline.documents.drift import Drift
+    from pipeline.documents.finding import Finding
     from pipeline.documents.forgetting import Certificate
     from pipeline.documents.registry import Lineage, ListedVersion, Why
     from pipeline.documents.simulation import Simulation

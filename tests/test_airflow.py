@@ -309,9 +309,27 @@ def test_every_few_new_events_of_the_service_wake_the_monitoring(airflow: up.Air
 
 
 def test_params_out_of_range_are_refused(airflow: up.Airflow) -> None:
-    for conf in ({"mode": "half"}, {"epochs": 0}, {"as_of": "soon"}):
+    for conf in ({"mode": "half"}, {"epochs": 0}, {"as_of": 1998}):
         with pytest.raises(OSError, match="400"):
             airflow.trigger(TRAINING, **conf)
+
+
+@pytest.mark.parametrize(
+    ("conf", "why"),
+    [
+        ({"as_of": "01/02/1998"}, "as_of: '01/02/1998' is no ISO 8601 time"),
+        ({"as_of": " 1998-02-01 ", "encoder": "models/old"}, "encoder: models/old: no such folder"),
+    ],
+    ids=["as_of", "encoder"],
+)
+def test_what_the_form_lets_through_is_refused_by_the_first_task(
+    airflow: up.Airflow, conf: dict[str, str], why: str
+) -> None:
+    """The form itself shows no reason: "Bad Request"."""
+    run = airflow.trigger(TRAINING, **conf)
+    assert airflow.wait(run)["state"] == "failed"
+    opened = airflow.instances(run)["open"]
+    assert (why in opened["note"], opened["try_number"]) == (True, 1)
 
 
 def test_changes_that_are_not_committed_stop_the_first_task(airflow: up.Airflow) -> None:
@@ -537,15 +555,18 @@ def check_resumed(airflow: up.Airflow, run: up.Run, date: str, kills: int = 1) -
     assert weights.endswith(f"{date}{'x' * 10}")  # what an undisturbed training gives
 
 
-@pytest.mark.parametrize("component", ["triggerer", "api_server"])
+@pytest.mark.parametrize("component", ["triggerer", "api_server", "scheduler"])
 def test_a_component_that_ends_is_started_anew(airflow: up.Airflow, component: str) -> None:
     home = airflow.project / ".evergreen" / "airflow"
     title = f"airflow {component}"
     before = pids(home, title)
-    os.kill(min(before), signal.SIGKILL)  # its children, if it has any, are left to themselves
+    children = [pid for pid in pids(home, "airflow") if parent(pid) == min(before)]
+    os.kill(min(before), signal.SIGKILL)
     up.until(lambda: set(pids(home, title)) - set(before), 120)
     up.until(lambda: start_airflow.missing(airflow.address, {}) == [], 300)
     assert f"{component.replace('_', '-')}: ended" in (home / "airflow.log").read_text()
+    assert bool(children) == (component != "api_server")
+    up.until(lambda: not [pid for pid in children if Path(f"/proc/{pid}").exists()], 60)
 
 
 def test_all_of_airflow_killed_and_started_again(airflow: up.Airflow) -> None:

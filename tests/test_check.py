@@ -12,16 +12,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import toy
 import yaml
 
 from pipeline import sources
-from pipeline.check import events, ids, scales, success, times
+from pipeline.check import events, ids, success, times
 from pipeline.check.command import check, write
 from pipeline.check.facts import Facts, gather, percent
 from pipeline.check.page import render
-from pipeline.check.scales import Watch
+from pipeline.check.scales import Scales
 from pipeline.data.engine import duckdb_connection
-from pipeline.documents.check import Check, EventCounts, Finding
+from pipeline.documents.check import Check, EventCounts
+from pipeline.documents.finding import Finding
 from pipeline.params import Params
 from pipeline.stages.collect import collect, main
 
@@ -186,51 +188,57 @@ def test_values_of_zero_that_count_as_success(healthy: Facts) -> None:
     assert not list(success.zeros(healthy)) + list(success.zeros(replace(healthy, events=[zero])))
 
 
-def with_values(facts: Facts, tmp_path: Path, values: Any, **split: Any) -> Facts:
-    """The facts of the healthy shop with other values; `split`: file -> which rows it has."""
-    rows = orders().assign(value=values)
-    if split:
-        chunks = [rows[where].assign(_place=f"{name}.csv:1") for name, where in split.items()]
-        watch = Watch()
-        assert sum(len(chunk) for chunk in watch.over(chunks, None)) == len(rows)
-        return replace(facts, by_file=watch.counts(), by_day=pd.DataFrame())
-    raw = tmp_path / "raw"
-    raw.mkdir()
-    params = params_of(tmp_path, rows, products())
-    collect(lambda: sources.read(params.collect), params.collect, raw)
-    with duckdb_connection(raw / "spill") as connection:
-        return gather(connection, raw, params)
+def of_values(values: Any, **split: Any) -> list[Finding]:
+    """What the healthy shop's rows say of other values; `split`: file -> which rows it has."""
+    rows, counted = orders().assign(value=values, event="purchase"), Scales()
+    for name, where in (split or {"orders": np.full(len(rows), True)}).items():
+        chunk = rows[where]
+        counted.add(chunk, pd.Series(f"{name}.csv:1", chunk.index))
+    return counted.findings()
 
 
 EVEN = np.arange(2400) % 2 == 0
 
 
 @pytest.mark.parametrize("factor", [0.01, 60])
-def test_values_in_two_units_in_two_files(healthy: Facts, tmp_path: Path, factor: float) -> None:
+def test_values_in_two_units_in_two_files(factor: float) -> None:
     values = np.random.default_rng(1).lognormal(3, 1, 2400).round(2)
-    facts = with_values(healthy, tmp_path, np.where(EVEN, values, factor * values), a=EVEN, b=~EVEN)
-    [finding] = scales.two_scales(facts)
+    [finding] = of_values(np.where(EVEN, values, factor * values), a=EVEN, b=~EVEN)
     assert finding.figure == pytest.approx(max(factor, 1 / factor), rel=0.3)
     assert ("in a.csv as in b.csv" if factor < 1 else "in b.csv as in a.csv") in finding.text
     assert finding.key == "collect.files.columns.value"
-    assert not list(scales.two_scales(with_values(healthy, tmp_path, 3 * values - EVEN, a=EVEN, b=~EVEN)))
+    assert not of_values(3 * values - EVEN, a=EVEN, b=~EVEN)
 
 
 @pytest.mark.parametrize(("first", "then"), [(5, 10), (1, 5), (10, 5)])
-def test_stars_of_two_scales_in_two_stretches_of_time(
-    healthy: Facts, tmp_path: Path, first: int, then: int
-) -> None:
+def test_stars_of_two_scales_in_two_stretches_of_time(first: int, then: int) -> None:
     generator = np.random.default_rng(1)
     stars = [generator.integers(1, most, 2400, endpoint=True) for most in (first, then)]
     values = np.where(np.arange(2400) < 700, *stars)
-    [finding] = scales.two_scales(with_values(healthy, tmp_path, values))
+    [finding] = of_values(values)
     assert f"end at {first} before 2024-02-2" in finding.text
     assert f"and at {then} from 2024-02-2" in finding.text
 
 
-def test_values_of_one_unit_are_no_finding(healthy: Facts) -> None:
-    assert len(healthy.by_day)
-    assert not list(scales.two_scales(healthy))
+def test_values_of_one_unit_are_no_finding() -> None:
+    assert not of_values(orders()["value"])
+
+
+def test_values_in_two_units_by_file_are_told_by_collect_and_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    values = np.random.default_rng(1).lognormal(3, 1, 2400).round(2)
+    rows = orders().assign(value=np.where(EVEN, values, 100 * values))
+    params = params_of(tmp_path, rows[EVEN], None)
+    rows[~EVEN].to_csv(tmp_path / "orders-b.csv", index=False)
+    content = params.model_dump(mode="json")
+    content["collect"]["files"]["interactions"] = str(tmp_path / "orders*.csv")
+    toy.write_params(tmp_path / "params.yaml", content)
+    with caplog.at_level("INFO"):
+        main(tmp_path / "raw", tmp_path / "params.yaml", tmp_path / "data" / "forgotten.json")
+    [finding] = json.loads((tmp_path / "raw" / "manifest.json").read_text())["findings"]
+    assert (finding["kind"], finding["figure"]) == ("two_scales", pytest.approx(100, rel=0.3))
+    assert finding["text"] in caplog.text
 
 
 def test_a_value_far_from_all_others(healthy: Facts) -> None:

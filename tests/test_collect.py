@@ -83,6 +83,7 @@ def test_the_outputs(tmp_path: Path, log: Path, caplog: pytest.LogCaptureFixture
         "rows": {"read": 3, "kept": 3, "rejected": 0, "duplicates": 0, "after_as_of": 0},
         "rejected": {},
         "tidied": {},
+        "findings": [],
         "users": 2,
         "items": 3,
         "item_rows": {"kept": 3, "duplicates": 0, "unreadable_dates": 0},

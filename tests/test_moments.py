@@ -234,6 +234,7 @@ def test_where_gaps_are_long_anyhow_no_moment_is_stray() -> None:
         ("2020-01-31 07:00", TimeFormat(zone="America/New_York"), NOON),
         ("2020-01-31 12:00Z", TimeFormat(zone="America/New_York"), NOON),
         ("2020-01-31T13:00+01:00", TimeFormat(zone="America/New_York"), NOON),
+        ("2020-01-31T07:00:00-5", TimeFormat(zone="Asia/Tokyo"), NOON),
         (1580472000, TimeFormat(zone="America/New_York"), NOON),
         (202001312100, TimeFormat(zone="Asia/Tokyo"), NOON),
         (12, TimeFormat("s"), pd.Timestamp("1970-01-01 00:00:12", tz="UTC")),

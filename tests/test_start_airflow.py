@@ -208,6 +208,26 @@ def test_with_login_every_host_may_ask(monkeypatch: pytest.MonkeyPatch) -> None:
     assert hosts_plugin(monkeypatch, "False") == []
 
 
+def test_with_login_on_tasks_write_notes_as_the_first_account_that_may(tmp_path: Path) -> None:
+    login = {start.ALL_ADMINS: "False"}
+    made = start.note_writer(tmp_path, login)
+    path = tmp_path / start.PASSWORDS
+    assert json.loads(path.read_text()) == {made["EVERGREEN_API_USER"]: made["EVERGREEN_API_PASSWORD"]}
+    assert made["EVERGREEN_API_USER"] == "admin"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert start.note_writer(tmp_path, login) == made  # it stays
+    several = login | {start.USERS: "vera:viewer, oskar:op,ada:admin"}
+    assert start.note_writer(tmp_path, several)["EVERGREEN_API_USER"] == "oskar"
+    assert set(json.loads(path.read_text())) == {"admin", "oskar"}
+    for told in (
+        {start.ALL_ADMINS: "True"},
+        login | {"EVERGREEN_API_USER": "notes"},
+        login | {start.USERS: "vera:viewer"},
+        login | {start.MANAGER: "airflow.providers.fab.auth_manager.fab_auth_manager.FabAuthManager"},
+    ):
+        assert start.note_writer(tmp_path / "other", told) == {}
+
+
 @pytest.mark.slow
 def test_with_login_on_it_starts_and_the_generated_password_is_taken(tmp_path: Path) -> None:
     import airflow_up
@@ -224,3 +244,6 @@ def test_with_login_on_it_starts_and_the_generated_password_is_taken(tmp_path: P
         with urllib.request.urlopen(request, timeout=60) as answer:
             airflow._token = json.loads(answer.read())["access_token"]
         assert set(start.DAGS) <= {dag["dag_id"] for dag in airflow.call("GET", "/dags")["dags"]}
+        run = airflow.trigger("evergreen_training", as_of="soon")
+        assert airflow.wait(run)["state"] == "failed"
+        assert "'soon' is no ISO 8601 time" in airflow.instances(run)["open"]["note"]

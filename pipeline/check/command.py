@@ -15,13 +15,14 @@ import pandas as pd
 
 from pipeline import sources
 from pipeline.check import facts as gathered
-from pipeline.check import rules, scales, texts
+from pipeline.check import rules, texts
 from pipeline.data.engine import duckdb_connection
 from pipeline.data.forgotten import Forgotten
 from pipeline.data.joining import joined_share
 from pipeline.data.rejected import advice
-from pipeline.documents.check import Check, Finding, TextFigures, key_in
+from pipeline.documents.check import Check, TextFigures, key_in
 from pipeline.documents.data import Manifest
+from pipeline.documents.finding import Finding
 from pipeline.errors import ConfigError, DataError, PipelineError
 from pipeline.files import write_text
 from pipeline.params import Params
@@ -37,16 +38,15 @@ def check(params: Params) -> Check:
     with tempfile.TemporaryDirectory(prefix="evergreen-check-") as temporary:
         raw = Path(temporary) / "raw"
         raw.mkdir()
-        watch = scales.Watch()
         try:
             people = Forgotten.of_project(Path.cwd())
-            manifest = collect(lambda: _watched(sources.read(lenient, people), watch), lenient, raw)
+            manifest = collect(lambda: sources.read(lenient, people), lenient, raw)
         except DataError as error:
             return Check(source=lenient.source, findings=[_unreadable(error)])
         with duckdb_connection(raw / "spill") as connection:
             facts = gathered.gather(connection, raw, params)
             windows, mending = _windows(connection, facts.table, params), advice(raw / "rejected.parquet")
-            facts = replace(facts, windows=windows, advice=mending, by_file=watch.counts())
+            facts = replace(facts, windows=windows, advice=mending)
         return of(facts, manifest)
 
 
@@ -92,10 +92,6 @@ def _windows(connection: ibis.BaseBackend, items: pd.DataFrame, params: Params) 
     except PipelineError as error:
         return gathered.Windows(problem=str(error))
     return gathered.Windows(prepared.summary.to_dict(), prepared.items)
-
-
-def _watched(found: sources.Tables, watch: scales.Watch) -> sources.Tables:
-    return replace(found, interactions=watch.over(found.interactions, found.decimal))
 
 
 def _texts(facts: gathered.Facts) -> tuple[TextFigures | None, list[Finding]]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 
 from pipeline.check.facts import COLUMNS, Facts, percent
-from pipeline.documents.check import Finding
+from pipeline.documents.finding import Finding
 
 KEY = "preprocess.positive.events"
 _DOUBTFUL = re.compile(

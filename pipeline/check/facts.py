@@ -24,8 +24,6 @@ COLUMNS = "collect.files.columns"  # the key that mends most
 NINES = (99, 999, 9_999, 99_999)  # written for 'no value'
 BIGGEST = 5
 MOST_KINDS = 20  # words of a column that says of what kind a row is
-BINS = 20  # of a factor of ten, in which values are counted
-DAY = 86_400 * 10**6  # microseconds
 PERIODS = 60  # of a picture
 BUCKETS = {"1": 1, "2-4": 2, "5-9": 5, "10-19": 10, "20-49": 20, "50-99": 50, "100+": 100}  # rows: from
 
@@ -56,8 +54,6 @@ class Facts:
     repeats: int  # of these, the user had the item before
     kinds: dict[str, dict[str, int]] = field(default_factory=dict)  # further column -> its word -> successes
     windows: Windows | None = None  # None: not asked for
-    by_day: pd.DataFrame = field(default_factory=pd.DataFrame)  # values by event, day and size: scales.py
-    by_file: pd.DataFrame = field(default_factory=pd.DataFrame)  # the same by file; empty: not asked for
     advice: dict[str, str] = field(default_factory=dict)  # table -> what mends most of its bad rows
 
     @property
@@ -81,7 +77,6 @@ def gather(connection: ibis.BaseBackend, raw: Path, params: Params) -> Facts:
         successes,
         repeats,
         _kinds(rows, params.preprocess.positive),
-        by_day=_by_day(rows),
     )
 
 
@@ -102,20 +97,6 @@ def _events(rows: ibis.Table, positive: Positive) -> list[EventCounts]:
     )
     frame = table.to_pandas().sort_values(["rows", tables.EVENT], ascending=[False, True])
     return [EventCounts.of(row) for row in frame.to_dict("records")]
-
-
-def _by_day(rows: ibis.Table) -> pd.DataFrame:
-    """event, part (days since 1970), bin, rows, largest, halves: of values that are not 0."""
-    value = rows[tables.VALUE].abs()
-    rows = rows.filter(value > 0).mutate(
-        size=value,
-        part=(splitting.microseconds(rows[tables.TIME]) // DAY).cast("int64"),
-        bin=(value.log10() * BINS).floor().cast("int64"),
-    )
-    table = rows.group_by([tables.EVENT, "part", "bin"]).agg(
-        rows=rows.count(), largest=rows["size"].max(), halves=rows.count(where=(2 * rows["size"]) % 1 == 0)
-    )
-    return table.to_pandas().sort_values([tables.EVENT, "part", "bin"], ignore_index=True)
 
 
 def _kinds(rows: ibis.Table, positive: Positive) -> dict[str, dict[str, int]]:

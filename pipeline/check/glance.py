@@ -6,13 +6,13 @@ A rule says nothing where all is well.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from pipeline.check import events, ids, scales, success, times
+from pipeline.check import events, ids, success, times
 from pipeline.check.facts import Facts, gather
 from pipeline.data.engine import duckdb_connection
-from pipeline.documents.check import Finding
+from pipeline.documents.finding import Finding
 from pipeline.params import Params
 
 RULES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
@@ -29,7 +29,6 @@ RULES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     ids.spreadsheet_ids,
     success.negative,
     success.zeros,
-    scales.two_scales,
     success.stand_in_values,
     success.success,
     events.listed,
@@ -48,9 +47,10 @@ RULES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
 MOST = 3
 
 
-def glance(raw: Path, params: Params) -> list[Finding]:
-    """The first few that would spoil a training, as far as the tables in `raw` alone can tell."""
+def glance(raw: Path, params: Params, told: Sequence[Finding]) -> list[Finding]:
+    """The first few that would spoil a training, as the tables in `raw` and the manifest (`told`) tell."""
     with tempfile.TemporaryDirectory(prefix="evergreen-") as spill, duckdb_connection(Path(spill)) as opened:
         facts = gather(opened, raw, params)
-    findings = [finding for rule in RULES for finding in rule(facts) if finding.severity != "note"]
+    findings = [*told, *(finding for rule in RULES for finding in rule(facts))]
+    findings = [finding for finding in findings if finding.severity != "note"]
     return sorted(findings, key=lambda finding: finding.severity != "error")[:MOST]

@@ -12,7 +12,7 @@ import pandas as pd
 from pipeline.check.facts import COLUMNS, Facts, percent
 from pipeline.data import tables
 from pipeline.data.joining import NOTATIONS, QUOTED, joined_share, listing, remedy
-from pipeline.documents.check import Finding
+from pipeline.documents.finding import Finding
 
 SPELLINGS = (
     "without the quotes around them",

@@ -12,7 +12,8 @@ from markupsafe import Markup
 
 from pipeline.charts import Series, bar_chart, line_chart
 from pipeline.check.facts import percent
-from pipeline.documents.check import Activity, Check, Finding, TextFigures
+from pipeline.documents.check import Activity, Check, TextFigures
+from pipeline.documents.finding import Finding
 from pipeline.pages import moment, number, page
 
 KINDS = {"train": "challenger", "validation": "champion", "test": "ablation"}  # classes of style.css

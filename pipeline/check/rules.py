@@ -15,12 +15,14 @@ from pipeline.check.glance import RULES
 from pipeline.check.texts import MOST_TEXTS
 from pipeline.data import tables
 from pipeline.data.joining import read_once
-from pipeline.documents.check import Finding, TextFigures, key_in
+from pipeline.documents.check import TextFigures, key_in
 from pipeline.documents.data import Manifest
+from pipeline.documents.finding import Finding
 
 
 def found(facts: Facts, manifest: Manifest, texts: TextFigures | None) -> list[Finding]:
     findings = [finding for rule in RULES for finding in rule(facts)]
+    findings += manifest.findings
     findings += _rejected(facts, manifest)
     findings += _tidied(manifest)
     findings += _misread(facts)

@@ -1,70 +1,61 @@
 """Values in two units: cents and then euros, five stars and then ten, seconds in one file, hours in another.
 
-In: rows of each event counted by part (a file, a day) and by size, twenty bins to a factor of ten. The parts
-in order (days in time, files by their middle value) are cut where both sides differ most: a finding or none.
+In: kept rows of each event, counted by part (a file, a day) and by size, twenty bins to a factor of ten. The
+parts in order (days in time, files by their middle value) are cut where both sides differ most: a finding or
+none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-
 import numpy as np
 import pandas as pd
 
-from pipeline.check.facts import BINS, COLUMNS, Facts
 from pipeline.data import tables
-from pipeline.data.ids import as_ids
-from pipeline.data.values import as_numbers
-from pipeline.documents.check import Finding
-from pipeline.sources import PLACE
+from pipeline.documents.finding import Finding
 
 LEAST, LEAST_SHARE = 50, 0.02  # values of either side
 FACTOR = 10  # between all three quartiles of two units
 ENDS, ABOVE = (1, 5, 10, 100), 0.2  # of scales of ratings; values of the longer one beyond the shorter
+BINS = 20  # of a factor of ten
 _GROUP = [tables.EVENT, "part", "bin"]
+_MOST = 1_000_000  # counts that wait to be added up
 
 
-class Watch:
-    """Counts the values of chunks by file while they pass."""
+class Scales:
+    """Counts values by file and by day while their rows pass."""
 
     def __init__(self) -> None:
-        self._counts: list[pd.DataFrame] = []
+        self._counts: dict[str, list[pd.DataFrame]] = {"file": [], "day": []}
 
-    def over(self, chunks: Iterable[pd.DataFrame], decimal: str | None) -> Iterator[pd.DataFrame]:
-        self._counts = []  # the source may be read twice
-        for chunk in chunks:
-            if tables.VALUE in chunk and len(chunk):
-                self._counts.append(_counted(chunk, decimal))
-            yield chunk
+    def add(self, rows: pd.DataFrame, places: pd.Series | None) -> None:
+        """`rows`: as collect keeps them; `places` of theirs, FILE:ROW, where the source tells."""
+        sizes = rows[tables.VALUE].abs()
+        sizes = sizes[sizes > 0]
+        if sizes.empty:
+            return
+        day = rows[tables.TIME].loc[sizes.index].dt.floor("D")
+        file = "" if places is None else places.loc[sizes.index].astype("str").str.rpartition(":")[0]
+        bins = np.floor(np.log10(sizes) * BINS).astype(int)
+        halves = (2 * sizes % 1 == 0).astype(int)
+        counted = pd.DataFrame({tables.EVENT: rows[tables.EVENT], "bin": bins, "largest": sizes, "rows": 1})
+        counted = counted.loc[sizes.index].assign(halves=halves)
+        for kind, part in (("file", file), ("day", day)):
+            self._counts[kind].append(_summed(counted.assign(part=part)))
+            if sum(map(len, self._counts[kind])) > _MOST:
+                self._counts[kind] = [_summed(pd.concat(self._counts[kind]))]
 
-    def counts(self) -> pd.DataFrame:
-        """event, part (the file), bin, rows, largest, halves."""
-        if not self._counts:
-            return pd.DataFrame(columns=[*_GROUP, "rows", "largest", "halves"])
-        return _summed(pd.concat(self._counts))
-
-
-def _counted(chunk: pd.DataFrame, decimal: str | None) -> pd.DataFrame:
-    value = as_numbers(chunk[tables.VALUE], decimal)[0].abs()
-    event = as_ids(chunk[tables.EVENT]).fillna("") if tables.EVENT in chunk else ""
-    place = chunk[PLACE].astype("str").str.rpartition(":")[0] if PLACE in chunk else ""
-    rows = pd.DataFrame({tables.EVENT: event, "part": place, "largest": value}, chunk.index)
-    rows = rows[rows["largest"] > 0]
-    rows["bin"] = np.floor(np.log10(rows["largest"]) * BINS).astype(int)
-    return _summed(rows.assign(rows=1, halves=(2 * rows["largest"] % 1 == 0).astype(int)))
+    def findings(self) -> list[Finding]:
+        """One at most: the same in its files and in time is one fault."""
+        for kind, counts in self._counts.items():
+            for event, rows in _summed(pd.concat(counts)).groupby(tables.EVENT) if counts else ():
+                if finding := _of_event(str(event), rows, by_time=kind == "day"):
+                    return [finding]
+        return []
 
 
 def _summed(rows: pd.DataFrame) -> pd.DataFrame:
     sums = {"rows": ("rows", "sum"), "largest": ("largest", "max"), "halves": ("halves", "sum")}
     return rows.groupby(_GROUP, as_index=False).agg(**sums)
-
-
-def two_scales(facts: Facts) -> Iterator[Finding]:
-    for counts, by_time in ((facts.by_file, False), (facts.by_day, True)):
-        for event, rows in counts.groupby(tables.EVENT) if len(counts) else ():
-            if finding := _of_event(str(event), rows, by_time):
-                yield finding
-                return  # the same in its files and in time is one fault
 
 
 def _of_event(event: str, rows: pd.DataFrame, by_time: bool) -> Finding | None:
@@ -97,7 +88,7 @@ def _of_event(event: str, rows: pd.DataFrame, by_time: bool) -> Finding | None:
             f"{name}: {size.sum():,} values, the middle one some {middle:.2g}, the largest {end.max():g}"
             for name, (_, size, end), middle in zip(names, parts, middles, strict=True)
         ],
-        key=f"{COLUMNS}.value",
+        key="collect.files.columns.value",
         remedy="bring them to one unit in the source, if they are in two",
     )
 
@@ -129,7 +120,7 @@ def _cut(sizes: np.ndarray, bins: np.ndarray, ends: np.ndarray, stars: bool) -> 
 def _name(parts: pd.Index, number: int, by_time: bool) -> str:
     """Of the first or the second side of a cut."""
     if by_time:
-        day = pd.Timestamp(int(parts[0] if number else parts[-1] + 1), unit="D").date()
+        day = (parts[0] if number else parts[-1] + pd.Timedelta(days=1)).date()
         return f"from {day} on" if number else f"before {day}"
     return f"in {parts[0]}" + (f" and {len(parts) - 1} more" if len(parts) > 1 else "")
 

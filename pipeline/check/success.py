@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipeline.check.facts import COLUMNS, NINES, Facts, percent
-from pipeline.documents.check import Finding
+from pipeline.documents.finding import Finding
 
 RATED = 0.9  # of the rows have a value: then it may be a rating
 FAR, LEAST_VALUES = 100, 1000  # times the usual value; fewer values have no usual one

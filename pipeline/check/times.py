@@ -13,7 +13,8 @@ import pandas as pd
 from pipeline.check.facts import COLUMNS, Facts, percent
 from pipeline.data.moments import stray_from
 from pipeline.data.splitting import MOST_AT_ONCE
-from pipeline.documents.check import Finding, key_in
+from pipeline.documents.check import key_in
+from pipeline.documents.finding import Finding
 
 LEAST_ROWS = 50  # below, a share says nothing
 DAY = pd.Timedelta(days=1)

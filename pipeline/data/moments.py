@@ -25,7 +25,7 @@ from pipeline.errors import DataError
 # epochs in seconds would meet dates of ten digits (2034 is 2,019,686,400 s).
 EARLIEST, LATEST = pd.Timestamp("1970-01-02", tz="UTC"), pd.Timestamp("2032-01-01", tz="UTC")
 _INTEGER = r"[+-]?\d{1,18}|[+-]?[1-8]\d{18}"
-_ZONED = r".*(?:Z|UTC|GMT|[T ]\d.*[+-]\d\d:?(?:\d\d)?)"
+_ZONED = r".*(?:Z|UTC|GMT|[T ]\d.*[+-]\d\d?:?(?:\d\d)?)"
 _TO_ONE = "bring all to one in the source, such as dates like 2024-01-31"
 _SAMPLE = 10_000  # numbers of a chunk that tell the unit
 _MIXED = 0.1  # of the numbers in a second unit are no typing errors

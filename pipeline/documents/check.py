@@ -3,38 +3,19 @@
 from __future__ import annotations
 
 import re
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from pydantic import Field
 
 from pipeline.documents.base import IF_KNOWN, Count, Document, Moment, Number, Part
 from pipeline.documents.data import PointCounts, Rows, Window
+from pipeline.documents.finding import Finding
 
 
 def key_in(text: str, default: str) -> str:
     """The first key of params.yaml that a sentence names."""
     named = re.search(r"\b(?:collect|preprocess|finetune)(?:\.\w+)+", text)
     return named[0] if named else default
-
-
-class Finding(Part):
-    """One thing that the data show, with what mends it."""
-
-    kind: str  # words_like_this
-    severity: Literal["error", "warning", "note"]  # error: a training fails, or is worthless
-    text: str
-    figure: Number = None
-    unit: str | None = None  # "share" (0.25 is a quarter), "rows", "days", ...
-    examples: list[str] = Field(default_factory=list)
-    key: str | None = None  # of params.yaml
-    remedy: str | None = None  # what to do, with the key
-
-    @property
-    def line(self) -> str:
-        """For terminals and logs."""
-        key = None if self.key and self.remedy and self.key in self.remedy else self.key
-        todo = ": ".join(part for part in (key, self.remedy) if part and part not in self.text)
-        return f"{self.text}: {todo}" if todo else self.text
 
 
 class EventCounts(Part):

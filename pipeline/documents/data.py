@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from pipeline.documents.base import IF_KNOWN, Count, Document, Moment, Number, Part
+from pipeline.documents.finding import Finding
 
 
 class Rows(Part):
@@ -41,6 +42,7 @@ class Manifest(Document):
     rows: Rows = Rows()
     rejected: dict[str, dict[str, Count]] = Field(default_factory=dict)  # table -> reason -> rows
     tidied: dict[str, Count] = Field(default_factory=dict)  # table -> ids that held what nobody sees
+    findings: list[Finding] = Field(default_factory=list)  # of what files and days tell: values in two units
     users: Count | None = None
     items: Count | None = None
     item_rows: dict[str, Count] | None = None

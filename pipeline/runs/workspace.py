@@ -128,7 +128,7 @@ def _opened(run: Workspace, text: str) -> Result:
 
 
 def _check_moment(as_of: str | None) -> None:
-    """The form's pattern lets through days that no calendar has, and the future. Raises ConfigError."""
+    """The form lets through what is no time, and the future. Raises ConfigError."""
     try:
         past(utc(as_of))
     except ValueError as error:

@@ -29,7 +29,7 @@ import hashlib
 import logging
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -42,6 +42,7 @@ import typer
 from tqdm import tqdm
 
 from pipeline import sources
+from pipeline.check.scales import Scales
 from pipeline.data import joining, tables
 from pipeline.data.catalogue import describe_items, empty, items_table, no, optional, users_table
 from pipeline.data.forgotten import LIST, Forgotten
@@ -52,6 +53,7 @@ from pipeline.data.rejected import AFTER_AS_OF, Rejected, rejected_file
 from pipeline.data.relations import relations_table, with_graph, without_item
 from pipeline.data.values import as_numbers, as_prose
 from pipeline.documents.data import Manifest, Rows
+from pipeline.documents.finding import Finding
 from pipeline.errors import ConfigError, DataError
 from pipeline.params import Collect, Params
 from pipeline.run import run
@@ -124,6 +126,7 @@ def _checked(
             rows, reasons = check_interactions(chunk, times, settings.as_of, source.decimal)
             rejected.add("interactions", chunk, reasons)
             kept.add(rows[reasons.isna()], settings.source)
+            kept.scales.add(rows[reasons.isna()], chunk.get(PLACE))
         for chunk in source.feedback:  # kept at a known time each, whatever that of the source's rows
             rows, reasons = check_interactions(chunk, TimeColumn(tables.TIME), settings.as_of)
             rejected.add("interactions", chunk, reasons)
@@ -155,6 +158,7 @@ def _manifest(settings: Collect, kept: _Kept, rejected: Rejected, written: Writt
         ),
         rejected={table: dict(sorted(counts.items())) for table, counts in sorted(rejected.counts.items())},
         tidied=rejected.tidied,
+        findings=kept.scales.findings(),
         users=len(kept.users),
         items=len(kept.items),
         item_rows=kept.item_rows,
@@ -169,6 +173,7 @@ class _Kept:
 
     partitions: Partitions
     days: Days = field(default_factory=Days)
+    scales: Scales = field(default_factory=Scales)
     described: dict[str, pd.DataFrame] = field(default_factory=dict)
     users: set[str] = field(default_factory=set)
     items: set[str] = field(default_factory=set)
@@ -367,14 +372,14 @@ def main(
         log.warning(
             f"{people.unlisted:,} people whom the service forgot are still in older data: `evergreen forget`"
         )
-    say_findings(raw, everything)
+    say_findings(raw, everything, manifest.findings)
 
 
-def say_findings(raw: Path, params: Params) -> None:
+def say_findings(raw: Path, params: Params, told: Sequence[Finding]) -> None:
     """What a training would suffer from, first of all; `evergreen check` shows it whole."""
     from pipeline.check.glance import glance
 
-    findings = glance(raw, params)
+    findings = glance(raw, params, told)
     for finding in findings:
         log.warning(f"{finding.severity}: {finding.line}")
     if findings:
