@@ -40,10 +40,15 @@ def python() -> Path:
     return (FOLDER / "bin" / "python").absolute()
 
 
+def installed() -> Path | None:
+    """The Python of the peers' environment; None where it is not there, or of other versions."""
+    return python() if _installed(FOLDER / "installed.json", _group("peers")) else None
+
+
 def environment() -> Path:
-    """The Python of the peers' environment, made if it is not there or not of these versions."""
+    """The same, made if it is not there."""
     group, stamp = _group("peers"), FOLDER / "installed.json"
-    if not _installed(stamp, group):
+    if installed() is None:
         print(f"installing {', '.join(group)} into {FOLDER} (once, 1.3 GB)", file=sys.stderr)
         venv.create(FOLDER, with_pip=True, clear=True)
         if complaint := _install(stamp, group):
@@ -153,3 +158,7 @@ def completed(listed: pd.DataFrame, points: Points, catalogue: Catalogue, order:
 
 def _quiet() -> dict[str, str]:
     return {**os.environ, "PYTHONWARNINGS": "ignore", "PYTHONPATH": ""}
+
+
+if __name__ == "__main__":
+    print(environment())
