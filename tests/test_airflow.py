@@ -318,7 +318,7 @@ def test_params_out_of_range_are_refused(airflow: up.Airflow) -> None:
     ("conf", "why"),
     [
         ({"as_of": "01/02/1998"}, "as_of: '01/02/1998' is no ISO 8601 time"),
-        ({"as_of": " 1998-02-01 ", "encoder": "models/old"}, "encoder: models/old: no such folder"),
+        ({"as_of": " 1998-02-01 ", "encoder": "../old"}, "encoder: ../old: no such folder"),
     ],
     ids=["as_of", "encoder"],
 )
