@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from collecting import items, of_files, run, written
+from collecting import ROOT, items, of_files, run, written
 
 from pipeline.errors import DataError
 
@@ -49,3 +53,45 @@ def test_a_cell_that_is_no_such_vector_is_refused_by_name(tmp_path: Path, wrong:
         DataError, match=r"items, column image_vector: item 'c' has '.*', not 3 finite numbers"
     ):
         collected(tmp_path, "a,1|2|3", "b,3|4|5", f"c,{wrong}")
+
+
+@pytest.mark.slow
+def test_the_recipe_for_pictures_gives_like_pictures_like_vectors(tmp_path: Path) -> None:
+    """What docs/sources.md shows, typed as it stands, over a CLIP of random weights in a folder."""
+    from PIL import Image
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
+
+    sides = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = CLIPModel(
+        CLIPConfig(
+            text_config=sides, vision_config={**sides, "image_size": 32, "patch_size": 16}, projection_dim=16
+        )
+    )
+    model.save_pretrained(tmp_path / "clip")
+    CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(
+        tmp_path / "clip"
+    )
+    (tmp_path / "shop").mkdir()
+    generator, cells = np.random.default_rng(0), ["item_id,picture", "bare,"]
+    colours = {"red": (220, 30, 30), "blue": (30, 30, 220)}
+    for name, colour in colours.items():
+        for number, mode in enumerate(("RGB", "RGBA", "P")):  # with transparency, with a palette
+            noise = generator.integers(-25, 26, (40, 50, 3))
+            pixels = np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
+            file = tmp_path / "shop" / f"{name}{number}.png"
+            Image.fromarray(pixels).convert(mode).save(file)
+            cells.append(f"{name}{number},{file}")
+    written(tmp_path / "shop" / "products.csv", *cells)
+    (recipe,) = re.findall(r"```py\n(.*?)```", (ROOT / "docs" / "sources.md").read_text(), re.S)
+    subprocess.run([sys.executable, "-c", recipe], cwd=tmp_path, check=True, capture_output=True, timeout=300)
+
+    rows = written(tmp_path / "x.csv", "user_id,item_id,timestamp", "u,red0,1580472000", "u,bare,1580472001")
+    raw = run(tmp_path, of_files(rows, items=tmp_path / "shop" / "products.parquet"))
+    found = items(raw)["image_vector"]
+    assert not isinstance(found.loc["bare"], list)
+    vectors = {name: np.array([found.loc[f"{name}{n}"] for n in range(3)]) for name in colours}
+    assert vectors["red"].shape == (3, 16)
+    for one, other in (("red", "blue"), ("blue", "red")):
+        middle = vectors[one].mean(axis=0)
+        within = np.linalg.norm(vectors[one] - middle, axis=1).max()
+        assert within < np.linalg.norm(vectors[other] - middle, axis=1).min()
