@@ -7,6 +7,7 @@ import errno
 import os
 import shutil
 import sys
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,8 @@ README = "README.md"
 """Of a folder that is replaced; it stays."""
 WHOLE = ("model.json", "summary.json")
 """Files by which readers know that a folder holds something."""
+NOT_WHOLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+"""What numpy raises of a file that is not there, or was cut short by a crash of the machine."""
 
 
 @contextmanager

@@ -68,8 +68,10 @@ def test_other_data_settings_or_items_are_prepared_anew(project: Path, how: Prep
 def test_a_damaged_one_is_made_again(project: Path, how: Preparation) -> None:
     prepared(project, how, [])
     folder = project / FOLDER / kept(project)[0]
-    (folder / "log.npz").write_bytes(b"PK half a file")
-    assert len(prepared(project, how, []).log) == len(raw_tables(project / "data/raw", [])[0])
+    whole = (folder / "log.npz").read_bytes()
+    for broken in (whole[: len(whole) // 2], b"no archive", b""):
+        (folder / "log.npz").write_bytes(broken)
+        assert len(prepared(project, how, []).log) == len(raw_tables(project / "data/raw", [])[0])
 
 
 def test_events_come_on_top_and_count_once(project: Path) -> None:

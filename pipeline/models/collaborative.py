@@ -95,7 +95,7 @@ class Collaborative:
             "ease": self.ease.best(weights, n),
             "item_knn": self.knn.best(weights, n),
             "rules": self.rules.best(weights, n),
-            "ials": self._nearest.best(users, n),
+            "ials": self.nearest.best(users, n),
         }
         empty = np.diff(weights.indptr) == 0  # without a history every item is alike
         for items in lists.values():
@@ -109,7 +109,7 @@ class Collaborative:
         return np.tile(np.pad(best, (0, n - len(best)), constant_values=-1).astype(np.int32), (points, 1))
 
     @cached_property
-    def _nearest(self) -> Nearest:
+    def nearest(self) -> Nearest:
         return Nearest(self.ials.vectors, self.ials.known)
 
     def columns(self, asked: Asked, items: np.ndarray) -> Columns:

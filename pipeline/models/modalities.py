@@ -43,7 +43,7 @@ class Modality:
 
     def retrieve(self, asked: Asked, n: int) -> Retrieved:
         users = unit(asked.weights[5] @ self.vectors)
-        found = self._nearest.best(users, n)
+        found = self.nearest.best(users, n)
         found[~users.any(axis=1)] = -1
         return {f"{PREFIX}{self.name}": found}
 
@@ -57,7 +57,7 @@ class Modality:
         return {name: column * fading for name, column in columns.items()}
 
     @cached_property
-    def _nearest(self) -> Nearest:
+    def nearest(self) -> Nearest:
         return Nearest(self.vectors, np.asarray(self.vectors.any(axis=1)))
 
 

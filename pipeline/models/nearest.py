@@ -3,17 +3,26 @@
 Up to EXACT items every product is computed. Beyond, faiss compares vectors whose places are rounded to
 four bits (Quicker ADC, André et al. 2019), and the best by these are compared exactly: for one user in a
 seventh of the time at 100,000 items, also where vectors form no clusters, which inverted lists and graphs of
-neighbours need (docs/log.md). Where the recall is below RECALL the search stays exact.
+neighbours need (docs/log.md). Where the recall is below RECALL the search stays exact. To round and to check
+takes .5 to 1 s of 100,000 vectors, so a service keeps what came of it: `kept_in`.
 """
 
 from __future__ import annotations
 
+import hashlib
+import logging
+import shutil
+from collections.abc import Iterable
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 
+from pipeline.files import NOT_WHOLE, temporary_beside
 from pipeline.models.pairs import best_columns, largest
+
+log = logging.getLogger(__name__)
 
 BLOCK = 65_536  # items whose products with the users are in memory at a time
 EXACT = 20_000  # items up to which rounding gains less than it costs
@@ -21,6 +30,8 @@ RECALL = 0.98  # of the best CHECKED items, at least
 CHECKED, QUERIES, OF_QUERY = 100, 64, 5
 WIDER = (4, 8, 16)  # times as many by rounded vectors as are wanted: the first that reaches RECALL
 SAMPLE, ROUNDS = 2_000, 8  # items by which rounding is fitted, rounds of k-means; see RECALL
+FORMAT = 1  # another one for another way to round
+INDEX, TOLD = "index.faiss", "rounding.npz"
 
 
 class Nearest:
@@ -30,6 +41,15 @@ class Nearest:
         """(catalogue, d) float32; (catalogue,) bool: which of them may be found."""
         self.numbers = np.flatnonzero(allowed).astype(np.int32)
         self._every = np.ascontiguousarray(vectors, np.float32)  # as they are: no copy
+
+    def digest(self) -> str:
+        """What rounding depends on."""
+        import faiss
+
+        told = hashlib.sha256(f"{FORMAT} {faiss.__version__} {self._every.shape}".encode())
+        told.update(self._every.data)
+        told.update(self.numbers.data)
+        return told.hexdigest()[:32]
 
     def best(self, users: np.ndarray, n: int) -> np.ndarray:
         """(points, d) -> (points, n) int32 items of the greatest products, best first, -1 behind.
@@ -68,7 +88,7 @@ class Nearest:
             return None
         generator = np.random.default_rng(0)
         every, allowed = self._every, self.numbers
-        rounded = Rounded(every, allowed, generator)
+        rounded = Rounded.made(every, allowed, generator)
         # Users are close to sums of what they took.
         taken = generator.integers(0, len(allowed), (QUERIES, OF_QUERY))
         users = every[allowed[taken]].sum(axis=1)
@@ -87,23 +107,45 @@ class Rounded:
 
     wider = WIDER[0]
 
-    def __init__(self, vectors: np.ndarray, numbers: np.ndarray, generator: np.random.Generator) -> None:
-        """(catalogue, d) float32; (allowed,) int32: those that are searched."""
+    def __init__(self, vectors: np.ndarray, numbers: np.ndarray, turn: np.ndarray, index: Any) -> None:
+        """(catalogue, d) float32; (allowed,) int32: those that are searched; (d, d or d + 1) rotation, under
+        which `index` has them."""
+        self.vectors, self.numbers, self._turn, self._index = vectors, numbers, turn, index
+
+    @classmethod
+    def made(cls, vectors: np.ndarray, numbers: np.ndarray, generator: np.random.Generator) -> Self:
         import faiss  # only large catalogues need it
 
-        self.vectors, self.numbers = vectors, numbers
         width = vectors.shape[1]
         # Products stay under a rotation, which spreads what one place says over all, so that all of the few
         # bits are used.
         even = width + width % 2
-        turn = np.linalg.qr(generator.normal(size=(even, even)))[0][:width]
-        self._turn = turn.astype(np.float32)
-        self._index: Any = faiss.IndexPQFastScan(even, even, 4, faiss.METRIC_INNER_PRODUCT)
-        self._index.pq.cp.niter = ROUNDS
-        self._index.train(vectors[numbers[generator.permutation(len(numbers))[:SAMPLE]]] @ self._turn)
-        self._index.pq.sync_transposed_centroids()  # adding is four times as quick with these
+        turn = np.linalg.qr(generator.normal(size=(even, even)))[0][:width].astype(np.float32)
+        index: Any = faiss.IndexPQFastScan(even, even, 4, faiss.METRIC_INNER_PRODUCT)
+        index.pq.cp.niter = ROUNDS
+        index.train(vectors[numbers[generator.permutation(len(numbers))[:SAMPLE]]] @ turn)
+        index.pq.sync_transposed_centroids()  # adding is four times as quick with these
         for begin in range(0, len(numbers), BLOCK):
-            self._index.add(vectors[numbers[begin : begin + BLOCK]] @ self._turn)
+            index.add(vectors[numbers[begin : begin + BLOCK]] @ turn)
+        return cls(vectors, numbers, turn, index)
+
+    def write(self, path: Path) -> None:
+        import faiss
+
+        faiss.write_index(self._index, str(path / INDEX))
+        np.savez(path / TOLD, turn=self._turn, wider=self.wider)
+
+    @classmethod
+    def read(cls, path: Path, vectors: np.ndarray, numbers: np.ndarray) -> Self:
+        """Raises what files raise that are not there, or not whole."""
+        import faiss
+
+        with np.load(path / TOLD) as told:
+            found = cls(vectors, numbers, told["turn"], faiss.read_index(str(path / INDEX)))
+            found.wider = int(told["wider"])
+        if found._index.ntotal != len(numbers):
+            raise ValueError(f"{found._index.ntotal} vectors")
+        return found
 
     def best(self, users: np.ndarray, n: int) -> np.ndarray:
         """(points, d) -> (points, n) int32 items, best first."""
@@ -117,6 +159,34 @@ class Rounded:
         found = self.numbers[np.sort(self._index.search(users @ self._turn, most)[1], axis=1)]
         exact = np.matmul(self.vectors[found], users[:, :, None])[:, :, 0]
         return np.take_along_axis(found, largest(exact, n), axis=1)
+
+
+def kept_in(folder: Path, searches: Iterable[Nearest]) -> None:
+    """Round the vectors of all `searches`, or read from `folder` what was made of the same ones; what is made
+    is kept there, and whatever else lies there goes. A search that stays exact is checked at each start."""
+    used = set()
+    for search in searches:
+        if len(search.numbers) <= EXACT:
+            continue
+        used.add(name := search.digest())
+        try:
+            search.__dict__["_rounded"] = Rounded.read(folder / name, search._every, search.numbers)
+        except (*NOT_WHOLE, RuntimeError):
+            if (made := search._rounded) is not None:
+                _keep(made, folder / name)
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.name not in used and not path.name.startswith("."):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _keep(rounded: Rounded, final: Path) -> None:
+    try:
+        part = temporary_beside(final)
+        rounded.write(part)
+        shutil.rmtree(final, ignore_errors=True)  # it could not be read
+        part.rename(final)
+    except (OSError, RuntimeError) as error:  # nothing can be written here, or another worker was quicker
+        log.warning("%s: not kept for the next start: %s", final.parent, error)
 
 
 def _products(users: np.ndarray, vectors: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from pipeline.models.candidates import union
 from pipeline.models.collaborative import RETRIEVING, Collaborative
 from pipeline.models.kinds import Kinds
 from pipeline.models.living import Living
+from pipeline.models.nearest import Nearest
 from pipeline.models.pairs import Columns, Retrieved, history_matrix, lookup
 from pipeline.models.sentiment import Felt
 from pipeline.models.sequence import Sequence
@@ -55,6 +56,16 @@ class Parts:
         for modality in self.kinds.modalities:
             lists |= modality.retrieve(asked, EACH)
         return lists
+
+    @property
+    def searches(self) -> list[Nearest]:
+        """Every search among vectors."""
+        found = [self.collaborative.nearest, *(modality.nearest for modality in self.kinds.modalities)]
+        if self.sequence is not None:
+            found.append(self.sequence.nearest)
+        if self.text is not None:
+            found += [self.text.nearest, self.text.nearest_of_cold(self.collaborative.cold)]
+        return found
 
     def candidates(self, asked: Asked) -> np.ndarray:
         """(points, at most `most`) int32 items, -1 behind."""

@@ -185,7 +185,7 @@ class Recommender:
         items = self.catalogue.items
         titles = items[tables.TITLE] if tables.TITLE in items else items[tables.ITEM]
         there = titles.notna() & (titles != "")
-        return [str(title)[:80] for title in titles.where(there, items[tables.ITEM])]
+        return [str(title)[:80] for title in titles.where(there, items[tables.ITEM]).tolist()]
 
     @cached_property
     def _categories(self) -> list[frozenset[str]]:

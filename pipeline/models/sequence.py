@@ -86,10 +86,10 @@ class Sequence:
         return asked.once(self, "users", users)
 
     def retrieve(self, asked: Asked, n: int) -> Retrieved:
-        return {"sequence": self._nearest.best(self._users(asked), n)}
+        return {"sequence": self.nearest.best(self._users(asked), n)}
 
     @cached_property
-    def _nearest(self) -> Nearest:
+    def nearest(self) -> Nearest:
         return Nearest(self._vectors, self.known)
 
     def columns(self, asked: Asked, items: np.ndarray) -> Columns:

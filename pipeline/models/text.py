@@ -96,9 +96,9 @@ class Text:
     def retrieve(self, asked: Asked, n: int, ials: np.ndarray, cold: np.ndarray) -> Retrieved:
         """`ials`: (points, factors) users; `cold`: (items,) bool."""
         users = unit(asked.weights[5] @ self._narrow)
-        lists = {"text": self._nearest.best(users, n)}
+        lists = {"text": self.nearest.best(users, n)}
         lists["text"][~users.any(axis=1)] = -1
-        lists["text_of_cold"] = self._nearest_of_cold(cold).best(ials, n)
+        lists["text_of_cold"] = self.nearest_of_cold(cold).best(ials, n)
         lists["text_of_cold"][~ials.any(axis=1)] = -1
         return lists
 
@@ -136,10 +136,10 @@ class Text:
         return np.asarray(self.vectors.any(axis=1))
 
     @cached_property
-    def _nearest(self) -> Nearest:
+    def nearest(self) -> Nearest:
         return Nearest(self._narrow, self.there)
 
-    def _nearest_of_cold(self, cold: np.ndarray) -> Nearest:
+    def nearest_of_cold(self, cold: np.ndarray) -> Nearest:
         if "cold" not in self._kept:  # cold items are those of the one fit
             self._kept["cold"] = Nearest(self.expected, cold & self.there)
         return self._kept["cold"]

@@ -23,7 +23,7 @@ from pipeline.data import tables
 from pipeline.data.forgotten import Forgotten
 from pipeline.data.histories import Log
 from pipeline.errors import DataError
-from pipeline.files import temporary_beside
+from pipeline.files import NOT_WHOLE, temporary_beside
 from pipeline.models.artifacts import files_hash
 from pipeline.models.preparation import Preparation
 from pipeline.params import Positive
@@ -146,7 +146,7 @@ def _read(folder: Path) -> Prepared | None:
         if (file_of_texts := folder / "texts.parquet").exists():
             arrays["text"] = pd.read_parquet(file_of_texts)[tables.TEXT].to_numpy(dtype=object)
         told = json.loads((folder / "reactions.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, KeyError, DataError):
+    except (*NOT_WHOLE, DataError):
         return None
     rows = arrays.pop("rows")
     made = Log(**(arrays | {"repeats": bool(arrays["repeats"])}))

@@ -204,7 +204,7 @@ class OneCollaborative(Collaborative):
             "ease": best_cells(self.ease.kept, scores.ease[place], n),
             "item_knn": best_cells(knn[0], knn[1][place], n),
             "rules": best_cells(rules[0], rules[1][place], n),
-            "ials": self._nearest.best(scores.users[place : place + 1], n),
+            "ials": self.nearest.best(scores.users[place : place + 1], n),
         }
 
     def columns(self, asked: Asked, items: np.ndarray) -> Columns:
@@ -271,8 +271,8 @@ class OneText(Text):
         users = self._profiles(asked)[:1]
         nothing = np.full((1, n), -1, np.int32)
         return {
-            "text": self._nearest.best(users, n) if users.any() else nothing,
-            "text_of_cold": self._nearest_of_cold(cold).best(ials, n) if ials.any() else nothing,
+            "text": self.nearest.best(users, n) if users.any() else nothing,
+            "text_of_cold": self.nearest_of_cold(cold).best(ials, n) if ials.any() else nothing,
         }
 
     def _profiles(self, asked: Asked) -> np.ndarray:

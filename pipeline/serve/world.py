@@ -33,6 +33,7 @@ from pipeline.models.artifacts import (
     pinned,
 )
 from pipeline.models.living import Living
+from pipeline.models.nearest import kept_in
 from pipeline.models.preparation import Preparation
 from pipeline.models.ranking import popularity_order
 from pipeline.models.recommender import Recommender
@@ -48,6 +49,7 @@ from pipeline.serve.written import Reader
 
 log = logging.getLogger(__name__)
 RAW = Path("data/raw")
+SEARCHES = ".searches"  # beside the prepared tables, which change more often
 ONE_BY_ONE = 20_000  # further events; of more, a log is made anew
 
 
@@ -168,6 +170,7 @@ def load(root: Path, store: Store, where: Path = CHAMPION, kept: Path = FOLDER) 
     loaded = replace(loaded, folder=root / where, parts=replace(single(loaded.parts), felt=None))
     present, room = Present(live, base.user_ids), empty_places(loaded.catalogue.ids)
     model = with_living(loaded, present, folded)
+    kept_in(root / kept / SEARCHES, model.parts.searches)
     reader = None if loaded.sentiment is None else Reader(loaded.sentiment, model.question_encoder)
     empty = set(room)
     ids = loaded.catalogue.ids
