@@ -34,8 +34,17 @@ WITHHELD = "withheld: collect.pseudonyms"
 _LIKE = {"user_id_is_a_list_or_object": "[]", "no_user_id": ""}
 _ROUNDED = "0E+00"
 
-_ADDRESS = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+")
-_CARD = re.compile(r"(?<![\d-])\d(?:[ -]?\d){12,18}(?![\d-])")
+# At most as long as RFC 5321 lets it be: without the bound a long word costs the square of its length.
+_ADDRESS = re.compile(
+    r"(?:\"[^\"\n]{1,62}\"|[\w.!#$%&'*+/=?^`{|}~-]{1,64})[@\uff20\ufe6b][\w-]+(?:\.[\w-]+)+"
+)
+_CARD = re.compile(
+    r"(?<!\d)(?<!\d-)(?:\d(?:[ -]?\d){12,18}"
+    # As cards show it, with whatever lies between the groups.
+    r"|\d{4}(?P<between>[^\w,;:]{1,3})(?:\d{4}(?P=between)\d{4}(?P=between)\d{1,7}|\d{6}(?P=between)\d{4,5})"
+    r")(?!-?\d)"
+)
+_ABROAD = re.compile(r"(?<![\d+.,])00(?=[1-9])")  # as most of the world dials what others write with a +
 _REGIONS = (None, "US")  # with a country's code, and as North Americans write them
 
 
@@ -124,7 +133,7 @@ def wanted(root: Path) -> Pseudonyms | None:
 
 def scrubbed(text: str) -> str:
     """Without e-mail addresses, numbers of payment cards (by Luhn's check) and of telephones."""
-    if "@" in text:
+    if not {"@", "\uff20", "\ufe6b"}.isdisjoint(text):
         text = _ADDRESS.sub("[e-mail]", text)
     if sum(character.isdigit() for character in text) < 7:
         return text
@@ -132,7 +141,8 @@ def scrubbed(text: str) -> str:
 
     text = _CARD.sub(lambda match: "[card]" if _by_luhn(match[0]) else match[0], text)
     for region in _REGIONS:
-        for match in reversed(list(phonenumbers.PhoneNumberMatcher(text, region))):
+        dialled = _ABROAD.sub("+ ", text)  # of the same length
+        for match in reversed(list(phonenumbers.PhoneNumberMatcher(dialled, region))):
             text = f"{text[: match.start]}[phone]{text[match.end :]}"
     return text
 
