@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import re
 import shutil
 import sys
 import zipfile
@@ -18,6 +19,7 @@ WHOLE = ("model.json", "summary.json")
 """Files by which readers know that a folder holds something."""
 NOT_WHOLE = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
 """What numpy raises of a file that is not there, or was cut short by a crash of the machine."""
+_PROCESS = re.compile(r"\.(\d+)(?:\.old)?\.partial$")
 
 
 @contextmanager
@@ -42,7 +44,7 @@ def temporary_beside(final: Path) -> Path:
     """A new empty folder to fill, on the file system of `final`; left-overs of dead processes are removed."""
     final.parent.mkdir(parents=True, exist_ok=True)
     for leftover in final.parent.glob(f".{final.name}.*.partial"):
-        if not _alive(leftover.name.split(".")[-2]):
+        if is_left_over(leftover):
             shutil.rmtree(leftover, ignore_errors=True)
     temporary = final.parent / f".{final.name}.{os.getpid()}.partial"
     shutil.rmtree(temporary, ignore_errors=True)
@@ -103,7 +105,14 @@ def _refill(temporary: Path, final: Path) -> None:
             shutil.move(path, final / path.name)
 
 
-def _alive(process: str) -> bool:
+def is_left_over(path: Path) -> bool:
+    """Whether the writer of this temporary file or folder has ended; also where its name tells none."""
+    process = _PROCESS.search(path.name)
+    return process is None or not is_alive(process[1])
+
+
+def is_alive(process: str) -> bool:
+    """Whether another process has this number."""
     try:
         os.kill(int(process), 0)
     except (ProcessLookupError, ValueError):

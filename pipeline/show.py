@@ -65,6 +65,11 @@ def show_forgotten(told: Certificate) -> None:
     console.print(table)
     for sentence in told.models:
         console.print(Text(sentence), soft_wrap=True)
+    if not any(place.rows for place in told.places):
+        console.print(
+            Text("no row of theirs is anywhere here: if there should be, see how the data spell the id"),
+            soft_wrap=True,
+        )
     if told.marks:
         console.print(Text(f"data/history/forgotten/{told.marks[0]}.json keeps this"), soft_wrap=True)
 

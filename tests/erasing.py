@@ -71,7 +71,26 @@ def project(root: Path, anna: str = "anna-7", bert: str = "bert-8") -> Path:
     kept = root / ".evergreen/prepared/abc"
     kept.mkdir(parents=True)
     pd.DataFrame({"user_id": [anna, bert]}).to_parquet(kept / "users.parquet")
+    leave(root, anna)
     return root
+
+
+def leave(root: Path, person: str) -> None:
+    """What killed stages, `evergreen check` and `evergreen replay` leave, beside what dvc.yaml names."""
+    table = pd.DataFrame({"user_id": [person]})
+    for path in (
+        "data/.prepared.4194305.partial/train.parquet",
+        "data/raw/.partial/new/users.parquet",
+        "models/.challenger.4194305.old.partial/reference/interactions.parquet",
+        "recommendations/.top_k.parquet.4194305.partial",
+        ".dvc/cache/.forget-0/object",
+        ".dvc/cache/files/md5/ab/.abcdef.tmp",
+        ".evergreen/replay/abcd/data/raw/users.parquet",
+    ):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        table.to_parquet(root / path)
+    (root / ".evergreen/replay/abcd/params.yaml").touch()
+    (root / "reports/check.json").write_text(json.dumps({"examples": [f"{person!r}: 20 rows"]}))
 
 
 def version(root: Path, seed: int, users: tuple[str, ...]) -> None:

@@ -8,16 +8,20 @@ what was done. Whoever is forgotten already is looked for as well, so one run en
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 from pipeline.data.forgotten import LIST, Forgotten
+from pipeline.data.ids import as_id
 from pipeline.documents.data import Manifest
 from pipeline.documents.forgetting import Certificate, Place, Replaced
 from pipeline.documents.registry import Person
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.files import write_text
+from pipeline.files import is_alive, write_text
 from pipeline.forget import places
 from pipeline.forget.contents import Contents
 from pipeline.forget.models import sentences
@@ -31,12 +35,15 @@ from pipeline.registry.git import Git
 from pipeline.registry.objects import locked, locked_md5
 from pipeline.registry.records import MANIFEST, now
 from pipeline.registry.versions import State, Version, read_state
+from pipeline.runs.replay import CLONE
 from pipeline.runs.worktrees import RUNS, remove
 
 CERTIFICATES = HISTORY / "forgotten"
 INTERACTIONS = "data/raw/interactions"
 EVENT_STORE, CACHES = "event store", ".evergreen"
-SAID = (EVENT_STORE, str(RUNS), CACHES)  # places that have something to say also where no row was theirs
+UNFINISHED = "files of killed processes"
+# Places that have something to say also where no row was theirs.
+SAID = (EVENT_STORE, str(RUNS), UNFINISHED, CACHES)
 BEYOND = (
     ("the source", "only read here: delete them there; what it still gives of them stays out"),
     ("other clones and their caches", "`git fetch --tags --force`, then `evergreen forget` there"),
@@ -50,8 +57,19 @@ def forget(root: Path, user: str | None, dry_run: bool = False) -> Certificate |
 
     Raises PipelineError where something is at work here, or a place does not answer; run again, it goes on.
     """
-    with alone(root):
+    if user is not None:
+        try:
+            user = as_id(user)
+        except ValueError as error:
+            raise PipelineError(
+                f"evergreen forget: {user!r}: {error}: name one user_id as the data have it"
+            ) from None
+    with ExitStack() as held:
+        held.enter_context(alone(root))
+        for replayed in sorted((root / CLONE).glob("*/params.yaml")):
+            held.enter_context(alone(replayed.parent))
         _refuse_runs(root)
+        _refuse_dvc(root)
         if dry_run:
             people = Forgotten(root)
             if user is None:
@@ -77,6 +95,21 @@ def _refuse_runs(root: Path) -> None:
                 f"run {account.run.run_id} is under way: wait for it to end, or mark it failed and remove "
                 f"{RUNS / folder.parent.name} (`git worktree remove --force`)"
             )
+
+
+def _refuse_dvc(root: Path) -> None:
+    """A stage that DVC runs has read their rows, and would write them into what was cleaned."""
+    for path in sorted((root / ".dvc/tmp").rglob("rwlock")):  # that of `dvc exp run --temp` lies deeper
+        try:
+            held = json.loads(path.read_bytes())
+            users = [*held.get("write", {}).values(), *chain(*held.get("read", {}).values())]
+        except (OSError, ValueError, AttributeError):
+            continue
+        for user in users:
+            if is_alive(str(user["pid"])):
+                raise PipelineError(
+                    f"`{user['cmd']}` (process {user['pid']}) is under way here: wait for it to end"
+                )
 
 
 def _marked(root: Path, user: str | None) -> tuple[Forgotten, str | None]:
@@ -166,6 +199,7 @@ class _Sweep:
 
     def _steps(self) -> Iterator[Place]:
         yield self._event_store()
+        yield self._unfinished()
         places.rows(self.root, "data/raw", self.contents)  # whose names to look for in texts
         self.stored.look()
         state = self._models() if self.act else read_state(Git(self.root))
@@ -202,8 +236,9 @@ class _Sweep:
             for user in store.people():
                 if self.contents.people.has(user):
                     self.contents.names.add(user)
+                    rows += store.rows_of(user)
                     if self.act:
-                        rows += sum(store.forget(user, self.contents.people.mark(user), moment))
+                        store.forget(user, self.contents.people.mark(user), moment)
             if self.act:
                 for mark in sorted(self.contents.people.marks):
                     store.forget("", mark, moment)  # refused from now on, with or without events
@@ -266,7 +301,21 @@ class _Sweep:
         done = f"{len(there)} of ended runs removed; a run that is cleared makes its own anew"
         return Place(place=str(RUNS), rows=None if there else 0, done=done if there else "none there")
 
+    def _unfinished(self) -> Place:
+        there = [*places.unfinished(self.root), *self.stored.unfinished]
+        if self.act:
+            places.removed(there)
+        names = ", ".join(path.name for path in there)
+        return Place(
+            place=UNFINISHED,
+            rows=None if there else 0,
+            done=f"removed: {names}" if there else "none there",
+        )
+
     def _caches(self) -> Place:
-        there = places.clear_caches(self.root) if self.act else places.caches(self.root)
-        done = f"removed, to be made again: {', '.join(there)}" if there else "none there"
+        there = places.caches(self.root)
+        if self.act:
+            places.removed(there)
+        names = ", ".join(str(path.relative_to(self.root)) for path in there)
+        done = f"removed, to be made again: {names}" if there else "none there"
         return Place(place=CACHES, rows=None if there else 0, done=done)

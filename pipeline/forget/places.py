@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from pipeline.files import renamed, replace_folder, temporary_beside
+from pipeline.files import is_left_over, renamed, replace_folder, temporary_beside
 from pipeline.forget.contents import Contents
 from pipeline.forget.storage import REFERENCE, summary_without
 from pipeline.models.artifacts import has_model
@@ -33,8 +33,12 @@ CACHES = (
     "prepared",
     "prepared-challenger",
     "ranking",
+    "replay",
     "simulation",
+    "why",
 )
+CHECK = ("reports/check.json", "reports/check.html")
+"""Ids stand among its examples as the source has them; `evergreen check` makes it again."""
 
 
 def files(root: Path, folder: str) -> Iterator[Path]:
@@ -94,16 +98,30 @@ def clean_model(root: Path, folder: str, contents: Contents) -> int:
     return found
 
 
-def caches(root: Path) -> list[str]:
-    return [name for name in CACHES if (root / ".evergreen" / name).exists()]
+def caches(root: Path) -> list[Path]:
+    """What is removed whatever it holds: all of it is made again when it is asked for."""
+    found = [root / ".evergreen" / name for name in CACHES] + [root / name for name in CHECK]
+    return [path for path in found if path.exists()]
 
 
-def clear_caches(root: Path) -> list[str]:
-    """Those that were there."""
-    there = caches(root)
-    for name in there:
-        shutil.rmtree(root / ".evergreen" / name, ignore_errors=True)
-    return there
+def unfinished(root: Path) -> list[Path]:
+    """What killed processes were writing: whole tables, under other names."""
+    found = [
+        path
+        for folder in ("data", "models", "recommendations", "reports")
+        for path in sorted((root / folder).rglob(".*partial"))
+        if path.name.endswith(".partial") and is_left_over(path)
+    ]
+    within = set(found)
+    return [path for path in found if within.isdisjoint(path.parents)]
+
+
+def removed(paths: list[Path]) -> None:
+    for path in paths:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def event_store(root: Path) -> Store | None:

@@ -25,6 +25,9 @@ REFERENCE = ("reference/interactions.parquet", "reference/summary.json")
 """Of a model folder; the summary says how many rows the sample has."""
 
 
+_BESIDE = ".forget-"
+
+
 class New(NamedTuple):
     """What takes the place of an object."""
 
@@ -64,6 +67,11 @@ class Stored:
         self._names = dict(zip([place.name for place in self.remotes], remotes, strict=True))
         self._rows: dict[str, int] = {}
         self._new: dict[str, New | None] = {}
+
+    @property
+    def unfinished(self) -> list[Path]:
+        """What a try that was killed has left beside the objects."""
+        return sorted(self.objects.cache.glob(f"{_BESIDE}*"))
 
     def look(self) -> None:
         """Read every object; which of them hold rows, and which folders these."""
@@ -142,7 +150,7 @@ class Stored:
     def _beside(self) -> Iterator[Path]:
         """A new name in the cache's file system, and nothing there."""
         self.objects.cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self.objects.cache, prefix=".forget-") as folder:
+        with tempfile.TemporaryDirectory(dir=self.objects.cache, prefix=_BESIDE) as folder:
             yield Path(folder) / "object"
 
     def _keep(self, file: Path, suffix: str = "") -> New:

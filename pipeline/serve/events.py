@@ -222,6 +222,16 @@ class Store:
                 connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
         return int(gone[0]), int(gone[1])
 
+    def rows_of(self, user_id: str) -> int:
+        """How many events and impressions are theirs."""
+        import sqlalchemy as sa
+
+        with _told(), self._reader.connect() as connection:
+            return sum(
+                int(connection.scalar(sa.select(sa.func.count()).where(table.c.user_id == user_id)) or 0)
+                for table in (self.events, self.impressions)
+            )
+
     def people(self) -> list[str]:
         """Ids of users with an event or an impression."""
         import sqlalchemy as sa
