@@ -36,7 +36,7 @@ def listed(
         refused = f"{VERDICT} says why none was promoted" if (root / VERDICT).is_file() else None
         remedy = refused or "`evergreen cycle` trains the first"
         raise ArtifactError(f"{CHAMPION}: no champion here: `evergreen champion` gets it, {remedy}")
-    if user is not None and (hidden := pseudonyms.wanted(root)) is not None:
+    if user is not None and (hidden := pseudonyms.of_data(root)) is not None:
         user = hidden.of(user)
     if user is not None and data.is_dir() and not is_known(data, user):
         log.info("user %s is not in the data: listed as for a new user", user)

@@ -14,7 +14,8 @@ from fastapi.testclient import TestClient
 from test_serve_app import ready
 
 from pipeline.check import command as checking
-from pipeline.data.pseudonyms import FORM, KEY, KEY_FILE, Pseudonyms, scrubbed
+from pipeline.data import tables
+from pipeline.data.pseudonyms import FORM, KEY, KEY_FILE, Pseudonyms, of_data, scrubbed
 from pipeline.errors import ConfigError, DataError
 from pipeline.params import Params
 from pipeline.serve.app import create
@@ -147,6 +148,9 @@ def test_the_service_calls_people_what_collect_calls_them(
     params = yaml.safe_load((root / "params.yaml").read_text())
     params["collect"]["pseudonyms"] = True
     (root / "params.yaml").write_text(yaml.safe_dump(params))
+    with pytest.raises(ConfigError, match="made without pseudonyms"):
+        create(root, f"sqlite:///{root}/events.db")
+    renamed(root / "data/prepared", key)
     event = {"event_id": "e1", "user_id": "anna", "item_id": "i03", "event": "click"}
     with TestClient(create(root, f"sqlite:///{root}/events.db")) as client:
         ready(client)
@@ -160,6 +164,32 @@ def test_the_service_calls_people_what_collect_calls_them(
         assert client.post("/recommend", json={"user_id": "~ffff" + "0" * 32}).status_code == 422
         assert client.delete("/users/anna").json()["events"] == 1
         assert not [path for path in root.glob("events.db*") if b"anna" in path.read_bytes()]
+
+
+def renamed(folder: Path, key: Pseudonyms) -> None:
+    """As if it had been collected with the key."""
+    for path in folder.glob("*.parquet"):
+        table = pd.read_parquet(path)
+        if "user_id" in table:
+            tables.write_parquet(table.assign(user_id=table["user_id"].map(key.of)), path)
+
+
+def test_data_of_another_key_or_of_none_are_refused(tmp_path: Path, key: Pseudonyms) -> None:
+    shutil.copy(collecting.ROOT / "params.yaml", tmp_path)
+    assert of_data(tmp_path) is None  # no data yet
+    (tmp_path / "data/prepared").mkdir(parents=True)
+    table = tmp_path / "data/prepared/train.parquet"
+    pd.DataFrame({"user_id": ["anna"]}).to_parquet(table)
+    assert of_data(tmp_path) is None
+    pd.DataFrame({"user_id": [key.of("anna")]}).to_parquet(table)
+    with pytest.raises(ConfigError, match=r"false.*evergreen cycle"):
+        of_data(tmp_path)
+    text = (tmp_path / "params.yaml").read_text()
+    (tmp_path / "params.yaml").write_text(text.replace("pseudonyms: false", "pseudonyms: true"))
+    assert of_data(tmp_path) == key
+    pd.DataFrame({"user_id": [Pseudonyms(b"another key").of("anna")]}).to_parquet(table)
+    with pytest.raises(ConfigError, match="made with key"):
+        of_data(tmp_path)
 
 
 def test_the_page_on_privacy_names_every_place() -> None:

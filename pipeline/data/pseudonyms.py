@@ -18,6 +18,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pipeline.data import tables
 from pipeline.data.ids import as_ids, id_faults
@@ -29,6 +31,7 @@ from pipeline.sources import RAW, Tables
 KEY, KEY_FILE = "EVERGREEN_PSEUDONYM_KEY", "EVERGREEN_PSEUDONYM_KEY_FILE"
 LEAST = 32  # characters of a key: `openssl rand -hex 32` gives 64
 FORM = re.compile(r"~([0-9a-f]{4})[0-9a-f]{32}")
+PREPARED = Path("data/prepared/train.parquet")
 WITHHELD = "withheld: collect.pseudonyms"
 # In place of a user's cell that is no id: it is refused for the same reason, and shows nothing.
 _LIKE = {"user_id_is_a_list_or_object": "[]", "no_user_id": ""}
@@ -129,6 +132,34 @@ def wanted(root: Path) -> Pseudonyms | None:
     if not params.is_file() or not Params.load(params).collect.pseudonyms:
         return None
     return Pseudonyms.from_environment()
+
+
+def of_data(root: Path) -> Pseudonyms | None:
+    """As `wanted`, for who asks data/prepared for people.
+
+    Raises ConfigError where the data were made with another key, or without: everybody would be a stranger.
+    """
+    hidden, made = wanted(root), _number_in(root / PREPARED)
+    if made is not None and made != (hidden.number if hidden else ""):
+        by = f"with key {made}" if made else "without pseudonyms"
+        now = f"the environment has key {hidden.number}" if hidden else "collect.pseudonyms is false"
+        raise ConfigError(
+            f"{PREPARED} was made {by}, and {now}: nobody in it would be known. Set that back, or collect "
+            "anew with `evergreen cycle`; see docs/privacy.md on changing keys"
+        )
+    return hidden
+
+
+def _number_in(table: Path) -> str | None:
+    """Of the key whose pseudonyms a table holds; empty: it holds ids; None: it has no row."""
+    try:
+        batches = pq.ParquetFile(table).iter_batches(1, columns=[tables.USER])
+        first = next((str(user) for batch in batches for user in batch.column(0).to_pylist()), None)
+    except (OSError, pa.ArrowException):
+        return None
+    if first is None:
+        return None
+    return match[1] if (match := FORM.fullmatch(first)) else ""
 
 
 def scrubbed(text: str) -> str:

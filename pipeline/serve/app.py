@@ -77,7 +77,7 @@ class Service:
         self.engine = Engine(root, self.store)
         self.writer = Writer(self.store)
         self.keys, self.rate = keys, Rate(rate)
-        self.pseudonyms = pseudonyms.wanted(root)
+        self.pseudonyms = pseudonyms.of_data(root)
         self.store.forgotten = self.forgotten = forgotten.Forgotten.of_project(root)
         self.measured = Measured(self.engine, self.writer)
         self._stop = threading.Event()
