@@ -4,11 +4,23 @@ import re
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationInfo, field_validator
 
 
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _number_is_no_switch(cls, value: object, info: ValidationInfo) -> object:
+        """`long_term_guard: true` would be 1, and let everything pass."""
+        if isinstance(value, bool) and _numeric(cls.model_fields[str(info.field_name)].annotation):
+            raise ValueError("write a number, or null where there is none: it is no switch")
+        return value
+
+
+def _numeric(annotation: object) -> bool:
+    return annotation in (int, float) or any(map(_numeric, get_args(annotation)))
 
 
 def _encoding(name: object) -> str:

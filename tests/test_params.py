@@ -52,3 +52,13 @@ def test_the_pipelines_own_columns_cannot_be_withheld(tmp_path: Path) -> None:
     assert load(tmp_path, preprocess=section | {"never_features": ["owner"]})
     with pytest.raises(ConfigError, match=r"never_features\.1: categories is a column of the contract's own"):
         load(tmp_path, preprocess=section | {"never_features": ["owner", "categories"]})
+
+
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [("decide_promotion", "long_term_guard"), ("serve", "exploration"), ("finetune", "epochs")],
+)
+def test_a_number_is_no_switch(tmp_path: Path, section: str, key: str) -> None:
+    given = yaml.safe_load(Path("params.yaml").read_text())[section]
+    with pytest.raises(ConfigError, match=rf"{section}\.{key}.* number"):
+        load(tmp_path, **{section: given | {key: True}})

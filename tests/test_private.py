@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -244,6 +245,16 @@ def test_texts_that_name_tags_of_users_are_refused(prepared: Prepared) -> None:
     private.check(prepared, wanted, "{title} {tags}")
     with pytest.raises(ConfigError, match=r"finetune\.privacy: preprocess\.item_text names \{tags\}"):
         private.check(with_tags, wanted, "{title} {tags}")
+
+
+def test_a_delta_that_gives_a_user_away_is_refused(prepared: Prepared) -> None:
+    users = len(np.unique(prepared.log.user))
+    settings = Params.load(Path("params.yaml")).finetune
+    for delta, fits in ((0.5 / users, True), (1 / users, False)):
+        told = settings.privacy.model_copy(update={"epsilon": 1.0, "delta": delta})
+        wanted = settings.model_copy(update={"privacy": told})
+        with nullcontext() if fits else pytest.raises(ConfigError, match=r"finetune\.privacy\.delta"):
+            private.check(prepared, wanted, "{title}")
 
 
 def test_a_group_cannot_be_erased_under_a_budget(prepared: Prepared) -> None:

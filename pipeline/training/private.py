@@ -150,6 +150,12 @@ def check(prepared: Prepared, settings: Finetune, item_text: str) -> None:
             "params.yaml: finetune.privacy: finetune.erase learns what no budget covers: set it to null, "
             "or finetune.privacy.epsilon"
         )
+    users, delta = len(np.unique(prepared.log.user)), settings.privacy.delta
+    if delta * users >= 1:
+        raise ConfigError(
+            f"params.yaml: finetune.privacy.delta: {delta:g} lets all rows of one in {1 / delta:,.0f} users "
+            f"be told, and the data have {users:,}: make it far below {1 / users:.1g}"
+        )
     if "{tags}" in item_text and _tagged(prepared):
         raise ConfigError(
             "params.yaml: finetune.privacy: preprocess.item_text names {tags}, which users wrote and no "
