@@ -40,6 +40,15 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def stamp(path: Path) -> tuple[int, int] | None:
+    """Changes when the file is written; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino
+
+
 def temporary_beside(final: Path) -> Path:
     """A new empty folder to fill, on the file system of `final`; left-overs of dead processes are removed."""
     final.parent.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,7 @@ import shutil
 import time
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +21,10 @@ from pipeline.models.asked import Asked
 from pipeline.models.parts import stacked
 from pipeline.models.private import Budget
 from pipeline.models.recommender import Recommender
-from pipeline.params import Params
+from pipeline.params import Params, Positive
 from pipeline.serve import engine as engines
 from pipeline.serve.engine import Engine
-from pipeline.serve.events import Row, Store
+from pipeline.serve.events import Row, Store, StoreError
 from pipeline.serve.listing import Unknown
 from pipeline.serve.messages import Question
 from pipeline.serve.single import One
@@ -85,6 +86,20 @@ def test_feedback_is_in_the_next_list(engine: Engine) -> None:
     second = ids(engine, user_id="u20", k=24)
     assert first[0] not in second
     assert len(second) == len(first) - 1
+
+
+def test_a_row_counts_once_under_any_event_id(engine: Engine, project: Path) -> None:
+    world, now = engine.world, engine.moment()
+    item, of_raw = int(world.log.item[0]), int(world.log.time[0])
+    raw_user, raw_item = str(world.user_ids[world.log.user[0]]), str(world.model.catalogue.ids[item])
+    before = len(world.present.rows(int(world.log.user[0])))
+    twice = [row(1, "twice", "i03", now), row(2, "twice", "i03", now), row(3, "twice", "i03", now, "view")]
+    engine.store.append([[*twice, row(4, raw_user, raw_item, of_raw)]])  # the last as `collect` joined it
+    engine.follow()
+    assert len(world.present.rows(world.present.user("twice"))) == 2
+    assert len(world.present.rows(int(world.log.user[0]))) == before
+    engine.load()  # as after a start
+    assert len(engine.world.present.rows(engine.world.present.user("twice"))) == 2
 
 
 def test_what_others_take_moves_everybody(engine: Engine) -> None:
@@ -161,6 +176,16 @@ def test_a_history_given_in_place_and_two_clicks_agree(engine: Engine) -> None:
     assert sum(int(item[1:]) % 2 for item in given) >= 4  # the taste of odd items
 
 
+def test_a_history_without_events_is_taken_by_its_values(engine: Engine) -> None:
+    lister = engine._listing
+    how = replace(engine.world.preparation, positive=Positive(events=["rating"], min_value=4))
+    lister.world = replace(engine.world, preparation=how)
+    cells = ({"value": 1}, {"value": 5}, {}, {"event": "view", "value": 5})
+    given = [{"item_id": f"i0{place}"} | cell for place, cell in enumerate(cells)]
+    question = Question.model_validate({"history": given})
+    assert lister.rows(question, engine.moment())[1].positive.tolist() == [False, True, True, False]
+
+
 def test_a_text_lists_what_is_described_so(engine: Engine) -> None:
     answer, _ = engine.recommend(Question(text="red thing", k=6))
     assert answer.fallback is None
@@ -215,6 +240,8 @@ def test_the_list_of_a_moment(engine: Engine) -> None:
     listed = ids(engine, user_id="u20", as_of=early, k=24)
     later = {str(world.model.catalogue.ids[item]) for item in rows.item[3:]}
     assert later & set(listed)
+    before = engine.recommend(Question.model_validate({"user_id": "u20", "as_of": "2019-01-01"}))[0]
+    assert before.fallback == "unknown_user"
     with pytest.raises(Unknown, match="as_of"):
         ids(engine, user_id="u20", as_of="2026-01-01T00:00:00Z")
 
@@ -242,6 +269,31 @@ def test_a_store_that_is_gone_leaves_the_lists(engine: Engine) -> None:
     engine.store = Store("sqlite:////nowhere/at/all/events.db", create=False)
     assert ids(engine, user_id="u20")
     assert engine.store_problem is not None
+
+
+def test_a_store_whose_file_is_taken_away_acknowledges_nothing(engine: Engine, project: Path) -> None:
+    engine.store.append([[row(1, "someone", "i03", engine.moment())]])
+    path = project / "events.db"
+    path.rename(project / "moved.db")
+    with pytest.raises(StoreError, match=r"events\.db is gone"):
+        engine.store.append([[row(2, "someone", "i05", engine.moment())]])
+    assert ids(engine, user_id="u20")
+    assert "is gone" in str(engine.whole_problem)
+    (project / "moved.db").rename(path)
+    assert engine.store.append([[row(2, "someone", "i05", engine.moment())]]) == [(1, 0)]
+    engine.follow()
+    assert engine.whole_problem is None
+    # Another file, whose numbers begin anew.
+    path.rename(project / "old.db")
+    for rest in project.glob("events.db-*"):
+        rest.unlink()
+    other = Store(f"sqlite:///{path}")
+    other.append([[row(9, "another", "i07", engine.moment())]])
+    other.close()
+    engine.follow()
+    engine.renew()
+    assert engine.world.present.user("another") >= 0
+    assert engine.world.present.user("someone") == -1
 
 
 def test_a_new_champion_takes_over_and_a_broken_one_is_refused(engine: Engine, project: Path) -> None:

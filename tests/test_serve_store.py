@@ -129,6 +129,25 @@ def test_a_store_that_cannot_be_written_acknowledges_nothing(tmp_path: Path) -> 
     writer.close()
 
 
+def test_impressions_shown_again_count_once_and_stop_no_writer(store: Store, tmp_path: Path) -> None:
+    shown = Impression("i1", 1, None, "v1", "champion", None, "[]")
+    store.show([shown])
+    store.show([shown, shown._replace(impression_id="i2")])
+    assert sorted(store.lists()["impression_id"]) == ["i1", "i2"]
+    writer = Writer(store)
+    writer.show(shown._replace(impression_id=object()))  # type: ignore[arg-type]
+    assert [writer.append([row(name)]).result(30) for name in "ab"] == [(1, 0), (1, 0)]
+    writer._unshown.clear()
+    writer.close()
+
+
+@pytest.mark.parametrize("rate", ["nan", "-1", "inf", "much"])
+def test_a_rate_that_is_none(rate: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVERGREEN_RATE", rate)
+    with pytest.raises(ConfigError, match="EVERGREEN_RATE"):
+        access.Rate.from_environment()
+
+
 @pytest.mark.parametrize("url", ["nonsense", "oracle9000://x/y"])
 def test_an_address_that_cannot_be(url: str) -> None:
     with pytest.raises(ConfigError, match="event store"):
@@ -181,4 +200,6 @@ def test_rates_are_of_each_caller() -> None:
     rate = access.Rate(3)
     assert [rate.allows("a") for _ in range(4)] == [True, True, True, False]
     assert rate.allows("b")
+    slow = access.Rate(0.5)  # one in two seconds
+    assert [slow.allows("a") for _ in range(2)] == [True, False]
     assert all(access.Rate(0).allows("a") for _ in range(100))

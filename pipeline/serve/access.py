@@ -10,16 +10,21 @@ from __future__ import annotations
 import hashlib
 import hmac
 import ipaddress
+import logging
+import math
 import os
 import re
 import secrets
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pipeline.errors import ConfigError
+from pipeline.files import stamp
 
+log = logging.getLogger(__name__)
 ENVIRONMENT = "EVERGREEN_API_KEYS"
 OPEN = {"/", "/health", "/favicon.ico"}  # the page holds nothing; probes have no keys
 LOCAL_NAMES = {"localhost", "127.0.0.1", "[::1]", "testserver"}
@@ -39,6 +44,8 @@ def is_loopback(host: str | None) -> bool:
 @dataclass(frozen=True)
 class Keys:
     names: Mapping[str, str]  # sha256 -> name
+    path: Path | None = None
+    seen: tuple[int, int] | None = None  # of the file when it was read
 
     @classmethod
     def from_environment(cls) -> Keys | None:
@@ -46,8 +53,19 @@ class Keys:
         path = os.environ.get(ENVIRONMENT)
         return cls.read(Path(path)) if path else None
 
+    def renewed(self) -> Keys:
+        """As the file has them now; itself where that did not change, or cannot be read."""
+        if self.path is None or (seen := stamp(self.path)) == self.seen:
+            return self
+        try:
+            return self.read(self.path)
+        except ConfigError as error:
+            log.error("%s; the keys of before are taken", error)
+            return replace(self, seen=seen)
+
     @classmethod
     def read(cls, path: Path) -> Keys:
+        seen = stamp(path)  # before it is read: what changes meanwhile is read again
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
         except OSError as error:
@@ -65,7 +83,7 @@ class Keys:
                 names[match[2]] = match[1]
         if not names:
             raise ConfigError(f"{path}: no key in it: `evergreen serve --new-key NAME` adds one")
-        return cls(names)
+        return cls(names, path, seen)
 
     def name_of(self, header: str | None) -> str | None:
         """Whose key `Authorization: Bearer KEY` holds."""
@@ -99,14 +117,25 @@ class Rate:
     limit: float
     _left: dict[str, tuple[float, float]] = field(default_factory=dict)
 
+    @classmethod
+    def from_environment(cls) -> Rate:
+        """Raises ConfigError for what is no rate."""
+        text = os.environ.get("EVERGREEN_RATE") or "0"
+        with suppress(ValueError):
+            if 0 <= (limit := float(text)) < math.inf:
+                return cls(limit)
+        raise ConfigError(f"EVERGREEN_RATE: {text!r} is no number of calls a second; 0 is no limit")
+
     def allows(self, caller: str) -> bool:
         if self.limit <= 0:
             return True
         now = time.monotonic()
-        if len(self._left) > 10_000:  # whoever was quiet for a second has its burst again
-            self._left = {name: each for name, each in self._left.items() if now - each[1] < 1}
-        left, last = self._left.get(caller, (self.limit, now))
-        left = min(self.limit, left + (now - last) * self.limit)
+        if len(self._left) > 10_000:  # whoever was quiet for so long has its burst again
+            quiet = max(1.0, 1 / self.limit)
+            self._left = {name: each for name, each in self._left.items() if now - each[1] < quiet}
+        burst = max(self.limit, 1.0)  # of less than a call no call could ever be made
+        left, last = self._left.get(caller, (burst, now))
+        left = min(burst, left + (now - last) * self.limit)
         if left < 1:
             self._left[caller] = (left, now)
             return False

@@ -23,6 +23,7 @@ from pipeline.documents.promotion import Promotion
 from pipeline.documents.registry import Registry
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.evaluation.interleaved import INTERLEAVED
+from pipeline.files import stamp
 from pipeline.models.artifacts import CARD, folder_hash, has_model
 from pipeline.params import Params, Serve
 from pipeline.serve.bound import Bound
@@ -54,7 +55,7 @@ class Settings:
 
     def renew(self) -> None:
         """What cannot be read leaves them as they are."""
-        seen = _stamp(self.path)
+        seen = stamp(self.path)
         if seen == self._seen:
             return
         self._seen = seen
@@ -88,15 +89,15 @@ class Canary:
     def renew(self, share: float, champion: World, store: Store) -> bool:
         """Take in what lies in the folder now; whether that changed what is shown. For one thread."""
         self._share = share
-        stamp = _stamp(self.root / CHALLENGER / CARD) if share > 0 else None
-        seen = None if stamp is None else (stamp, _stamp(self.root / VERDICT), champion.digest)
+        written = stamp(self.root / CHALLENGER / CARD) if share > 0 else None
+        seen = None if written is None else (written, stamp(self.root / VERDICT), champion.digest)
         if seen == self._seen and not (self.bound is not None and self.bound.stale):
             return False
         changed = self.bound is not None
         with self._lock:  # gone before the next is loaded: two are enough to hold
             self.bound = self.problem = None
         self._seen, problem, bound = seen, None, None
-        if stamp is not None:
+        if written is not None:
             try:
                 bound = self._loaded(champion, store)
             except Exception as error:  # whatever is wrong with it, the champion serves on
@@ -164,12 +165,3 @@ class Canary:
             for rank, (team, place, propensity) in enumerate(placed, 1)
         ]
         return Drawn(items, [versions[team] for team, _, _ in placed], INTERLEAVED + versions[1])
-
-
-def _stamp(path: Path) -> tuple[int, int] | None:
-    """Changes when the file is written; None where there is none."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_ino

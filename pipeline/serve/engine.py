@@ -64,6 +64,7 @@ class Engine:
         self._refused_claim: str | None = None
         self._last_now = self._offset = 0
         self._stamp: int | None = None  # of the store when all of it was taken in
+        self._store_file = store.replaced  # the file of which it was
         self._followed = time.monotonic()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -222,6 +223,10 @@ class Engine:
         with self._lock:
             try:
                 stamp = self.store.stamp()
+                if self._store_file != self.store.replaced:  # numbers of events begin anew there
+                    self._store_file, self._stamp = self.store.replaced, None
+                    for bound in filter(None, (self._bound, self._canary.bound)):
+                        bound.stale = True
                 if stamp is not None and stamp == self._stamp and self.store_problem is None:
                     self._followed = time.monotonic()
                     return
@@ -292,7 +297,7 @@ class Engine:
         if question.text is not None:
             text = self._vector(question.text)
             fallback = "text_not_read" if text is None else None
-        elif not len(rows):
+        elif not len(rows.before(now)):
             fallback = "unknown_user"
         try:
             return lister.answer(question, user, rows, now, text, model, chance), fallback

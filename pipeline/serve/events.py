@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline.data import tables
 from pipeline.errors import ConfigError
-from pipeline.serve.schema import event_tables, settle_sqlite
+from pipeline.serve.schema import OpenFile, event_tables, settle_sqlite
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -100,9 +100,8 @@ class Store:
             ) from None
         try:
             address = sa.make_url(os.path.expandvars(url))
-            options: dict[str, Any] = (
-                {} if address.drivername.startswith("sqlite") else {"pool_pre_ping": True}
-            )
+            lite = address.drivername.startswith("sqlite")
+            options: dict[str, Any] = {} if lite else {"pool_pre_ping": True}
             self.engine: Engine = sa.create_engine(address, **options)
             # Without transactions, which would pin an old state.
             self._reader: Engine = sa.create_engine(address, isolation_level="AUTOCOMMIT", **options)
@@ -115,6 +114,8 @@ class Store:
         self.sqlite = self.engine.dialect.name == "sqlite"
         self._known = 0  # the newest change of whose marks `forgotten` knows
         self._watching: Connection | None = None
+        self._file = OpenFile(self.engine.url.database if self.sqlite else None)
+        self.replaced = self._watched = 0  # how often it was another file: numbers begin anew there
         if self.sqlite:
             settle_sqlite(self.engine, self._reader)
         self.metadata = sa.MetaData()
@@ -189,8 +190,13 @@ class Store:
         with self._writing() as connection:
             is_gone = self._gone(connection)
             kept = [each for each in impressions if each.user_id is None or not is_gone(each.user_id)]
-            if kept:
-                connection.execute(sa.insert(self.impressions), [each._asdict() for each in kept])
+            number, known = self.impressions.c.impression_id, set[str]()
+            for begin in range(0, len(kept), IDS_AT_ONCE):  # of a commit whose answer did not arrive
+                wanted = [each.impression_id for each in kept[begin : begin + IDS_AT_ONCE]]
+                known.update(connection.scalars(sa.select(number).where(number.in_(wanted))))
+            new = [each._asdict() for each in kept if each.impression_id not in known]
+            if new:
+                connection.execute(sa.insert(self.impressions), new)
 
     def put_item(self, item_id: str, content: dict[str, Any] | None, now: int) -> None:
         """`content`: further columns of `items`; None withdraws it from `now` (microseconds) on."""
@@ -244,8 +250,7 @@ class Store:
         return sorted(found)
 
     def prune(self, before: int, events: bool) -> tuple[int, int]:
-        """(events, impressions) from before a moment (microseconds) that were deleted; no events if not so
-        asked. A few at a time, so that no writer waits long."""
+        """(events, if so asked, impressions) from before a moment (microseconds) that were deleted."""
         return self._prune(self.events, before) if events else 0, self._prune(self.impressions, before)
 
     def _prune(self, table: Table, before: int) -> int:
@@ -253,7 +258,7 @@ class Store:
 
         [key] = table.primary_key
         old = sa.select(key).where(table.c[tables.TIME] < before).limit(DELETED_AT_ONCE).scalar_subquery()
-        gone, found = 0, DELETED_AT_ONCE
+        gone, found = 0, DELETED_AT_ONCE  # a few at a time, so that no writer waits long
         while found == DELETED_AT_ONCE:
             with self._writing() as connection:
                 found = connection.execute(sa.delete(table).where(key.in_(old))).rowcount
@@ -265,10 +270,23 @@ class Store:
         """One transaction, alone among writers."""
         import sqlalchemy as sa
 
+        self._check_file()
+        before = self.replaced
         with _told(), self.engine.begin() as connection:
             if not self.sqlite:  # SQLite's transactions begin immediate, see settle_sqlite
                 connection.execute(sa.text("LOCK TABLE evergreen_events IN SHARE ROW EXCLUSIVE MODE"))
             yield connection
+        self._check_file()
+        if self.replaced != before:
+            raise StoreError("event store: another file took its place meanwhile: send it again")
+
+    def _check_file(self) -> None:
+        """Open another file that was put there. Raises StoreError where it is gone."""
+        with _told():
+            if self._file.changed():
+                self.engine.dispose()
+                self._reader.dispose()
+                self.replaced += 1
 
     # Reading ----------------------------------------------------------------------------------------------
 
@@ -284,9 +302,13 @@ class Store:
         """
         if not self.sqlite:
             return None
+        self._check_file()
         with _told():
+            if self._watching is not None and self._watched != self.replaced:
+                self._watching.close()
+                self._watching = None
             if self._watching is None:
-                self._watching = self._reader.connect()
+                self._watching, self._watched = self._reader.connect(), self.replaced
             return int(self._watching.connection.cursor().execute("PRAGMA data_version").fetchone()[0])
 
     def changes_after(self, last: int) -> list[Change]:
@@ -328,7 +350,7 @@ class Store:
                 )
 
     def lists(self) -> pd.DataFrame:
-        """Every impression, in order of time; times are microseconds, `items` is the store's JSON."""
+        """Every impression, in order of time (microseconds); `items` is the store's JSON."""
         import sqlalchemy as sa
 
         return self._frame(sa.select(self.impressions).order_by(self.impressions.c[tables.TIME]))

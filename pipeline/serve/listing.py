@@ -97,10 +97,9 @@ class Lister:
             now - int(ago[place]) if each.timestamp is None else round(each.timestamp.timestamp() * 1_000_000)
             for place, each in enumerate(history)
         ]
-        success = [
-            self.world.preparation.is_success(each.event or "", each.value) or each.event is None
-            for each in history
-        ]
+        how = self.world.preparation
+        taken = (how.positive.events or [""])[0]  # of a row that does not say: its value counts
+        success = [how.is_success(each.event or taken, each.value) for each in history]
         values = [np.nan if each.value is None else each.value for each in history]
         return Rows(
             np.array(items, np.int32),

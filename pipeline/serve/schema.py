@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from typing import TYPE_CHECKING, Any
 
 from pipeline.data import tables
@@ -51,6 +53,32 @@ def event_tables(metadata: Any) -> tuple[Table, Table, Table]:
         text("items"),
     )
     return events, changes, impressions
+
+
+class OpenFile:
+    """The file that connections of SQLite have open: removed or moved, they would go on writing to it, and
+    what they acknowledge be lost."""
+
+    def __init__(self, path: str | None) -> None:
+        self.path = path
+        self._known: tuple[int, int] | None = None
+        self._lock = threading.Lock()
+
+    def changed(self) -> bool:
+        """Whether another file lies there than at the last call. Raises FileNotFoundError if it is gone."""
+        if not self.path:
+            return False
+        try:
+            found = os.stat(self.path)
+        except FileNotFoundError:
+            if self._known is None:  # not made yet, or no plain path
+                return False
+            raise FileNotFoundError(
+                f"{self.path} is gone: put it back, or start the service again to begin a new one"
+            ) from None
+        with self._lock:
+            before, self._known = self._known, (found.st_dev, found.st_ino)
+            return before is not None and before != self._known
 
 
 def settle_sqlite(writer: Engine, reader: Engine) -> None:

@@ -78,6 +78,8 @@ class World:
     reader: Reader | None  # of what users write; None: the model does not ask it
     draws: Draws  # of the places left to chance
     draws_problem: str | None  # why they are plain although the version brought others
+    rows: np.ndarray  # (rows,) uint64 ascending: `row_hash` of each row of the log
+    taken: set[int]  # hashes of the events taken in since
 
     @property
     def log(self) -> Log:
@@ -113,6 +115,8 @@ class World:
         item = self.place.get(event.item_id)
         if item is None:
             return False
+        if self._has(event, item):
+            return True
         present = self.present
         if not self.folded.factors.known[item]:
             self.folded.add(item, present.rows(present.user(event.user_id)).before(event.timestamp))
@@ -121,6 +125,17 @@ class World:
         liked = success if self.reader is None else self.reader.liked(event, success)
         present.append(event.user_id, item, event.timestamp, success, value, liked)
         return True
+
+    def _has(self, event: Happened, item: int) -> bool:
+        """Whether the row is there already, under another event_id or from data/raw. Notes it."""
+        key = hash((event.user_id, event.item_id, event.timestamp, event.event))
+        if key in self.taken:
+            return True
+        self.taken.add(key)
+        had = self.present.rows(self.present.user(event.user_id))
+        if not ((had.time == event.timestamp) & (had.item == item)).any():
+            return False  # as a rule; hashing as the log does takes a millisecond
+        return bool(np.isin(row_hash(as_rows([event])), self.rows)[0])
 
 
 def claim_in(root: Path, model: Path = CHAMPION) -> str | None:
@@ -196,6 +211,8 @@ def load(root: Path, store: Store, where: Path = CHAMPION, kept: Path = FOLDER) 
         reader=reader,
         draws=draws,
         draws_problem=draws_problem,
+        rows=base.rows,
+        taken=set(),
     )
     if reader is not None:
         reader.know(further)

@@ -115,7 +115,7 @@ class Writer:
         try:
             self.store.show(self._unshown)
             self._unshown = []
-        except StoreError as error:
+        except Exception as error:  # the thread must outlive it: feedback waits for it
             self._show_at = time.monotonic() + RETRY_SECONDS
             beyond = len(self._unshown) - MOST_WAITING
             if beyond > 0:
