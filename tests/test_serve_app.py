@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import served
 
@@ -19,6 +20,7 @@ from fastapi.testclient import TestClient
 
 from pipeline.serve import access
 from pipeline.serve.app import create
+from pipeline.serve.changes import misfit
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +91,8 @@ def test_feedback_changes_the_next_list(client: TestClient) -> None:
         ({"value": "much"}, "0.value"),
         ({"timestamp": "yesterday"}, "0.timestamp"),
         ({"timestamp": 1_700_000_000}, "0.timestamp"),
+        ({"timestamp": "0001-01-01T00:00:00+14:00"}, "0.timestamp"),
+        ({"timestamp": "9999-12-31T23:59:59-14:00"}, "0.timestamp"),
         ({"timestamp": "2999-01-01T00:00:00Z"}, "0.timestamp"),
         ({"usr": "x"}, "0.usr"),
         ({"user_id": "NaN"}, "0.user_id"),
@@ -197,6 +201,30 @@ def test_a_forgotten_person_stays_forgotten(client: TestClient, project_once: Pa
     assert not [path for path in store.parent.glob(f"{store.name}*") if b"u22" in path.read_bytes()]
 
 
+def test_ids_may_have_slashes(client: TestClient) -> None:
+    assert (
+        client.put("/items/a%2Fb%2Fsimilar", json={"title": "red thing"}).json()["item_id"] == "a/b/similar"
+    )
+    assert client.post("/feedback", json=event("s1", user_id="per/son")).status_code == 200
+    assert client.delete("/users/per%2Fson").json()["events"] == 1
+    limit = time.monotonic() + 60
+    while client.get("/items/a%2Fb%2Fsimilar/similar").status_code != 200:
+        assert time.monotonic() < limit
+        time.sleep(0.02)
+    assert client.delete("/items/a%2Fb%2Fsimilar").status_code == 200
+    assert 'route="/items/{item_id}/similar"' in client.get("/metrics").text
+
+
+def test_an_item_does_not_change_what_its_columns_are(client: TestClient) -> None:
+    assert client.put("/items/i97", json={"title": "red thing", "text": "words"}).status_code == 200
+    assert client.put("/items/i97", json={"text": "words"}).status_code == 200
+    items = pd.DataFrame({"item_id": ["a"], "title": ["x"], "year": [1990], "tags": [["old"]]})
+    items = items.astype({"title": "str"})
+    assert misfit(items, {"title": "y", "year": 1991, "tags": ["new"], "further": 1}) is None
+    for wrong in ({"year": "1991"}, {"year": True}, {"year": [1991]}, {"title": 5}):
+        assert next(iter(wrong)) in str(misfit(items, wrong))
+
+
 def test_metrics_count(client: TestClient) -> None:
     client.post("/recommend", json={"user_id": "u20"})
     text = client.get("/metrics").text
@@ -249,6 +277,26 @@ def test_with_keys_strangers_get_401(
             "/recommend", json={"user_id": "u20"}, headers={"authorization": f"Bearer {key}"}
         )
         assert answer.status_code == 200
+
+
+def test_keys_come_and_go_while_it_runs(
+    project_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "keys"
+    old = access.new_key(path, "shop")
+    monkeypatch.setenv(access.ENVIRONMENT, str(path))
+    with TestClient(create(tmp_path, f"sqlite:///{tmp_path}/events.db")) as client:
+
+        def status(key: str) -> int:
+            return client.get("/items", headers={"Authorization": f"Bearer {key}"}).status_code
+
+        assert status(old) == 503  # let in; without a champion
+        new = access.new_key(path, "app")
+        assert (status(new), status(old)) == (503, 503)
+        path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
+        assert (status(new), status(old)) == (503, 401)
+        path.write_text("broken")
+        assert (status(new), status(old)) == (503, 401)
 
 
 def test_without_a_champion_it_waits_and_says_why(tmp_path: Path) -> None:

@@ -71,12 +71,12 @@ class Service:
     """What one worker holds."""
 
     def __init__(
-        self, root: Path, url: str | None = None, keys: Keys | None = None, rate: float = 0.0
+        self, root: Path, url: str | None = None, keys: Keys | None = None, rate: Rate | None = None
     ) -> None:
         self.store = Store(url or default_url(root), create=False)
         self.engine = Engine(root, self.store)
         self.writer = Writer(self.store)
-        self.keys, self.rate = keys, Rate(rate)
+        self.keys, self.rate = keys, rate or Rate(0)
         self.pseudonyms = pseudonyms.of_data(root)
         self.store.forgotten = self.forgotten = forgotten.Forgotten.of_project(root)
         self.measured = Measured(self.engine, self.writer)
@@ -150,13 +150,7 @@ class Service:
 
 def create(root: Path | None = None, url: str | None = None) -> FastAPI:
     """The application over the project in `root` (default: the working directory)."""
-    try:
-        rate = float(os.environ.get("EVERGREEN_RATE") or 0)
-    except ValueError:
-        raise ConfigError(
-            f"EVERGREEN_RATE: {os.environ['EVERGREEN_RATE']!r} is no number of calls a second"
-        ) from None
-    service = Service(root or Path.cwd(), url, Keys.from_environment(), rate)
+    service = Service(root or Path.cwd(), url, Keys.from_environment(), Rate.from_environment())
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
@@ -204,7 +198,7 @@ def _lists(app: FastAPI, service: Service) -> None:
         service.measured.listed(answer.fallback)
         return Response(answer.model_dump_json(), media_type="application/json")
 
-    @app.get("/items/{item_id}/similar", tags=["lists"], response_model=Alike, responses=UNKNOWN)
+    @app.get("/items/{item_id:id}/similar", tags=["lists"], response_model=Alike, responses=UNKNOWN)
     def similar(item_id: Annotated[Id, InPath()], k: Annotated[int, Field(ge=1, le=MOST_LISTED)] = 10) -> Any:
         """Items that the same people take, or that are described alike."""
         if not engine.knows_item(item_id):
@@ -232,13 +226,13 @@ def _writes(app: FastAPI, service: Service) -> None:
         service.measured.received(accepted, duplicates)
         return Received(accepted=accepted, duplicates=duplicates, version=str(engine.version))
 
-    @app.put("/items/{item_id}", tags=["items"], response_model=Changed)
+    @app.put("/items/{item_id:id}", tags=["items"], response_model=Changed)
     def put_item(item_id: Annotated[Id, InPath()], item: Item) -> Any:
         """Put an item, new or changed; lists hold it within a moment."""
         service.store.put_item(item_id, engine.content(item), engine.moment())
         return {"version": engine.version, "item_id": item_id}
 
-    @app.delete("/items/{item_id}", tags=["items"], response_model=Changed, responses=UNKNOWN)
+    @app.delete("/items/{item_id:id}", tags=["items"], response_model=Changed, responses=UNKNOWN)
     def withdraw(item_id: Annotated[Id, InPath()]) -> Any:
         """Take an item from all lists at once. Put again, it comes back."""
         if not engine.knows_item(item_id):
@@ -246,7 +240,7 @@ def _writes(app: FastAPI, service: Service) -> None:
         service.store.put_item(item_id, None, engine.moment())
         return {"version": engine.version, "item_id": item_id}
 
-    @app.delete("/users/{user_id}", tags=["feedback"], response_model=Forgotten)
+    @app.delete("/users/{user_id:id}", tags=["feedback"], response_model=Forgotten)
     def forget(user_id: Annotated[Id, InPath()]) -> Any:
         """Erase a person's events and impressions, and what the lists know of them, for good.
 
@@ -378,7 +372,7 @@ class Guard:
                 raise  # half an answer is out already
             answer = problem(500, "a fault of the service: its log has more", request)
             await answer(scope, receive, told)
-        route = getattr(scope.get("route"), "path", "other")
+        route = getattr(scope.get("route"), "path_format", "other")
         seconds = time.perf_counter() - begin
         self.service.measured.answered(route, status, seconds)
         # The route, not the path: that may hold a user's id.
@@ -387,6 +381,7 @@ class Guard:
 
 def _refusal(service: Service, request: Request) -> Response | None:
     client = request.client.host if request.client else None
+    service.keys = service.keys and service.keys.renewed()
     found = problem_with(service.keys, request.headers.get("host"), request.headers, request.url.path, client)
     if not isinstance(found, str):
         return problem(*found, request)

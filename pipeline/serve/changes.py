@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
+from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from pipeline.data import tables
 from pipeline.serve.events import Change
@@ -29,7 +30,15 @@ def with_changes(items: pd.DataFrame, changes: Sequence[Change]) -> pd.DataFrame
 
 
 def misfit(items: pd.DataFrame, content: Mapping[str, object]) -> str | None:
-    """Which field of an item's content is a vector that cannot stand beside those of `items`, and why."""
+    """Which field of an item's content cannot stand beside those of `items`, and why: a vector of another
+    length, or what would turn a column of numbers or of texts into one of both."""
+    for name, cell in content.items():
+        column = items.dtypes.get(name)
+        texts = isinstance(column, pd.StringDtype)
+        numbers = not texts and column is not None and is_numeric_dtype(column) and not is_bool_dtype(column)
+        if (numbers and type(cell) not in (int, float)) or (texts and not isinstance(cell, str)):
+            kind = "number" if numbers else "text"
+            return f"{name}: the other items have a {kind} there: write one, or leave it out"
     for name in (name for name in content if name.endswith(tables.VECTOR)):
         cell, there = content[name], items.get(name, pd.Series(dtype=object)).dropna()
         if not len(there):

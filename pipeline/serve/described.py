@@ -6,9 +6,18 @@ from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.convertors import PathConvertor, register_url_convertor
 
 from pipeline.serve.messages import Problem
 
+
+class Segments(PathConvertor):
+    """An id in a path ({item_id:id}), which may have slashes."""
+
+    regex = ".+"
+
+
+register_url_convertor("id", Segments())
 ANY = (401, 403, 429, 503)  # whatever is called: no key, a stranger, too many calls, not ready or no store
 BODY = (400, 411, 413, 422)  # of calls with a body
 OPEN = ("/health",)

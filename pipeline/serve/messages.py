@@ -43,13 +43,13 @@ RELATIONS = {"relations", *tables.RELATIONS, *tables.GRAPH}  # nor these: of a t
 
 def _zoned(value: object) -> object:
     """ISO 8601 alone: a bare number could be seconds or milliseconds. Without a zone it means UTC."""
-    if isinstance(value, datetime):
-        moment = value
-    elif isinstance(value, str):
-        moment = datetime.fromisoformat(value)
-    else:
-        raise ValueError('write it as ISO 8601, like "2026-03-01T12:00:00Z"')
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    try:
+        moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)  # type: ignore[arg-type]
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (TypeError, ValueError):
+        raise ValueError('write it as ISO 8601, like "2026-03-01T12:00:00Z"') from None
+    except OverflowError:  # 9999-12-31T23:59:59-01:00
+        raise ValueError("beyond the years 1 to 9999 of UTC: write it without an offset") from None
 
 
 def _is_vector(cell: object) -> bool:
