@@ -304,7 +304,9 @@ def serve(
 
 @command(app, "feedback", "What people made of the lists they were shown.")
 def feedback(
-    days: Annotated[int, typer.Option(min=1, help="The newest so many days of the event store.")] = 30,
+    days: Annotated[
+        int, typer.Option(min=1, max=36_500, help="The newest so many days of the event store.")
+    ] = 30,
     as_json: JSON = False,
 ) -> None:
     """Click-through, likes, returns, coverage and diversity of the service's lists, also by version."""

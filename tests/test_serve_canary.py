@@ -191,6 +191,15 @@ def test_a_list_of_both_says_who_placed_what(engine: Engine) -> None:
     assert {place[0] for place in places} != set(alone[:6])
 
 
+def test_a_setting_that_cannot_be_is_a_problem_by_its_name(engine: Engine, project: Path) -> None:
+    share(project, 2)
+    engine.renew_challenger()
+    assert "serve.challenger_share" in str(engine.whole_problem)
+    share(project, 0)
+    engine.renew_challenger()
+    assert engine.whole_problem is None
+
+
 def test_who_is_not_of_the_share_gets_the_champions_list(engine: Engine, project: Path) -> None:
     engine.renew_challenger()
     for question in (Question(text="red thing"), Question(history=[{"item_id": "i01"}])):  # type: ignore[list-item]

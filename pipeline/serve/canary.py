@@ -51,18 +51,21 @@ class Settings:
     def __init__(self, root: Path) -> None:
         self.path = root / PARAMS
         self.now = OFF
+        self.problem: str | None = None
         self._seen: tuple[int, int] | None = None
 
     def renew(self) -> None:
-        """What cannot be read leaves them as they are."""
+        """What cannot be read leaves them as they are, and is a problem."""
         seen = stamp(self.path)
         if seen == self._seen:
             return
         self._seen = seen
         try:
             self.now = OFF if seen is None else Params.load(self.path).serve
+            self.problem = None
         except ConfigError as error:
-            log.error("%s: the service goes on as before", error)
+            self.problem = f"{error}: the service goes on as before"
+            log.error("%s", self.problem)
 
 
 class Drawn(NamedTuple):

@@ -187,9 +187,10 @@ class Engine:
 
     @property
     def whole_problem(self) -> str | None:
-        """Of champion, store, challenger and places left to chance, the first there is."""
+        """Of champion, store, challenger, settings and places left to chance, the first there is."""
         drawn = None if self._bound is None else self._bound.world.draws_problem
-        return self.problem or self.store_problem or self._canary.problem or drawn
+        shown = self._canary.problem or self._settings.problem
+        return self.problem or self.store_problem or shown or drawn
 
     @property
     def unknown_items(self) -> int:
