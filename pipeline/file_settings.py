@@ -14,9 +14,13 @@ class Section(BaseModel):
     @classmethod
     def _number_is_no_switch(cls, value: object, info: ValidationInfo) -> object:
         """`long_term_guard: true` would be 1, and let everything pass."""
-        if isinstance(value, bool) and _numeric(cls.model_fields[str(info.field_name)].annotation):
+        if _has_switch(value) and _numeric(cls.model_fields[str(info.field_name)].annotation):
             raise ValueError("write a number, or null where there is none: it is no switch")
         return value
+
+
+def _has_switch(value: object) -> bool:
+    return isinstance(value, bool) or (isinstance(value, dict) and any(map(_has_switch, value.values())))
 
 
 def _numeric(annotation: object) -> bool:

@@ -13,7 +13,7 @@ from pipeline.data.item_groups import groupings
 from pipeline.documents.fairness import Floor
 from pipeline.errors import ConfigError
 from pipeline.evaluation.floor_prices import prices
-from pipeline.models.floors import members, picked, reranked
+from pipeline.models.floors import below, members, picked, reranked
 
 ATTENTION = 1 / np.log2(2 + np.arange(10))
 RARE = np.r_[np.zeros(20), np.ones(10), 0][:, None]  # items 20 to 29; the last row is no item
@@ -43,6 +43,8 @@ def test_a_list_that_has_its_share_stays_as_it_is() -> None:
 def test_a_pool_without_enough_of_the_group_gives_what_it_has() -> None:
     assert sorted(relisted(0.5, np.arange(21)[None]).tolist()) == [*range(9), 20]
     assert relisted(0.5, np.array([[3, 1, -1, -1]])).tolist() == [3, 1, *[-1] * 8]
+    lists = np.stack([relisted(0.5), relisted(0.5, np.arange(21)[None]), relisted(0.5, np.arange(3)[None])])
+    assert below(lists, RARE, np.array([0.5])) == 2
 
 
 def test_two_floors_are_kept_at_once() -> None:

@@ -62,3 +62,9 @@ def test_a_number_is_no_switch(tmp_path: Path, section: str, key: str) -> None:
     given = yaml.safe_load(Path("params.yaml").read_text())[section]
     with pytest.raises(ConfigError, match=rf"{section}\.{key}.* number"):
         load(tmp_path, **{section: given | {key: True}})
+
+
+def test_a_floor_is_no_switch(tmp_path: Path) -> None:
+    given = yaml.safe_load(Path("params.yaml").read_text())["recommend"]
+    with pytest.raises(ConfigError, match=r"recommend\.exposure_floors.* number"):
+        load(tmp_path, recommend=given | {"exposure_floors": {"popularity": {"lower half": True}}})

@@ -71,6 +71,14 @@ def reranked(listed: np.ndarray, shares: np.ndarray, floors: np.ndarray, k: int)
     return chosen
 
 
+def below(listed: np.ndarray, shares: np.ndarray, floors: np.ndarray) -> int:
+    """How many lists (points, k) of item indices give a group less attention than its floor."""
+    attention = (listed >= 0) / np.log2(2 + np.arange(listed.shape[1]))
+    given = np.einsum("pk,pkg->pg", attention, shares[listed])
+    short = given < floors * attention.sum(axis=1, keepdims=True) - 1e-9
+    return int(short.any(axis=1).sum())
+
+
 def picked(values: np.ndarray, places: np.ndarray, nothing: float) -> np.ndarray:
     """(points, pool) values at (points, k) places; `nothing` where the place is -1."""
     found = np.take_along_axis(values, np.maximum(places, 0), axis=1)

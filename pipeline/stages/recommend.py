@@ -51,12 +51,13 @@ def recommend(
     """Tables of SCHEMA, users in order of their ids; all rows are history."""
     from pipeline.data.item_groups import groupings
     from pipeline.models.baselines import popularity, train_rows
-    from pipeline.models.floors import POOL, members, picked, reranked
+    from pipeline.models.floors import POOL, below, members, picked, reranked
     from pipeline.models.ranking import popularity_order, rank_points
 
     catalogue = prepared.catalogue
     order = popularity_order(model.popularity, catalogue.ids)
     owed = None
+    short = 0
     if floors:  # of the same groups as in the evaluation's report
         counts = popularity(prepared.log, train_rows(prepared.log), len(catalogue))
         owed = members(floors, groupings(catalogue, counts, prepared.withheld))
@@ -65,8 +66,17 @@ def recommend(
         if owed:
             places = reranked(top, *owed, k)
             top, scores = picked(top, places, -1), picked(scores, places, np.nan)
+            short += below(top, *owed)
         users = prepared.user_ids[points.user]
         yield as_table(users, catalogue.ids, top, scores, model.reasons(points, top), model.version)
+    if short:
+        log.warning(
+            "%d of %d lists stay below a floor of recommend.exposure_floors: of their %d best items too few "
+            "are of the group",
+            short,
+            len(prepared.user_ids),
+            POOL,
+        )
 
 
 def moments(prepared: Prepared) -> Points:
