@@ -321,23 +321,13 @@ class Store:
             for row in rows
         ]
 
-    def newest(self) -> int:
-        """The greatest number of an event; 0 if there is none."""
-        import sqlalchemy as sa
-
-        with _told(), self._reader.connect() as connection:
-            return int(connection.scalar(sa.select(sa.func.max(self.events.c.seq))) or 0)
-
-    def frames(self, until: int | None = None) -> Iterator[pd.DataFrame]:
+    def frames(self) -> Iterator[pd.DataFrame]:
         """Events as rows of `interactions`, with `seq`; none where there are none."""
         import pandas as pd
         import sqlalchemy as sa
 
         names = [tables.USER, tables.ITEM, tables.TIME, tables.EVENT, tables.VALUE, tables.TEXT]
-        columns = [self.events.c[name] for name in ("seq", *names)]
-        query = sa.select(*columns).order_by(self.events.c.seq)
-        if until is not None:
-            query = query.where(self.events.c.seq <= until)
+        query = sa.select(*(self.events.c[name] for name in ("seq", *names))).order_by(self.events.c.seq)
         with _told(), self._reader.connect().execution_options(yield_per=ROWS_AT_ONCE) as connection:
             for rows in connection.execute(query).partitions():
                 frame = pd.DataFrame(rows, columns=["seq", *names])
