@@ -198,9 +198,9 @@ def _lists(app: FastAPI, service: Service) -> None:
         service.measured.listed(answer.fallback)
         return Response(answer.model_dump_json(), media_type="application/json")
 
-    @app.get("/items/{item_id:id}/similar", tags=["lists"], response_model=Alike, responses=UNKNOWN)
+    @app.get("/items/{item_id:item}/similar", tags=["lists"], response_model=Alike, responses=UNKNOWN)
     def similar(item_id: Annotated[Id, InPath()], k: Annotated[int, Field(ge=1, le=MOST_LISTED)] = 10) -> Any:
-        """Items that the same people take, or that are described alike."""
+        """Items that the same people take, or that are described alike; also of a withdrawn item."""
         if not engine.knows_item(item_id):
             raise HTTPException(404, f"no item {item_id!r}")
         return {"version": engine.version, "items": engine.similar(item_id, k)}
@@ -226,13 +226,13 @@ def _writes(app: FastAPI, service: Service) -> None:
         service.measured.received(accepted, duplicates)
         return Received(accepted=accepted, duplicates=duplicates, version=str(engine.version))
 
-    @app.put("/items/{item_id:id}", tags=["items"], response_model=Changed)
+    @app.put("/items/{item_id:item}", tags=["items"], response_model=Changed)
     def put_item(item_id: Annotated[Id, InPath()], item: Item) -> Any:
         """Put an item, new or changed; lists hold it within a moment."""
         service.store.put_item(item_id, engine.content(item), engine.moment())
         return {"version": engine.version, "item_id": item_id}
 
-    @app.delete("/items/{item_id:id}", tags=["items"], response_model=Changed, responses=UNKNOWN)
+    @app.delete("/items/{item_id:item}", tags=["items"], response_model=Changed, responses=UNKNOWN)
     def withdraw(item_id: Annotated[Id, InPath()]) -> Any:
         """Take an item from all lists at once. Put again, it comes back."""
         if not engine.knows_item(item_id):

@@ -17,7 +17,14 @@ class Segments(PathConvertor):
     regex = ".+"
 
 
+class BeforeSimilar(Segments):
+    """An item's: none ends in /similar, which is another path, and has other methods."""
+
+    regex = f"{Segments.regex}(?<!/similar)"
+
+
 register_url_convertor("id", Segments())
+register_url_convertor("item", BeforeSimilar())
 ANY = (401, 403, 429, 503)  # whatever is called: no key, a stranger, too many calls, not ready or no store
 BODY = (400, 411, 413, 422)  # of calls with a body
 OPEN = ("/health",)
