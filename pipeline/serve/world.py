@@ -177,22 +177,16 @@ def load(root: Path, store: Store, where: Path = CHAMPION, kept: Path = FOLDER) 
             base, further = Prepared.of(rows, items, how), []
         loaded = Recommender.load(folder, with_room(base.items), base.log, where.name)
     fit_end = None if card.fit_end is None else card.fit_end.isoformat()
-    live, factors = loaded.parts.living.live, loaded.parts.collaborative.ials
-    if loaded.parts.felt is not None:  # its rows are liked as they read; the words are needed no more
-        live = replace(live, log=replace(loaded.parts.felt.log, text=None))
-    folded = PresentFolded(loaded.parts.living.folded, factors)
-    # The encoder is read from the model's folder, when it is needed.
-    loaded = replace(loaded, folder=root / where, parts=replace(single(loaded.parts), felt=None))
-    present, room = Present(live, base.user_ids), empty_places(loaded.catalogue.ids)
-    model = with_living(loaded, present, folded)
+    model, present, folded = _living(replace(loaded, folder=root / where), base.user_ids)
     kept_in(root / kept / SEARCHES, model.parts.searches)
     reader = None if loaded.sentiment is None else Reader(loaded.sentiment, model.question_encoder)
-    empty = set(room)
     ids = loaded.catalogue.ids
+    room = empty_places(ids)
+    empty = set(room)
     world = World(
         model=model,
-        half_lives=live.half_lives,
-        delay_seconds=live.delay / 1_000_000,
+        half_lives=loaded.parts.living.live.half_lives,
+        delay_seconds=loaded.parts.living.live.delay / 1_000_000,
         present=present,
         folded=folded,
         preparation=how,
@@ -219,6 +213,18 @@ def load(root: Path, store: Store, where: Path = CHAMPION, kept: Path = FOLDER) 
     for event in further:
         world.take(event)
     return world
+
+
+def _living(loaded: Recommender, user_ids: np.ndarray) -> tuple[Recommender, Present, PresentFolded]:
+    """The model for one point at a time, over a state that follows events. The encoder is read from the
+    model's folder, when it is needed."""
+    live = loaded.parts.living.live
+    if loaded.parts.felt is not None:  # its rows are liked as they read; the words are needed no more
+        live = replace(live, log=replace(loaded.parts.felt.log, text=None))
+    folded = PresentFolded(loaded.parts.living.folded, loaded.parts.collaborative.ials)
+    loaded = replace(loaded, parts=replace(single(loaded.parts), felt=None))
+    present = Present(live, user_ids)
+    return with_living(loaded, present, folded), present, folded
 
 
 def _whole(folder: Path, where: Path) -> tuple[Claim | None, str, Card, Preparation]:
