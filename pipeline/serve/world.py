@@ -7,7 +7,7 @@ top one by one; one that `collect` has joined to data/raw already counts once.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,7 @@ class World:
     draws: Draws  # of the places left to chance
     draws_problem: str | None  # why they are plain although the version brought others
     rows: np.ndarray  # (rows,) uint64 ascending: `row_hash` of each row of the log
-    taken: set[int]  # hashes of the events taken in since
+    taken: set[int] = field(default_factory=set)  # hashes of the events taken in since
 
     @property
     def log(self) -> Log:
@@ -176,7 +176,6 @@ def load(root: Path, store: Store, where: Path = CHAMPION, kept: Path = FOLDER) 
             rows = pd.concat([rows, as_rows(further)], ignore_index=True)
             base, further = Prepared.of(rows, items, how), []
         loaded = Recommender.load(folder, with_room(base.items), base.log, where.name)
-    fit_end = None if card.fit_end is None else card.fit_end.isoformat()
     model, present, folded = _living(replace(loaded, folder=root / where), base.user_ids)
     kept_in(root / kept / SEARCHES, model.parts.searches)
     reader = None if loaded.sentiment is None else Reader(loaded.sentiment, model.question_encoder)
@@ -195,7 +194,7 @@ def load(root: Path, store: Store, where: Path = CHAMPION, kept: Path = FOLDER) 
         user_ids=base.user_ids,
         version=claim.version if claim else named(digest),
         digest=digest,
-        fit_end=fit_end,
+        fit_end=card.fit_end.isoformat() if card.fit_end else None,
         seq=happened[-1].seq if happened else 0,
         changed=max((change.seq for change in changes), default=0),
         claimed=claimed,
@@ -206,7 +205,6 @@ def load(root: Path, store: Store, where: Path = CHAMPION, kept: Path = FOLDER) 
         draws=draws,
         draws_problem=draws_problem,
         rows=base.rows,
-        taken=set(),
     )
     if reader is not None:
         reader.know(further)
