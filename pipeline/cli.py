@@ -11,6 +11,7 @@ import typer
 from pipeline.cli_bench import Data, add_to
 from pipeline.commands import JSON, PLAIN, command, print_json
 from pipeline.errors import ArtifactError, DataError
+from pipeline.locks import reading
 from pipeline.registry.commands import group as registry
 from pipeline.run import project
 from pipeline.runs import scheduling
@@ -178,8 +179,9 @@ def backtest(
     file, raw = policies and policies.absolute(), data and data.absolute()
     root = project()
     options = command.Options(windows=windows, start_share=start, policies=file, choose=choose, full=full)
-    report = command.backtest(raw or root / "data" / "raw", Params.load(root / "params.yaml"), options)
-    command.write(report, root / "reports")
+    with reading(root):
+        report = command.backtest(raw or root / "data" / "raw", Params.load(root / "params.yaml"), options)
+        command.write(report, root / "reports")
     if as_json:
         print_json(report)
     else:
@@ -195,7 +197,9 @@ def simulate(
     from pipeline.show import show_simulation
     from pipeline.simulation import command
 
-    report = command.simulate(project(), rounds)
+    root = project()
+    with reading(root):
+        report = command.simulate(root, rounds)
     if as_json:
         print_json(report.to_dict())
     else:
@@ -247,7 +251,9 @@ def why(
     def say(what: str, text: str) -> None:
         print(f"{what}: {text}", file=sys.stderr, flush=True)
 
-    explained = explain(project(), first, second, say, show=not as_json)
+    root = project()
+    with reading(root):
+        explained = explain(root, first, second, say, show=not as_json)
     if as_json:
         print_json(explained.to_dict())
     else:

@@ -30,6 +30,7 @@ from pipeline.errors import ConfigError, PipelineError
 from pipeline.forget.command import CERTIFICATES, forget
 from pipeline.forget.contents import Contents
 from pipeline.forget.storage import Storage, opened
+from pipeline.locks import no_readers, reading
 from pipeline.models.artifacts import folder_hash
 from pipeline.registry.actions import put_champion, rollback
 from pipeline.registry.git import Git
@@ -275,3 +276,13 @@ def test_a_refresh_has_learned_what_its_encoder_has() -> None:
     state = State(versions, [], [], 1, 0, forgotten=people)
     learned = [[person.number for person in state.learned_from(each)] for each in versions]
     assert learned == [[1, 2], [1, 2], [2], [2], []]
+
+
+def test_what_keeps_rows_of_its_own_is_waited_for(root: Path) -> None:
+    with reading(root), reading(root):  # of several
+        with pytest.raises(PipelineError, match="backtest"):
+            forget(root, "anna-7")
+        assert found(root, "anna-7")
+    with no_readers(root), pytest.raises(PipelineError, match="forget"), reading(root):
+        pass
+    assert forgotten(root, "anna-7", dry_run=True)

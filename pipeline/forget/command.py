@@ -27,7 +27,7 @@ from pipeline.forget.contents import Contents
 from pipeline.forget.models import sentences
 from pipeline.forget.records import Model, locks_of_runs, note_forgotten, note_lock, note_rewritten, with_new
 from pipeline.forget.storage import Stored, opened
-from pipeline.loop.cycle import alone
+from pipeline.locks import no_readers, one_cycle
 from pipeline.loop.history import HISTORY, Account
 from pipeline.models.artifacts import CHAMPION, files_hash
 from pipeline.registry.actions import put_champion
@@ -65,9 +65,10 @@ def forget(root: Path, user: str | None, dry_run: bool = False) -> Certificate |
                 f"evergreen forget: {user!r}: {error}: name one user_id as the data have it"
             ) from None
     with ExitStack() as held:
-        held.enter_context(alone(root))
+        held.enter_context(one_cycle(root))
+        held.enter_context(no_readers(root))
         for replayed in sorted((root / CLONE).glob("*/params.yaml")):
-            held.enter_context(alone(replayed.parent))
+            held.enter_context(one_cycle(replayed.parent))
         _refuse_runs(root)
         _refuse_dvc(root)
         if dry_run:

@@ -18,25 +18,24 @@ data/history. What a run that was killed left undone, the next one does.
 
 from __future__ import annotations
 
-import fcntl
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 
 from pipeline.documents.retraining import Retraining
-from pipeline.errors import PipelineError
+from pipeline.locks import one_cycle
 from pipeline.loop.history import HISTORY, Account
 from pipeline.loop.overrides import AS_OF, REFRESH_OF, overridden, set_values, undo_all
 from pipeline.loop.plans import JUDGE, LAST, LOOK, TRAIN, Plan
-from pipeline.loop.steps import PENDING, STATE, Loop, champion_name, make_inputs_right, say
+from pipeline.loop.steps import PENDING, Loop, champion_name, make_inputs_right, say
 from pipeline.registry.git import Git
 from pipeline.registry.records import DECISION, now
 
 
 def cycle(root: Path, as_of: str | None = None, settings: Sequence[str] = ()) -> None:
     """`settings`: as for `set_values`. Raises PipelineError with the failed stage's or action's line."""
-    with alone(root):
+    with one_cycle(root):
         for key in undo_all(root):
             say("params.yaml", f"was edited during a run that was killed: check {key}")
         set_values(root, settings)
@@ -101,15 +100,3 @@ def _open(loop: Loop) -> None:
     folders = (loop.root / HISTORY / (name if n == 1 else f"{name}-{n}") for n in count(1))
     loop.account.open(next(folder for folder in folders if not folder.exists()))
     loop.keep()
-
-
-@contextmanager
-def alone(root: Path) -> Iterator[None]:
-    """One cycle a checkout: dvc would fail as busy in the middle of it."""
-    (root / STATE).mkdir(exist_ok=True)
-    with (root / STATE / "cycle.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise PipelineError("another `evergreen cycle` runs in this folder: wait for it to end") from None
-        yield

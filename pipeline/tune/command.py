@@ -8,13 +8,11 @@ trial under way from its checkpoints. Other data, code, params or space are anot
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 from pipeline.errors import PipelineError
 from pipeline.evaluation import metrics
 from pipeline.files import write_text
+from pipeline.locks import held, reading
 from pipeline.loop import repro
 from pipeline.loop.steps import note_encoder
 from pipeline.models.pretrained import identify
@@ -64,7 +63,8 @@ def tune(
     text = (root / "params.yaml").read_text(encoding="utf-8")
     space, git = Space.of(text, searched), Git(root)
     git.head()
-    with _alone(root):
+    refusal = "another `evergreen tune` runs in this folder: wait for it to end"
+    with held(root / FOLDER / "lock", refusal), reading(root):
         note_encoder(root)
         repro.repro(root, "--quiet", "preprocess")
         study, folder = _study(root, space)
@@ -87,17 +87,6 @@ def write(report: Json, reports: Path) -> None:
 
     write_text(reports / REPORT, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     write_text(reports / PAGE, render(report))
-
-
-@contextmanager
-def _alone(root: Path) -> Iterator[None]:
-    (root / FOLDER).mkdir(parents=True, exist_ok=True)
-    with (root / FOLDER / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise PipelineError("another `evergreen tune` runs in this folder: wait for it to end") from None
-        yield
 
 
 def _study(root: Path, space: Space) -> tuple[optuna.Study, Path]:
