@@ -13,6 +13,7 @@ import pytest
 import toy_log
 
 from pipeline.bench import _bpr, _peers, ranking
+from pipeline.bench._fits import makers
 from pipeline.bench._rectools_peer import cut, ndcg, unmet
 from pipeline.data.histories import Prepared
 from pipeline.errors import DataError
@@ -139,6 +140,11 @@ def test_a_fit_is_kept_for_its_circumstances_alone(tmp_path: Path) -> None:
         assert replace(again, listed=made.listed) == made
         np.testing.assert_array_equal(again.listed, made.listed)
     assert len(fits) == 2
+
+
+def test_other_code_of_a_training_is_another_circumstance() -> None:
+    sources = {"/".join(path.parts[-2:]) for path in makers()}
+    assert {"training/recipe.py", "models/recommender.py", "data/histories.py"} <= sources
 
 
 def test_baselines_are_refitted_with_other_seeds_only_where_they_have_seeds(tmp_path: Path) -> None:

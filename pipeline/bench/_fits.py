@@ -78,6 +78,13 @@ def hashes(paths: list[Any]) -> list[str]:
     return [hashlib.sha256((root / path).read_bytes()).hexdigest()[:16] for path in paths]
 
 
+def makers() -> list[Path]:
+    """The sources that a model comes from."""
+    package = Path(pipeline.__path__[0])
+    folders = [package / name for name in ("data", "models", "training")]
+    return sorted(file for folder in folders for file in folder.iterdir() if file.suffix == ".py")
+
+
 def fingerprint(prepared: Prepared) -> str:
     """Of everything that a model is fitted on or asked."""
     digest, log_ = hashlib.sha256("\n".join(prepared.catalogue.ids).encode()), prepared.log

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-import pipeline
+from pipeline.bench._fits import makers
 from pipeline.data.histories import Prepared, days_of_newest, load_prepared
 from pipeline.documents.data import Summary
 from pipeline.documents.evaluation import Evaluation
@@ -65,7 +65,6 @@ BETTER = {"half_of_the_rows": HALF}  # what the champion knows
 BY_USERS = {"another_sample_of_users": SAMPLE_USERS, "half_of_the_users": HALF_USERS}
 SWAPPED = "swapped_users"
 KEPT = Path(".evergreen/bench")
-MAKERS = ("models", "parts")  # folders of code that a model comes from
 FIT_END = "2000-01-01T00:00:00+00:00"  # the same for all: nobody is older, every point is new
 FROZEN = "frozen_vectors.npy"
 RECENT_SHARE = 0.02  # recent popularity decays by half over the newest share of the rows
@@ -210,9 +209,7 @@ class Court:
         arrays = [log.user, log.item, log.time, log.window, log.fit, log.positive, test.user, test.time]
         for array in [*arrays, *([] if self.vectors is None else [self.vectors])]:
             digest.update(np.ascontiguousarray(array).tobytes())
-        package = Path(pipeline.__path__[0])
-        makers = [package / "bench" / "gate.py", package / "data" / "histories.py"]
-        for path in makers + [path for name in MAKERS for path in sorted((package / name).glob("*.py"))]:
+        for path in (Path(__file__), *makers()):
             digest.update(path.read_bytes())
         return KEPT / f"gate-{digest.hexdigest()[:16]}"
 

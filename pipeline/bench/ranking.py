@@ -29,10 +29,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-import pipeline
 from pipeline.bench import _peers, _windows
 from pipeline.bench._bpr import bpr
-from pipeline.bench._fits import Bench, Ranked, digest, fingerprint, hashes
+from pipeline.bench._fits import Bench, Ranked, digest, fingerprint, hashes, makers
 from pipeline.bench._lightfm import lightfm
 from pipeline.data.histories import Points, Prepared
 from pipeline.evaluation import tuning
@@ -187,10 +186,7 @@ def trained(bench: Bench, seed: int) -> tuple[Recommender, float]:
 
 def code(bench: Bench) -> list[Any]:
     """What a challenger's lists depend on beside the data."""
-    package = Path(pipeline.__path__[0])
-    folders = [package / name for name in ("data", "models", "parts")]
-    sources = sorted(file for folder in folders for file in folder.glob("*.py"))
-    return [bench.params.finetune.model_dump(), hashes(sources)]
+    return [bench.params.finetune.model_dump(), hashes(makers())]
 
 
 def summary(benches: list[Bench], found: dict[str, list[Ranked]], missing: Json | None = None) -> Json:
