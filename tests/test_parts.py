@@ -336,11 +336,20 @@ def test_without_rows_every_item_is_alike_and_nothing_fails(tmp_path: Path) -> N
     assert np.isfinite(model.scorer.linear).all()
 
 
-@pytest.mark.parametrize(("enough", "cuts"), [(1, 1), (10**9, 4)])
-def test_few_points_behind_a_cut_are_joined_by_those_of_earlier_ones(
-    world: tuple[Prepared, recipe.Trained], monkeypatch: pytest.MonkeyPatch, enough: int, cuts: int
+@pytest.mark.parametrize(
+    ("points", "people", "cuts"),
+    [(1, 1, 1), (10**9, 1, 4), (1, 10**9, 4)],
+    ids=["enough", "points", "people"],
+)
+def test_few_points_or_people_behind_a_cut_are_joined_by_those_of_earlier_ones(
+    world: tuple[Prepared, recipe.Trained],
+    monkeypatch: pytest.MonkeyPatch,
+    points: int,
+    people: int,
+    cuts: int,
 ) -> None:
-    monkeypatch.setattr(splitting, "ENOUGH_POINTS", enough)
+    monkeypatch.setattr(splitting, "ENOUGH_POINTS", points)
+    monkeypatch.setattr(splitting, "ENOUGH_PEOPLE", people)
     prepared, _ = world
     found = recipe.split(prepared, 1)
     assert len(found.cuts) == cuts

@@ -36,7 +36,7 @@ from pipeline.training.erasing import erasure
 from pipeline.training.sampling import Sample, Sizes, joined, sample
 from pipeline.training.scorer_task import fit_linear, fit_scorer, prior_scorer
 from pipeline.training.sequence_task import fit_sequence
-from pipeline.training.split import Split, at_most, older_and_newer, split
+from pipeline.training.split import Split, cuts_of, split
 from pipeline.training.task import Run
 from pipeline.training.text_training import text_vectors
 from pipeline.training.worth import Worth, gained, qualities, worthy
@@ -316,7 +316,8 @@ def light(
     """
     shared = shared or Shared()
     space = Space.of(vectors) if vectors is not None else None
-    newest = older_and_newer(log, rows)
+    generator = np.random.default_rng([seed, 1])
+    cuts = cuts_of(log, rows, MOST_LIGHT_POINTS, LIGHT_POINTS_PER_USER, MOST_LIGHT_POINTS, generator)
     pace = half_lives(log.time[rows])
 
     def parts(mask: np.ndarray, name: str, kinds: Kinds) -> Parts:
@@ -328,19 +329,24 @@ def light(
         text = None if space is None else Text.fit(space.vectors, catalogue, collaborative)
         return Parts(catalogue, collaborative, None, text, kinds, living)
 
-    generator = np.random.default_rng([seed, 1])
-    points = at_most(newest.later, LIGHT_POINTS_PER_USER, MOST_LIGHT_POINTS, generator)
-    points = points[np.argsort(points.time, kind="stable")]
+    newest = cuts[-1]
+    points = newest.later[np.argsort(newest.later.time, kind="stable")]
     cut = int(len(points) * (1 - LIGHT_VALIDATION))
     if len(points) < FEWEST_LIGHT_POINTS or not newest.inner.any():  # too few to choose by
         cut = len(points)
-    asked = shared.once("asked", lambda: asked_of(points[:cut] if cut else _somewhere(log), catalogue))
+    learned_from = [one.later for one in cuts[:-1]] + [points[:cut] if cut else _somewhere(log)]
+    asked = shared.once("asked", lambda: [asked_of(some, catalogue) for some in learned_from])
     against = shared.once("against", lambda: asked_of(points[cut:], catalogue))
 
     def samples(kinds: Kinds) -> tuple[list[str], Sample, Sample]:
-        early, own = parts(newest.inner, "early", kinds), deepcopy(generator)
-        names, fitted_on = sample(early, asked, None, LIGHT_SIZES, own)
-        return names, fitted_on, sample(early, against, names, LIGHT_SIZES, own)[1]
+        own, names, found = deepcopy(generator), None, []
+        for number, (one, of_cut) in enumerate(zip(cuts, asked, strict=True)):
+            early = parts(one.inner, f"cut {number}", kinds)
+            if of_cut:
+                names, fitted_on = sample(early, of_cut, names, LIGHT_SIZES, own)
+                found.append(fitted_on)
+        assert names is not None  # the newest cut asks at least at one point
+        return names, joined(found), sample(early, against, names, LIGHT_SIZES, own)[1]
 
     kinds = Kinds.of(catalogue)
     names, fitted_on, judged = samples(kinds)

@@ -2,8 +2,8 @@
 
 train:       | inner rows ...................... | later rows .. |   validation   |   test
 
-Where the later rows hold few successes, earlier cuts give more: parts fitted on the rows before a cut, points
-between it and the next.
+Where the later rows hold few successes, or those of few people, earlier cuts give more: parts fitted on the
+rows before a cut, points between it and the next.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from pipeline.data.histories import Log, Points, Prepared
 from pipeline.models.baselines import train_rows
 
 CUTS = (0.8, 0.65, 0.5, 0.35)  # shares of train's rows that lie before a cut; the first is always made
-ENOUGH_POINTS = 4_000  # of the scorer, from which on no further cut is made
+# From which on no further cut is made: points of the scorer, and people whose points they are. Those of a few
+# people are much alike, however many (docs/log.md, 2026-11-29).
+ENOUGH_POINTS, ENOUGH_PEOPLE = 4_000, 150
 POINTS_PER_USER = 100  # of the scorer's sample
 MOST_SCORER_POINTS = 12_000
 MOST_VALIDATION_POINTS = 1_500
@@ -45,21 +47,33 @@ class Split:
 
 
 def split(prepared: Prepared, seed: int) -> Split:
-    """Cuts of train, by time; equal timestamps stay together (behind the cut)."""
+    """Cuts of train, and validation's points."""
     data, full = prepared.log, train_rows(prepared.log)
     generator = np.random.default_rng([seed, 1])
+    cuts = cuts_of(data, full, ENOUGH_POINTS, POINTS_PER_USER, MOST_SCORER_POINTS, generator)
+    return Split(cuts, full, validation_sample(prepared, seed))
+
+
+def cuts_of(
+    data: Log, rows: np.ndarray, enough: int, per_user: int, most: int, generator: np.random.Generator
+) -> list[Cut]:
+    """Cuts of the rows of a mask by time, oldest first; equal timestamps stay together (behind the cut).
+
+    Of the points behind each a random choice, at most `per_user` of a user and `most` in all; with `enough`
+    points, of ENOUGH_PEOPLE, no further cut is made.
+    """
     cuts: list[Cut] = []
-    until, total = np.iinfo(np.int64).max, 0
+    until, people = np.iinfo(np.int64).max, np.zeros(0, np.int32)
     for share in CUTS:
-        inner, rows, moment = _cut(data, full, share, until)
+        inner, newer, moment = _cut(data, rows, share, until)
         if cuts and not inner.any():
             break
-        later = at_most(data.successes(rows), POINTS_PER_USER, MOST_SCORER_POINTS, generator)
+        later = at_most(data.successes(newer), per_user, most, generator)
         cuts.insert(0, Cut(inner, later))
-        until, total = moment, total + len(later)
-        if total >= ENOUGH_POINTS:
+        until, people = moment, np.union1d(people, later.user)
+        if sum(len(cut.later) for cut in cuts) >= enough and len(people) >= ENOUGH_PEOPLE:
             break
-    return Split(cuts, full, validation_sample(prepared, seed))
+    return cuts
 
 
 def validation_sample(prepared: Prepared, seed: int) -> Points:
