@@ -67,7 +67,7 @@ def catalogue() -> Catalogue:
 
 def test_shared_words_bring_items_near_and_are_told() -> None:
     found = Kinds.of(catalogue())
-    assert found.further == {"keywords": "keywords_"}
+    assert found.further == {"keywords": ("keywords_5", "keywords_30")}
     words = found.keywords
     assert words is not None
     points = toy_log.prepared(list("abcd"), [("u", "a", 0)], test=[("u", "b", 1)]).test

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import toy_log
 
+from pipeline.evaluation import paid
 from pipeline.models.kinds import Kinds
 from pipeline.models.modalities import Modality
 from pipeline.training.sampling import Sample
@@ -42,6 +43,33 @@ def test_what_is_taken_for_it_stays_and_noise_goes() -> None:
     assert told["look"]["errors"] > 4
     assert told["look"]["ndcg@10"] > 0.05
     assert not told["noise"]["kept"]
+
+
+def test_a_modality_whose_name_goes_on_in_anothers_is_judged_alone() -> None:
+    """`image_vector` beside `image_clip_vector`: what one brings is not what the other does."""
+    generator = np.random.default_rng(1)
+    learned, judged, users = sampled(generator, 300), sampled(generator, 300), np.arange(300) % 60
+    names = ["ease_5", "vector_image_clip_5", "vector_image_5"]
+    found, told = worthy(kinds("image", "image_clip"), names, learned, judged, users, 1)
+    assert list(found.further) == ["image_clip"]
+    assert told["image_clip"]["kept"]
+    assert not told["image"]["kept"]
+
+
+def test_a_modality_called_like_another_signal_is_judged_beside_it() -> None:
+    """`graph_vector` (vectors of a graph's nodes) beside the graph itself."""
+    generator = np.random.default_rng(1)
+    learned, judged, users = sampled(generator, 300), sampled(generator, 300), np.arange(300) % 60
+    lists = {"graph_entities": [["x"], ["x"]], "graph_relations": [["of"], ["of"]]}
+    both = replace(kinds("graph"), graph=Kinds.of(toy_log.catalogue("ab", **lists)).graph)
+    for names, kept in (
+        (["ease_5", "vector_graph_5", "graph_5"], "graph_vector"),
+        (["ease_5", "graph_5", "vector_graph_5"], "graph"),
+    ):
+        found, told = worthy(both, names, learned, judged, users, 1)
+        assert set(told) == {"graph", "graph_vector"}
+        assert list(found.further) == [kept]
+    assert paid.kind_of("vector_graph_5") != paid.kind_of("graph_5")
 
 
 def test_of_few_users_nothing_is_sure() -> None:

@@ -34,6 +34,7 @@ from pipeline.evaluation.figures import HEADLINE
 from pipeline.models.asked import Asked
 from pipeline.models.baselines import train_rows
 from pipeline.models.encoder import TextEncoder
+from pipeline.models.modalities import label
 from pipeline.models.parts import CHUNK
 from pipeline.models.ranking import top_candidates
 from pipeline.models.recommender import Recommender
@@ -163,7 +164,7 @@ def signals(prepared: Prepared, vectors: np.ndarray) -> dict[str, Signal]:
     if any(_filled(items, name).any() for name in tables.WORDS):
         found["keywords"] = _of_columns(*tables.WORDS)
     for name in sorted(name for name in items if name.endswith(tables.VECTOR)):
-        found[name.removesuffix(tables.VECTOR)] = _of_columns(name)
+        found[label(name.removesuffix(tables.VECTOR))] = _of_columns(name)
     if prepared.log.liked is not None:
         plain = replace(prepared.log, liked=None)
         found["sentiment"] = Signal(lambda inputs, _: inputs.but(log=plain), partial(_other_moods, plain))

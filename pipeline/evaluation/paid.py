@@ -14,6 +14,7 @@ import numpy as np
 from pipeline.data.histories import Points
 from pipeline.evaluation import metrics
 from pipeline.models.modalities import PREFIX as VECTOR
+from pipeline.models.modalities import label
 from pipeline.models.parts import stacked
 from pipeline.models.recommender import Recommender
 
@@ -35,7 +36,7 @@ KINDS = {
 def kind_of(feature: str) -> str:
     """By the beginning of its name; of a modality its own name."""
     if feature.startswith(VECTOR):
-        return feature.removeprefix(VECTOR).rpartition("_")[0]
+        return label(feature.removeprefix(VECTOR).rpartition("_")[0])
     return next((kind for kind, starts in KINDS.items() if feature.startswith(starts)), "other")
 
 

@@ -39,6 +39,11 @@ class Graph:
 
     prefix: ClassVar[str] = PREFIX  # of its columns
 
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The names of its columns."""
+        return tuple(f"{self.prefix}{half}" for half in HALF_LIVES)
+
     @classmethod
     def of(cls, catalogue: Catalogue) -> Self | None:
         """None where no item has a neighbour that another one shares."""
@@ -80,7 +85,7 @@ class Graph:
 
     def columns(self, asked: Asked, items: np.ndarray) -> Columns:
         found = self._close([asked.weights[half] for half in HALF_LIVES], items)
-        return {f"{self.prefix}{half}": column for half, column in zip(HALF_LIVES, found, strict=True)}
+        return dict(zip(self.features, found, strict=True))
 
     def _close(self, weights: list[sp.csr_matrix], items: np.ndarray) -> np.ndarray:
         """(kinds of weights, points, candidates) float32 cosines."""

@@ -14,7 +14,6 @@ from pipeline.models.asked import Asked
 from pipeline.models.content import category_matrix, rarity, years
 from pipeline.models.graph import Graph
 from pipeline.models.keywords import Keywords
-from pipeline.models.modalities import PREFIX as VECTOR
 from pipeline.models.modalities import Modality, modalities
 from pipeline.models.pairs import Columns
 
@@ -45,14 +44,14 @@ class Kinds:
         return cls(unit, *_listed(unit), years(catalogue), graph, words, further)
 
     @property
-    def further(self) -> dict[str, str]:
-        """Signals that are the data's own -> how the names of their columns begin."""
-        found = {name: one.prefix for name, one in self.graphs.items()}
-        return found | {each.name: f"{VECTOR}{each.name}_" for each in self.modalities}
+    def further(self) -> dict[str, tuple[str, ...]]:
+        """Signals that are the data's own -> the names of their columns."""
+        found = {name: one.features for name, one in self.graphs.items()}
+        return found | {each.label: each.features for each in self.modalities}
 
     def only(self, further: Collection[str]) -> Kinds:
         """With these alone of `further`."""
-        kept = tuple(each for each in self.modalities if each.name in further)
+        kept = tuple(each for each in self.modalities if each.label in further)
         graph = self.graph if "graph" in further else None
         words = self.keywords if "keywords" in further else None
         return replace(self, graph=graph, keywords=words, modalities=kept)

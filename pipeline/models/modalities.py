@@ -24,6 +24,10 @@ from pipeline.models.text import FADING, narrowed, newest, unit
 
 PREFIX = "vector_"  # of its columns
 HALF_LIVES = (5, 30)
+# What figures call other signals: a modality of such a name (`graph_vector`) is called by its whole column.
+TAKEN = frozenset(
+    ("", "text", "texts", "categories", "graph", "keywords", "sentiment", "live_state", "sequence", "repeats")
+)
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,16 @@ class Modality:
             vectors[there] = np.array([cells.iloc[place] for place in there], np.float32)
         return cls(name, narrowed(VectorScorer.of(vectors).vectors))
 
+    @property
+    def label(self) -> str:
+        """Its name among all signals."""
+        return label(self.name)
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The names of its columns."""
+        return tuple(f"{PREFIX}{self.name}_{last}" for last in (*HALF_LIVES, "max"))
+
     def retrieve(self, asked: Asked, n: int) -> Retrieved:
         users = unit(asked.weights[5] @ self.vectors)
         found = self.nearest.best(users, n)
@@ -52,13 +66,17 @@ class Modality:
         means = np.stack([unit(asked.weights[half] @ self.vectors) for half in HALF_LIVES], axis=1)
         close = products(np.concatenate([means, newest(asked, self.vectors)], axis=1), self.vectors, items)
         fading = np.exp(-FADING * rows)
-        columns = {f"{PREFIX}{self.name}_{half}": close[place] for place, half in enumerate(HALF_LIVES)}
-        columns[f"{PREFIX}{self.name}_max"] = close[len(HALF_LIVES) :].max(axis=0)
-        return {name: column * fading for name, column in columns.items()}
+        of_history = *close[: len(HALF_LIVES)], close[len(HALF_LIVES) :].max(axis=0)
+        return {name: column * fading for name, column in zip(self.features, of_history, strict=True)}
 
     @cached_property
     def nearest(self) -> Nearest:
         return Nearest(self.vectors, np.asarray(self.vectors.any(axis=1)))
+
+
+def label(name: str) -> str:
+    """What figures call the modality of a name."""
+    return f"{name}{tables.VECTOR}" if name in TAKEN else name
 
 
 def modalities(catalogue: Catalogue, features: Iterable[str] | None = None) -> list[Modality]:

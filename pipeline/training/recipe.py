@@ -351,10 +351,10 @@ def light(
     kinds = Kinds.of(catalogue)
     names, fitted_on, judged = samples(kinds)
     kept, _ = worthy(kinds, names, fitted_on, judged, points[cut:].user, seed)
-    gone = {name: start for name, start in kinds.further.items() if name not in kept.further}
+    gone = {name: own for name, own in kinds.further.items() if name not in kept.further}
     if gone and set(gone) <= set(kinds.graphs):  # which bring no candidates
-        lost = tuple(gone.values())
-        place = [number for number, name in enumerate(names) if not name.startswith(lost)]
+        lost = set().union(*gone.values())
+        place = [number for number, name in enumerate(names) if name not in lost]
         names, fitted_on, judged = [names[n] for n in place], fitted_on.only(place), judged.only(place)
     elif gone:
         names, fitted_on, judged = samples(kept)

@@ -33,17 +33,16 @@ def worthy(
     further = kinds.further
     if not further or len(np.unique(users)) < FEWEST_USERS:
         return kinds.only(()), {name: NOTHING for name in further}
-    bare = [name for name in names if not name.startswith(tuple(further.values()))]
+    of_further = set().union(*further.values())
+    bare = [name for name in names if name not in of_further]
 
     def quality(chosen: list[str]) -> np.ndarray:
         place = [names.index(name) for name in chosen]
         return qualities(chosen, learned.only(place), judged.only(place), seed)
 
     without, found = quality(bare), Worth()
-    for name, start in further.items():
-        found[name] = gained(
-            quality(bare + [column for column in names if column.startswith(start)]) - without, users
-        )
+    for name, own in further.items():
+        found[name] = gained(quality(bare + [column for column in names if column in own]) - without, users)
     return kinds.only([name for name, told in found.items() if told["kept"]]), found
 
 
