@@ -62,7 +62,11 @@ def test_values_are_ranges_or_lists() -> None:
         ("preprocess.test_share", "could not be compared"),
         ("finetune.epochs=3..1", "3 is not below 1"),
         ("finetune.epochs=a..b", "write LOW..HIGH"),
-        ("finetune.user_tower=1..3", "'gru' is no number"),
+        ("finetune.user_tower=1..3", "says gru, which no range has"),
+        ("finetune.lora_rank=1..8", "says null, which no range has: list"),
+        ("finetune.learning_rate=1e-5..inf", "two ends"),
+        ("finetune.epochs=1,,2", "no such list"),
+        ("finetune.epochs=[1,2", "no such list"),
         ("finetune.user_tower=gru,lstm", "finetune.user_tower: Input should be"),
         ("recommend.candidates=1..100", "recommend.candidates"),
         ("preprocess.item_text", "give its values"),
@@ -73,6 +77,18 @@ def test_what_cannot_be_searched_is_told_in_one_line(wanted: str, said: str) -> 
         Space.of(PARAMS, [wanted])
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_numbers_count_however_they_are_spelled() -> None:
+    wanted = ["finetune.learning_rate=1e-5,3e-5,1E-4", "recommend.candidates=100..1e3"]
+    rate, candidates = Space.of(PARAMS, wanted).dimensions.values()
+    assert rate.choices == (1e-5, 3e-5, 1e-4)  # the second is what params.yaml says: no value twice
+    assert (candidates.low, candidates.high, candidates.whole) == (100, 1000, True)
+
+
+def test_a_key_that_is_given_twice_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"finetune\.epochs: given twice"):
+        Space.of(PARAMS, ["finetune.epochs=0..3", "finetune.epochs=1,2"])
 
 
 # The search, over a made-up quality: candidates alone matter, and 300 of them are best

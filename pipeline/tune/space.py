@@ -8,6 +8,7 @@ searched: their figures could not be compared.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -69,8 +70,11 @@ class Dimension:
         if self.choices:
             return self if value in self.choices else Dimension((value, *self.choices))
         if value is None or isinstance(value, str):
-            raise ValueError(f"{value!r} is no number")
-        return Dimension((), min(self.low, value), max(self.high, value))
+            raise ValueError(f"params.yaml says {_spelled(value)}, which no range has: list the values")
+        low, high = min(self.low, value), max(self.high, value)
+        if isinstance(value, int) and low == int(low) and high == int(high):  # 1e3 of a key of whole numbers
+            low, high = int(low), int(high)
+        return Dimension((), low, high)
 
     def __str__(self) -> str:
         return (
@@ -93,6 +97,8 @@ class Space:
         params, dimensions = parsed(text), {}
         for spelled in wanted or SEARCHED:
             key, _, values = (part.strip() for part in spelled.partition("="))
+            if key in dimensions:
+                raise ConfigError(f"--search {key}: given twice: write all its values in one")
             dimensions[key] = _dimension(key, values, _now(params, key))
         space = cls(text, dimensions)
         for key, dimension in dimensions.items():
@@ -136,19 +142,25 @@ def _dimension(key: str, values: str, now: Value) -> Dimension:
     try:
         return _read(spelled).with_value(now)
     except (ValueError, yaml.YAMLError) as error:
-        raise ConfigError(f"--search {key}={spelled}: write LOW..HIGH or VALUE,VALUE: {error}") from None
+        said = "no such list" if isinstance(error, yaml.YAMLError) else error
+        raise ConfigError(f"--search {key}={spelled}: write LOW..HIGH or VALUE,VALUE: {said}") from None
 
 
 def _read(spelled: str) -> Dimension:
     if found := re.fullmatch(r"\s*(\S+?)\s*\.\.\s*(\S+?)\s*", spelled):
         low, high = map(_number, found.groups())
-        if not low < high:
-            raise ValueError(f"{low} is not below {high}")
+        if not -math.inf < low < high < math.inf:
+            raise ValueError(f"{low} is not below {high}" if not low < high else "a range has two ends")
         return Dimension((), low, high)
     listed = yaml.safe_load(spelled if spelled.lstrip().startswith("[") else f"[{spelled}]")
     if not all(value is None or isinstance(value, str | int | float) for value in listed) or not listed:
         raise ValueError("no such list")
-    return Dimension(tuple(dict.fromkeys(listed)))
+    return Dimension(tuple(dict.fromkeys(map(_unquoted, listed))))
+
+
+def _unquoted(value: Value) -> Value:
+    """YAML takes 1e-5, without a point, for a text: beside 1.0e-5 it would be a value of its own."""
+    return float(value) if isinstance(value, str) and re.fullmatch(r"[\d.]+[eE][-+]?\d+", value) else value
 
 
 def _number(text: str) -> float:
