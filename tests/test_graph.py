@@ -51,6 +51,16 @@ def test_triples_stand_with_the_items_that_they_are_of(tmp_path: Path) -> None:
     assert counts == {"kept": 8, "duplicates": 1, "without_item": 1}
 
 
+@pytest.mark.parametrize("described", [True, False])
+def test_triples_of_which_none_names_an_item_stop_the_stage(tmp_path: Path, described: bool) -> None:
+    """Ids in two notations: without a word the graph would say nothing."""
+    rows = written(tmp_path / "x.csv", "user_id,item_id,timestamp", "u,007,1580472000", "u,012,1580472001")
+    things = written(tmp_path / "items.csv", "item_id,title", "007,Seven", "012,Twelve")
+    graph = written(tmp_path / "graph.csv", "head,relation,tail", "Ann,wrote,7", "Bo,wrote,12")
+    with pytest.raises(DataError, match=r"relations: none of 2 triples .* 'Ann' and '7'.* leading zeros 100"):
+        run(tmp_path, of_files(rows, items=things if described else None, relations=graph))
+
+
 def test_without_a_table_of_relations_items_have_no_column_of_it(tmp_path: Path) -> None:
     rows = written(tmp_path / "x.csv", "user_id,item_id,timestamp", "u,a,1580472000")
     raw = run(tmp_path, of_files(rows))

@@ -108,6 +108,7 @@ def test_settings_are_written_for_good_line_by_line(tmp_path):
         ("preprocess.positive.min_value=1", "write section.key=value, or edit params.yaml"),
         ("collect.sauce=x", "collect.sauce: no such line"),
         ("preprocess.test_share=2", "preprocess.test_share"),
+        ("collect.as_of={a: [b", "is no YAML"),
     ],
 )
 def test_a_setting_that_cannot_be_changes_nothing(tmp_path, setting, message):

@@ -14,6 +14,7 @@ import pandas as pd
 
 from pipeline.data import tables
 from pipeline.data.ids import as_ids, id_faults
+from pipeline.data.joining import likely_cause
 from pipeline.data.values import as_text
 from pipeline.errors import DataError
 from pipeline.sources import RAW, REASON
@@ -74,7 +75,24 @@ def with_graph(items: pd.DataFrame, triples: pd.DataFrame, known: Collection[str
     return items.rename(columns=taken).assign(**columns)
 
 
-def without_item(triples: pd.DataFrame, items: pd.DataFrame) -> int:
-    """Triples of which neither end is an item."""
-    ours = items[tables.ITEM]
-    return int((~triples[tables.HEAD].isin(ours) & ~triples[tables.TAIL].isin(ours)).sum())
+def without_item(triples: pd.DataFrame, items: pd.DataFrame, known: Collection[str]) -> int:
+    """Triples of which neither end is an item. Raises DataError if these are all that there are.
+
+    `known`: items of the interactions.
+    """
+    ours = pd.Series(sorted({*items[tables.ITEM], *known}), dtype="str")
+    count = int((~triples[tables.HEAD].isin(ours) & ~triples[tables.TAIL].isin(ours)).sum())
+    if count and count == len(triples):
+        raise DataError(_stranger(triples, ours))
+    return count
+
+
+def _stranger(triples: pd.DataFrame, ours: pd.Series) -> str:
+    """Ids in two notations, mostly: nothing else would tell that the graph says nothing."""
+    found = f"relations: none of {len(triples):,} triples has an item_id as its head or tail"
+    head, tail = triples[[tables.HEAD, tables.TAIL]].iloc[0]
+    example = f"for example {head!r} and {tail!r}, where items are called {ours.iloc[0]!r}"
+    ends = [triples[name].value_counts() for name in (tables.HEAD, tables.TAIL)]
+    cause, joined = max((likely_cause(rows_of, ours) for rows_of in ends), key=lambda told: told[1])
+    remedy = f"{cause} {joined:.1%} would" if cause else "name the columns of ids in collect.files.columns"
+    return f"{found}, {example}; {remedy}{': bring both to one notation' if cause else ''}"

@@ -60,7 +60,13 @@ def set_values(root: Path, assignments: Sequence[str]) -> None:
         section, _, key = name.strip().rpartition(".")
         if not sign or not key or "." in section:
             raise ConfigError(f"-S {assignment}: write section.key=value, or edit params.yaml")
-        text = with_value(text, (section, key), yaml.safe_load(value))
+        try:
+            meant = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ConfigError(
+                f"-S {assignment}: {value} is no YAML: quote a text of signs, close every bracket"
+            ) from None
+        text = with_value(text, (section, key), meant)
     write_text(path, text)
     try:
         Params.load(path)

@@ -198,7 +198,7 @@ class _Kept:
         """The relations go with the items that they are of."""
         if self.triples is not None and self.relation_rows is not None:
             self.item_table = with_graph(self.item_table, self.triples, self.items)
-            self.relation_rows["without_item"] = without_item(self.triples, self.item_table)
+            self.relation_rows["without_item"] = without_item(self.triples, self.item_table, self.items)
 
 
 def check_interactions(
