@@ -575,3 +575,45 @@ def test_words_for_none_are_no_titles_unless_one_item_is_called_so(tmp_path: Pat
     titles = items(run(tmp_path, of_files(log, items=things)))["title"]
     assert titles[["a", "b"]].isna().all()
     assert titles["c"] == "None"
+
+
+@pytest.mark.parametrize("described", [True, False])
+def test_lists_of_items_besides_their_categories_are_read_as_those_are(
+    tmp_path: Path, described: bool
+) -> None:
+    """`tags` of a CSV ended in a traceback, and `keywords` said nothing."""
+    header = "tags,keywords,entities"
+    cells = ("sea|ship,ice|rose,Nemo", "ship,rose,", "2020,,Bo")
+    rows = [f"u,{item},158047200{n}" for n, item in enumerate("abc")]
+    if described:
+        things = written(
+            tmp_path / "items.csv", f"item_id,{header}", *map(",".join, zip("abc", cells, strict=True))
+        )
+        raw = run(
+            tmp_path, of_files(written(tmp_path / "x.csv", "user_id,item_id,timestamp", *rows), items=things)
+        )
+    else:
+        rows = list(map(",".join, zip(rows, cells, strict=True)))
+        columns = {f"items.{name}": name for name in header.split(",")}
+        path = written(tmp_path / "x.csv", f"user_id,item_id,timestamp,{header}", *rows)
+        raw = run(tmp_path, of_files(path, columns=columns))
+    found = items(raw)
+    assert found["tags"].tolist() == [["sea", "ship"], ["ship"], ["2020"]]
+    assert found.loc["a", ["keywords", "entities"]].tolist() == [["ice", "rose"], ["Nemo"]]
+    assert found["keywords"].isna().tolist() == [False, False, True]
+
+
+def test_tags_of_users_and_of_rows_stay_what_they_are(tmp_path: Path) -> None:
+    rows = written(tmp_path / "x.csv", "user_id,item_id,timestamp,tags", "u,a,1580472000,sea|ship")
+    users = written(tmp_path / "users.csv", "user_id,tags", "u,new|vip")
+    raw = run(tmp_path, of_files(rows, users=users))
+    assert pd.read_parquet(raw / "users.parquet")["tags"].tolist() == ["new|vip"]
+    assert interactions(raw)["tags"].tolist() == ["sea|ship"]
+
+
+@pytest.mark.parametrize("name", ["graph_entities", "graph_relations", "tag_times"])
+def test_text_where_two_lists_make_pairs_is_refused(tmp_path: Path, name: str) -> None:
+    rows = written(tmp_path / "x.csv", "user_id,item_id,timestamp", "u,a,1580472000")
+    things = written(tmp_path / "items.csv", f"item_id,{name}", "a,x|y")
+    with pytest.raises(DataError, match=rf"items, column {name}: 'x|y' is no list"):
+        run(tmp_path, of_files(rows, items=things))

@@ -65,6 +65,13 @@ def catalogue() -> Catalogue:
     return toy_log.catalogue("abcd", keywords=words, entities=names)
 
 
+def test_a_word_is_no_item_that_has_it_for_its_id() -> None:
+    words = Kinds.of(toy_log.catalogue(["a", "b", "rose"], keywords=[["ice"], ["rose"], ["ice"]])).keywords
+    assert words is not None
+    assert words.shared(np.array([1]), 2) is None  # `rose` is about ice
+    assert words.shared(np.array([0]), 2) == ("about ice, like", 0)
+
+
 def test_shared_words_bring_items_near_and_are_told() -> None:
     found = Kinds.of(catalogue())
     assert found.further == {"keywords": ("keywords_5", "keywords_30")}

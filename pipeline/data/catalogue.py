@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from pipeline.data import hints, tables
@@ -96,6 +97,9 @@ def check_items(frame: pd.DataFrame, times: Mapping[str, TimeFormat]) -> tuple[p
     items[tables.CATEGORIES] = (
         empty(frame, object) if lists is None else lists.where(lists.str.len() > 0, None)
     )
+    for name in _listed(frame):
+        cells = as_lists(frame[name])
+        items[name] = cells.where(cells.str.len() > 0, None)
     unreadable = no(frame)
     for name in (tables.AVAILABLE_FROM, tables.AVAILABLE_UNTIL):
         moments, bad = empty(frame, tables.MOMENT), no(frame)
@@ -108,6 +112,32 @@ def check_items(frame: pd.DataFrame, times: Mapping[str, TimeFormat]) -> tuple[p
     items[tables.CATEGORIES] = pd.Series(filled, items.index, dtype=object)
     counts = {"kept": len(items), "duplicates": len(frame) - len(items)}
     return items, {**counts, "unreadable_dates": int(unreadable.sum())}
+
+
+def _listed(frame: pd.DataFrame) -> list[str]:
+    """Columns of lists besides the categories, which text may spell as it may theirs.
+
+    Raises DataError for text in those of which two make pairs: which cell goes with which, it cannot say.
+    """
+    paired = [name for name in (*tables.GRAPH, tables.TAG_TIMES) if name in frame]
+    for name in paired:
+        if (wrong := as_text(frame[name]).dropna()).size and not _are_lists(frame[name]):
+            remedy = (
+                "rename it"
+                if name == tables.TAG_TIMES
+                else "give triples as a table, collect.files.relations"
+            )
+            raise DataError(f"items, column {name}: {wrong.iloc[0]!r} is no list: {remedy}, or leave it out")
+    tags = [] if tables.TAG_TIMES in paired else [tables.TAGS]  # else each has its time, repeats as well
+    return [name for name in (*tags, *tables.WORDS) if name in frame]
+
+
+def _are_lists(column: pd.Series) -> bool:
+    return all(isinstance(cell, list | tuple | np.ndarray) for cell in column if not _is_missing(cell))
+
+
+def _is_missing(cell: object) -> bool:
+    return cell is None or cell is pd.NA or cell is pd.NaT or cell != cell
 
 
 def _newest_last(items: pd.DataFrame, times: Mapping[str, TimeFormat]) -> pd.DataFrame:

@@ -118,7 +118,8 @@ def to_arrow(frame: pd.DataFrame) -> pa.Table:
     fields = []
     for name in frame.columns:
         wanted = _arrow_types().get(name)
-        if wanted is None:
+        # `tags` of users, or of interactions, are whatever they are.
+        if wanted is None or (pa.types.is_list(wanted) and frame[name].dtype != object):
             frame[name], wanted = _settled(frame[name])
             if name.endswith(VECTOR) and wanted == pa.list_(pa.float64()):
                 wanted = pa.list_(pa.float32())

@@ -38,6 +38,7 @@ class Graph:
     names: np.ndarray  # (entities,) object, str
 
     prefix: ClassVar[str] = PREFIX  # of its columns
+    links: ClassVar[bool] = True  # an entity with the id of an item is that item
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -53,7 +54,7 @@ class Graph:
     def joined(cls, catalogue: Catalogue, edges: pd.DataFrame) -> Self | None:
         """`edges`: item (place), relation, entity."""
         names, ids = np.unique(edges["entity"].to_numpy(dtype=str)), catalogue.ids.astype(str)
-        entity_item = catalogue.index(names)
+        entity_item = catalogue.index(names) if cls.links else np.full(len(names), -1, np.int32)
         own = np.flatnonzero(entity_item >= 0)
         item = np.concatenate([edges["item"].to_numpy(), entity_item[own]])
         entity = np.concatenate([np.searchsorted(names, edges["entity"].to_numpy(dtype=str)), own])

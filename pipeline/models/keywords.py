@@ -15,6 +15,7 @@ HOW = {tables.KEYWORDS: "about", tables.ENTITIES: "naming"}
 
 class Keywords(Graph):
     prefix = PREFIX
+    links = False  # an item whose id is a word is not what the word says
 
     @classmethod
     def of(cls, catalogue: Catalogue) -> Keywords | None:
