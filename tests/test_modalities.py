@@ -15,6 +15,7 @@ import pytest
 from collecting import ROOT, items, of_files, run, written
 
 from pipeline.errors import DataError
+from pipeline.models.modalities import Modality, alike
 
 ROWS = ("u,a,1580472000", "u,b,1580472001", "u,c,1580472002")
 
@@ -53,6 +54,15 @@ def test_a_cell_that_is_no_such_vector_is_refused_by_name(tmp_path: Path, wrong:
         DataError, match=r"items, column image_vector: item 'c' has '.*', not 3 finite numbers"
     ):
         collected(tmp_path, "a,1|2|3", "b,3|4|5", f"c,{wrong}")
+
+
+def test_the_reason_names_the_modality_and_the_item_that_are_nearest() -> None:
+    image = Modality("image", np.array([[1, 0], [0, 1], [0.8, 0.6], [0, 0]], np.float32))
+    sound = Modality("sound", np.array([[1, 0], [0.6, 0.8], [0, 1], [0, 0]], np.float32))
+    assert alike([image, sound], np.array([0, 1]), 2, 0.3) == ("image", 0)  # .8, .6; of sound 0, .8
+    assert alike([sound], np.array([0, 1]), 2, 0.3) == ("sound", 1)
+    assert alike([image, sound], np.array([0, 1]), 3, 0.3) is None  # which has no vector
+    assert alike([image], np.zeros(0, int), 2, 0.3) is None
 
 
 @pytest.mark.slow

@@ -388,6 +388,13 @@ def test_further_signals_are_trained_saved_and_bound(tmp_path: Path, monkeypatch
     save(tmp_path / "model", {"features": model.card["features"], "max_length": 16}, model, trained.encoder)
     again = Recommender.load(tmp_path / "model", prepared.catalogue.items, prepared.log)
     np.testing.assert_array_equal(lists(model, prepared)[0], lists(again, prepared)[0])
+    told = [
+        reason
+        for of_point in again.reasons(prepared.test, lists(again, prepared)[0])
+        for of_item in of_point
+        for reason in of_item
+    ]
+    assert any(reason.startswith("look like that of") for reason in told) == ("look" in kept)
     bare = prepared.catalogue.items.drop(columns=["look_vector", "graph_entities", "graph_relations"])
     without = Recommender.load(tmp_path / "model", bare, prepared.log)
     assert (lists(without, prepared)[0] >= 0).any()

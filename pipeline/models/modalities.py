@@ -92,3 +92,13 @@ def modalities(catalogue: Catalogue, features: Iterable[str] | None = None) -> l
     nothing = pd.Series([None] * len(catalogue), dtype=object)
     found = [Modality.of(name, catalogue.items.get(columns.get(name, ""), nothing)) for name in names]
     return [each for each in found if features is not None or each.vectors.any()]
+
+
+def alike(found: Iterable[Modality], history: np.ndarray, item: int, least: float) -> tuple[str, int] | None:
+    """(the modality in which the item is nearest to one of the history, which one); None: none is above."""
+    best, told = least, None
+    for modality in found:
+        close = modality.vectors[history] @ modality.vectors[item]
+        if close.max(initial=0) > best:
+            best, told = float(close.max()), (modality.name, int(history[close.argmax()]))
+    return told

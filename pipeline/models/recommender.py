@@ -33,6 +33,7 @@ from pipeline.models.binding import Arrays, moved, of_prefix, prefixed
 from pipeline.models.collaborative import Collaborative
 from pipeline.models.kinds import Kinds
 from pipeline.models.living import Living
+from pipeline.models.modalities import alike
 from pipeline.models.parts import Parts, stacked
 from pipeline.models.scorer import Scorer
 from pipeline.models.sentiment import Encode, Sentiment
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
 FORMAT = 6
 FEW_TEXTS = 500  # NumPy reads so many before PyTorch, which then takes two thirds of the time, is imported
+NEAR = 0.3  # cosine from which on an item is said to be like another
 FROZEN = "frozen_vectors.npy"  # beside the ablations
 
 
@@ -160,6 +162,8 @@ class Recommender:
                 reasons.append(f"like {self._titles[near]}, which you had")
             joined = [graph.shared(history, int(item)) for graph in graphs if len(history)]
             reasons += [f"{how[0]} {self._titles[how[1]]}" for how in joined if how is not None]
+            if seen := alike(self.parts.kinds.modalities, history, int(item), NEAR):
+                reasons.append(f"{seen[0]} like that of {self._titles[seen[1]]}")
             if shared := self._categories[item].intersection(kinds):
                 reasons.append(f"in {', '.join(sorted(shared)[:3])}")
             if int(item) in popular:
@@ -175,7 +179,7 @@ class Recommender:
         """The history item with the nearest text, if it is near."""
         if self.text is not None and len(history):
             close = self.text[history] @ self.text[item]
-            if close.max() > 0.3:
+            if close.max() > NEAR:
                 return int(history[close.argmax()])
         return None
 

@@ -14,6 +14,7 @@ import numpy as np
 from pipeline.data.histories import MICROSECONDS_A_DAY, Points
 from pipeline.models.asked import Asked
 from pipeline.models.living import Living
+from pipeline.models.modalities import alike
 from pipeline.models.recommender import Recommender
 from pipeline.serve.messages import Reason
 from pipeline.serve.state import Present
@@ -172,13 +173,8 @@ class Explainer:
 
     def _modality(self, place: Place) -> Told:
         """The item of the history whose vector is nearest, in the modality where that is nearest."""
-        best, told = 0.0, None
-        for modality in self.model.parts.kinds.modalities:
-            close = modality.vectors[place.newest] @ modality.vectors[place.item]
-            if close.max(initial=0) > best:
-                near = int(place.newest[close.argmax()])
-                best, told = float(close.max()), (f"{modality.name} like that of {self.titles[near]}", near)
-        return told
+        found = alike(self.model.parts.kinds.modalities, place.newest, place.item, 0)
+        return (f"{found[0]} like that of {self.titles[found[1]]}", found[1]) if found else None
 
     def _category(self, place: Place) -> Told:
         shared = sorted(self.categories[place.item] & place.kinds)
