@@ -1,10 +1,13 @@
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse as sp
 import toy_log
 
 from pipeline.models import baselines
 from pipeline.models.content import Content, VectorScorer, category_matrix
+from pipeline.models.modalities import Modality
+from pipeline.models.text import Space
 
 CATEGORIES = [["x", "y"], ["y"], ["y", "x", "x"], [], ["z"], ["y", "z"]]
 
@@ -56,3 +59,14 @@ def test_vectors_are_centred_before_they_are_compared() -> None:
 def test_vectors_of_a_catalogue_without_text_score_nothing() -> None:
     scorer = VectorScorer.of(np.zeros((3, 4), np.float32))
     assert np.isnan(scorer.score(sp.csr_matrix(np.ones((1, 3), np.float32)))).all()
+
+
+@pytest.mark.parametrize("items", [3, 10, 240, 1000])
+def test_vectors_that_are_all_alike_say_nothing(items: int) -> None:
+    """Else the rounding of their mean would be a direction, in which each is just like every other."""
+    vectors = np.random.default_rng(0).normal(size=384).astype(np.float32)[None].repeat(items, axis=0)
+    assert not VectorScorer.of(vectors).vectors.any()
+    assert Space.of(vectors) is None
+    assert not Modality.of("flat", pd.Series(vectors.tolist())).vectors.any()
+    vectors[1] *= 2  # one other is enough
+    assert Space.of(vectors) is not None

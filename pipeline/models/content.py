@@ -16,6 +16,8 @@ from pipeline.data import tables
 from pipeline.data.histories import Catalogue
 from pipeline.models.baselines import blocks
 
+ROUNDING = 1e-5  # share of a vector's length below which what is left of it says nothing
+
 
 def category_matrix(catalogue: Catalogue) -> sp.csr_matrix:
     """(items, categories) float32, 1 where an item has a category; no column if there are none."""
@@ -104,11 +106,16 @@ class VectorScorer:
 
     @classmethod
     def of(cls, vectors: np.ndarray) -> VectorScorer:
-        """Subtract the mean vector of the items that have one (what all texts share), then normalise."""
-        has = np.linalg.norm(vectors, axis=1) > 0
+        """Subtract the mean vector of the items that have one (what all texts share), then normalise.
+
+        What is left of vectors that are all alike is the mean's rounding: no direction.
+        """
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        has = lengths[:, 0] > 0
         centred = np.where(has[:, None], vectors - vectors[has].mean(axis=0) if has.any() else vectors, 0)
         norms = np.linalg.norm(centred, axis=1, keepdims=True)
-        return cls((centred / np.where(norms > 0, norms, 1)).astype(np.float32))
+        differs = norms > ROUNDING * lengths
+        return cls(np.where(differs, centred / np.where(differs, norms, 1), 0).astype(np.float32))
 
     def score(self, weights: sp.csr_matrix) -> np.ndarray:
         user = weights @ self.vectors

@@ -95,7 +95,9 @@ def text_closeness(model: Recommender, vector: np.ndarray, typed: Typed) -> np.n
 def _vector(model: Recommender, text: str) -> np.ndarray:
     """(width,) float32 of the text, centred."""
     if model.text is None or model.folder is None or model.centre is None:
-        raise DataError("--text: the model was trained on items without texts: give --user or --items")
+        raise DataError(
+            "--text: the model was trained on items without texts, or all with one: give --user or --items"
+        )
     encoder = model.question_encoder()
     assert encoder is not None
     vector = encoder.vectors([clean(text, 10_000)])

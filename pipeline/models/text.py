@@ -40,9 +40,9 @@ class Space:
 
     @classmethod
     def of(cls, vectors: np.ndarray) -> Space | None:
-        """None where no item has a text."""
-        there = vectors.any(axis=1)
-        return cls(VectorScorer.of(vectors).vectors, vectors[there].mean(axis=0)) if there.any() else None
+        """None where no item has a text, or all have the same: neither tells one from another."""
+        there, own = vectors.any(axis=1), VectorScorer.of(vectors).vectors
+        return cls(own, vectors[there].mean(axis=0)) if own.any() else None
 
 
 @dataclass(frozen=True)
