@@ -1,6 +1,7 @@
 """`evergreen tune`: what may be searched, how a search goes on, and what of it DVC lists."""
 
 import json
+import shlex
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,6 +11,8 @@ import tiny
 import toy
 
 from pipeline.errors import ConfigError, DataError
+from pipeline.loop.overrides import set_values
+from pipeline.params import Params
 from pipeline.tune import command, experiments
 from pipeline.tune.page import take, verdict
 from pipeline.tune.space import KNOWN, SEARCHED, Space
@@ -173,6 +176,28 @@ def test_a_search_finds_what_is_best_and_says_how_to_take_it(
     assert json.loads((project / "reports" / "tune.json").read_text()) == report
     assert "<svg" in (project / "reports" / "tune.html").read_text()
     assert (project / "params.yaml").read_text() == PARAMS
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("preprocess.item_text", "{title}"),
+        ("preprocess.item_text", "{title}: it's {year}. {categories}"),
+        ("finetune.learning_rate", 2e-05),
+        ("finetune.lora_rank", 4),
+        ("finetune.user_tower", "mean"),
+    ],
+)
+def test_the_line_that_takes_a_trial_over_can_be_typed_as_it_stands(
+    tmp_path: Path, key: str, value: str | float
+) -> None:
+    best = {"changed": True, "experiment": "tune-x-1", "params": {key: value}}
+    command_line = take({"best": best, "as_is": {key: None}})[1]
+    assert command_line.startswith("evergreen cycle -S ")
+    (tmp_path / "params.yaml").write_text(PARAMS)
+    set_values(tmp_path, [word for word in shlex.split(command_line)[2:] if word != "-S"])
+    section, _, name = key.partition(".")
+    assert getattr(getattr(Params.load(tmp_path / "params.yaml"), section), name) == value
 
 
 def test_every_trial_is_an_experiment_on_the_commit_that_is_checked_out(project: Path) -> None:

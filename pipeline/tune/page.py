@@ -5,7 +5,11 @@ In: the report of command.py. Out: sentences; the page as text (pipeline/pages.p
 
 from __future__ import annotations
 
+import json
+import shlex
 from typing import Any
+
+import yaml
 
 from pipeline.charts import Series, bar_chart
 from pipeline.pages import page
@@ -56,9 +60,15 @@ def take(report: Json) -> list[str]:
     if not best["changed"]:
         return []
     changed = {key: value for key, value in best["params"].items() if value != report["as_is"][key]}
-    settings = " ".join(f"-S '{key}={_plain(value)}'" for key, value in changed.items())
+    settings = " ".join(f"-S {shlex.quote(f'{key}={_plain(value)}')}" for key, value in changed.items())
     return [f"dvc exp apply {best['experiment']} && evergreen cycle", f"evergreen cycle {settings}"]
 
 
 def _plain(value: Any) -> str:
-    return "null" if value is None else str(value)
+    """As YAML reads it: `{title}` alone would be an object."""
+    spelled = "null" if value is None else str(value)
+    try:
+        same = yaml.safe_load(spelled) == value
+    except yaml.YAMLError:
+        same = False
+    return spelled if same else json.dumps(value, ensure_ascii=False)
