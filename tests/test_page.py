@@ -103,6 +103,15 @@ def test_report_of_a_decision_that_lies_elsewhere_is_not_offered(tmp_path: Path)
     assert "git show runs/0:dvc.lock" in html
 
 
+def test_run_page_links_to_the_simulation_that_its_gate_asked_for_and_to_no_other(tmp_path: Path) -> None:
+    [name] = page_history.write(tmp_path, runs=1)
+    assert "imulation report" not in run_page(tmp_path, name)
+    (history(tmp_path) / name / "simulation.html").write_text("<!doctype html>")
+    assert 'href="simulation-report.html"' in run_page(tmp_path, name)
+    frame = (history(tmp_path) / name / "simulation-report.html").read_text()
+    assert 'sandbox="allow-scripts" src="simulation.html"' in frame
+
+
 def test_failed_run_says_what_failed_and_a_running_one_its_step(tmp_path: Path) -> None:
     first, second, third = page_history.write(tmp_path, runs=3)
     note(tmp_path, first, state="failed", step="finetune", error="no such encoder: mend finetune.encoder")

@@ -8,6 +8,7 @@ from typing import Any
 import page_history
 import pytest
 
+from pipeline.dashboard.runs import REPORTS
 from pipeline.dashboard.write import write_overview, write_run
 
 pytestmark = pytest.mark.slow  # Airflow is installed for these alone; importing it takes seconds
@@ -66,6 +67,16 @@ def test_pages_are_served_as_they_were_written(root: Path) -> None:
     assert "default-src 'none'" in page.headers["Content-Security-Policy"]
     assert "script" not in page.headers["Content-Security-Policy"]
     assert report.headers["Content-Security-Policy"].startswith("sandbox allow-scripts; default-src 'none'")
+
+
+@pytest.mark.parametrize("file", REPORTS.values())
+def test_every_report_that_a_run_keeps_is_served_in_its_frame(root: Path, file: str) -> None:
+    [name] = page_history.write(root, runs=1)
+    (root / "data" / "history" / name / file).write_text("<!doctype html>")
+    write_run(root / "data" / "history" / name)
+    reader = client(root)
+    assert reader.get(f"/{name}/{file}").headers["Content-Security-Policy"].startswith("sandbox ")
+    assert f'src="{file}"' in reader.get(f"/{name}/{file.replace('.', '-report.')}").text
 
 
 def test_a_dag_runs_tab_leads_to_its_page(root: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,13 @@ import toy_log
 from gate_by_hand import SETTINGS, challenger, champion, decide, evaluation, failed
 
 from pipeline.data.histories import Catalogue, Prepared, make_log
+from pipeline.documents.promotion import Promotion
 from pipeline.documents.simulation import Calibration, LongTerm, Simulation
 from pipeline.errors import DataError
 from pipeline.evaluation.long_term_verdict import verdict
+from pipeline.loop.history import HISTORY, Account
 from pipeline.loop.steps import Loop
+from pipeline.registry.records import VERDICT
 from pipeline.simulation import choice, command, measures, page
 from pipeline.simulation.calibration import calibrate
 from pipeline.simulation.command import Task, name_of, played
@@ -396,6 +400,27 @@ def test_what_cannot_be_simulated_is_told_and_stops_no_cycle(
     monkeypatch.setattr(command, "simulate", few)
     Loop(tmp_path, None)._simulate()  # type: ignore[arg-type]
     assert "too few users" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("simulated", "kept"), [("another", False), ("judged", True)])
+def test_a_run_keeps_the_curves_of_the_two_models_that_it_judged(
+    simulated: str, kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A scheduler's worktree, where they were drawn, is removed when its run ends."""
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports" / "simulation.html").write_text("curves")
+    LongTerm(challenger=simulated, champion="in service").write(tmp_path / "data" / "simulation.json")
+    identities = {"challenger": {"artifact_hash": "judged"}, "champion": {"artifact_hash": "in service"}}
+    Promotion.of({"promote": True, "checks": [], **identities}).write(tmp_path / VERDICT)
+    training = SimpleNamespace(number=1, record=None)
+    monkeypatch.setattr("pipeline.loop.steps.record_training", lambda root: (training, False))
+    monkeypatch.setattr(Loop, "run", lambda self, *stages: None)
+    monkeypatch.setattr(Loop, "_may_simulate", lambda self: False)
+    account = Account.begin("one", "by hand", tmp_path / HISTORY / "one")
+    (tmp_path / HISTORY / "one" / "simulation.html").write_text("of an earlier judgement")
+    Loop(tmp_path, account).make("decide_promotion")
+    found = tmp_path / HISTORY / "one" / "simulation.html"
+    assert (found.read_text() if found.is_file() else None) == ("curves" if kept else None)
 
 
 @pytest.mark.slow

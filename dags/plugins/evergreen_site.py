@@ -19,8 +19,8 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 DAG = "evergreen_training"
 INDEX = "index.html"
-REPORTS = ("drift.html", "evaluation.html")
-PAGES = (INDEX, "drift-report.html", "evaluation-report.html")
+REPORTS = ("drift.html", "evaluation.html", "simulation.html")
+PAGES = (INDEX, "drift-report.html", "evaluation-report.html", "simulation-report.html")
 POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; frame-src 'self'; frame-ancestors 'self'; "
     "base-uri 'none'; form-action 'none'"

@@ -21,8 +21,8 @@ from pipeline.documents.runs import RunRecord
 
 Long = TypeVar("Long", Drift, Evaluation)
 FIGURES = ("users", "points", "ndcg@10", "ndcg@10_low", "ndcg@10_high", "recall@10")
-REPORTS = {"drift": "drift.html", "evaluation": "evaluation.html"}
-"""Document -> the report that belongs to it, kept beside it."""
+REPORTS = {"drift": "drift.html", "evaluation": "evaluation.html", "simulation": "simulation.html"}
+"""Report -> its file. Those of a document that is kept beside it have its name."""
 MOST = 1_000
 """Runs that are read, the newest by the time of their last record."""
 NEVER = datetime.min.replace(tzinfo=UTC)

@@ -69,7 +69,9 @@ def one_run(run: Run) -> Values:
         "signals": [_signal(name, one) for name, one in run.signals.items()],
         "reasons": [_reason(one) for one in run.reasons],
         "judged": _judged(run),
-        "reports": [_report(run, name) for name in REPORTS if name in run.reports or getattr(run, name)],
+        "reports": [
+            _report(run, name) for name in REPORTS if name in run.reports or getattr(run, name, None)
+        ],
     }
 
 

@@ -1,4 +1,4 @@
-"""Writes data/history/index.html and data/history/RUN/{index,drift-report,evaluation-report}.html.
+"""Writes data/history/index.html and, in data/history/RUN, index.html and a frame around each kept report.
 
 Each is one self-contained file without scripts, to be opened from disk or served by Airflow's plugin. A page
 is written beside and renamed. Pages only tell: one that cannot be written is a warning and stops no run.

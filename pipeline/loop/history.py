@@ -21,6 +21,7 @@ HISTORY, RUN, LOCK = Path("data/history"), "run.json", "dvc.lock"
 DRIFT, EVALUATION = "reports/drift.json", "reports/evaluation.json"
 LOOKED = (DRIFT, "reports/drift.html", DECISION)
 JUDGED = (VERDICT, METRICS, EVALUATION, "reports/evaluation.html")
+SIMULATION, SIMULATED = Path("data/simulation.json"), "reports/simulation.html"
 
 
 class Account:
@@ -71,6 +72,11 @@ class Account:
                 with renamed(self.folder / Path(path).name) as temporary:
                     shutil.copy2(root / path, temporary)
         self._show()
+
+    def drop(self, path: str) -> None:
+        """What an earlier judgement of this run had kept, and this one has not."""
+        if self.folder is not None:
+            (self.folder / Path(path).name).unlink(missing_ok=True)
 
     def close(self, state: str) -> None:
         self.note(state=state, finished=now(), **({"error": None} if state == "success" else {}))

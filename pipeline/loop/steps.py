@@ -14,9 +14,10 @@ from pipeline.documents.drift import Drift, Span
 from pipeline.documents.model import Encoder
 from pipeline.documents.promotion import Promotion
 from pipeline.documents.retraining import Pending, Retraining
+from pipeline.documents.simulation import LongTerm
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.loop import repro
-from pipeline.loop.history import DRIFT, JUDGED, LOOKED, Account
+from pipeline.loop.history import DRIFT, JUDGED, LOOKED, SIMULATED, SIMULATION, Account
 from pipeline.loop.plans import ENCODER, JUDGE, LOOK, MEANING, TRAIN, Plan, Stale, causes, make_plan, news
 from pipeline.models.artifacts import CHAMPION, has_model
 from pipeline.models.pretrained import identify
@@ -148,12 +149,24 @@ class Loop:
             seconds = training.record.cost.seconds
             cost = "" if seconds is None else f", {seconds:,.0f} s"
             say("record", f"training {training.number}: {training.record.mode}{cost}")
-        challenger = Promotion.read(self.root / VERDICT).challenger.artifact_hash
+        verdict = Promotion.read(self.root / VERDICT)
+        challenger = verdict.challenger.artifact_hash
         if self.account.run.challenger not in (None, challenger):  # what became of another is not of this
             self.account.note(promoted=None, approved_by=None, not_promoted=None)
         self.account.note(challenger=challenger)
-        self.keep(*JUDGED)
+        simulated = [SIMULATED] if self._is_simulated(verdict) else []
+        if not simulated:
+            self.account.drop(SIMULATED)
+        self.keep(*JUDGED, *simulated)
         return new
+
+    def _is_simulated(self, verdict: Promotion) -> bool:
+        """Whether what was simulated last is what the verdict is about."""
+        found = LongTerm.find(self.root / SIMULATION)
+        if found is None or found.challenger is None or verdict.champion is None:
+            return False
+        pair = verdict.challenger.artifact_hash, verdict.champion.artifact_hash
+        return (found.challenger, found.champion) == pair
 
     def _may_simulate(self) -> bool:
         """Where the gate asks for it, or what the service left to chance may have taught a policy."""

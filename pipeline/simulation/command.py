@@ -30,6 +30,7 @@ from pipeline.evaluation.admission import proposed
 from pipeline.evaluation.exploration import LEAST_K, Draws
 from pipeline.evaluation.outputs import as_json
 from pipeline.files import write_text
+from pipeline.loop.history import SIMULATION
 from pipeline.models.artifacts import folder_hash, has_model
 from pipeline.models.recommender import Recommender
 from pipeline.params import Params
@@ -44,7 +45,7 @@ from pipeline.simulation.world import World, build
 
 CHALLENGER, CHAMPION, WITHOUT = "challenger", "champion", "without_lists"
 MODELS = {CHALLENGER: Path("models/challenger"), CHAMPION: Path("models/champion")}
-EXPORT, KEPT = Path("data/simulation.json"), Path(".evergreen/simulation")
+EXPORT, KEPT = SIMULATION, Path(".evergreen/simulation")
 ROUNDS, MOST_ROUNDS = 10, 100
 Way = tuple[str, Draws | None]  # hash of a model, and how its last places are drawn, if they are
 PLAIN, LEARNED = "plain_draws", "learned_draws"  # the challenger's loops whose last places are drawn
