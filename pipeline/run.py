@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -31,6 +32,24 @@ def die_with_parent() -> None:
 
         pr_set_pdeathsig = 1
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+def end_with_parent() -> None:
+    """Of a process that multiprocessing started: end it when its parent has ended, however it did.
+
+    A parent that is killed cannot end what it started. A worker of a pool would wait for its next task for
+    good, and whoever reads the parent's output would wait for the worker, which holds it too.
+    """
+    import multiprocessing
+
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def explain(error: BaseException) -> str | None:

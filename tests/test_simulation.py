@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import os
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -400,6 +404,28 @@ def test_what_cannot_be_simulated_is_told_and_stops_no_cycle(
     monkeypatch.setattr(command, "simulate", few)
     Loop(tmp_path, None)._simulate()  # type: ignore[arg-type]
     assert "too few users" in capsys.readouterr().out
+
+
+def test_who_reads_a_killed_simulations_output_is_not_kept_waiting_by_its_workers() -> None:
+    """A task's process waits for the end of that output before it says that the step has failed."""
+    code = (
+        "import multiprocessing, os, time\n"
+        "from concurrent.futures import ProcessPoolExecutor\n"
+        "from pipeline.simulation.command import _begin\n"
+        "spawn = multiprocessing.get_context('spawn')\n"
+        "pool = ProcessPoolExecutor(1, spawn, _begin, (None, {}, 0))\n"
+        "print(pool.submit(os.getpid).result(), flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        worker = int(process.stdout.readline())
+        process.kill()
+        try:
+            process.communicate(timeout=30)
+        except subprocess.TimeoutExpired:
+            os.kill(worker, signal.SIGKILL)
+            raise
 
 
 @pytest.mark.parametrize(("simulated", "kept"), [("another", False), ("judged", True)])

@@ -35,7 +35,7 @@ from pipeline.models.artifacts import folder_hash, has_model
 from pipeline.models.recommender import Recommender
 from pipeline.params import Params
 from pipeline.registry.git import Git
-from pipeline.run import processors
+from pipeline.run import end_with_parent, processors
 from pipeline.simulation import loop, page
 from pipeline.simulation.calibration import calibrate
 from pipeline.simulation.compare import Figures, compared, curves
@@ -195,6 +195,7 @@ def _begin(world: World, strategies: Mapping[str, loop.Strategy], seed: int) -> 
     import torch
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+    end_with_parent()
     torch.set_num_threads(1)
     _shared.update(world=world, strategies=strategies, seed=seed, limits=threadpool_limits(1))
 

@@ -11,7 +11,6 @@ import logging
 import multiprocessing
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ import torch
 from pipeline.data.histories import Log
 from pipeline.models.sequence import Sequence
 from pipeline.params import Finetune
-from pipeline.run import processors
+from pipeline.run import end_with_parent, processors
 from pipeline.training.cost import note_beside
 from pipeline.training.fitting import DONE
 from pipeline.training.sequence_task import fit_sequence
@@ -85,7 +84,7 @@ def _train(
     items: int,
     jobs: list[tuple[Stretches, np.ndarray | None]],
 ) -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - the first process has the progress bar
     torch.use_deterministic_algorithms(True, warn_only=True)
     run = Run(settings, seed, folder)
@@ -94,11 +93,3 @@ def _train(
         for phase, mask in phases:
             tower = fit_sequence(run, log, mask, vectors, items, phase, tower)
             note_beside(folder, run.phases)
-
-
-def _end_with_parent() -> None:
-    """A process that is killed cannot end what it started."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
