@@ -90,6 +90,8 @@ class Step(BaseOperator):
         done = self.hook.run_command(command, environment, cwd=str(self.folder(context)))
         result = _result(done.output)
         text = str(result.get("text") or done.output)
+        if done.exit_code < 0:  # its last line is whatever it had said before
+            text = f"killed by signal {-done.exit_code} (9: by hand, or out of memory): the log says more"
         set_note(context, text)
         if done.exit_code == SKIPPED:
             raise AirflowSkipException(text)

@@ -79,6 +79,21 @@ commands = {
     "unasked": command(dag.get_task("publish")),
 }
 
+class Killed:
+    def run_command(self, command, environment, cwd):
+        return SimpleNamespace(output="what a library had warned of", exit_code=-9)
+
+def failure():
+    # What the note and the error of a killed step say; another try is made but after "AirflowFailException".
+    notes, task = [], dag.get_task("evaluate")
+    task.hook, run_tasks.set_note = Killed(), lambda context, text: notes.append(text)
+    try:
+        task.execute({"dag": dag, "run_id": "x", "ti": SimpleNamespace(xcom_pull=lambda task_ids: None)})
+    except Exception as error:
+        return [type(error).__name__, str(error), *notes]
+
+killed = failure()
+
 class Answered:
     # Of a task instance that goes on behind a question; what it keeps has to be kept before it skips.
     dag_id, kept = "evergreen_training", None
@@ -100,7 +115,7 @@ def kept(**answer):
 
 answers = {answer["chosen_options"][0]: kept(**answer) for answer in (yes, no)}
 print(json.dumps({"dags": dags, "answers": answers, "asked": asked, "commands": commands, "seconds": seconds,
-                  "new": sorted(set(sys.modules) - before), "all": sorted(sys.modules)}))
+                  "killed": killed, "new": sorted(set(sys.modules) - before), "all": sorted(sys.modules)}))
 """
 FORBIDDEN = {"pipeline", "torch", "pandas", "numpy", "dvc", "evidently", "transformers", "pytorch_lightning"}
 MONITORING = {
@@ -204,6 +219,14 @@ def test_each_dag_has_its_modes_runbook_and_link_to_the_page(parsed: dict[str, A
 
 def test_every_task_is_tried_again(parsed: dict[str, Any]) -> None:
     assert all(min(dag["retries"].values()) > 0 for dag in parsed["dags"].values()), parsed["dags"]
+
+
+def test_a_killed_step_says_so_not_what_it_had_said_last_and_is_tried_again(parsed: dict[str, Any]) -> None:
+    kind, error, note = parsed["killed"]
+    assert kind == "AirflowException"
+    assert error == note
+    assert "signal 9" in note
+    assert "warned" not in note
 
 
 def test_an_unknown_key_in_a_runs_conf_is_refused(parsed: dict[str, Any]) -> None:

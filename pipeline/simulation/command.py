@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
 import multiprocessing
 import time
@@ -43,6 +44,7 @@ from pipeline.simulation.exploring import answered
 from pipeline.simulation.strategies import Relative
 from pipeline.simulation.world import World, build
 
+log = logging.getLogger(__name__)
 CHALLENGER, CHAMPION, WITHOUT = "challenger", "champion", "without_lists"
 MODELS = {CHALLENGER: Path("models/challenger"), CHAMPION: Path("models/champion")}
 EXPORT, KEPT = SIMULATION, Path(".evergreen/simulation")
@@ -164,12 +166,17 @@ def played(
     kept = {name: _read(folder / f"{name}.json") for name in files} if folder else {}
     found = {name: figures for name, figures in kept.items() if figures is not None}
     left = {name: task for name, task in files.items() if name not in found}
-    with tqdm(total=len(files), initial=len(found), desc="simulate", unit="loop", disable=None) as bar:
+    begin, before = time.perf_counter(), len(found)
+    with tqdm(total=len(files), initial=before, desc="simulate", unit="loop", disable=None) as bar:
         for name, figures in _each(world, strategies, left, seed, min(processors(), len(left))):
             if folder:
                 _write(folder / f"{name}.json", figures)
             found[name] = figures
             bar.update()
+            if bar.disable:  # the log of a scheduler
+                each = (time.perf_counter() - begin) / (len(found) - before)
+                rest = each * (len(files) - len(found))
+                log.info("simulation: %d of %d loops, about %.0f s left", len(found), len(files), rest)
     return found
 
 
