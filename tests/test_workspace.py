@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import toy
@@ -597,6 +598,40 @@ def test_where_the_gate_asks_for_a_simulation_no_run_promotes_without(cycled: Pa
     assert (checks["long_term"]["passed"], checks["long_term"]["limit"]) == (False, 0.1)
     assert "evergreen simulate" in checks["long_term"]["text"]
     assert checks["long_term"]["text"] in promoted["text"]
+
+
+def test_a_judgement_that_is_asked_for_is_not_called_none(tmp_path: Path) -> None:
+    from types import SimpleNamespace
+
+    from pipeline.loop.plans import JUDGE, Plan
+    from pipeline.runs import workspace
+
+    planned = Plan("judge", ("decide_promotion: params.yaml: decide_promotion.tolerance changed",), JUDGE[1:])
+    loop: Any = SimpleNamespace(
+        root=tmp_path,
+        account=SimpleNamespace(run=SimpleNamespace(looked=True)),
+        look=lambda name: True,
+        plan=lambda: planned,
+        keep=lambda: None,
+    )
+    told = workspace._look(loop, "decide_retraining")
+    assert (told["mode"], told["text"]) == ("judge", f"judge: {planned.reasons[0]}")
+
+
+@pytest.mark.slow
+def test_what_was_simulated_for_a_verdict_is_no_news_to_the_runs_that_come(cycled: Path) -> None:
+    """Else each would ask for another verdict, and each of those for minutes of simulation."""
+    from pipeline.documents.simulation import LongTerm
+
+    add_rows(cycled, "1998-03-01", "1998-03-02")
+    result(step(cycled, "open", TRAINING, "one", "--mode=full"))
+    for name in TRAINING_STAGES[:-1]:
+        result(step(cycled, "stage", TRAINING, "one", name))
+    simulated = Workspace(cycled, TRAINING, "one").root / "data" / "simulation.json"
+    LongTerm(challenger="one", champion="another", rounds=10).write(simulated)
+    result(step(cycled, "stage", TRAINING, "one", TRAINING_STAGES[-1]))
+    finish(cycled, "one")
+    assert monitor(cycled, "next")["mode"] == "none"
 
 
 @pytest.mark.slow

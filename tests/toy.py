@@ -113,6 +113,7 @@ def new_project(folder: Path, dvc_yaml: str = DVC_YAML, **files: str) -> Path:
         "dvc.yaml": dvc_yaml,
         ".gitignore": GIT_IGNORE,
         "data/registry.json": NO_REGISTRY,
+        "data/simulation.json": "{}\n",
         "finetune.py": FINETUNE,
         "helper.py": "",
     } | files
@@ -202,7 +203,7 @@ stages:
     cmd: >-
       python -m pipeline.stages.decide_promotion reports/evaluation.json data/simulation.json
       models/challenger models/champion reports/promotion.json
-    deps: [reports/evaluation.json, models/challenger, models/champion]
+    deps: [reports/evaluation.json, data/simulation.json, models/challenger, models/champion]
     params: [decide_promotion]
     outs: [reports/promotion.json]
   recommend:

@@ -211,6 +211,8 @@ def _look(loop: Loop, name: str) -> Result:
     reasons = list(planned.reasons) or [text]
     if planned.mode in ("refresh", "full"):
         text = text if due else f"{planned.mode}: {'; '.join(reasons)}"
+    elif planned.mode == "judge":
+        text = f"judge: {'; '.join(reasons)}"
     elif planned.mode == "none" and not loop.account.run.looked:
         text, reasons = f"none: {NO_NEWS}", [NO_NEWS]
     elif due:

@@ -21,7 +21,7 @@ from typing import Any
 
 from pipeline.errors import ConfigError
 from pipeline.loop import repro
-from pipeline.loop.history import HISTORY, Account
+from pipeline.loop.history import HISTORY, SIMULATION, Account
 from pipeline.loop.overrides import AS_OF, REFRESH_OF, with_value
 from pipeline.loop.plans import ENCODER
 from pipeline.loop.steps import champion_name, make_inputs_right
@@ -226,10 +226,11 @@ def share_cache(home: Path, root: Path) -> None:
 def _seed(run: Workspace, git: Git, after: str | None) -> None:
     """The dvc.lock of `after` or the last run, with what it names out of the cache; the rest is made anew.
 
-    And the encoder that it was made with, which this machine may lack.
+    And what no stage makes: the encoder that it was made with, which this machine may lack, and what was
+    simulated for its verdict, without which that would be out of date in every run that comes.
     """
     ref = next((ref for ref in (after, LATEST) if ref and git.show(ref, "dvc.lock")), None)
-    for name in ("dvc.lock", str(ENCODER)):
+    for name in ("dvc.lock", str(ENCODER), str(SIMULATION)):
         text = git.show(ref, name) if ref else _text(run.home / name)
         if text is not None:
             (run.root / name).write_text(text.rstrip("\n") + "\n", encoding="utf-8")
