@@ -72,6 +72,8 @@ def show_forgotten(told: Certificate) -> None:
         )
     if told.marks:
         console.print(Text(f"data/history/forgotten/{told.marks[0]}.json keeps this"), soft_wrap=True)
+        further = "commit dvc.lock if it changed, `git push --tags`, then `evergreen cycle`"
+        console.print(Text(further), soft_wrap=True)
 
 
 def show_periods(periods: Sequence[Period]) -> None:
