@@ -35,7 +35,7 @@ from pipeline.params import Params
 from pipeline.training.recipe import LIGHT, LIGHT_POINTS_PER_USER, LIGHT_SIZES, LIGHT_VALIDATION, light
 from pipeline.training.sampling import NOWHERE, Sample, sample
 from pipeline.training.scorer_task import fit_linear, prior_scorer
-from pipeline.training.split import at_most, older_and_newer
+from pipeline.training.split import cuts_of
 
 CLUBS, FILMS, FOUNDERS, MEMBERS = 5, 500, 200, 300
 DAYS, MONTH, LISTED, OWN, LIKED = 180, 30, 10, 4, 4.0  # as in tests/crowd.py
@@ -160,9 +160,8 @@ class Club:
         """Weight of what was shown in vain -> a light model."""
         log, generator = self.log, np.random.default_rng([self.seed, 1])
         everything = np.ones(len(log), bool)
-        newest = older_and_newer(log, everything)
-        points = at_most(newest.later, LIGHT_POINTS_PER_USER, MOST_POINTS, generator)
-        points = points[np.argsort(points.time, kind="stable")]
+        newest = cuts_of(log, everything, 1, LIGHT_POINTS_PER_USER, MOST_POINTS, generator)[-1]
+        points = newest.later[np.argsort(newest.later.time, kind="stable")]
         cut = int(len(points) * (1 - LIGHT_VALIDATION))
         early, late = self._parts(log, newest.inner), self._parts(log, everything)
         asked = [Asked(chunk, FILMS) for chunk in points[:cut].chunks(CHUNK)]

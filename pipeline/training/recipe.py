@@ -278,15 +278,8 @@ class Base:
         vectors = None if space is None else space.vectors
         sequence = fit_sequence(run, data, mask, vectors, len(catalogue), phase, before)
         text = None if vectors is None else Text.fit(vectors, catalogue, fitted.collaborative)
-        return Parts(
-            catalogue,
-            fitted.collaborative,
-            sequence,
-            text,
-            self.kinds,
-            fitted.living,
-            self.serving.candidates,
-        )
+        of_rows, most = fitted.collaborative, self.serving.candidates
+        return Parts(catalogue, of_rows, sequence, text, self.kinds, fitted.living, most)
 
 
 @dataclass(frozen=True)

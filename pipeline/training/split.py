@@ -82,12 +82,6 @@ def validation_sample(prepared: Prepared, seed: int) -> Points:
     return at_most(prepared.validation, len(prepared.log), MOST_VALIDATION_POINTS, own)
 
 
-def older_and_newer(data: Log, rows: np.ndarray) -> Cut:
-    """The rows of a mask before the newest cut, and the points behind it."""
-    inner, newer, _ = _cut(data, rows, CUTS[0], np.iinfo(np.int64).max)
-    return Cut(inner, data.successes(newer))
-
-
 def _cut(data: Log, rows: np.ndarray, share: float, until: int) -> tuple[np.ndarray, np.ndarray, int]:
     """(mask of the rows before the cut, mask of those from it to `until`, its moment in microseconds)."""
     times = np.sort(data.time[rows])
