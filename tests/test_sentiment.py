@@ -87,6 +87,37 @@ def test_a_row_without_a_value_is_liked_as_it_reads(prepared: Prepared) -> None:
     assert (again.knowing(new, encode).felt(new).log.liked[bare] == good[bare]).all()
 
 
+def test_an_event_that_is_no_success_stays_none_whatever_its_words_say(prepared: Prepared) -> None:
+    log = prepared.log
+    bare = np.isnan(log.value)
+    returned = bare & (np.arange(len(log)) % 3 == 0)
+    of_events = replace(log, positive=log.positive & ~returned)
+    good = np.array(["good" in text for text in log.text])
+    found = Sentiment.fit(of_events, log.window == 0, encode)
+    assert found is not None
+    liked = found.felt(of_events).log.liked
+    assert liked is not None
+    assert (returned & good).any()
+    assert not liked[returned].any()
+    assert (liked[bare & ~returned] == good[bare & ~returned]).all()
+    # Nothing is left to be read where no row without a value is a success.
+    assert Sentiment.fit(replace(log, positive=log.positive & ~bare), log.window == 0, encode) is None
+
+
+def test_values_of_events_that_are_no_success_do_not_part_likes_from_dislikes(prepared: Prepared) -> None:
+    """A third of the fives come back: they were priced, not disliked."""
+    log, rows = prepared.log, prepared.log.window == 0
+    back = (log.value == 5) & (np.arange(len(log)) % 3 == 0)
+    of_events = replace(log, positive=log.positive & ~back)
+    plain, found = Sentiment.fit(log, rows, encode), Sentiment.fit(of_events, rows, encode)
+    assert plain is not None
+    assert found is not None
+    read = np.isnan(log.value)
+    assert (found.felt(of_events).log.liked[read] == plain.felt(log).log.liked[read]).all()  # type: ignore[index]
+    only = replace(log, positive=log.positive & ~back, value=np.where(log.value < 4, np.nan, log.value))
+    assert Sentiment.fit(only, rows, encode) is None  # likes and returns alone: no value tells them apart
+
+
 def test_points_of_another_log_stay_as_they_are(prepared: Prepared) -> None:
     found = Sentiment.fit(prepared.log, prepared.log.window == 0, encode)
     assert found is not None

@@ -148,3 +148,12 @@ def test_without_an_encoder_only_known_words_say_something() -> None:
     for success in (True, False):
         assert reader.liked(event._replace(text="never read"), success) is success
     assert len(asked) == 1
+
+
+def test_kind_words_make_no_success_of_a_return() -> None:
+    known = np.sort(pd.util.hash_array(np.array(["good"], dtype=object), categorize=True))
+    nothing = Ridge(np.zeros((1, 1)), np.zeros(1), np.zeros(1))
+    reader = Reader(Sentiment(nothing, 0.0, known, np.array([1.0], np.float32), 0.5), lambda: None)
+    event = Happened(1, "u", "i", "return", None, 0, "good")
+    assert reader.liked(event, False) is False
+    assert reader.liked(event, True) is True

@@ -38,7 +38,7 @@ from pipeline.models.modalities import label
 from pipeline.models.parts import CHUNK
 from pipeline.models.ranking import top_candidates
 from pipeline.models.recommender import Recommender
-from pipeline.models.sentiment import Sentiment
+from pipeline.models.sentiment import Sentiment, to_read
 from pipeline.params import Params
 from pipeline.training.recipe import Shared, light
 
@@ -175,7 +175,7 @@ def signals(prepared: Prepared, vectors: np.ndarray) -> dict[str, Signal]:
 def _other_moods(log: Log, inputs: Inputs, generator: np.random.Generator) -> Inputs:
     """What was read in rows without a value, dealt among them; `log`: without it."""
     assert inputs.log is not None
-    read = np.flatnonzero(np.isnan(log.value) & (log.text != ""))
+    read = to_read(log)
     liked = inputs.log.liked.copy()  # type: ignore[union-attr]
     liked[read] = liked[generator.permutation(read)]
     return inputs.but(log=replace(log, liked=liked))

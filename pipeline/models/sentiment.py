@@ -2,7 +2,8 @@
 
 A ridge regression (models/ridge.py, cross-fitted) from the language model's vectors of `interactions.text`,
 which is not trained for it, to the values of rows that have both. A row with a text and no value is liked
-where its predicted value reaches what parts likes from dislikes among predictions out of fold.
+where its predicted value reaches what parts likes from dislikes among predictions out of fold. A text stands
+in for the value alone: a row whose event is no success (a return) is none, however kind its words are.
 """
 
 from __future__ import annotations
@@ -45,10 +46,10 @@ class Sentiment:
 
     @classmethod
     def fit(cls, log: Log, rows: np.ndarray, encode: Encode, seed: int = 7) -> Sentiment | None:
-        """From the rows of a mask. None where no row lacks a value, or too few tell likes from dislikes."""
-        if log.text is None or not len(_todo(log)):
+        """From the rows of a mask. None where no row has to be read, or too few tell likes from dislikes."""
+        if log.text is None or not len(to_read(log)):
             return None
-        both = rows & (log.text != "") & np.isfinite(log.value)
+        both = rows & (log.text != "") & np.isfinite(log.value) & ~_by_event(log)
         learned = np.flatnonzero(both)
         if min(log.positive[both].sum(), (~log.positive[both]).sum()) < FEWEST:
             return None
@@ -69,7 +70,7 @@ class Sentiment:
 
     def knowing(self, log: Log, encode: Encode) -> Sentiment:
         """With the predictions of a log's rows that need one."""
-        todo = _todo(log)
+        todo = to_read(log)
         return self if log.text is None else self.with_texts(log.text[todo], encode)
 
     def with_texts(self, texts: np.ndarray, encode: Encode) -> Sentiment:
@@ -94,7 +95,7 @@ class Sentiment:
 
     def felt(self, log: Log) -> Felt:
         """`log` with rows liked and disliked as they read; what is not known counts as before."""
-        liked, todo = log.positive.copy(), _todo(log)
+        liked, todo = log.positive.copy(), to_read(log)
         if log.text is not None and len(todo):
             there, read = self.liked(log.text[todo])
             liked[todo[there]] = read[there]
@@ -122,11 +123,18 @@ class Sentiment:
         return cls(Ridge.of(arrays), cut, arrays["known"], arrays["value"], spearman)
 
 
-def _todo(log: Log) -> np.ndarray:
-    """Rows with a text and no value."""
+def to_read(log: Log) -> np.ndarray:
+    """Rows with a text and no value, whose event is a success: what they would be, their texts say."""
     if log.text is None:
         return np.zeros(0, np.int64)
-    return np.flatnonzero((log.text != "") & ~np.isfinite(log.value))
+    return np.flatnonzero((log.text != "") & ~np.isfinite(log.value) & log.positive)
+
+
+def _by_event(log: Log) -> np.ndarray:
+    """(rows,) bool: a value that is enough for others, and no success: the event says so, not the value."""
+    least = np.min(log.value, where=log.positive & np.isfinite(log.value), initial=np.inf)
+    disliked: np.ndarray = ~log.positive & (log.value >= least)
+    return disliked
 
 
 def _hashes(texts: np.ndarray) -> np.ndarray:

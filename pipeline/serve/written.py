@@ -34,8 +34,8 @@ class Reader:
             self._sentiment = self._sentiment.with_texts(np.array(texts, dtype=object), self._encode)
 
     def liked(self, event: Happened, success: bool) -> bool:
-        """Of an event that is a `success` or none by all but its words."""
-        if event.value is not None or not event.text:
+        """Of an event that is a `success` or none by all but its words, which make none of what is none."""
+        if not success or event.value is not None or not event.text:
             return success
         self.know([event])
         read, liked = self._sentiment.liked(np.array([event.text], dtype=object))
