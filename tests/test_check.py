@@ -17,6 +17,7 @@ import yaml
 
 from pipeline import sources
 from pipeline.check import events, ids, success, times
+from pipeline.check import items as of_items
 from pipeline.check.command import check, write
 from pipeline.check.facts import Facts, gather, percent
 from pipeline.check.page import render
@@ -490,6 +491,94 @@ def test_collect_says_the_gravest_findings(tmp_path: Path, caplog: pytest.LogCap
     assert "collect.files.columns.items.item_id" in said[1]
     assert "preprocess.positive.min_value" in said[2]
     assert "evergreen check" in said[3]
+
+
+def test_texts_that_many_items_share(look: Look) -> None:
+    things = products()
+    things.loc[things.index % 2 == 0, "title"] = "Mug"
+    finding = one(look(orders(), things), "equal_texts")
+    assert (finding.severity, finding.key, finding.figure) == ("warning", "preprocess.item_text", 0.5)
+    assert "21 different texts" in finding.text
+    assert finding.examples == [f"'Mug.': {ITEMS // 2} items"]
+    things["title"] = "Mug"
+    finding = one(look(orders(), things), "equal_texts")
+    assert finding.figure == 1
+    assert finding.text.startswith("100%")
+
+
+def test_one_description_of_many_items_whose_titles_differ(look: Look) -> None:
+    things = products().assign(text="No description yet")
+    things.loc[things.index % 2 == 0, "text"] = None
+    finding = one(look(orders(), things), "equal_texts")
+    assert "description" in finding.text
+    assert finding.figure == 1  # of those that have one
+    things["text"] = [f"A mug of {n} ml that is {n % 3}" for n in range(ITEMS)]
+    things.loc[things.index < ITEMS // 4, "text"] = "No description yet"
+    assert not look(orders(), things).findings
+    # What the template leaves out makes no text alike.
+    assert not look(orders(), products().assign(text="No description yet"), item_text="{title}").findings
+
+
+def vectors(healthy: Facts, *cells: Any) -> Facts:
+    """`cells` go round the items."""
+    listed = [cells[place % len(cells)] for place in range(len(healthy.table))]
+    return replace(healthy, table=healthy.table.assign(image_vector=pd.Series(listed, dtype=object)))
+
+
+A, B, C, D = (np.array(cell, np.float32) for cell in ([1, 2], [2, 1], [-1, 0.5], [0.5, 3]))
+
+
+@pytest.mark.parametrize(
+    ("cells", "figure", "told"),
+    [
+        ([A], 1, "training leaves it out"),
+        ([A, A * (1 + 1e-7)], 1, "training leaves it out"),
+        ([A, None, None], 1, "training leaves it out"),
+        ([None], 0, "0 of 40 items"),
+        ([A, A, B, C, D], 0.4, "for each other"),
+        ([A, A, None, B, None], 2 / 3, "for each other"),
+    ],
+)
+def test_vectors_that_tell_no_item_from_another(
+    healthy: Facts, cells: list[Any], figure: float, told: str
+) -> None:
+    [finding] = of_items.equal_vectors(vectors(healthy, *cells))
+    assert (finding.severity, finding.figure) == ("warning", pytest.approx(figure))
+    assert finding.key == "collect.files.columns.items.image_vector"
+    assert told in finding.text
+
+
+def test_vectors_that_differ_or_that_no_model_sees_are_no_finding(healthy: Facts) -> None:
+    assert not list(of_items.equal_vectors(vectors(healthy, A, B, C, D)))
+    params = healthy.params
+    never = params.preprocess.model_copy(update={"never_features": ["image_vector"]})
+    facts = replace(vectors(healthy, A), params=params.model_copy(update={"preprocess": never}))
+    assert not list(of_items.equal_vectors(facts))
+
+
+@pytest.mark.parametrize(
+    ("triples", "severity", "told"),
+    [
+        ([("{:05}", 30), ("x{}", 10)], "note", "nothing is lost"),
+        ([("{:05}", 10), ("x{}", 30)], "warning", "nothing is lost"),
+        ([("{:05}", 30), ("{}", 10)], "warning", "without leading zeros"),
+    ],
+)
+def test_relations_of_which_a_part_joins(
+    tmp_path: Path, triples: list[tuple[str, int]], severity: str, told: str
+) -> None:
+    params = params_of(tmp_path, orders(), products())
+    ids_of = [name.format(n) for name, count in triples for n in range(1, count + 1)]
+    graph = pd.DataFrame({"head": ids_of, "relation": "made of", "tail": "clay"})
+    graph.to_csv(tmp_path / "graph.csv", index=False)
+    content = params.model_dump(mode="json")
+    content["collect"]["files"]["relations"] = str(tmp_path / "graph.csv")
+    finding = one(check(Params.model_validate(content)), "relations_not_joined")
+    count = triples[0][1]
+    assert (finding.severity, finding.figure) == (severity, count / 40)
+    assert f"{count} of 40 triples" in finding.text
+    assert f"{count} of {ITEMS} items have any" in finding.text
+    assert told in str(finding.remedy)
 
 
 def test_items_that_stop_collect_are_a_finding_among_others(tmp_path: Path) -> None:

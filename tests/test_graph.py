@@ -49,6 +49,11 @@ def test_triples_stand_with_the_items_that_they_are_of(tmp_path: Path) -> None:
     assert found["title"].isna().tolist() == [False] * 4 + [True]
     counts = json.loads((raw / "manifest.json").read_text())["relation_rows"]
     assert counts == {"kept": 8, "duplicates": 1, "without_item": 1}
+    [finding] = json.loads((raw / "manifest.json").read_text())["findings"]
+    assert (finding["kind"], finding["figure"]) == ("relations_not_joined", 7 / 8)
+    assert "'Ann' 'born in' 'Rome'" in finding["examples"]
+    joined = json.loads((collected(tmp_path / "joined", *TRIPLES) / "manifest.json").read_text())
+    assert (joined["findings"], joined["relation_rows"]["without_item"]) == ([], 0)
 
 
 @pytest.mark.parametrize("described", [True, False])

@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from pipeline.check import events, ids, success, times
+from pipeline.check import events, ids, items, success, times
 from pipeline.check.facts import Facts, gather
 from pipeline.data.engine import duckdb_connection
 from pipeline.documents.finding import Finding
@@ -36,6 +36,8 @@ RULES: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     success.many_events,
     success.far_values,
     success.repeats,
+    items.equal_texts,
+    items.equal_vectors,
     success.few_points,
     times.uneven_windows,
     ids.little_data,

@@ -2,7 +2,7 @@
 
 In: triples (head, relation, tail) as a source gives them. Out, in the table of items: two lists of one length
 a cell, `graph_entities` (what an item is joined to, in either direction) and `graph_relations` (by what), in
-order of relation and entity. Triples without an item say nothing of one and are counted.
+order of relation and entity. Triples without an item say nothing of one: they are counted, and told if many.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pipeline.data import tables
 from pipeline.data.ids import as_ids, id_faults
 from pipeline.data.joining import likely_cause
 from pipeline.data.values import as_text
+from pipeline.documents.finding import Finding
 from pipeline.errors import DataError
 from pipeline.sources import RAW, REASON
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from pipeline.data.rejected import Rejected
 
 Counts = dict[str, int]
+NEARLY_ALL = 0.98  # of the triples: nothing is said of the rest
 
 
 def relations_table(frame: pd.DataFrame, rejected: Rejected) -> tuple[pd.DataFrame, Counts]:
@@ -75,24 +77,48 @@ def with_graph(items: pd.DataFrame, triples: pd.DataFrame, known: Collection[str
     return items.rename(columns=taken).assign(**columns)
 
 
-def without_item(triples: pd.DataFrame, items: pd.DataFrame, known: Collection[str]) -> int:
-    """Triples of which neither end is an item. Raises DataError if these are all that there are.
+def joined(triples: pd.DataFrame, items: pd.DataFrame, known: Collection[str]) -> tuple[int, list[Finding]]:
+    """(triples of which neither end is an item, what to say of them). Raises DataError if these are all.
 
-    `known`: items of the interactions.
+    `items`: with both lists; `known`: items of the interactions.
     """
     ours = pd.Series(sorted({*items[tables.ITEM], *known}), dtype="str")
-    count = int((~triples[tables.HEAD].isin(ours) & ~triples[tables.TAIL].isin(ours)).sum())
-    if count and count == len(triples):
-        raise DataError(_stranger(triples, ours))
-    return count
+    strangers = triples[~triples[tables.HEAD].isin(ours) & ~triples[tables.TAIL].isin(ours)]
+    if len(strangers) and len(strangers) == len(triples):
+        raise DataError(_none_joined(triples, ours))
+    if len(strangers) <= (1 - NEARLY_ALL) * len(triples):
+        return len(strangers), []
+    count, share = len(triples) - len(strangers), 1 - len(strangers) / len(triples)
+    having = int((items[tables.GRAPH_ENTITIES].str.len() > 0).sum())
+    cause, mended = _cause(strangers, ours)
+    finding = Finding(
+        kind="relations_not_joined",
+        severity="warning" if cause or share < 0.5 else "note",
+        text=f"{count:,} of {len(triples):,} triples have an item as head or tail ({share:.1%}), and "
+        f"{having:,} of {len(items):,} items have any: the other triples say nothing of an item",
+        figure=share,
+        unit="share",
+        examples=[" ".join(map(repr, triple)) for triple in strangers.head(3).to_numpy().tolist()]
+        + [f"an item: {name!r}" for name in ours.head(1)],
+        key="collect.files.relations",
+        remedy=f"{cause} {mended:.1%} of them would: bring both to one notation"
+        if cause
+        else "if they should, write the ids of these items; if they are of other things, nothing is lost",
+    )
+    return len(strangers), [finding]
 
 
-def _stranger(triples: pd.DataFrame, ours: pd.Series) -> str:
+def _none_joined(triples: pd.DataFrame, ours: pd.Series) -> str:
     """Ids in two notations, mostly: nothing else would tell that the graph says nothing."""
     found = f"relations: none of {len(triples):,} triples has an item_id as its head or tail"
     head, tail = triples[[tables.HEAD, tables.TAIL]].iloc[0]
     example = f"for example {head!r} and {tail!r}, where items are called {ours.iloc[0]!r}"
-    ends = [triples[name].value_counts() for name in (tables.HEAD, tables.TAIL)]
-    cause, joined = max((likely_cause(rows_of, ours) for rows_of in ends), key=lambda told: told[1])
-    remedy = f"{cause} {joined:.1%} would" if cause else "name the columns of ids in collect.files.columns"
+    cause, share = _cause(triples, ours)
+    remedy = f"{cause} {share:.1%} would" if cause else "name the columns of ids in collect.files.columns"
     return f"{found}, {example}; {remedy}{': bring both to one notation' if cause else ''}"
+
+
+def _cause(triples: pd.DataFrame, ours: pd.Series) -> tuple[str | None, float]:
+    """(the notation by which most of these triples would have an item at one of their ends, their share)."""
+    ends = [triples[name].value_counts() for name in (tables.HEAD, tables.TAIL)]
+    return max((likely_cause(rows_of, ours) for rows_of in ends), key=lambda told: told[1])

@@ -42,7 +42,7 @@ class Manifest(Document):
     rows: Rows = Rows()
     rejected: dict[str, dict[str, Count]] = Field(default_factory=dict)  # table -> reason -> rows
     tidied: dict[str, Count] = Field(default_factory=dict)  # table -> ids that held what nobody sees
-    findings: list[Finding] = Field(default_factory=list)  # of what files and days tell: values in two units
+    findings: list[Finding] = Field(default_factory=list)  # e.g. values in two units, relations of other ids
     users: Count | None = None
     items: Count | None = None
     item_rows: dict[str, Count] | None = None

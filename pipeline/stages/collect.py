@@ -50,7 +50,7 @@ from pipeline.data.ids import as_ids, id_faults
 from pipeline.data.moments import LATEST, Days, TimeColumn
 from pipeline.data.partitions import Partitions, Written
 from pipeline.data.rejected import AFTER_AS_OF, Rejected, rejected_file
-from pipeline.data.relations import relations_table, with_graph, without_item
+from pipeline.data.relations import joined, relations_table, with_graph
 from pipeline.data.values import as_numbers, as_prose
 from pipeline.documents.data import Manifest, Rows
 from pipeline.documents.finding import Finding
@@ -158,7 +158,7 @@ def _manifest(settings: Collect, kept: _Kept, rejected: Rejected, written: Writt
         ),
         rejected={table: dict(sorted(counts.items())) for table, counts in sorted(rejected.counts.items())},
         tidied=rejected.tidied,
-        findings=kept.scales.findings(),
+        findings=kept.scales.findings() + kept.findings,
         users=len(kept.users),
         items=len(kept.items),
         item_rows=kept.item_rows,
@@ -183,6 +183,7 @@ class _Kept:
     user_rows: dict[str, int] = field(default_factory=dict)
     triples: pd.DataFrame | None = None
     relation_rows: dict[str, int] | None = None
+    findings: list[Finding] = field(default_factory=list)  # of the relations
 
     def add(self, rows: pd.DataFrame, source: str, dated: bool = True) -> None:
         """`dated`: their times tell where the data end."""
@@ -198,7 +199,9 @@ class _Kept:
         """The relations go with the items that they are of."""
         if self.triples is not None and self.relation_rows is not None:
             self.item_table = with_graph(self.item_table, self.triples, self.items)
-            self.relation_rows["without_item"] = without_item(self.triples, self.item_table, self.items)
+            self.relation_rows["without_item"], self.findings = joined(
+                self.triples, self.item_table, self.items
+            )
 
 
 def check_interactions(
