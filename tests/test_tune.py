@@ -2,13 +2,16 @@
 
 import json
 import shlex
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import tiny
 import toy
+import yaml
 
 from pipeline.errors import ConfigError, DataError
 from pipeline.loop.overrides import set_values
@@ -16,7 +19,7 @@ from pipeline.params import Params
 from pipeline.tune import command, experiments
 from pipeline.tune.page import take, verdict
 from pipeline.tune.space import KNOWN, SEARCHED, Space
-from pipeline.tune.trials import Measured
+from pipeline.tune.trials import Measured, check_ahead
 
 PARAMS = Path("params.yaml").read_text(encoding="utf-8")
 DVC_YAML = """
@@ -143,6 +146,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(command, "Trials", MadeUp)
     monkeypatch.setattr(command.repro, "repro", lambda *arguments: None)
     monkeypatch.setattr(command, "note_encoder", lambda root: None)
+    monkeypatch.setattr(command, "check_ahead", lambda *arguments: None)
     monkeypatch.setattr(command, "checkpoint_key", lambda *arguments: "key")
     monkeypatch.setattr(command, "identify", lambda *arguments: None)
     monkeypatch.setattr(MadeUp, "fails_at", None)
@@ -254,6 +258,58 @@ def test_where_every_trial_fails_its_error_is_told(project: Path, monkeypatch: p
 def test_after_the_timeout_no_trial_begins(project: Path) -> None:
     with pytest.raises(Exception, match="no trial came to an end"):
         command.tune(project, 5, timeout=0)
+
+
+@pytest.fixture(scope="module")
+def tiny_raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ahead")
+    tiny.encoder(folder / "weights")
+    tiny.params(folder / "params.yaml", folder / "weights")
+    return tiny.raw(folder / "data" / "raw")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        ('preprocess.item_text=["{title}", "{titel}"]', r"preprocess\.item_text: unknown field \{titel\}"),
+        ('preprocess.item_text=["{title"]', r"preprocess\.item_text: .*in '\{title'"),
+        ('preprocess.item_text=["{owner}"]', r"\{owner\} is a column that preprocess\.never_features"),
+        ("finetune.encoder=/nowhere/weights", "finetune.encoder: /nowhere/weights: no such folder"),
+        ("finetune.encoder=package:nowhere/model", "package nowhere is not installed"),
+    ],
+)
+def test_what_no_trial_could_read_is_refused_before_the_first(tiny_raw: Path, wanted: str, said: str) -> None:
+    content = yaml.safe_load((tiny_raw.parents[1] / "params.yaml").read_text())
+    content["preprocess"]["never_features"] = ["owner"]
+    text = yaml.safe_dump(content)
+    path = tiny_raw / "items.parquet"
+    if "owner" not in (items := pd.read_parquet(path)):
+        items.assign(owner="she").to_parquet(path, index=False)
+    with pytest.raises(ConfigError, match=said):
+        check_ahead(tiny_raw, Space.of(text, [wanted]))
+    check_ahead(tiny_raw, Space.of(text, ['preprocess.item_text=["{title}", "{title}. {description}"]']))
+
+
+def test_keywords_without_their_extra_are_refused_before_the_first_trial(
+    tiny_raw: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "yake", None)
+    text = (tiny_raw.parents[1] / "params.yaml").read_text()
+    for values in ("0, 8", "0..8"):
+        with pytest.raises(ConfigError, match=r"preprocess\.keywords: 8: the extra"):
+            check_ahead(tiny_raw, Space.of(text, [f"preprocess.keywords={values}"]))
+
+
+def test_a_search_that_cannot_be_tried_leaves_no_study(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise ConfigError("finetune.encoder: no such folder")
+
+    monkeypatch.setattr(command, "check_ahead", refuse)
+    with pytest.raises(ConfigError, match="no such folder"):
+        command.tune(project, 1)
+    assert not (project / ".evergreen/tune/trials.log").exists()
 
 
 # The real thing, on a tiny world

@@ -25,7 +25,7 @@ _BEGINS = re.compile(r"(?:^|[.!?:;\"”“)(\]\[—–*•])\s*$")
 
 def with_keywords(items: pd.DataFrame, most: int, max_characters: int) -> pd.DataFrame:
     """`items` with both columns, at most so many keywords each. Raises ConfigError without YAKE."""
-    extract = _extractor(most)
+    extract = extractor(most)
     texts = [clean(text, max_characters) if isinstance(text, str) else "" for text in items[tables.TEXT]]
     known = {text: (extract(text), entities(text)) for text in set(texts)}
     columns = {
@@ -45,7 +45,8 @@ def entities(text: str) -> list[str]:
     return list(found)[:MOST_ENTITIES]
 
 
-def _extractor(most: int) -> Any:
+def extractor(most: int) -> Any:
+    """text -> at most so many keywords. Raises ConfigError without YAKE."""
     try:
         from yake import KeywordExtractor
     except ImportError:

@@ -19,14 +19,14 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import ibis
 import pandas as pd
 
-from pipeline.data import counting, splitting, tables
+from pipeline.data import counting, keywords, splitting, tables
 from pipeline.data import items as catalogue
 from pipeline.data.engine import named, open_engine, read_parquet, write_parquet
 from pipeline.data.splitting import TEST, VALIDATION, WINDOWS
@@ -59,8 +59,7 @@ def preprocess(connection: ibis.BaseBackend, items: pd.DataFrame, settings: Prep
     Raises DataError where a window, a success or a point is impossible, ConfigError for the template.
     """
     _check(settings)
-    ours = (catalogue.ITEM_TEXT, catalogue.FIRST_SEEN, *(tables.WORDS if settings.keywords else ()))
-    items = items.rename(columns=_raw_names(items.columns, ours))
+    items = items.rename(columns=_raw_names(items.columns, _ours(settings)))
     never = settings.never_features
     template = catalogue.parse_template(settings.item_text, items.columns, never)
     rows = connection.table("interactions")
@@ -136,6 +135,21 @@ def _check(settings: Preprocess) -> None:
 def _raw_names(columns: Iterable[str], ours: tuple[str, ...]) -> dict[str, str]:
     """Old -> new names of columns that would collide; engines do not tell Fit from fit."""
     return {name: f"{name}_raw" for name in columns if name.lower() in ours}
+def check_text(settings: Preprocess, columns: Sequence[str]) -> None:
+    """Raises ConfigError where `preprocess` would, of an items table with these columns: for the template
+    and for keywords."""
+    taken = _raw_names(columns, _ours(settings))
+    named = [taken.get(name, name) for name in columns]
+    catalogue.parse_template(settings.item_text, named, settings.never_features)
+    if settings.keywords:
+        keywords.extractor(settings.keywords)
+
+
+def _ours(settings: Preprocess) -> tuple[str, ...]:
+    """Columns that it adds to items."""
+    return (catalogue.ITEM_TEXT, catalogue.FIRST_SEEN, *(tables.WORDS if settings.keywords else ()))
+
+
 
 
 def _tables(rows: ibis.Table, successes: ibis.Table) -> dict[str, ibis.Table]:

@@ -34,7 +34,7 @@ from pipeline.registry.git import Git
 from pipeline.stages.finetune import checkpoint_key
 from pipeline.tune import experiments
 from pipeline.tune.space import Space, Values
-from pipeline.tune.trials import SHARE, Trials
+from pipeline.tune.trials import SHARE, Trials, check_ahead
 
 FOLDER = Path(".evergreen/tune")
 RAW, DATA = Path("data/raw"), Path("data/prepared")
@@ -58,7 +58,7 @@ def tune(
 ) -> Json:
     """The report, also written. `trials`: in all, of this study; `timeout`: seconds after which none begins.
 
-    Raises ConfigError for a space that cannot be searched, PipelineError where no trial came to an end.
+    Raises ConfigError for a space that cannot be searched or tried, PipelineError where no trial ended.
     """
     text = (root / "params.yaml").read_text(encoding="utf-8")
     space, git = Space.of(text, searched), Git(root)
@@ -67,6 +67,7 @@ def tune(
     with held(root / FOLDER / "lock", refusal), reading(root):
         note_encoder(root)
         repro.repro(root, "--quiet", "preprocess")
+        check_ahead(root / RAW, space)
         study, folder = _study(root, space)
         _take_up(study, space)
         court = Trials(root / RAW, root / DATA, folder, space)

@@ -23,9 +23,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from pipeline.data.histories import Prepared, load_prepared
 from pipeline.files import renamed, write_text
+from pipeline.models import pretrained
 from pipeline.models.baselines import train_rows
 from pipeline.params import Params, parsed
 from pipeline.stages import preprocess
@@ -40,6 +42,22 @@ SHARE = 0.25  # of the fitted users, whose rows a first look is trained on
 FEWEST_USERS = 200  # fitted, from which on there is a first look
 ALONE = {"devices": 1, "num_nodes": 1, "strategy": "auto", "refresh_of": None}
 NO_TEXT = {"user_tower"}  # of finetune's keys: says nothing of the texts' vectors
+
+
+def check_ahead(raw: Path, space: Space) -> None:
+    """What no trial can read is refused before the first one, as `preprocess` and `finetune` would.
+
+    Raises ConfigError for a template, keywords or an encoder, Unavailable where a hub does not answer.
+    """
+    columns = pq.read_schema(raw / "items.parquet").names
+    tried = [space.as_is]
+    for key, dimension in space.dimensions.items():
+        tried += [{key: value} for value in dimension.choices or (dimension.low, dimension.high)]
+    every = [parsed(space.params_text(values)) for values in tried]
+    for params in every:
+        preprocess.check_text(params.preprocess, columns)
+    for encoder in dict.fromkeys(params.finetune.encoder for params in every):
+        pretrained.load(encoder)
 
 
 @dataclass(frozen=True)
