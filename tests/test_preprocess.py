@@ -15,6 +15,7 @@ from pipeline.data.histories import load_prepared
 from pipeline.documents.model import Card
 from pipeline.errors import ArtifactError, ConfigError, DataError
 from pipeline.models.preparation import Preparation
+from pipeline.params import Params
 from pipeline.stages import preprocess as stage
 from pipeline.stages.preprocess import main
 
@@ -193,6 +194,33 @@ def test_a_damaged_table_of_users_is_named(prepare: Any, tmp_path: Path) -> None
         main(tmp_path / "raw", tmp_path / "prepared", tmp_path / "params.yaml")
 
 
+@pytest.mark.parametrize(
+    ("name", "column", "told"),
+    [
+        ("age_group", "colour", None),  # as delivered: most data have no such column
+        ("age", "page", None),  # and a like word is another one
+        ("gender", "Gender", "gender (Gender is)"),  # but in another spelling it would be let in
+        ("ownr", "owner", "ownr (owner is)"),
+        ("owner", "colour", "owner"),
+        ("title ", "colour", "title "),  # what cannot be withheld is not proposed
+    ],
+)
+def test_a_name_to_withhold_that_is_not_there_is_told_but_not_what_is_delivered(
+    prepare: Any, caplog: Any, name: str, column: str, told: str | None
+) -> None:
+    items = catalogue([*map(str, range(10))]).assign(**{column: ["x", "y"] * 5})
+    prepare(ten_days(), items, never_features=[name])
+    lines = [record.message for record in caplog.records if "never_features" in record.message]
+    assert len(lines) == (told is not None)
+    if told:
+        assert f"is named {told}:" in lines[0]
+
+
+def test_the_delivered_names_are_those_of_params_yaml() -> None:
+    delivered = Params.load(Path("params.yaml")).preprocess.never_features
+    assert set(delivered) == stage.DELIVERED
+
+
 def test_withheld_columns_reach_the_evaluation_and_no_model(prepare: Any, caplog: Any) -> None:
     items = catalogue([*map(str, range(10))]).assign(owner=["she", "he"] * 5)
     with caplog.at_level("INFO"):
@@ -200,7 +228,7 @@ def test_withheld_columns_reach_the_evaluation_and_no_model(prepare: Any, caplog
     assert "owner" not in prepared["items"]
     assert prepared.summary["settings"]["never_features"] == ["owner", "ownr"]
     assert load_prepared(prepared.folder).withheld["owner"].tolist() == ["she", "he"] * 5
-    assert "no column or relation is named ownr" in caplog.text
+    assert "no column or relation is named ownr:" in caplog.text  # owner is withheld already
     how = Preparation.of(Card(preprocess=prepared.summary["settings"], train_end=START))
     assert how is not None
     assert "owner" not in how.described(items)  # the service's way to the same table

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from difflib import get_close_matches
 
 from pipeline.check.facts import COLUMNS, Facts, percent
+from pipeline.data.text import bare
 from pipeline.documents.finding import Finding
 
 KEY = "preprocess.positive.events"
@@ -26,7 +27,7 @@ def listed(facts: Facts) -> Iterator[Finding]:
     wanted = facts.params.preprocess.positive.events or []
     for name in wanted:
         others = [other for other in there if other not in wanted]
-        alike = [other for other in others if _bare(other) == _bare(name)]
+        alike = [other for other in others if bare(other) == bare(name)]
         if name in there:  # 'purchas' beside it, but neither 'like' and 'dislike' nor 'view' and 'review'
             alike = alike or get_close_matches(name, others, 3, 0.85)
         if name in there and not alike:
@@ -66,7 +67,3 @@ def doubtful(facts: Facts) -> Iterator[Finding]:
                 if column == "event"
                 else f"name {column} there and list in {KEY} what succeeds, or leave such rows out",
             )
-
-
-def _bare(event: str) -> str:
-    return re.sub(r"[\W_]", "", event.casefold())

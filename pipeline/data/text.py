@@ -143,6 +143,11 @@ _BRACKET_END = re.compile(rf"(?:\s|{_SEPARATOR})*{_ABSENT}(?:\s|{_SEPARATOR}|{_A
 _GAP = re.compile(rf"(?:\s|{_SEPARATOR})*{_ABSENT}(?:\s|{_SEPARATOR}|{_ABSENT})*")
 
 
+def bare(name: str) -> str:
+    """What two spellings of a name share: its letters and digits, in one case."""
+    return re.sub(r"[\W_]", "", name.casefold())
+
+
 @dataclass(frozen=True)
 class Template:
     """A text with fields in braces. A field without a value takes its brackets, label and separator along."""

@@ -21,6 +21,7 @@ import logging
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 import ibis
@@ -30,10 +31,11 @@ from pipeline.data import counting, keywords, splitting, tables
 from pipeline.data import items as catalogue
 from pipeline.data.engine import named, open_engine, read_parquet, write_parquet
 from pipeline.data.splitting import TEST, VALIDATION, WINDOWS
+from pipeline.data.text import bare
 from pipeline.documents.data import Manifest, PointCounts, Summary, Window
 from pipeline.errors import ConfigError, DataError
 from pipeline.files import replace_folder, temporary_beside
-from pipeline.params import Params, Preprocess
+from pipeline.params import OURS, Params, Preprocess
 from pipeline.run import run
 
 log = logging.getLogger(__name__)
@@ -41,6 +43,7 @@ log = logging.getLogger(__name__)
 COLLECT = "run `dvc repro -f collect`"
 FILES = {"train": "train", "validation": "validation", "test": "test_interactions"}
 EVENTS_NAMED = 20
+DELIVERED = frozenset(("gender", "age", "age_group", "occupation"))  # never_features in params.yaml
 
 
 @dataclass(frozen=True)
@@ -132,9 +135,6 @@ def _check(settings: Preprocess) -> None:
         )
 
 
-def _raw_names(columns: Iterable[str], ours: tuple[str, ...]) -> dict[str, str]:
-    """Old -> new names of columns that would collide; engines do not tell Fit from fit."""
-    return {name: f"{name}_raw" for name in columns if name.lower() in ours}
 def check_text(settings: Preprocess, columns: Sequence[str]) -> None:
     """Raises ConfigError where `preprocess` would, of an items table with these columns: for the template
     and for keywords."""
@@ -150,6 +150,9 @@ def _ours(settings: Preprocess) -> tuple[str, ...]:
     return (catalogue.ITEM_TEXT, catalogue.FIRST_SEEN, *(tables.WORDS if settings.keywords else ()))
 
 
+def _raw_names(columns: Iterable[str], ours: tuple[str, ...]) -> dict[str, str]:
+    """Old -> new names of columns that would collide; engines do not tell Fit from fit."""
+    return {name: f"{name}_raw" for name in columns if name.lower() in ours}
 
 
 def _tables(rows: ibis.Table, successes: ibis.Table) -> dict[str, ibis.Table]:
@@ -196,8 +199,27 @@ def _withhold(items: pd.DataFrame, people: pd.DataFrame | None, never: list[str]
         tables.write_parquet(items[[tables.ITEM, *of_items]], folder / "withheld.parquet")
     graph = items[tables.GRAPH_RELATIONS].explode().unique() if tables.GRAPH_RELATIONS in items else ()
     known = {*items, *(() if people is None else people), *graph}
-    if nowhere := [name for name in never if name not in known]:
-        log.info("preprocess.never_features: no column or relation is named %s", ", ".join(nowhere))
+    if nowhere := _nowhere(never, known):
+        log.warning(
+            "preprocess.never_features: no column or relation is named %s: nothing is withheld by that",
+            ", ".join(nowhere),
+        )
+
+
+def _nowhere(never: list[str], known: set[str]) -> list[str]:
+    """Names without a column, each with the nearest one: a slip would let in what was to be withheld.
+
+    Of the names as delivered only those that are there in another spelling: most data have no such column.
+    """
+    others = sorted(known - OURS - set(never))
+    told = []
+    for name in (name for name in never if name not in known):
+        near = [other for other in others if bare(other) == bare(name)]
+        if name not in DELIVERED:
+            near = near or get_close_matches(name, others, 1)
+        if near or name not in DELIVERED:
+            told.append(f"{name} ({near[0]} is)" if near else name)
+    return told
 
 
 def main(raw: Path, prepared: Path, params: Path = Path("params.yaml")) -> None:
