@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ import typer
 
 from pipeline.commands import JSON, PLAIN, command, print_json
 from pipeline.errors import ConfigError
+from pipeline.locks import reading
 from pipeline.run import guarded, project
 
 group = typer.Typer(help="Benchmarks of the project: ratios, each measured in one run.", **PLAIN)
@@ -24,6 +26,8 @@ def add_to(app: typer.Typer) -> None:
     """The first line of a module's docstring is its help.
 
     A bench is `run(data: Path | None) -> dict`: "name", "conditions", "figures", "ratios" (see show_bench).
+    One that asks the project's data unless another folder is named has `OWN`, where they are: like any that
+    is given a folder it may copy rows, so that nobody is forgotten meanwhile.
     """
     files = sorted((Path(__file__).parent / "bench").glob("[!_]*.py"))
     for file in files:
@@ -49,8 +53,9 @@ def _refuse() -> None:
 def _add(name: str, summary: str) -> None:
     def measure(data: Data = None, as_json: JSON = False) -> None:
         folder = data.absolute() if data else None
-        project()
-        result = importlib.import_module(f"pipeline.bench.{name}").run(folder)
+        root, bench = project(), importlib.import_module(f"pipeline.bench.{name}")
+        with reading(root) if folder or hasattr(bench, "OWN") else nullcontext():
+            result = bench.run(folder)
         if as_json:
             print_json(result)
         else:

@@ -45,5 +45,6 @@ def no_readers(root: Path) -> AbstractContextManager[None]:
     """What they have read they would write again."""
     return held(
         root / FOLDER / "readers.lock",
-        "`evergreen backtest`, `simulate`, `tune` or `why` is at work in this folder: wait for it to end",
+        "`evergreen backtest`, `bench`, `simulate`, `tune` or `why` is at work in this folder: "
+        "wait for it to end",
     )

@@ -1,6 +1,7 @@
 """The command `evergreen bench`: what it lists, and how a result is shown."""
 
 import json
+import re
 import subprocess
 import sys
 import types
@@ -8,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import cli
+from pipeline import cli, locks
+from pipeline.errors import PipelineError
 
 RESULT = {
     "name": "gate",
@@ -39,6 +41,44 @@ def run(monkeypatch, capsys, tmp_path):
         return ended.value.code, out, err, given
 
     return run_it
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_bench_over_data_does_not_begin_while_somebody_is_forgotten(run, monkeypatch, tmp_path, own):
+    if own:
+        monkeypatch.setattr(sys.modules["pipeline.bench.drift"], "OWN", Path("data/raw"), raising=False)
+    with locks.no_readers(tmp_path):
+        code, _, err, given = run("drift", *([] if own else ["--data", "elsewhere"]))
+    assert (code, given) == (1, [])
+    assert "`evergreen forget` is at work" in err
+
+
+def test_nobody_is_forgotten_while_a_bench_over_data_is_at_work(run, monkeypatch, tmp_path):
+    told = []
+
+    def measure(data):
+        try:
+            with locks.no_readers(tmp_path):
+                told.append(None)
+        except PipelineError as error:
+            told.append(str(error))
+        return RESULT
+
+    monkeypatch.setattr(sys.modules["pipeline.bench.drift"], "run", measure)
+    run("drift", "--json")  # of a made-up world
+    run("drift", "--json", "--data", "elsewhere")
+    monkeypatch.setattr(sys.modules["pipeline.bench.drift"], "OWN", Path("data/raw"), raising=False)
+    run("drift", "--json")
+    assert told[0] is None
+    assert all("`bench`" in line for line in told[1:])
+
+
+def test_benches_that_read_the_projects_data_or_keep_lists_say_so():
+    """By their text, for the next one: data/... unless another folder is named, or a folder in .evergreen."""
+    for file in Path(cli.__file__).parent.joinpath("bench").glob("[!_]*.py"):
+        text = file.read_text(encoding="utf-8")
+        reads = re.search(r"Path\(\"(?:data/|\.evergreen/)|worlds\(data|ranking\.FOLDER", text)
+        assert bool(reads) == bool(re.search(r"^OWN = ", text, re.MULTILINE)), file.name
 
 
 def test_help_lists_every_bench_and_loads_none():

@@ -27,6 +27,7 @@ from pipeline.errors import DataError
 from pipeline.evaluation.metrics import share_interval
 from pipeline.params import Params
 
+OWN = Path("data/raw")
 SPLITS, REPEATS = 200, 20
 SAME = "same_distribution"
 
@@ -45,7 +46,7 @@ class Judged:
 def run(data: Path | None = None, splits: int = SPLITS, repeats: int = REPEATS) -> dict[str, Any]:
     """Raises DataError if the folder holds no tables, or too few rows and users for a single case."""
     begin = time.perf_counter()
-    folder = data or Path("data/raw")
+    folder = data or OWN
     world = World.load(folder, Params.load(Path("params.yaml")))
     shifts = [shift for shift in SHIFTS if possible(world, shift)]
     found: dict[str, list[Judged]] = {}

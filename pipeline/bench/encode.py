@@ -25,6 +25,7 @@ from pipeline.params import Finetune, Params
 from pipeline.training.fitting import precision
 from pipeline.training.networks import one_thread
 
+OWN = Path("data/prepared")
 TEXTS, ROUNDS = 1000, 3
 TOKENS = 1024  # rows of the products that are measured
 
@@ -36,7 +37,7 @@ def run(data: Path | None = None) -> dict[str, Any]:
             "sentence-transformers is not installed: run `pip install -c constraints.txt -e '.[bench]'`"
         )
     params = Params.load(Path("params.yaml"))
-    texts = some_texts(data or Path("data/prepared"), params.seed)
+    texts = some_texts(data or OWN, params.seed)
     with one_thread():
         return measure(texts, params.finetune)
 

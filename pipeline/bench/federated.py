@@ -36,6 +36,7 @@ from pipeline.params import Params
 from pipeline.training.recipe import LIGHT
 from pipeline.training.task import target_ndcg
 
+OWN = Path("data/prepared")
 SILOS, SAMPLES, CHUNK = (2, 4), 1000, 256
 BARE = Budget(math.inf, 0.5)
 

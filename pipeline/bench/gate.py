@@ -64,6 +64,7 @@ EQUAL = {"another_seed": FULL, "another_sample": SAMPLE}
 BETTER = {"half_of_the_rows": HALF}  # what the champion knows
 BY_USERS = {"another_sample_of_users": SAMPLE_USERS, "half_of_the_users": HALF_USERS}
 SWAPPED = "swapped_users"
+OWN = Path("data/prepared")
 KEPT = Path(".evergreen/bench")
 FIT_END = "2000-01-01T00:00:00+00:00"  # the same for all: nobody is older, every point is new
 FROZEN = "frozen_vectors.npy"
@@ -76,7 +77,7 @@ def run(data: Path | None = None) -> Json:
     """`data`: a folder like data/prepared, or like data/raw. Raises DataError if it is neither."""
     begin = time.perf_counter()
     params = Params.load(Path("params.yaml"))
-    prepared, vectors = load(data or Path("data/prepared"))
+    prepared, vectors = load(data or OWN)
     court = Court.of(prepared, vectors, params)
     with tqdm(total=len(KINDS) * REPEATS, desc="gate", unit="model", disable=None, leave=False) as bar:
         models: dict[str, list[Judged]] = {kind: [] for kind in KINDS}

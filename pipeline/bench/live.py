@@ -26,6 +26,7 @@ from pipeline.evaluation.findings import FROZEN_STATE
 from pipeline.models.ranking import rank_points
 from pipeline.params import Params
 
+OWN = Path("data/prepared")
 BEST_POSSIBLE, SEED = "best_possible", 7
 
 Json = dict[str, Any]
@@ -34,7 +35,7 @@ Json = dict[str, Any]
 def run(data: Path | None = None) -> Json:
     """Raises DataError if there are no data."""
     params = Params.load(Path("params.yaml"))
-    windows = _windows.load_windows(data or Path("data/prepared"), params)
+    windows = _windows.load_windows(data or OWN, params)
     given = [Bench(one, vectors, params, ranking.FOLDER / fingerprint(one)) for one, vectors in windows]
     world, made_up = _turnover.World.of(SEED), _made_up(params)
     with tqdm(total=len(given) + 1, desc="live", unit="window", disable=None, leave=False) as bar:

@@ -41,6 +41,7 @@ from pipeline.params import Params
 from pipeline.training.private import private_model
 from pipeline.training.recipe import LIGHT, Serving, light
 
+OWN = Path("data/prepared")
 EPSILONS = (math.inf, 8.0, 4.0, 2.0, 1.0, 0.5)
 DRAWS, K, SAMPLES = 5, 10, 1000
 

@@ -44,6 +44,7 @@ from pipeline.stages.finetune import finetune
 from pipeline.training.task import Run
 
 SEEDS, K, SAMPLES = 3, 10, 1000
+OWN = Path("data/prepared")
 FOLDER = Path(".evergreen/ranking")
 FACTORS = {"bpr": bpr, "lightfm": lightfm}
 SEEDED = ("ials", *FACTORS)
@@ -64,7 +65,7 @@ Json = dict[str, Any]
 
 def run(data: Path | None = None) -> Json:
     """Raises DataError if there are no data, or the peers' environment cannot be made."""
-    params, data = Params.load(Path("params.yaml")), data or Path("data/prepared")
+    params, data = Params.load(Path("params.yaml")), data or OWN
     benches = [
         Bench(prepared, vectors, params, FOLDER / fingerprint(prepared))
         for prepared, vectors in _windows.load_windows(data, params)

@@ -32,6 +32,7 @@ from pipeline.models.parts import stacked
 from pipeline.models.recommender import Recommender
 from pipeline.params import Params
 
+OWN = Path("data/prepared")
 USERS, TOP, HISTORY, SAMPLES = 40, 3, 20, 100  # SAMPLES of LIME and of KernelSHAP, each
 STEPS = (1, 2, 3, 5)
 NO_METHOD = ("newest", "by_chance")  # of which no time is told
@@ -48,7 +49,7 @@ def run(data: Path | None = None) -> Json:
         import captum  # noqa: F401
     except ImportError:
         raise ConfigError("captum is missing: pip install -c constraints.txt -e '.[attributions]'") from None
-    prepared = load_prepared(data or Path("data/prepared"))
+    prepared = load_prepared(data or OWN)
     folders = [Path("models") / name for name in ("challenger", "champion")]
     folder = next((each for each in folders if has_model(each)), None)
     if folder is None:

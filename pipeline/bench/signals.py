@@ -42,6 +42,7 @@ from pipeline.models.sentiment import Sentiment, to_read
 from pipeline.params import Params
 from pipeline.training.recipe import Shared, light
 
+OWN = Path("data/prepared")
 EMBEDDED = ("movielens-100k", "ifdb")
 SEEDS, K, SAMPLES = 2, 10, 1000
 
@@ -81,7 +82,7 @@ def worlds(data: Path | None, params: Params) -> Iterator[tuple[str, tuple[Prepa
             _read(load_with_vectors(data, params), params),
         )
         return
-    given = Path("data/prepared")
+    given = OWN
     known = set()
     if (given / "train.parquet").exists():
         one = _read(load_with_vectors(given, params), params)

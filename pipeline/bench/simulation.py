@@ -37,6 +37,7 @@ from pipeline.simulation.strategies import Ease, Relative, RichGetRicher
 from pipeline.simulation.world import Behaviour, World, build
 from pipeline.training.recipe import LIGHT, light
 
+OWN = Path("data/prepared")
 KEPT = Path(".evergreen/bench/simulation")
 LISTS, GUARD = 10, 0.1
 EQUALS, PLANTED = 12, 12  # strategies of a kind
@@ -53,7 +54,7 @@ Json = dict[str, Any]
 def run(data: Path | None = None) -> Json:
     """Raises DataError if `data` is neither prepared nor raw."""
     begin, params = time.perf_counter(), Params.load(Path("params.yaml"))
-    prepared, _ = load(data or Path("data/prepared"))
+    prepared, _ = load(data or OWN)
     rows = calibrate(prepared, params.seed)
     directions = _directions(prepared, params)
     verdicts = _verdicts(prepared, params)

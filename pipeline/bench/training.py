@@ -38,6 +38,7 @@ from pipeline.training.networks import one_thread
 from pipeline.training.task import Run, target_ndcg
 from pipeline.training.text_task import Texts, TextTask, frozen_layers
 
+OWN = Path("data/prepared")
 SEEDS, STEPS, EVERY = 3, 64, 8  # of the exact way; a validation after every so many steps
 MEASURED, MEASURED_NAIVE = 4, 2  # steps whose time is taken, after one that is not
 NAIVE_BATCH, ALL = 32, 10**6
@@ -129,7 +130,7 @@ def run(data: Path | None = None) -> Json:
     """Raises DataError if the folder holds no prepared tables."""
     params = Params.load(Path("params.yaml"))
     with one_thread():
-        world = World.load(data or Path("data/prepared"), params.finetune, params.seed)
+        world = World.load(data or OWN, params.finetune, params.seed)
         figures = {name: speed(world, way) for name, way in ways(params.finetune).items()}
         larger = world.larger(COPIES, np.random.default_rng(params.seed))
         figures["default_10x_catalogue"] = speed(larger, ways(params.finetune)["default"])
