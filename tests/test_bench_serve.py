@@ -24,6 +24,7 @@ def test_it_measures_a_small_world(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serve, "SECONDS", 2)
     monkeypatch.setattr(serve, "ALONE", 30)
     monkeypatch.setattr(serve, "SWAPS", 2)
+    monkeypatch.setattr(serve, "REQUESTS", 500)
     told = serve.run()
     figures = told["figures"]
     # Peers are asked where their environment is there.
@@ -36,9 +37,12 @@ def test_it_measures_a_small_world(monkeypatch: pytest.MonkeyPatch) -> None:
         "texts_one_by_one": 0,
         "feedback_at_500_a_second": 0,
         "changed_list": 0,
+        "soak": 0,
         "lists_during_2_swaps": 0,
     }
     assert figures["lists_during_2_swaps"]["swaps"] == 2
+    assert figures["soak"]["answers"] == 500
+    assert -0.2 < figures["soak"]["growth"] < 0.2
     ratios = {f"{name}_over_{peer}" for peer in set(beside) - {"service"} for name in _served_peers.RATIOS}
     assert set(told["ratios"]) == {f"{name}_target" for name in serve.TARGETS} | ratios
     for row in beside.values():

@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from pipeline.errors import ConfigError
 
-CONNECTIONS = 32
+CONNECTIONS, CALLERS = 32, 4
 Request = tuple[str, dict[str, Any]]
 
 
@@ -44,7 +45,7 @@ class Server:
         text = Path(f"/proc/{self.process.pid}/status").read_text()
         lines = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
         return {
-            name: round(int(lines[key].split()[0]) / 2**20, 2)
+            name: round(int(lines[key].split()[0]) / 2**20, 4)
             for name, key in (("resident_gib", "VmRSS"), ("peak_gib", "VmHWM"))
         }
 
@@ -178,6 +179,34 @@ async def at_rate(server: Server, make_request: Callable[[], Request], rate: flo
     while not idle.empty():
         idle.get_nowait().close()
     return times
+
+
+async def soak(server: Server, make_request: Callable[[], Request], count: int) -> dict[str, Any]:
+    """CALLERS ask one request after another; with the growth of the worker's memory from a tenth of them on.
+
+    Growth: of the median of what is resident over a tenth of the answers, the last over the second.
+    """
+    times, before = Times(), server.cpu_seconds()
+    resident: list[float] = []
+    with tqdm(total=count, desc="soak", unit="request", disable=None, leave=False) as bar:
+
+        async def caller() -> None:
+            client = await Client.open(server.port)
+            while bar.n < count:
+                bar.update()
+                begin = time.perf_counter()
+                status, _ = await client.ask(*make_request())
+                times.seconds.append(time.perf_counter() - begin)
+                times.failed += status != 200
+                if len(times.seconds) % max(1, count // 1000) == 0:
+                    resident.append(server.memory()["resident_gib"])
+            client.close()
+
+        await asyncio.gather(*(caller() for _ in range(CALLERS)))
+    times.cpu_seconds = server.cpu_seconds() - before
+    tenths = [float(np.median(part)) for part in np.array_split(resident, 10)]
+    growth = tenths[-1] / tenths[1] - 1
+    return {**times.figures(), "resident_gib": round(tenths[-1], 3), "growth": round(growth, 4)}
 
 
 async def changed(server: Server, count: int, name: str = "changed") -> Times:

@@ -4,8 +4,9 @@ In: nothing; a made-up project (pipeline/bench/_served.py) of 100,000 items and 
 EVERGREEN_BENCH_ITEMS and EVERGREEN_BENCH_ROWS. Server (one worker) and client share the machine.
 Rule: latencies at a rate count from when a request was due; `one_by_one` are of a single caller; `cpu_ms` is
 what the server computed for an answer, whatever else ran. `changed_list` is the time from feedback's answer
-to the next list, which has to know it. `ready_seconds` is of a start after the first, which keeps what it
-prepared. Ratios are target / measured: 1 and more is within it. Peers beside it, where they are installed:
+to the next list, which has to know it. `soak`: EVERGREEN_BENCH_REQUESTS lists, texts and events, mixed, and
+how much memory grew. `ready_seconds` is of a start after the first, which keeps what it prepared. Ratios are
+target / measured: 1 and more is within it. Peers beside it, where they are installed:
 pipeline/bench/_served_peers.py.
 """
 
@@ -24,12 +25,12 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.bench._load import Client, Request, Server, Times, alone, at_rate, changed, served
+from pipeline.bench._load import Client, Request, Server, Times, alone, at_rate, changed, served, soak
 from pipeline.bench._served import Size, claim, make
 from pipeline.bench._served_peers import beside
 from pipeline.errors import ConfigError
 
-SECONDS, ALONE = 10, 200
+SECONDS, ALONE, REQUESTS = 10, 200, 20_000
 SWAPS = 10
 TARGETS = {
     "list_p50_ms": 5.0,
@@ -108,6 +109,9 @@ async def _measure(server: Server, size: Size) -> dict[str, Any]:
         }
         return "/feedback", event
 
+    def anything() -> Request:
+        return (a_list, a_text, an_event)[generator.choice(3, p=[0.88, 0.02, 0.1])]()
+
     for warm in (a_list, a_text, an_event):
         await alone(server, warm, 10)
     figures = {
@@ -116,6 +120,7 @@ async def _measure(server: Server, size: Size) -> dict[str, Any]:
         "texts_one_by_one": (await alone(server, a_text, ALONE)).figures(),
         "feedback_at_500_a_second": (await at_rate(server, an_event, 500, SECONDS)).figures(),
         "changed_list": (await changed(server, 50)).figures(),
+        "soak": await soak(server, anything, int(os.environ.get("EVERGREEN_BENCH_REQUESTS", REQUESTS))),
         f"lists_during_{SWAPS}_swaps": await _during_swaps(server, a_list),
     }
     return figures | {"service": server.memory()}
