@@ -238,7 +238,7 @@ class Finetune(Section):
     user_tower: Literal["mean", "recency", "gru", "transformer"]
     """How a user's items in time order become a vector (pipeline/models/towers.py)."""
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed", "32", "bf16", "16"]
-    """Of the encoder in training. auto: bf16-mixed where the processor computes in it, else 32-true."""
+    """Of the encoder in training. auto: bf16-mixed where processor or GPU is quicker in it, else 32-true."""
     devices: int | str
     num_nodes: Count
     strategy: str
@@ -310,6 +310,8 @@ class Serve(Section):
     """Of the lists asked for by a user_id alone, those whose last places are left to chance."""
     retention_days: Annotated[float, Field(gt=0)] | None
     """After which the event store lets go of what was shown, and of events that `collect` does not read."""
+    copy_model: str | None
+    """A causal language model that writes a line for a listed item (`explain: "copy"`); null = none."""
 
 
 class YamlLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]

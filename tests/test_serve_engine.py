@@ -233,6 +233,26 @@ def test_reasons_name_facts(engine: Engine) -> None:
     assert not any(item.reasons for item in engine.recommend(Question(user_id="u20", explain=False))[0].items)
 
 
+def test_lines_of_text_need_a_model_and_change_nothing_else(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = Question(user_id="u20", k=15, explain="copy")
+    with pytest.raises(Unknown, match=r"serve\.copy_model"):
+        engine.recommend(asked)
+    settings = engine._settings.now.model_copy(update={"copy_model": "some model"})
+    monkeypatch.setattr(engine._settings, "now", settings)
+    monkeypatch.setattr(engine._copywriter, "lines", lambda rows: [f"Try {row.title}." for row in rows])
+    told, plain = engine.recommend(asked)[0], engine.recommend(Question(user_id="u20", k=15))[0]
+    lines = [item.line for item in told.items]
+    assert len(lines) > 10
+    assert lines[:10] == [f"Try {item.title}." for item in plain.items[:10]]
+    assert not any(lines[10:])
+    same = [item.model_copy(update={"line": None}) for item in told.items]
+    assert [item.model_copy(update={"score": None}) for item in same] == [
+        item.model_copy(update={"score": None}) for item in plain.items
+    ]
+
+
 def test_the_list_of_a_moment(engine: Engine) -> None:
     world = engine.world
     rows = world.present.rows(20)

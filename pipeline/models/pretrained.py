@@ -33,29 +33,29 @@ class Pretrained:
     pooling: str  # mean | cls | last
 
 
-def locate(spec: str) -> str:
-    """`finetune.encoder` -> a local folder or hub id. Raises ConfigError naming what is missing."""
+def locate(spec: str, key: str = KEY) -> str:
+    """The setting `key` -> a local folder or hub id. Raises ConfigError naming what is missing."""
     if spec.startswith("package:"):
         name, _, inside = spec.removeprefix("package:").partition("/")
         try:
             files = importlib.metadata.distribution(name.replace("_", "-"))
         except importlib.metadata.PackageNotFoundError:
             raise ConfigError(
-                f"{KEY}: package {name} is not installed: run `make setup`, "
+                f"{key}: package {name} is not installed: run `make setup`, "
                 "or give a local folder or a hub id"
             ) from None
         folder = Path(str(files.locate_file(name))) / inside
         if not _holds_model(folder):
-            raise ConfigError(f"{KEY}: no model (config.json) in {name}/{inside}")
+            raise ConfigError(f"{key}: no model (config.json) in {name}/{inside}")
         return str(folder)
     folder = Path(spec)
     if folder.is_dir():
         if not _holds_model(folder):
-            raise ConfigError(f"{KEY}: no config.json in {spec}: save a model with save_pretrained")
+            raise ConfigError(f"{key}: no config.json in {spec}: save a model with save_pretrained")
         return spec
     if spec.startswith((".", "/", "~")) or spec.count("/") != 1:
         raise ConfigError(
-            f"{KEY}: {spec}: no such folder; "
+            f"{key}: {spec}: no such folder; "
             "write package:NAME/SUBDIR, a local folder or a hub id (owner/model)"
         )
     return spec
@@ -86,31 +86,46 @@ def _read_files(folder: Path) -> list[Path]:
 
 def load(spec: str) -> Pretrained:
     """Raises ConfigError for an unknown or incomplete encoder, Unavailable where the hub does not answer."""
-    path = locate(spec)
+    from transformers import AutoModel
+
+    model, tokenizer, path = _load(spec, KEY, AutoModel)
+    return Pretrained(model, tokenizer, _pooling(spec, path, model))
+
+
+def load_causal(spec: str, key: str) -> tuple[Any, Any]:
+    """(language model that writes, tokenizer) of the setting `key`. Raises as `load` does."""
+    from transformers import AutoModelForCausalLM
+
+    model, tokenizer, _ = _load(spec, key, AutoModelForCausalLM)
+    return model.eval(), tokenizer
+
+
+def _load(spec: str, key: str, kind: Any) -> tuple[Any, Any, Path]:
+    path = locate(spec, key)
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     import torch
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoTokenizer
     from transformers.utils import logging as hf_logging
 
     hf_logging.set_verbosity_error()
     hf_logging.disable_progress_bar()
-    more = _gguf(spec, Path(path))
+    more = _gguf(spec, Path(path), key)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, **more)
     except (OSError, ValueError, TypeError, KeyError, ImportError) as error:
-        raise _failure(f"{KEY}: {spec}: {_first_line(error)} (tokenizer)", error) from None
-    for key in ("is_local", "local_files_only"):  # how it was found is no part of what is saved
-        tokenizer.init_kwargs.pop(key, None)
+        raise _failure(f"{key}: {spec}: {_first_line(error)} (tokenizer)", error) from None
+    for name in ("is_local", "local_files_only"):  # how it was found is no part of what is saved
+        tokenizer.init_kwargs.pop(name, None)
     if _is_bare(tokenizer):
         raise ConfigError(
-            f"{KEY}: {spec} has no tokenizer: save one beside the model with tokenizer.save_pretrained"
+            f"{key}: {spec} has no tokenizer: save one beside the model with tokenizer.save_pretrained"
         )
     try:
         # Weights in float32 whatever the file holds.
-        model = AutoModel.from_pretrained(path, dtype=torch.float32, **more)
+        model = kind.from_pretrained(path, dtype=torch.float32, **more)
     except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
-        raise _failure(f"{KEY}: {spec}: {_first_line(error)}", error) from None
-    return Pretrained(model, tokenizer, _pooling(spec, Path(path), model))
+        raise _failure(f"{key}: {spec}: {_first_line(error)}", error) from None
+    return model, tokenizer, Path(path)
 
 
 def _failure(text: str, error: Exception) -> PipelineError:
@@ -174,14 +189,14 @@ def _holds_model(folder: Path) -> bool:
     return (folder / "config.json").exists() or any(folder.glob("*.gguf"))
 
 
-def _gguf(spec: str, folder: Path) -> dict[str, str]:
+def _gguf(spec: str, folder: Path, key: str) -> dict[str, str]:
     """What transformers must be told of a folder that holds a GGUF file and no config.json."""
     if not folder.is_dir() or (folder / "config.json").exists():
         return {}
     missing = [name for name in ("gguf", "accelerate") if importlib.util.find_spec(name) is None]
     if missing:
         raise ConfigError(
-            f"{KEY}: {spec} is a GGUF file: run `pip install -c constraints.txt {' '.join(missing)}`"
+            f"{key}: {spec} is a GGUF file: run `pip install -c constraints.txt {' '.join(missing)}`"
         )
     return {"gguf_file": min(folder.glob("*.gguf")).name}
 

@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 CHALLENGER, VERDICT = Path("models/challenger"), Path("reports/promotion.json")
 REGISTRY, PARAMS = Path("data/registry.json"), Path("params.yaml")
 PREPARED = Path(".evergreen/prepared-challenger")
-OFF = Serve(challenger_share=0, exploration=0, retention_days=None)
+OFF = Serve(challenger_share=0, exploration=0, retention_days=None, copy_model=None)
 
 
 def in_share(user_id: str, share: float) -> bool:

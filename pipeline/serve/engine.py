@@ -31,9 +31,10 @@ from pipeline.models.recommender import QuestionEncoder
 from pipeline.serve.bound import Bound
 from pipeline.serve.canary import Canary, Settings
 from pipeline.serve.changes import misfit
+from pipeline.serve.copywriter import Copywriter
 from pipeline.serve.events import Impression, Store, StoreError
 from pipeline.serve.listing import Lister, Unknown
-from pipeline.serve.messages import Answer, Item, Listed, Question
+from pipeline.serve.messages import COPY, Answer, Item, Listed, Question
 from pipeline.serve.retention import prune
 from pipeline.serve.world import RAW, World, claim_in, load
 
@@ -60,6 +61,7 @@ class Engine:
         self._clock = threading.Lock()  # feedback asks for the moment and waits for no list
         self._bound: Bound | None = None
         self._settings, self._canary = Settings(root), Canary(root, self._lock)
+        self._copywriter = Copywriter()
         self._encoder: QuestionEncoder | None = None
         self._refused_claim: str | None = None
         self._last_now = self._offset = 0
@@ -120,6 +122,7 @@ class Engine:
                     looked = time.monotonic()
                     self.renew()
                     self.renew_challenger()
+                    self._copywriter.renew(self._settings.now.copy_model)
                 if not pruned or time.monotonic() - pruned > PRUNE_SECONDS:
                     pruned = time.monotonic()
                     self.prune()
@@ -187,9 +190,9 @@ class Engine:
 
     @property
     def whole_problem(self) -> str | None:
-        """Of champion, store, challenger, settings and places left to chance, the first there is."""
+        """Of champion, store, challenger, settings, lines and places left to chance, the first there is."""
         drawn = None if self._bound is None else self._bound.world.draws_problem
-        shown = self._canary.problem or self._settings.problem
+        shown = self._canary.problem or self._settings.problem or self._copywriter.problem
         return self.problem or self.store_problem or shown or drawn
 
     @property
@@ -252,6 +255,10 @@ class Engine:
 
         Raises Unknown for what the question names and nobody has, NotReady at the start.
         """
+        if (writes := question.explain == COPY) and self._settings.now.copy_model is None:
+            raise Unknown(
+                'explain: "copy" needs a language model: name one in serve.copy_model of params.yaml'
+            )
         number = number or uuid.uuid4().hex
         chance = np.random.default_rng(int(number, 16))
         with self._lock:
@@ -266,6 +273,8 @@ class Engine:
                 drawn = self._canary.interleaved(question, listed, version, now, chance)
         if drawn is not None:
             listed = drawn.items
+        if writes:  # without the lock: lists wait for no language model
+            listed = self._copywriter.told(listed)
         answer = Answer(impression_id=number, version=version, fallback=fallback, items=listed)
         places: list[list[Any]] = [[row.item_id, row.rank, row.score, row.propensity] for row in listed]
         model = draws.model

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -24,6 +24,7 @@ MOST_EVENTS = 5_000  # of one call
 MOST_HISTORY = 1_000  # rows given in place
 MOST_LISTED = 200
 MOST_COLUMNS = 100  # of an item, beyond those named
+COPY = "copy"  # of `explain`
 ASKED = ("user_id", "history", "text")  # of which a question has one
 AHEAD = timedelta(minutes=5)  # by which a caller's clock may be fast
 EARLIEST = datetime(1970, 1, 2, tzinfo=UTC)
@@ -62,6 +63,12 @@ def _plausible(moment: datetime) -> datetime:
     if moment > datetime.now(UTC) + AHEAD:
         raise ValueError("in the future: leave it out where it is now")
     return moment
+
+
+def _explanation(value: object) -> object:
+    if isinstance(value, bool) or value == COPY:
+        return value
+    raise ValueError('true, false or "copy"')
 
 
 Moment = Annotated[AwareDatetime, BeforeValidator(_zoned), AfterValidator(_plausible)]
@@ -131,7 +138,8 @@ class Question(Message):
     """0: by score; towards 1 an item counts the less, the more it is like those above it."""
     as_of: Moment | None = None
     """The list of that moment, from what was known then."""
-    explain: bool = Field(default=True, strict=True)
+    explain: Annotated[bool | Literal["copy"], BeforeValidator(_explanation)] = True
+    """"copy": also a line of text for the first ten, where params.yaml names a `serve.copy_model`."""
 
     @model_validator(mode="after")
     def _asks_something(self) -> Question:
@@ -159,6 +167,8 @@ class Listed(Told):
     title: str | None
     categories: list[str] = []
     reasons: list[Reason]
+    line: str | None = None
+    """A line of text made of title and reasons, for `explain: "copy"`."""
 
 
 class Answer(Told):
