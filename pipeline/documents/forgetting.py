@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from pipeline.documents.base import Count, Document, Moment, Part
+from pipeline.documents.base import IF_KNOWN, Count, Document, Moment, Part
 from pipeline.documents.registry import Person, Record
 
 
@@ -20,11 +20,15 @@ class ForgottenPeople(Document):
 
 
 class Replaced(Part):
-    """A model folder whose sample lost somebody's rows: its hashes before and after."""
+    """A model folder that lost what it had of somebody: its hashes before and after."""
 
     before: str
     after: str
     md5: str
+    old: str | None = IF_KNOWN
+    """Of its objects before, which are erased."""
+    fitted_without: Count | None = IF_KNOWN
+    """Number of the newest person forgotten: its matrices are of rows without theirs and earlier ones'."""
 
 
 class ForgottenRecord(Record):

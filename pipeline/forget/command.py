@@ -9,6 +9,7 @@ what was done. Whoever is forgotten already is looked for as well, so one run en
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -24,20 +25,22 @@ from pipeline.errors import ConfigError, PipelineError
 from pipeline.files import is_alive, write_text
 from pipeline.forget import places
 from pipeline.forget.contents import Contents
-from pipeline.forget.models import sentences
-from pipeline.forget.records import Model, locks_of_runs, note_forgotten, note_lock, note_rewritten, with_new
-from pipeline.forget.storage import Stored, opened
+from pipeline.forget.models import CLOSED_FORM, WINDOWS, Known, known_models, locks, sentences
+from pipeline.forget.records import locks_of_runs, note_forgotten, note_lock, note_rewritten, with_new
+from pipeline.forget.refit import refit
+from pipeline.forget.storage import New, Stays, Stored, opened
 from pipeline.locks import no_readers, one_cycle
 from pipeline.loop.history import HISTORY, Account
-from pipeline.models.artifacts import CHAMPION, files_hash
+from pipeline.models.artifacts import CHAMPION, PARTS, files_hash, folder_hash, has_model
 from pipeline.registry.actions import put_champion
 from pipeline.registry.git import Git
 from pipeline.registry.objects import locked, locked_md5
 from pipeline.registry.records import MANIFEST, now
-from pipeline.registry.versions import State, Version, read_state
+from pipeline.registry.versions import State, read_state
 from pipeline.runs.replay import CLONE
 from pipeline.runs.worktrees import RUNS, remove
 
+log = logging.getLogger(__name__)
 CERTIFICATES = HISTORY / "forgotten"
 INTERACTIONS = "data/raw/interactions"
 EVENT_STORE, CACHES = "event store", ".evergreen"
@@ -179,7 +182,9 @@ class _Sweep:
     def run(self) -> Certificate:
         for place in self._steps():
             earlier = next((one for one in self.certificate.places if one.place == place.place), None)
-            if earlier and earlier.rows and place.rows is not None:
+            if earlier and earlier.rows and not place.rows:
+                place = earlier  # all of it was done then
+            elif earlier and earlier.rows and place.rows:
                 place = place.but(rows=place.rows + earlier.rows)
             if place.rows == 0 and place.place not in SAID:
                 place = place.but(done="nothing of theirs")
@@ -203,26 +208,22 @@ class _Sweep:
         yield self._unfinished()
         places.rows(self.root, "data/raw", self.contents)  # whose names to look for in texts
         self.stored.look()
-        state = self._models() if self.act else read_state(Git(self.root))
-        hashes = state.hashes
+        yield from self._matrices()
+        state = read_state(Git(self.root))
+        hashes, replaced = state.hashes, state.erased
         if self.act:
             self._locks(hashes)
         for folder in places.FOLDERS:
             yield self._files(folder, hashes)
         for folder in places.MODELS:
-            found = (
-                places.clean_model(self.root, folder, self.contents)
-                if self.act
-                else places.rows(self.root, folder, self.contents)
-            )
-            yield Place(place=folder, rows=found, done="taken out of the sample")
+            yield self._model_folder(folder, state)
         yield self._champion()
         yield self._worktrees()
         yield self._caches()
         for place in (self.stored.cache, *self.stored.remotes):
             rows = sum(place.holding.values())
             if self.act:
-                place.erase()
+                self.stored.erase(place, replaced)
             done = "objects erased; what is still needed was made anew without them"
             yield Place(place=place.name, rows=rows, done=done)
         for name, done in BEYOND:
@@ -247,22 +248,66 @@ class _Sweep:
             store.close()
         return Place(place=EVENT_STORE, rows=rows, done="events and impressions deleted; later ones refused")
 
-    def _models(self) -> State:
-        """Every version's folder without the rows, and the challenger's; the registry names them."""
-        git, path = Git(self.root), self.root / "dvc.lock"
-        locks = [
-            *locks_of_runs(git).values(),
-            *([path.read_text(encoding="utf-8")] if path.is_file() else []),
-        ]
-        folders: dict[str, Version | None] = {md5: None for text in locks if (md5 := locked_md5(text))}
-        folders |= {version.md5: version for version in read_state(git).versions if version.md5}
-        models = []
-        for old, version in folders.items():
-            if (new := self.stored.rewritten(old, {})) is not None:
-                before, after = (files_hash(self.stored.objects.files(md5) or {}) for md5 in (old, new.md5))
-                told = Replaced(before=before, after=after, md5=new.md5)
-                models.append(Model(told, old, new, version))
-        return note_rewritten(self.root, models)
+    def _matrices(self) -> Iterator[Place]:
+        """Every model folder without them, in sample and matrices; the registry names the new ones."""
+        git = Git(self.root)
+        state = read_state(git)
+        newest = max((person.number for person in state.forgotten), default=0)
+        for model in known_models(self.root, git, state):
+            rows = self.stored.rows_in(model.data, WINDOWS)
+            why = self._made_anew(model, newest, rows) if self.act else None
+            if not rows and 0 < newest <= model.fitted_without:
+                rows = None  # a try that was cut short has done it
+            elif rows is None:
+                why = "the rows that they were fitted on are not kept"
+            done = f"fitted anew without them: {CLOSED_FORM}"
+            done = f"as they are until they are trained anew: {why}" if why else done
+            yield Place(place=f"matrices of {model.name}", rows=rows, done=done)
+        for text in locks(self.root, git):  # to which a try that was cut short has not come
+            old = locked_md5(text)
+            if old is not None and old in state.moved:
+                self.stored.stands_for(old, state.moved[old])
+
+    def _made_anew(self, model: Known, newest: int, rows: int | None) -> str | None:
+        """The folder, and the data that it was fitted on; why its matrices stay, where they do."""
+        why, data = None, None
+        if model.data is not None and rows is not None:
+            data = self.stored.rewritten(model.data, {})
+        with ExitStack() as held:
+            others = {}
+            if rows:
+                log.info("fitting the matrices of %s anew", model.name)
+                try:
+                    others[PARTS] = self._matrices_without(model, data, held)
+                except Stays as stays:
+                    why = str(stays)
+            new = self.stored.rewritten(model.md5, {}, others)
+        if new is None and (data is None or model.version is None):
+            return why
+        before = model.version.artifact_hash if model.version else self._hash(model.md5)
+        told = Replaced(
+            before=before,
+            after=self._hash(new.md5) if new else before,
+            md5=new.md5 if new else model.md5,
+            old=model.md5,
+            fitted_without=newest if others else None,
+        )
+        pairs = ((model.md5, new), (model.data, data))
+        note_rewritten(self.root, told, {old: made for old, made in pairs if old and made}, model.version)
+        return why
+
+    def _hash(self, md5: str) -> str:
+        return files_hash(self.stored.objects.files(md5) or {})
+
+    def _matrices_without(self, model: Known, data: New | None, held: ExitStack) -> Path:
+        """A file with its parts, as long as the stack is open. Raises Stays."""
+        if model.data is None or data is None:
+            raise Stays("the rows that they were fitted on are not whole")
+        folders = (model.md5, model.data, data.md5)
+        folder, before, after = (held.enter_context(self.stored.laid_out(md5)) for md5 in folders)
+        target = folder.parent / PARTS
+        refit(folder, before, after, target)
+        return target
 
     def _locks(self, hashes: dict[str, str]) -> None:
         """dvc.lock, and those that the next run starts from, name objects without the rows."""
@@ -286,13 +331,22 @@ class _Sweep:
             found = places.rows(self.root, folder, self.contents)
         return Place(place=folder, rows=found, done="files replaced without them")
 
+    def _model_folder(self, folder: str, state: State) -> Place:
+        there = self.root / folder
+        found = places.rows(self.root, folder, self.contents)
+        now = state.models.get(folder_hash(there)) if has_model(there) else None
+        if self.act and now is not None:
+            places.put_model(self.stored.objects, now, there)
+        elif self.act:
+            places.clean_model(self.root, folder, self.contents)
+        return Place(place=folder, rows=found, done="taken out of the sample")
+
     def _champion(self) -> Place:
         found = places.rows(self.root, str(CHAMPION), self.contents)
         if self.act:
             put_champion(self.root)
-        return Place(
-            place=str(CHAMPION), rows=found, done="taken out of the sample; the same weights serve on"
-        )
+        done = "taken out of the sample; matrices as above, all else as it was"
+        return Place(place=str(CHAMPION), rows=found, done=done)
 
     def _worktrees(self) -> Place:
         there = sorted(path for path in (self.root / RUNS).glob("*") if path.is_dir())

@@ -1,20 +1,67 @@
-"""What learned from a forgotten person, and when it is replaced."""
+"""Models that learned from a forgotten person: which there are, on which rows, and when they are replaced."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from pipeline.forget.records import locks_of_runs
 from pipeline.params import Params
 from pipeline.registry.git import Git
-from pipeline.registry.versions import read_state
+from pipeline.registry.objects import MODEL, locked_md5, locked_stages
+from pipeline.registry.versions import State, Version, read_state
 
-KEPT = (
-    "weights, counts and matrices (EASE, item-kNN, rules, iALS, towers, encoder) are made of all users' rows "
-    "together; they hold no row and no id, and are not corrected one by one, since what is served keeps no "
-    "Gram matrix"
+PREPARED = "data/prepared"
+WINDOWS = ("train.parquet", "validation.parquet", "test_interactions.parquet")
+"""Of data/prepared: each row stands in one of them."""
+CLOSED_FORM = "EASE, item-kNN, rules, iALS, counts and means of items, and what texts let expect of them"
+STEP_BY_STEP = (
+    "the text encoder, the sequence tower, the scorer, and what all rows together chose (settings, "
+    "half-lives, what users' words say)"
 )
+
+
+@dataclass(frozen=True)
+class Known:
+    """A model folder among DVC's objects that something names."""
+
+    name: str
+    md5: str
+    data: str | None  # md5 of the data/prepared that it was fitted on; None: the lock does not say
+    version: Version | None  # None: a challenger that is none
+    fitted_without: int  # as in Version
+
+
+def known_models(root: Path, git: Git, state: State) -> list[Known]:
+    """Every version's, oldest first, and what dvc.lock and the locks of the last runs name beside them."""
+    found = {}
+    for version in state.versions:
+        if version.md5:
+            data = trained_on(git.show(version.lock_commit, "dvc.lock"))
+            found[version.md5] = Known(version.name, version.md5, data, version, version.fitted_without)
+    for text in locks(root, git):
+        if old := locked_md5(text):
+            md5 = state.moved.get(old, old)  # a try that was cut short has not come to this lock
+            name = f"the challenger {md5[:8]}"
+            found.setdefault(md5, Known(name, md5, trained_on(text), None, state.fitted.get(md5, 0)))
+    return list(found.values())
+
+
+def locks(root: Path, git: Git) -> list[str]:
+    """The dvc.lock here, if there is one, and those of the last runs."""
+    path = root / "dvc.lock"
+    here = [path.read_text(encoding="utf-8")] if path.is_file() else []
+    return [*locks_of_runs(git).values(), *here]
+
+
+def trained_on(lock: str | None) -> str | None:
+    """md5 of the data/prepared that the model in a dvc.lock was fitted on."""
+    for stage in locked_stages(lock).values():
+        if any(out["path"] == MODEL for out in stage["outs"]):
+            return next((dep.get("md5") for dep in stage["deps"] if dep["path"] == PREPARED), None)
+    return None
 
 
 def sentences(root: Path, marks: Sequence[str]) -> list[str]:
@@ -25,15 +72,21 @@ def sentences(root: Path, marks: Sequence[str]) -> list[str]:
         people = [p for p in state.learned_from(version) if p.mark in marks and p.rows]
         if not people:
             continue
+        left = all(person.number <= version.fitted_without for person in people)
+        parts = (
+            f"{CLOSED_FORM} are without them now, as if fitted on the rows that are left; {STEP_BY_STEP} stay"
+            if left
+            else f"{CLOSED_FORM} stay as they are, made of all users' rows together; so do {STEP_BY_STEP}"
+        )
         if version != state.champion:
             told.append(
-                f"{version.name} learned from them and serves nobody unless it is rolled back to: "
+                f"{version.name} learned from them and serves nobody unless it is rolled back to: {parts}; "
                 f"`git tag --delete recommender@{version.name}` gives it up"
             )
             continue
         days, share = settings.max_forgotten_days, settings.max_forgotten_share
         begun = max((p.as_of for p in people if p.as_of), default=None)
-        told.append(f"{version.name}, the champion, learned from them: {KEPT}; {_until(days, share, begun)}")
+        told.append(f"{version.name}, the champion, learned from them: {parts}: {_until(days, share, begun)}")
     return told
 
 

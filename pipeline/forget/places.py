@@ -7,11 +7,13 @@ import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from pipeline.documents.forgetting import Replaced
 from pipeline.files import is_left_over, renamed, replace_folder, temporary_beside
 from pipeline.forget.contents import Contents
 from pipeline.forget.storage import REFERENCE, summary_without
-from pipeline.models.artifacts import has_model
+from pipeline.models.artifacts import folder_hash, has_model
 from pipeline.params import Params
+from pipeline.registry.objects import Objects
 from pipeline.serve.events import Store, default_url
 
 FOLDERS = (
@@ -96,6 +98,18 @@ def clean_model(root: Path, folder: str, contents: Contents) -> int:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return found
+
+
+def put_model(objects: Objects, now: Replaced, final: Path) -> None:
+    """What a model folder is now, in one step; nothing where it is that already."""
+    if folder_hash(final) == now.after:
+        return
+    temporary = temporary_beside(final)
+    try:
+        objects.restore(now.md5, now.after, temporary)
+        replace_folder(temporary, final)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def caches(root: Path) -> list[Path]:

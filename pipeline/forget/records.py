@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.documents.forgetting import ForgottenRecord, Replaced, RewrittenRecord
@@ -41,40 +40,27 @@ def note_forgotten(root: Path, people: Sequence[Person]) -> State:
     return state
 
 
-@dataclass(frozen=True)
-class Model:
-    """A model folder that was made anew; `version`: None for a challenger that is none."""
+def note_rewritten(root: Path, one: Replaced, made: Mapping[str, New], version: Version | None) -> State:
+    """What a version and a training say of the old hash holds of the new one from now on.
 
-    replaced: Replaced
-    old: str
-    new: New
-    version: Version | None
-
-
-def note_rewritten(root: Path, models: Sequence[Model]) -> State:
-    """What versions and trainings say of the old hashes holds of the new ones from now on.
-
-    A tag for each, on a commit whose dvc.lock names the new objects: `dvc gc --all-tags` keeps them.
+    A tag on a commit whose dvc.lock names the objects that were `made` in the place of others: `dvc gc
+    --all-tags` keeps them. `version`: None for a challenger that is none.
     """
     git = Git(root)
     with git.lock(LOCK) as descriptor:
         state = read_state(git)
         git.use_fallback_identity()
-        for model in models:
-            if state.hashes.get(model.replaced.before) == model.replaced.after:
-                continue
-            name, commit = f"rewritten/{state.rewritten + 1}", git.head()
-            if model.version is not None:
-                lock = git.show(model.version.commit, "dvc.lock") or ""
-                lock = with_new(f"{lock}\n", {model.old: model.new})
-                commit = git.with_file(model.version.commit, "dvc.lock", lock, f"{name}: other objects")
-            record = RewrittenRecord(
-                action="rewrite", who=git.identity(), when=now(), models=[model.replaced]
+        name, commit = f"rewritten/{state.rewritten + 1}", git.head()
+        if version is not None:
+            lock = git.show(version.lock_commit, "dvc.lock") or ""
+            commit = git.with_file(
+                version.commit, "dvc.lock", with_new(f"{lock}\n", made), f"{name}: other objects"
             )
-            whose = model.version.name if model.version else "a challenger"
-            text = message(f"{name}: {whose} without rows of a forgotten person", record)
-            git.create_tags(commit, {name: text}, after=state.newest, keep_open=descriptor)
-            state = read_state(git)
+        record = RewrittenRecord(action="rewrite", who=git.identity(), when=now(), models=[one])
+        whose = version.name if version else "a challenger"
+        text = message(f"{name}: {whose} without a forgotten person", record)
+        git.create_tags(commit, {name: text}, after=state.newest, keep_open=descriptor)
+        state = read_state(git)
         export(root, state)
     return state
 

@@ -1,7 +1,8 @@
 """DVC's objects, in its cache and in every remote: which hold rows of forgotten people, made anew, erased.
 
 An object is named by the md5 of its content, a folder by that of its listing (`HASH.dir`). What is still
-needed gets an object without the rows beside the old one; the old ones go when nothing names them any more.
+needed gets an object without the rows beside the old one; the old ones go when nothing names them any more,
+and with a model's old folder the matrices that nothing else names.
 """
 
 from __future__ import annotations
@@ -10,15 +11,16 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.documents.model import ReferenceSummary
-from pipeline.errors import Unavailable
+from pipeline.errors import PipelineError, Unavailable
 from pipeline.forget.contents import Contents
+from pipeline.models.artifacts import PARTS
 from pipeline.registry.objects import Objects
 
 REFERENCE = ("reference/interactions.parquet", "reference/summary.json")
@@ -26,6 +28,10 @@ REFERENCE = ("reference/interactions.parquet", "reference/summary.json")
 
 
 _BESIDE = ".forget-"
+
+
+class Stays(PipelineError):
+    """Why a model's matrices stay as they are."""
 
 
 class New(NamedTuple):
@@ -42,13 +48,22 @@ class Storage:
     name: str
     odb: Any
     holding: dict[str, int] = field(default_factory=dict)  # object -> rows
-    listings: set[str] = field(default_factory=set)  # of folders with such an object
+    folders: dict[str, dict[str, str]] = field(default_factory=dict)  # listing -> its files: path -> object
 
-    def erase(self) -> int:
-        """Folders first: a listing that is there says that its files are."""
-        for oid in [*sorted(self.listings), *sorted(self.holding)]:
+    def erase(self, replaced: Collection[str], made: Collection[str]) -> None:
+        """What holds rows, the folders of such, and model folders that others have `replaced`. `made`:
+        objects of new folders, which stay."""
+        gone = {
+            oid
+            for oid, listed in self.folders.items()
+            if oid in replaced or not self.holding.keys().isdisjoint(listed.values())
+        }
+        stay = {name for oid, listed in self.folders.items() if oid not in gone for name in listed.values()}
+        matrices = {self.folders[oid][PARTS] for oid in gone if PARTS in self.folders[oid]} - stay - {*made}
+        # A folder's listing says what of it there is: it goes behind its matrices, which nothing else finds,
+        # and before its rows, which every look finds.
+        for oid in [*sorted(matrices), *sorted(gone), *sorted(self.holding)]:
             self.delete(oid)
-        return len(self.holding)
 
     def delete(self, oid: str) -> None:
         if self.odb.exists(oid):
@@ -67,6 +82,7 @@ class Stored:
         self._names = dict(zip([place.name for place in self.remotes], remotes, strict=True))
         self._rows: dict[str, int] = {}
         self._new: dict[str, New | None] = {}
+        self._made: set[str] = set()  # files of new folders
 
     @property
     def unfinished(self) -> list[Path]:
@@ -85,10 +101,33 @@ class Stored:
     def _look(self, place: Storage) -> None:
         oids = list(place.odb.all())
         place.holding = {oid: rows for oid in oids if (rows := self._rows_of(place, oid))}
-        folders = (oid for oid in oids if oid.endswith(".dir"))
-        place.listings = {
-            oid for oid in folders if not place.holding.keys().isdisjoint(_members(_read(place, oid)))
-        }
+        place.folders = {oid: _members(_read(place, oid)) for oid in oids if oid.endswith(".dir")}
+
+    def rows_in(self, md5: str | None, names: Collection[str]) -> int | None:
+        """How many rows of these files of a folder are theirs, by the last look; None: one of them is nowhere
+        to be had."""
+        for place in (self.cache, *self.remotes):
+            listed = place.folders.get(md5 or "", {})
+            found = [self._rows.get(listed.get(name, "")) for name in names]
+            if None not in found:
+                return sum(rows for rows in found if rows is not None)
+        return None
+
+    def erase(self, place: Storage, replaced: Collection[str]) -> None:
+        place.erase(replaced, self._made)
+
+    @contextmanager
+    def laid_out(self, md5: str) -> Iterator[Path]:
+        """A folder of links to the objects, by their names. Raises Stays where they are not whole."""
+        self._fetch(md5)
+        listed = self.objects.files(md5)
+        if listed is None:
+            raise Stays(f"{md5} is not whole in DVC's cache")
+        with self._beside() as folder:
+            for name, path in listed.items():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                (folder / name).symlink_to(path)
+            yield folder
 
     def _rows_of(self, place: Storage, oid: str) -> int:
         if oid.endswith(".dir"):
@@ -98,14 +137,22 @@ class Stored:
                 self._rows[oid] = self.contents.rows(file)
         return self._rows[oid]
 
-    def rewritten(self, md5: str, hashes: Mapping[str, str]) -> New | None:
+    def stands_for(self, old: str, new: str) -> None:
+        """What was asked for by the one name is there by the other: of an earlier try."""
+        self._new[old] = self._new.get(new) or New(new, self._size(new))
+
+    def rewritten(
+        self, md5: str, hashes: Mapping[str, str], others: Mapping[str, Path] | None = None
+    ) -> New | None:
         """Put a folder or file without the rows into the cache and wherever the old one is.
 
-        None: nothing of it would change, or it is nowhere to be had.
+        `others`: files that take the place of a folder's of these names. None: nothing of it would change,
+        or it is nowhere to be had.
         """
         if md5 not in self._new:
             self._fetch(md5)
-            self._new[md5] = self._folder(md5, hashes) if md5.endswith(".dir") else self._file(md5, hashes)
+            folder = md5.endswith(".dir")
+            self._new[md5] = self._folder(md5, hashes, others or {}) if folder else self._file(md5, hashes)
             if new := self._new[md5]:
                 self._push(md5, new.md5)
         return self._new[md5]
@@ -118,12 +165,13 @@ class Stored:
             self.contents.clean(path, target, hashes)
             return self._keep(target) if target.exists() else None
 
-    def _folder(self, md5: str, hashes: Mapping[str, str]) -> New | None:
+    def _folder(self, md5: str, hashes: Mapping[str, str], others: Mapping[str, Path]) -> New | None:
         listed = self.objects.files(md5)
         if listed is None:
             return None
         old = {name: path.parent.name + path.name for name, path in listed.items()}
         new = {name: found.md5 for name, oid in old.items() if (found := self._file(oid, hashes))}
+        new |= {name: oid for name, file in others.items() if (oid := self._keep(file).md5) != old[name]}
         if not new:
             return None
         rows, summary = REFERENCE
@@ -135,8 +183,13 @@ class Stored:
         with self._beside() as target:
             target.write_text(json.dumps(entries, sort_keys=True), encoding="utf-8")
             listing = self._keep(target, ".dir").md5
-        size = sum(self._path(str(entry["md5"])).stat().st_size for entry in entries)
-        return New(listing, size)
+        self._made.update(entry["md5"] for entry in entries)
+        return New(listing, self._size(listing))
+
+    def _size(self, md5: str) -> int:
+        """Bytes of a folder's files."""
+        members = _members(self._path(md5).read_bytes()).values()
+        return sum(self._path(oid).stat().st_size for oid in members)
 
     def _summary(self, path: Path, rows: Path) -> str:
         with self._beside() as target:
@@ -175,7 +228,9 @@ class Stored:
     def _push(self, old: str, new: str) -> None:
         from dvc_data.hashfile.hash_info import HashInfo
 
-        names = [new] if not new.endswith(".dir") else [*_members(self._path(new).read_bytes()), new]
+        names = [new]
+        if new.endswith(".dir"):
+            names = [*_members(self._path(new).read_bytes()).values(), new]
         for place in self.remotes:
             with _answering(place.name):
                 if place.odb.exists(old):
@@ -199,11 +254,12 @@ def _read(place: Storage, oid: str) -> bytes:
     return content
 
 
-def _members(listing: bytes) -> list[str]:
+def _members(listing: bytes) -> dict[str, str]:
+    """Path -> object; {} of what is no listing."""
     try:
-        return [str(entry["md5"]) for entry in json.loads(listing)]
+        return {str(entry["relpath"]): str(entry["md5"]) for entry in json.loads(listing)}
     except (ValueError, TypeError, KeyError):
-        return []
+        return {}
 
 
 @contextmanager

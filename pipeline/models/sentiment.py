@@ -73,6 +73,12 @@ class Sentiment:
         todo = to_read(log)
         return self if log.text is None else self.with_texts(log.text[todo], encode)
 
+    def of_texts(self, log: Log) -> Sentiment:
+        """With the predictions of a log's rows alone."""
+        texts = np.zeros(0, object) if log.text is None else log.text[to_read(log)]
+        there = np.isin(self.known, _hashes(texts))
+        return replace(self, known=self.known[there], value=self.value[there])
+
     def with_texts(self, texts: np.ndarray, encode: Encode) -> Sentiment:
         """With the predictions of (n,) texts."""
         hashes, first = np.unique(_hashes(texts), return_index=True)

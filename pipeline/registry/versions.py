@@ -3,10 +3,11 @@
 Tags follow GTO (`gto show` reads them): `recommender@vN.0.0` is version N, on a commit that snapshots the
 tracked files and dvc.lock; `recommender#champion#M` is the M-th appointment: the newest says which version is
 the champion. `training/K` is the K-th training, promoted or not, on the commit that was checked out.
-`forgotten/N` has the mark of the N-th person to be forgotten. `rewritten/N` says which models lost somebody's
-rows from their sample, and so have another hash: tags never change, and what older ones say of the old hash
-holds of the new one. Each message carries a JSON record. Nothing else is the truth; data/registry.json and
-data/forgotten.json are exports for stages, whose first content is committed, so that they can depend on them
+`forgotten/N` has the mark of the N-th person to be forgotten. `rewritten/N` says which models lost what they
+had of somebody, and so have another hash: tags never change, and what older ones say of the old hash holds of
+the new one; the dvc.lock of its commit names the version's objects as they are now. Each message carries a
+JSON record. Nothing else is the truth; data/registry.json and data/forgotten.json are exports for stages,
+whose first content is committed, so that they can depend on them
 in a fresh clone. pipeline/registry/actions.py writes.
 """
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal, TypeVar
@@ -64,10 +65,18 @@ class Version:
     number: int
     commit: str
     record: VersionRecord = field(compare=False)
+    rewritten_in: str | None = field(default=None, compare=False)  # the newest such commit; None: none
+    fitted_without: int = field(default=0, compare=False)
+    """Number of the newest person forgotten whose rows, and earlier ones', its matrices are without."""
 
     @property
     def artifact_hash(self) -> str:
         return str(self.record.artifact_hash)
+
+    @property
+    def lock_commit(self) -> str:
+        """Whose dvc.lock names its objects as they are now."""
+        return self.rewritten_in or self.commit
 
     @property
     def md5(self) -> str | None:
@@ -105,7 +114,19 @@ class State:
     newest: int  # time of the newest tag, seconds since 1970
     forgotten: list[Person] = field(default_factory=list)  # by number
     rewritten: int = 0  # number of the newest tag rewritten/N
-    hashes: dict[str, str] = field(default_factory=dict)  # of model folders -> what they are now
+    models: dict[str, Replaced] = field(default_factory=dict)  # hash of a model folder -> what it is now
+    moved: dict[str, str] = field(default_factory=dict)  # md5 of a model folder -> what it is now
+    fitted: dict[str, int] = field(default_factory=dict)  # md5 of a model folder -> `fitted_without`
+
+    @property
+    def hashes(self) -> dict[str, str]:
+        """Of model folders -> what they are now."""
+        return {before: one.after for before, one in self.models.items()}
+
+    @property
+    def erased(self) -> set[str]:
+        """md5s of model folders that others have taken the place of."""
+        return {old for old, now in self.moved.items() if old != now} - set(self.moved.values())
 
     @property
     def champion(self) -> Version | None:
@@ -149,10 +170,10 @@ class State:
 def read_state(git: Git) -> State:
     tags, others = git.tags(NAME), git.tags("training/", "forgotten/", "rewritten/")
     now = _Rewritten.of(
-        [(int(m[1]), _record(tag, RewrittenRecord)) for tag, m in _matching(_REWRITTEN, others)]
+        [(int(m[1]), tag.commit, _record(tag, RewrittenRecord)) for tag, m in _matching(_REWRITTEN, others)]
     )
     versions = [
-        Version(match[1], int(match[2]), tag.commit, now.version(_record(tag, VersionRecord)))
+        now.version(Version(match[1], int(match[2]), tag.commit, _record(tag, VersionRecord)))
         for tag, match in _matching(_VERSION, tags)
     ]
     by_commit = {version.commit: version for version in versions}
@@ -179,7 +200,9 @@ def read_state(git: Git) -> State:
         newest=max((tag.time for tag in [*tags, *others]), default=0),
         forgotten=sorted(_forgotten(others), key=lambda person: person.number),
         rewritten=now.newest,
-        hashes={before: one.after for before, one in now.models.items()},
+        models=now.models,
+        moved=now.moved,
+        fitted=now.fitted,
     )
 
 
@@ -191,32 +214,49 @@ def _forgotten(tags: list[Tag]) -> Iterator[Person]:
 
 @dataclass(frozen=True)
 class _Rewritten:
-    """Hash of a model folder -> what it is now."""
+    """What model folders are now."""
 
-    models: dict[str, Replaced]
     newest: int
+    models: dict[str, Replaced] = field(default_factory=dict)  # by their hash
+    moved: dict[str, str] = field(default_factory=dict)  # by their md5
+    commits: dict[str, str] = field(default_factory=dict)  # md5 as it is now -> commit of its tag
+    fitted: dict[str, int] = field(default_factory=dict)  # md5 as it is now -> `fitted_without`
 
     @classmethod
-    def of(cls, records: list[tuple[int, RewrittenRecord]]) -> _Rewritten:
-        """In their order: a model may have been rewritten for several people."""
-        models: dict[str, Replaced] = {}
-        for _, record in sorted(records, key=lambda pair: pair[0]):
+    def of(cls, records: list[tuple[int, str, RewrittenRecord]]) -> _Rewritten:
+        """(number, commit, record) of each tag: a model may have been rewritten for several people."""
+        now = cls(max((number for number, _, _ in records), default=0))
+        for _, commit, record in sorted(records, key=lambda one: one[0]):
             for one in record.models:
-                models = {
-                    before: one if then.after == one.before else then for before, then in models.items()
-                }
-                models[one.before] = one
-        return cls(models, max((number for number, _ in records), default=0))
+                now.add(one, commit)
+        return now
+
+    def add(self, one: Replaced, commit: str) -> None:
+        """The next one, in order."""
+        for before, then in self.models.items():
+            if then.after == one.before:
+                self.models[before] = one
+        self.models[one.before] = one
+        self.commits[one.md5] = commit
+        self.fitted[one.md5] = max(one.fitted_without or 0, self.fitted.get(one.old or "", 0))
+        if one.old is not None:
+            for old, then_md5 in self.moved.items():
+                if then_md5 == one.old:
+                    self.moved[old] = one.md5
+            self.moved[one.old] = one.md5
 
     def record(self, record: AnyRecord) -> AnyRecord:
         found = self.models.get(str(record.artifact_hash))
         return record.but(artifact_hash=found.after) if found else record
 
-    def version(self, record: VersionRecord) -> VersionRecord:
+    def version(self, version: Version) -> Version:
+        record, commit = version.record, None
         found = self.models.get(str(record.artifact_hash))
-        if found is None or record.objects is None:
-            return record
-        return record.but(artifact_hash=found.after, objects=record.objects.but(md5=found.md5))
+        if found is not None and record.objects is not None:
+            record = record.but(artifact_hash=found.after, objects=record.objects.but(md5=found.md5))
+            commit = self.commits[found.md5]
+        fitted = self.fitted.get(record.objects.md5, 0) if record.objects else 0
+        return replace(version, record=record, rewritten_in=commit, fitted_without=fitted)
 
 
 def message(subject: str, record: Record) -> str:
