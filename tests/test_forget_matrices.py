@@ -30,12 +30,15 @@ from pipeline.documents.model import Card
 from pipeline.forget import command
 from pipeline.forget.command import forget
 from pipeline.forget.models import trained_on
+from pipeline.forget.refit import refit
+from pipeline.forget.storage import Stays, Storage
 from pipeline.models.artifacts import CARD, PARTS, folder_hash
 from pipeline.models.baselines import ItemMatrix, train_rows
 from pipeline.models.binding import of_prefix
 from pipeline.models.collaborative import Collaborative, Settings
 from pipeline.models.living import Living
 from pipeline.models.pretrained import identify
+from pipeline.models.private import Budget
 from pipeline.models.recommender import Recommender
 from pipeline.models.text import Text
 from pipeline.registry.actions import promote, put_champion, rollback
@@ -46,6 +49,7 @@ from pipeline.serve.engine import Engine
 from pipeline.serve.events import Store
 from pipeline.serve.messages import Question
 from pipeline.stages import finetune, preprocess
+from pipeline.training.private import described
 
 ANNA, BERT = "u03", "u08"
 
@@ -85,14 +89,19 @@ def project(root: Path) -> Path:
         )
     before = None
     for name in ("first", "second"):
-        card = json.loads((challenger / CARD).read_text())
-        (challenger / CARD).write_text(json.dumps(card | {"name": name}))
-        lock(root)
+        train(root, name)
         toy.write_verdict(root, champion=before)
         promote(root, reason="for this test")
         put_champion(root)
         before = folder_hash(challenger)
     return root
+
+
+def train(root: Path, name: str) -> None:
+    """Another challenger, which knows the same."""
+    path = root / "models/challenger" / CARD
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"name": name}))
+    lock(root)
 
 
 def lock(root: Path) -> None:
@@ -283,6 +292,35 @@ def test_other_rows_than_those_that_it_was_fitted_on_are_refused(root: Path) -> 
     assert not with_rows(champion)
 
 
+def test_a_challenger_that_is_no_version_is_fitted_anew_as_well(root: Path) -> None:
+    challenger = root / "models/challenger"
+    expected = fit_on(rows_left(root, ANNA), challenger)
+    train(root, "third")
+    before = folder_hash(challenger)
+    forgotten(root, ANNA)
+    assert max(apart(of_folder(challenger), expected).values()) < 1e-6
+    state = read_state(Git(root))
+    assert state.hashes[before] == folder_hash(challenger)
+    Objects(root).require(locked_md5((root / "dvc.lock").read_text()), folder_hash(challenger))
+    # Promoted later, it is known to be without her.
+    toy.write_verdict(root, champion=state.champion.artifact_hash)  # type: ignore[union-attr]
+    assert promote(root, reason="for this test").name == "v3.0.0"
+    state = read_state(Git(root))
+    assert state.versions[-1].fitted_without == 1
+    assert state.versions[-1].lock_commit == state.versions[-1].commit
+
+
+def test_a_model_with_a_budget_stays_as_it_was_released(root: Path) -> None:
+    """Another release would spend the budget again."""
+    champion = root / "models/champion"
+    card = json.loads((champion / CARD).read_text())
+    told = described(Budget(4.0, 1e-5)).to_dict()
+    (champion / CARD).write_text(json.dumps(card | {"privacy": told}))
+    with pytest.raises(Stays, match="noise"):
+        refit(champion, root / "data/prepared", root / "data/prepared", root / "parts")
+    assert not (root / "parts").exists()
+
+
 def test_the_service_takes_it_over_without_a_restart(root: Path) -> None:
     engine = Engine(root, Store(f"sqlite:///{root}/.evergreen/events.db"))
     try:
@@ -302,9 +340,13 @@ def test_the_service_takes_it_over_without_a_restart(root: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("when", ["before 1", "after 1", "before 2", "after 2"])
+@pytest.mark.parametrize(
+    "when", ["before 1", "after 1", "before 2", "after 2", "before 3", "after 3", "erasing 2"]
+)
 def test_killed_while_models_are_made_anew_it_goes_on(when: str, root: Path) -> None:
-    champion, expected = root / "models/champion", fit_on(rows_left(root, ANNA), root / "models/champion")
+    champion, challenger = root / "models/champion", root / "models/challenger"
+    expected = fit_on(rows_left(root, ANNA), champion)
+    train(root, "third")  # and was not promoted
     code = "import test_forget_matrices, sys; test_forget_matrices.forget_until(*sys.argv[1:])"
     path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
     command = [sys.executable, "-c", code, str(root), when]
@@ -312,14 +354,15 @@ def test_killed_while_models_are_made_anew_it_goes_on(when: str, root: Path) -> 
     assert killed.returncode == -signal.SIGKILL
     assert folder_hash(champion)
     forgotten(root, ANNA)
-    assert max(apart(of_folder(champion), expected).values()) < 1e-6
+    for folder in (champion, challenger):
+        assert max(apart(of_folder(folder), expected).values()) < 1e-6
     assert not with_rows(root.parent)
     state = read_state(Git(root))
     assert [version.fitted_without for version in state.versions] == [1, 1]
     for version in state.versions:
         Objects(root).require(version.md5, version.artifact_hash)
     assert folder_hash(champion) == state.champion.artifact_hash  # type: ignore[union-attr]
-    assert locked_md5((root / "dvc.lock").read_text()) == state.champion.md5  # type: ignore[union-attr]
+    Objects(root).require(locked_md5((root / "dvc.lock").read_text()), folder_hash(challenger))
     # No more matrices are kept than those of both versions, and of whom the models are.
     kept = {path for path in (root / ".dvc/cache").rglob("*") if path.is_file() and has_parts(path)}
     assert kept == {Objects(root).files(version.md5)[PARTS] for version in state.versions}  # type: ignore[index]
@@ -341,9 +384,15 @@ def has_parts(path: Path) -> bool:
 
 
 def forget_until(root: str, when: str) -> None:
-    """Killed before or after the n-th model is noted in the registry."""
+    """Killed before or after the n-th model is noted in the registry, or before the n-th object goes."""
     noted, (side, number) = 0, when.split()
-    real = command.note_rewritten
+    real, delete, gone = command.note_rewritten, Storage.delete, list[str]()
+
+    def erase(place: Storage, oid: str) -> None:
+        gone.append(oid)
+        if (side, str(len(gone))) == ("erasing", number):
+            os.kill(os.getpid(), signal.SIGKILL)
+        delete(place, oid)
 
     def note(*arguments: object) -> object:
         nonlocal noted
@@ -351,9 +400,10 @@ def forget_until(root: str, when: str) -> None:
         if (side, str(noted)) == ("before", number):
             os.kill(os.getpid(), signal.SIGKILL)
         state = real(*arguments)  # type: ignore[arg-type]
-        if str(noted) == number:
+        if (side, str(noted)) == ("after", number):
             os.kill(os.getpid(), signal.SIGKILL)
         return state
 
     command.note_rewritten = note  # type: ignore[assignment]
+    Storage.delete = erase  # type: ignore[method-assign]
     forget(Path(root), ANNA)

@@ -118,6 +118,20 @@ def test_values_of_events_that_are_no_success_do_not_part_likes_from_dislikes(pr
     assert Sentiment.fit(only, rows, encode) is None  # likes and returns alone: no value tells them apart
 
 
+def test_of_rows_that_are_gone_no_hash_is_kept(prepared: Prepared) -> None:
+    log = prepared.log
+    found = Sentiment.fit(log, log.window == 0, encode)
+    assert found is not None
+    assert found.of_texts(log).known.tolist() == found.known.tolist()
+    rest = replace(log, text=np.where(log.user < 60, log.text, "").astype(object))
+    left = found.of_texts(rest)
+    assert 0 < len(left.known) < len(found.known)
+    assert (left.felt(rest).log.liked == found.felt(rest).log.liked).all()
+    gone = sorted({*log.text[log.user >= 60]} - {*rest.text})
+    assert not left.liked(np.array(gone, dtype=object))[0].any()
+    assert not len(found.of_texts(replace(log, text=None)).known)
+
+
 def test_points_of_another_log_stay_as_they_are(prepared: Prepared) -> None:
     found = Sentiment.fit(prepared.log, prepared.log.window == 0, encode)
     assert found is not None
