@@ -321,6 +321,25 @@ def test_a_model_with_a_budget_stays_as_it_was_released(root: Path) -> None:
     assert not (root / "parts").exists()
 
 
+def test_a_copy_without_a_shared_remote_goes_by_the_tags(root: Path) -> None:
+    """It can fetch tags, and has to make the folders itself."""
+    (root / ".dvc/config").write_text("[core]\n    analytics = false\n")
+    twin = Path(shutil.copytree(root.parent, root.parent.parent / "twin", symlinks=True)) / "project"
+    shutil.rmtree(root.parent / "remote")
+    shutil.rmtree(twin.parent / "remote")
+    expected = fit_on(rows_left(root, ANNA), root / "models/champion")
+    forgotten(root, ANNA)
+    toy.git(twin, "fetch", "-q", "--tags", str(root))
+    (twin / ".evergreen").mkdir(exist_ok=True)
+    shutil.copy(root / ".evergreen/forgotten.key", twin / ".evergreen")
+    tags = toy.tags(twin)
+    forgotten(twin, ANNA)
+    assert toy.tags(twin) == tags  # the same folders, which are noted
+    assert max(apart(of_folder(twin / "models/champion"), expected).values()) < 1e-6
+    assert folder_hash(twin / "models/champion") == folder_hash(root / "models/champion")
+    assert not with_rows(twin)
+
+
 def test_the_service_takes_it_over_without_a_restart(root: Path) -> None:
     engine = Engine(root, Store(f"sqlite:///{root}/.evergreen/events.db"))
     try:

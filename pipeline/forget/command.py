@@ -253,7 +253,7 @@ class _Sweep:
         git = Git(self.root)
         state = read_state(git)
         newest = max((person.number for person in state.forgotten), default=0)
-        for model in known_models(self.root, git, state):
+        for model in known_models(self.root, git, state, self.stored.lacks):
             rows = self.stored.rows_in(model.data, WINDOWS)
             why = self._made_anew(model, newest, rows) if self.act else None
             if not rows and 0 < newest <= model.fitted_without:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -34,8 +34,11 @@ class Known:
     fitted_without: int  # as in Version
 
 
-def known_models(root: Path, git: Git, state: State) -> list[Known]:
-    """Every version's, oldest first, and what dvc.lock and the locks of the last runs name beside them."""
+def known_models(root: Path, git: Git, state: State, lacks: Callable[[str], bool]) -> list[Known]:
+    """Every version's, oldest first, and what dvc.lock and the locks of the last runs name beside them.
+
+    `lacks`: whether a folder is nowhere to be had.
+    """
     found = {}
     for version in state.versions:
         if version.md5:
@@ -44,6 +47,8 @@ def known_models(root: Path, git: Git, state: State) -> list[Known]:
     for text in locks(root, git):
         if old := locked_md5(text):
             md5 = state.moved.get(old, old)  # a try that was cut short has not come to this lock
+            if md5 != old and lacks(md5):  # made in another clone, which shares tags and no remote
+                md5 = old
             name = f"the challenger {md5[:8]}"
             found.setdefault(md5, Known(name, md5, trained_on(text), None, state.fitted.get(md5, 0)))
     return list(found.values())

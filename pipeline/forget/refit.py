@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from pipeline.data import tables
@@ -27,6 +28,9 @@ from pipeline.models.recommender import FORMAT
 from pipeline.models.sentiment import Sentiment
 from pipeline.models.text import Text
 
+UNFIT = (PipelineError, SafetensorError, FileNotFoundError, KeyError, ValueError, MemoryError)
+"""What comes of folders that other code made, or damaged ones, or too large ones."""
+
 
 def refit(model: Path, before: Path, after: Path, target: Path) -> None:
     """Write the parts of a `model` folder into the file `target`, fitted on data/prepared without the rows.
@@ -37,7 +41,7 @@ def refit(model: Path, before: Path, after: Path, target: Path) -> None:
         _refit(model, before, after, target)
     except Stays:
         raise
-    except (PipelineError, KeyError, ValueError, MemoryError) as error:  # of other code's data, or too large
+    except UNFIT as error:
         raise Stays(f"they could not be fitted: {type(error).__name__}: {error}") from error
 
 

@@ -138,8 +138,13 @@ class Stored:
         return self._rows[oid]
 
     def stands_for(self, old: str, new: str) -> None:
-        """What was asked for by the one name is there by the other: of an earlier try."""
-        self._new[old] = self._new.get(new) or New(new, self._size(new))
+        """What was asked for by the one name is there by the other, if it is: of an earlier try."""
+        if old not in self._new and (self._new.get(new) or self.objects.files(new) is not None):
+            self._new[old] = self._new.get(new) or New(new, self._size(new))
+
+    def lacks(self, md5: str) -> bool:
+        """Whether a folder is neither whole in the cache nor in the default remote."""
+        return self.objects.files(md5) is None and not self.objects.is_in_remote(md5)
 
     def rewritten(
         self, md5: str, hashes: Mapping[str, str], others: Mapping[str, Path] | None = None
