@@ -271,7 +271,7 @@ def tiny_raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("wanted", "said"),
     [
-        ('preprocess.item_text=["{title}", "{titel}"]', r"preprocess\.item_text: unknown field \{titel\}"),
+        ('preprocess.item_text=["{title}", "{titles}"]', r"preprocess\.item_text: unknown field \{titles\}"),
         ('preprocess.item_text=["{title"]', r"preprocess\.item_text: .*in '\{title'"),
         ('preprocess.item_text=["{owner}"]', r"\{owner\} is a column that preprocess\.never_features"),
         ("finetune.encoder=/nowhere/weights", "finetune.encoder: /nowhere/weights: no such folder"),
