@@ -10,7 +10,8 @@ import served
 pytest.importorskip("sqlalchemy")
 
 from pipeline.bench import diversity
-from pipeline.errors import DataError
+from pipeline.bench._asked import number_of
+from pipeline.errors import ConfigError, DataError
 
 
 def test_it_tells_what_a_diverse_list_costs(
@@ -41,3 +42,18 @@ def test_it_asks_the_champion_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         diversity.run(tmp_path)
     with pytest.raises(DataError, match="evergreen cycle"):
         diversity.run()
+
+
+@pytest.mark.parametrize("given", ["abc", "0", "-3", "2.5", "²"])
+def test_a_size_that_is_no_number_is_refused(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """-3 would be all points but three."""
+    monkeypatch.setenv("EVERGREEN_BENCH_POINTS", given)
+    with pytest.raises(ConfigError, match="EVERGREEN_BENCH_POINTS"):
+        number_of("POINTS", 7)
+
+
+def test_a_size_that_nobody_names_is_the_benchs_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVERGREEN_BENCH_POINTS", "")
+    assert number_of("POINTS", 7) == 7
+    monkeypatch.setenv("EVERGREEN_BENCH_POINTS", "20")
+    assert number_of("POINTS", 7) == 20

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
+import shutil
+import struct
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -156,6 +161,9 @@ def test_anything_else_is_refused(line: str) -> None:
         ("about robbers, like Casino", "is about robbers, like Casino"),
         ("naming Lisbon, like Casino", "names Lisbon, like Casino"),
         ("image like that of Casino", "is like Casino by its image"),
+        ("image like that of Lines like that of Ezra", "is like Lines like that of Ezra by its image"),
+        ("linked with Casino", "is linked with Casino"),
+        ("goes with \u202eCasino", "goes with Casino"),
         ("new here", "is new here"),
         ("fits what the model knows", "fits what the model knows"),
         ("who knows", None),
@@ -169,6 +177,89 @@ def test_a_reason_is_said_of_the_item(reason: str, said: str | None) -> None:
 def test_nothing_to_tell_is_no_line(writer: str) -> None:
     rows = [row(None, "new here"), row("Heat"), row("Heat" * 100, "new here"), row(" ", "new here")]
     assert asked(writer).lines(rows) == [None] * 4
+
+
+def test_a_title_that_takes_many_tokens_holds_no_other_line_up(writer: str) -> None:
+    """Every token is a step of the whole list's lines."""
+    alone, copywriter, heat = asked(writer), asked(writer), row("Heat", "new here")
+    long = row("字" * 150, "new here")  # three tokens each
+    assert copywriter.lines([long, heat]) == [None, *alone.lines([heat])]
+    assert copywriter.lines([long]) == [None]
+
+
+def test_a_title_like_the_token_that_ends_a_text_is_a_title(writer: str) -> None:
+    [line] = asked(writer).lines([row("<end>", "new here")])
+    assert line is not None
+    assert "<end>" in line
+
+
+def test_a_model_that_fails_is_a_problem_until_it_writes(
+    writer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copywriter, rows = asked(writer), [row("Heat", "new here")]
+    assert copywriter._loaded is not None
+    model = type(copywriter._loaded[0])
+
+    def failing(*_: object, **__: object) -> None:
+        raise RuntimeError("no room")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(model, "generate", failing)
+        assert copywriter.lines(rows) == [None]
+        assert "no room" in str(copywriter.problem)
+        assert "serve.copy_model" in str(copywriter.problem)
+    assert copywriter.lines(rows) != [None]
+    assert copywriter.problem is None
+
+
+def _cut_short(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+
+
+def _gguf_cut_short(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.unlink()
+    # Version, tensors, one key of 7 letters, a text: its length is missing.
+    head = struct.pack("<IQQQ", 3, 0, 1, 7) + b"general" + struct.pack("<I", 8)
+    (folder / "model.gguf").write_bytes(b"GGUF" + head)
+
+
+def _encoder(folder: Path) -> None:
+    _rewrite(folder / "config.json", architectures=["LlamaModel"])
+
+
+def _endless(folder: Path) -> None:
+    _rewrite(folder / "tokenizer_config.json", eos_token=None)
+
+
+def _rewrite(path: Path, **changed: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changed), encoding="utf-8")
+
+
+@pytest.mark.parametrize("spoil", [_cut_short, _gguf_cut_short, _encoder, _endless])
+def test_a_folder_that_holds_no_model_that_writes_is_a_problem(
+    writer: str, tmp_path: Path, spoil: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that died of it would leave everybody without lines, and nobody told."""
+    folder = tmp_path / "spoilt"
+    shutil.copytree(writer, folder)
+    spoil(folder)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda *_: object())  # GGUF's packages are extras
+    copywriter = asked(str(folder))
+    assert copywriter.lines([row("Heat", "new here")]) == [None]
+    assert "serve.copy_model" in str(copywriter.problem)
+    assert "\n" not in str(copywriter.problem)
+
+
+def test_whatever_a_library_says_of_a_model_is_a_problem(
+    writer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def strange(*_: object) -> None:
+        raise ZeroDivisionError("strange")
+
+    monkeypatch.setattr("pipeline.serve.copywriter.load_causal", strange)
+    assert "strange" in str(asked(writer).problem)
 
 
 def test_a_model_that_is_not_there_is_a_problem_and_no_failure(tmp_path: Path, writer: str) -> None:

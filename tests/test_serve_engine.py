@@ -353,6 +353,21 @@ def test_the_clock_goes_on_from_the_end_of_old_data(engine: Engine) -> None:
     assert engine.moment() > first + 10**12
 
 
+def test_the_clock_goes_on_behind_the_newest_change_of_an_item(engine: Engine, project: Path) -> None:
+    """At a next start, too: what was put days ago would be to come, and what was withdrawn still on offer."""
+    later = engine.moment() + 10**12
+    gone = ids(engine, user_id="u20")[0]
+    engine.store.put_item("fresh", {"title": "Fresh", "categories": ["novel"]}, later)
+    engine.store.put_item(gone, None, later)
+    engine.follow()
+    assert engine.moment() > later
+    again = Engine(project, engine.store)
+    again.load()
+    assert again.moment() > later
+    assert ids(again, user_id="u20", categories=["novel"]) == ["fresh"]
+    assert gone not in ids(again, user_id="u20", k=100)
+
+
 def test_the_thread_follows(engine: Engine) -> None:
     engine.start()
     engine.store.append([[row(1, "followed", "i03", engine.moment())]])

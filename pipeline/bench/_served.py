@@ -7,7 +7,6 @@ sparsity and the skew that a training leaves, and the encoder is the one that pa
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,6 +17,7 @@ import pandas as pd
 import scipy.sparse as sp
 import torch
 
+from pipeline.bench._asked import number_of
 from pipeline.data import tables
 from pipeline.data.histories import MICROSECONDS_A_DAY, Catalogue, Log
 from pipeline.documents.model import Card
@@ -58,10 +58,9 @@ class Size:
     @classmethod
     def asked(cls) -> Size:
         """With what EVERGREEN_BENCH_ITEMS, _ROWS and _USERS name."""
-        given = {
-            name: os.environ.get(f"EVERGREEN_BENCH_{name.upper()}") for name in ("items", "rows", "users")
-        }
-        return cls(**{name: int(value) for name, value in given.items() if value})
+        return cls(
+            **{name: number_of(name.upper(), getattr(cls, name)) for name in ("items", "rows", "users")}
+        )
 
 
 def make(root: Path, size: Size, seed: int = 17) -> None:

@@ -8,7 +8,6 @@ interval; `text` and `categories`: 1 - mean cosine of all pairs of a list; cover
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from pipeline.bench._asked import number_of
 from pipeline.data.histories import Points, load_prepared
 from pipeline.errors import DataError
 from pipeline.evaluation import metrics
@@ -39,7 +39,7 @@ def run(data: Path | None = None) -> Json:
     from pipeline.serve.events import Store
 
     prepared = load_prepared(OWN)
-    most = int(os.environ.get("EVERGREEN_BENCH_POINTS", POINTS))
+    most = number_of("POINTS", POINTS)
     chosen = np.sort(np.argsort(-prepared.test.time, kind="stable")[:most])
     points = prepared.test[chosen]
     if not len(points):

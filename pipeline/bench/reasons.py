@@ -12,7 +12,6 @@ users.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from pipeline.bench._asked import number_of
 from pipeline.data.histories import Prepared, load_prepared
 from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation import metrics
@@ -56,7 +56,7 @@ def run(data: Path | None = None) -> Json:
         raise DataError("no models/challenger nor models/champion here: run `evergreen cycle`")
     model = Recommender.load(folder, prepared.catalogue.items, prepared.log)
     seed = Params.load(Path("params.yaml")).seed
-    users = int(os.environ.get("EVERGREEN_BENCH_USERS", USERS))
+    users = number_of("USERS", USERS)
     curves, spent = measured(model, prepared, users, seed)
     figures: Json = {name: _row(falls, seed) for name, falls in curves.items()}
     for name, seconds in spent.items():

@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.bench._asked import number_of
 from pipeline.bench._load import Client, Request, Server, Times, alone, at_rate, changed, served, soak
 from pipeline.bench._served import Size, claim, make
 from pipeline.bench._served_peers import beside
@@ -47,7 +48,7 @@ def run(data: Path | None = None) -> dict[str, Any]:
     """Raises ConfigError for a folder of data: the world is made up."""
     if data is not None:
         raise ConfigError("bench serve: --data: it makes its own world: leave it out")
-    size = Size.asked()
+    size, requests = Size.asked(), number_of("REQUESTS", REQUESTS)
     load_before = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="evergreen-bench-") as folder:
         root = Path(folder)
@@ -57,7 +58,7 @@ def run(data: Path | None = None) -> dict[str, Any]:
         service = (sys.executable, "-m", "pipeline", "serve")
         path = {"PYTHONPATH": str(Path(__file__).parents[2])}
         with served(root, *service, **path) as server:
-            figures = asyncio.run(_measure(server, size))
+            figures = asyncio.run(_measure(server, size, requests))
         with served(root, *service, **path) as again:
             rows, peer_ratios = beside(again, server.ready_seconds, size, SECONDS, ALONE)
             figures["service"] |= {
@@ -87,7 +88,7 @@ def run(data: Path | None = None) -> dict[str, Any]:
     return {"name": "serve", "conditions": conditions, "figures": figures, "ratios": ratios | peer_ratios}
 
 
-async def _measure(server: Server, size: Size) -> dict[str, Any]:
+async def _measure(server: Server, size: Size, requests: int) -> dict[str, Any]:
     generator = np.random.default_rng(3)
 
     def a_list() -> Request:
@@ -120,7 +121,7 @@ async def _measure(server: Server, size: Size) -> dict[str, Any]:
         "texts_one_by_one": (await alone(server, a_text, ALONE)).figures(),
         "feedback_at_500_a_second": (await at_rate(server, an_event, 500, SECONDS)).figures(),
         "changed_list": (await changed(server, 50)).figures(),
-        "soak": await soak(server, anything, int(os.environ.get("EVERGREEN_BENCH_REQUESTS", REQUESTS))),
+        "soak": await soak(server, anything, requests),
         f"lists_during_{SWAPS}_swaps": await _during_swaps(server, a_list),
     }
     return figures | {"service": server.memory()}

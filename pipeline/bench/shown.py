@@ -13,7 +13,6 @@ PLACES of a person do. EVERGREEN_BENCH_CLUBS is another number of clubs.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from pipeline.bench._asked import number_of
 from pipeline.bench.signals import embedded
 from pipeline.data.histories import MICROSECONDS_A_DAY, Catalogue, Log, Points
 from pipeline.evaluation import metrics
@@ -50,7 +50,7 @@ Rows = tuple[np.ndarray, np.ndarray, np.ndarray]  # user, item, time
 
 def run(data: Path | None = None) -> Json:
     """Raises ConfigError without the wheel of the data."""
-    clubs, seed = int(os.environ.get("EVERGREEN_BENCH_CLUBS", CLUBS)), Params.load(Path("params.yaml")).seed
+    clubs, seed = number_of("CLUBS", CLUBS), Params.load(Path("params.yaml")).seed
     prepared, _ = embedded("movielens-100k", Params.load(Path("params.yaml")))
     taken: dict[float, list[np.ndarray]] = {}
     for number in tqdm(range(clubs), desc="clubs", unit="club", disable=None):

@@ -8,7 +8,6 @@ EVERGREEN_BENCH_WORKS is another number of works.
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pipeline.bench._asked import number_of
 from pipeline.bench.gate import load_with_vectors
 from pipeline.bench.signals import embedded
 from pipeline.data import items as catalogue
@@ -50,7 +50,7 @@ def run(data: Path | None = None) -> Json:
     params = Params.load(Path("params.yaml"))
     prepared, vectors = embedded("ifdb", params) if data is None else load_with_vectors(data, params)
     encoder = TextEncoder.load(params.finetune.encoder, params.finetune.max_length)
-    works = int(os.environ.get("EVERGREEN_BENCH_WORKS", WORKS))
+    works = number_of("WORKS", WORKS)
     figures = {}
     for name, half in (("one_sentence", False), ("half_of_the_sentences", True)):
         figures[name] = found(prepared, vectors, cases(prepared, works, half), encoder, params)

@@ -11,6 +11,8 @@ import importlib.metadata
 import importlib.util
 import json
 import os
+import pickle
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 KEY = "params.yaml: finetune.encoder"
 POOLING_FOLDER = "1_Pooling"
+_WRITES = ("ForCausalLM", "LMHead", "ForConditionalGeneration")  # architectures
 _POOLING = {"mean_tokens": "mean", "cls_token": "cls", "lasttoken": "last"}  # their names, ours
 
 
@@ -93,10 +96,16 @@ def load(spec: str) -> Pretrained:
 
 
 def load_causal(spec: str, key: str) -> tuple[Any, Any]:
-    """(language model that writes, tokenizer) of the setting `key`. Raises as `load` does."""
+    """(language model that writes, tokenizer) of the setting `key`. Raises as `load` does, and for a model
+    that does not write: transformers gives an encoder a head of random weights."""
     from transformers import AutoModelForCausalLM
 
     model, tokenizer, _ = _load(spec, key, AutoModelForCausalLM)
+    kinds = model.config.architectures or []  # a GGUF file may say nothing
+    if kinds and not any(name in kind for kind in kinds for name in _WRITES):
+        raise ConfigError(f"{key}: {spec} is a {kinds[0]}, which writes no text: take a ...ForCausalLM")
+    if tokenizer.eos_token_id is None:
+        raise ConfigError(f"{key}: {spec}: its tokenizer has no eos_token, which ends a text: give it one")
     return model.eval(), tokenizer
 
 
@@ -104,6 +113,7 @@ def _load(spec: str, key: str, kind: Any) -> tuple[Any, Any, Path]:
     path = locate(spec, key)
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoTokenizer
     from transformers.utils import logging as hf_logging
 
@@ -112,7 +122,7 @@ def _load(spec: str, key: str, kind: Any) -> tuple[Any, Any, Path]:
     more = _gguf(spec, Path(path), key)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, **more)
-    except (OSError, ValueError, TypeError, KeyError, ImportError) as error:
+    except (OSError, ValueError, TypeError, KeyError, ImportError, struct.error) as error:  # GGUF: cut short
         raise _failure(f"{key}: {spec}: {_first_line(error)} (tokenizer)", error) from None
     for name in ("is_local", "local_files_only"):  # how it was found is no part of what is saved
         tokenizer.init_kwargs.pop(name, None)
@@ -120,10 +130,11 @@ def _load(spec: str, key: str, kind: Any) -> tuple[Any, Any, Path]:
         raise ConfigError(
             f"{key}: {spec} has no tokenizer: save one beside the model with tokenizer.save_pretrained"
         )
+    broken = (SafetensorError, struct.error, pickle.UnpicklingError, EOFError)  # files cut short
     try:
         # Weights in float32 whatever the file holds.
         model = kind.from_pretrained(path, dtype=torch.float32, **more)
-    except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, ImportError, *broken) as error:
         raise _failure(f"{key}: {spec}: {_first_line(error)}", error) from None
     return model, tokenizer, Path(path)
 

@@ -29,8 +29,14 @@ class Bound:
         self.world, self.lister = world, Lister(world)
         self.stale = False  # the catalogue has changed: to be bound anew
         self.unknown_items = 0
-        self._seq, self._changed = world.seq, world.changed
-        self._smoke(max(world.end, world.present.newest_time + 1, now))
+        self._seq, self._changed, self._changed_at = world.seq, world.changed, world.changed_at
+        self._smoke(max(world.end, self.newest + 1, now))
+
+    @property
+    def newest(self) -> int:
+        """Microseconds: the latest moment that anything happened. Items put and withdrawn count, too: earlier
+        than that, a list would lack the first and have the others."""
+        return max(self.world.present.newest_time, self._changed_at)
 
     def _smoke(self, now: int) -> None:
         """A few lists, which have to have items and finite scores."""
@@ -57,7 +63,7 @@ class Bound:
         few = sum(change.kind == "item" for change in changes) <= AT_ONCE
         for change in changes:
             self._take(change, few)
-            self._changed = change.seq
+            self._changed, self._changed_at = change.seq, max(self._changed_at, change.timestamp)
 
     @cached_property
     def categories(self) -> list[str]:

@@ -38,9 +38,15 @@ SAID_OF_IT = [  # how reasons begin, and what says the same of `it`
     (r"same ", "has the same "),
     (r"(goes|fits) ", r"\1 "),
     (r"(.*) the same as ", r"is \1 the same as "),
-    (r"(.*) like that of (.*)", r"is like \2 by its \1"),
+    (r"linked with ", "is linked with "),
+    (r"(.*?) like that of (.*)", r"is like \2 by its \1"),  # the first: titles may say it, too
 ]
 MOST_CHARACTERS = 300  # of title and reasons; more get no line
+MOST_TOKENS = 200  # of the same: each costs a step of the whole list's lines, and some scripts need many
+JOINING = 60  # tokens of a line that are neither, at most
+TURNING = dict.fromkeys(
+    (*range(0x202A, 0x202F), *range(0x2066, 0x206A))
+)  # would turn the words behind a title
 MOST_LINES = 10  # of a list
 KEPT = 10_000  # lines that are remembered
 WAITING = 4  # questions that may wait for the model; who comes then gets no line
@@ -66,7 +72,7 @@ class Facts(NamedTuple):
 
 
 def _plain(text: str) -> str:
-    return " ".join(text.split())
+    return " ".join(text.translate(TURNING).split())
 
 
 def _said_of_it(reason: Reason) -> str | None:
@@ -130,7 +136,12 @@ class Line:
             self._open[self._tokens(".")] = (".", None)
 
     def _tokens(self, text: str) -> tuple[int, ...]:
-        return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        return _tokens(self._tokenizer, text)
+
+
+def _tokens(tokenizer: Any, text: str) -> tuple[int, ...]:
+    """None of them special: a title may look like the token that ends a text."""
+    return tuple(tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"])
 
 
 class Copywriter:
@@ -157,10 +168,13 @@ class Copywriter:
     def _load(self, spec: str) -> None:
         try:
             loaded = load_causal(spec, KEY)
-        except PipelineError as error:
+        except (
+            Exception
+        ) as error:  # whatever is wrong with it, lists go on and `problem` says why none has lines
+            told = error if isinstance(error, PipelineError) else f"{KEY}: {spec}: {error!r}"
             if self._spec == spec:
-                self.problem = f"no lines of text: {error}"
-            log.error("no lines of text: %s", error)
+                self.problem = f"no lines of text: {told}"
+            log.error("no lines of text: %s", told, exc_info=not isinstance(error, PipelineError))
             return
         with self._lock:
             if self._spec == spec:
@@ -184,25 +198,45 @@ class Copywriter:
             with self._lock:
                 new = [each for each in dict.fromkeys(facts) if each is not None and each not in self._kept]
                 if new:
-                    self._kept.update(zip(new, self._written(new), strict=True))
-                found = [None if each is None else self._kept[each] for each in facts]
+                    self._kept.update(self._newly(new))
+                found = [None if each is None else self._kept.get(each) for each in facts]
                 while len(self._kept) > KEPT:
                     self._kept.popitem(last=False)
                 return found
         finally:
             self._waiting.release()
 
-    def _written(self, facts: list[Facts]) -> list[str | None]:
+    def _newly(self, facts: list[Facts]) -> dict[Facts, str | None]:
+        """Lines to remember; none where the model fails, so that it is asked again."""
+        spec, loaded = self._spec, self._loaded
+        if loaded is None:  # taken away while this question waited
+            return {}
+        model, tokenizer = loaded
+        told = {
+            each: sum(len(_tokens(tokenizer, text)) for text in (each.title, *each.reasons)) for each in facts
+        }
+        short = [each for each, tokens in told.items() if tokens <= MOST_TOKENS]
+        try:
+            lines = self._written(short, model, tokenizer) if short else []
+        except Exception as error:
+            log.exception("the language model failed")
+            if self._spec == spec:
+                self.problem = f"no lines of text: {KEY}: {spec} failed: {error!r}"
+            return {}
+        if self._spec == spec:
+            self.problem = None
+        return dict.fromkeys(facts) | dict(zip(short, lines, strict=True))
+
+    def _written(self, facts: list[Facts], model: Any, tokenizer: Any) -> list[str | None]:
         import torch
 
-        if self._loaded is None:  # taken away while this question waited
-            return [None] * len(facts)
-        model, tokenizer = self._loaded
         lines = [Line(each, tokenizer) for each in facts]
         prompts = [ASK.format(title=each.title, reasons="; ".join(each.reasons)) for each in facts]
         tokenizer.padding_side = "left"
         tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-        asked = tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False)
+        asked = tokenizer(
+            prompts, return_tensors="pt", padding=True, add_special_tokens=False, split_special_tokens=True
+        )
         start, end = asked["input_ids"].shape[1], tokenizer.eos_token_id
 
         def allowed(row: int, tokens: Any) -> list[int]:
@@ -214,7 +248,7 @@ class Copywriter:
             model.generate(
                 **asked,
                 prefix_allowed_tokens_fn=allowed,
-                max_new_tokens=MOST_CHARACTERS,
+                max_new_tokens=MOST_TOKENS + JOINING,
                 do_sample=False,
                 pad_token_id=tokenizer.pad_token_id,
                 eos_token_id=end,

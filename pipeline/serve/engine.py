@@ -104,7 +104,7 @@ class Engine:
                     self._encoder = None
                 if not self._last_now:  # before anybody can ask for the moment
                     wall = time.time_ns() // 1000
-                    newest = max(world.end, world.present.newest_time + 1)
+                    newest = max(world.end, bound.newest + 1)
                     self._offset = wall - newest if wall - newest > OLD_DATA else 0
                 self._bound, self._stamp = bound, None
                 self.problem = None
@@ -216,7 +216,9 @@ class Engine:
         """
         with self._clock:
             wall = time.time_ns() // 1000 - self._offset
-            newest = self.world.present.newest_time + 1
+            if self._bound is None:
+                raise NotReady
+            newest = self._bound.newest + 1
             self._last_now = max(self._last_now, wall, newest)
             return self._last_now
 

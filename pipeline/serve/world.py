@@ -71,6 +71,7 @@ class World:
     fit_end: str | None
     seq: int  # of the newest event in it
     changed: int  # of the newest change in it
+    changed_at: int  # latest moment of these changes, microseconds; 0: there is none
     claimed: str | None  # the version file it was read with
     reactions: dict[str, dict[str, Any] | None]  # events of a like and a dislike
     room: list[int]  # empty places of the catalogue
@@ -197,6 +198,7 @@ def load(root: Path, store: Store, where: Path = CHAMPION, kept: Path = FOLDER) 
         fit_end=card.fit_end.isoformat() if card.fit_end else None,
         seq=happened[-1].seq if happened else 0,
         changed=max((change.seq for change in changes), default=0),
+        changed_at=max((change.timestamp for change in changes), default=0),
         claimed=claimed,
         reactions=base.reactions,
         room=room,
