@@ -133,7 +133,8 @@ class Line:
         self._open = {self._tokens(text): (text, each) for text, each in pieces.items()}
         told = len(self.facts.reasons) - len(self._left)
         if told >= min(LEAST_REASONS, len(self.facts.reasons)) and not self.done:
-            self._open[self._tokens(".")] = (".", None)
+            # With what ends a text: a full stop alone also begins ". It ".
+            self._open[(*self._tokens("."), self._tokenizer.eos_token_id)] = (".", None)
 
     def _tokens(self, text: str) -> tuple[int, ...]:
         return _tokens(self._tokenizer, text)
@@ -245,7 +246,7 @@ class Copywriter:
             return sorted(lines[row].allowed()) or [end]
 
         with torch.inference_mode():
-            model.generate(
+            written = model.generate(
                 **asked,
                 prefix_allowed_tokens_fn=allowed,
                 max_new_tokens=MOST_TOKENS + JOINING,
@@ -253,6 +254,9 @@ class Copywriter:
                 pad_token_id=tokenizer.pad_token_id,
                 eos_token_id=end,
             )
+        for line, tokens in zip(lines, written[:, start:].tolist(), strict=True):
+            if not line.done and end in tokens:  # the last of all tokens, which nobody asked beyond
+                line.take(end)
         told = [line.text if line.done else None for line in lines]
         return [
             line if line is not None and says_only(line, each) else None
