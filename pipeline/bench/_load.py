@@ -188,16 +188,17 @@ async def soak(server: Server, make_request: Callable[[], Request], count: int) 
     """
     times, before = Times(), server.cpu_seconds()
     resident: list[float] = []
+    left = iter(range(count))  # of all callers together
     with tqdm(total=count, desc="soak", unit="request", disable=None, leave=False) as bar:
 
         async def caller() -> None:
             client = await Client.open(server.port)
-            while bar.n < count:
-                bar.update()
+            for _ in left:
                 begin = time.perf_counter()
                 status, _ = await client.ask(*make_request())
                 times.seconds.append(time.perf_counter() - begin)
                 times.failed += status != 200
+                bar.update()
                 if len(times.seconds) % max(1, count // 1000) == 0:
                     resident.append(server.memory()["resident_gib"])
             client.close()
