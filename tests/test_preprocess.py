@@ -209,6 +209,8 @@ def test_a_name_to_withhold_that_is_not_there_is_told_but_not_what_is_delivered(
     prepare: Any, caplog: Any, name: str, column: str, told: str | None
 ) -> None:
     items = catalogue([*map(str, range(10))]).assign(**{column: ["x", "y"] * 5})
+    items[tables.GRAPH_RELATIONS] = [["director"], []] * 5
+    items[tables.GRAPH_ENTITIES] = [["Mann"], []] * 5
     prepare(ten_days(), items, never_features=[name])
     lines = [record.message for record in caplog.records if "never_features" in record.message]
     assert len(lines) == (told is not None)

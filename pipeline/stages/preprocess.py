@@ -197,8 +197,9 @@ def _withhold(items: pd.DataFrame, people: pd.DataFrame | None, never: list[str]
     of_items = [name for name in never if name in items]
     if of_items:
         tables.write_parquet(items[[tables.ITEM, *of_items]], folder / "withheld.parquet")
-    graph = items[tables.GRAPH_RELATIONS].explode().unique() if tables.GRAPH_RELATIONS in items else ()
-    known = {*items, *(() if people is None else people), *graph}
+    known = {*items, *(() if people is None else people)}
+    if tables.GRAPH_RELATIONS in items:
+        known.update(items[tables.GRAPH_RELATIONS].explode().dropna())  # of an item without any: NaN
     if nowhere := _nowhere(never, known):
         log.warning(
             "preprocess.never_features: no column or relation is named %s: nothing is withheld by that",
