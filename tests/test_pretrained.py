@@ -99,6 +99,20 @@ def test_a_further_module_is_refused(tmp_path: Path) -> None:
         TextEncoder.load(str(folder), 16)
 
 
+@pytest.mark.parametrize("inside", ["", "/", "/model"])
+def test_a_model_is_found_in_a_package_or_a_folder_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: str
+) -> None:
+    folder = tmp_path / "some_weights" / inside.strip("/")
+    folder.mkdir(parents=True)
+    (folder / "config.json").touch()
+    told = tmp_path / "some_weights-1.0.dist-info"
+    told.mkdir()
+    (told / "METADATA").write_text("Metadata-Version: 2.1\nName: some-weights\nVersion: 1.0\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert Path(pretrained.locate(f"package:some_weights{inside}")) == folder
+
+
 def test_a_gguf_file_needs_its_readers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "model.gguf").touch()
     monkeypatch.setattr(pretrained.importlib.util, "find_spec", lambda name: None)

