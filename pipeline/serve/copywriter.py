@@ -44,9 +44,7 @@ SAID_OF_IT = [  # how reasons begin, and what says the same of `it`
 MOST_CHARACTERS = 300  # of title and reasons; more get no line
 MOST_TOKENS = 200  # of the same: each costs a step of the whole list's lines, and some scripts need many
 JOINING = 60  # tokens of a line that are neither, at most
-TURNING = dict.fromkeys(
-    (*range(0x202A, 0x202F), *range(0x2066, 0x206A))
-)  # would turn the words behind a title
+TURNING = dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A)))  # would turn words behind a title
 MOST_LINES = 10  # of a list
 KEPT = 10_000  # lines that are remembered
 WAITING = 4  # questions that may wait for the model; who comes then gets no line
@@ -103,9 +101,8 @@ class Line:
         self._joints: tuple[str, ...] = ()  # before the next reason
         self._left = list(facts.reasons)
         self._now: tuple[int, ...] = ()  # tokens of the piece that is being said
-        self._open: dict[
-            tuple[int, ...], tuple[str, str | None]
-        ] = {}  # pieces that may be the one being said
+        # Tokens of the pieces that may be the one being said -> the piece, and the reason in it.
+        self._open: dict[tuple[int, ...], tuple[str, str | None]] = {}
         for lead in JOINTS:
             self._open[self._tokens(lead.format(title=facts.title))] = (lead, None)
 
@@ -169,9 +166,7 @@ class Copywriter:
     def _load(self, spec: str) -> None:
         try:
             loaded = load_causal(spec, KEY)
-        except (
-            Exception
-        ) as error:  # whatever is wrong with it, lists go on and `problem` says why none has lines
+        except Exception as error:  # whatever is wrong with it, lists go on without lines
             told = error if isinstance(error, PipelineError) else f"{KEY}: {spec}: {error!r}"
             if self._spec == spec:
                 self.problem = f"no lines of text: {told}"

@@ -174,10 +174,14 @@ class Engine:
     # What is known ----------------------------------------------------------------------------------------
 
     @property
-    def world(self) -> World:
+    def _ready(self) -> Bound:
         if self._bound is None:
             raise NotReady
-        return self._bound.world
+        return self._bound
+
+    @property
+    def world(self) -> World:
+        return self._ready.world
 
     @property
     def version(self) -> str | None:
@@ -216,10 +220,7 @@ class Engine:
         """
         with self._clock:
             wall = time.time_ns() // 1000 - self._offset
-            if self._bound is None:
-                raise NotReady
-            newest = self._bound.newest + 1
-            self._last_now = max(self._last_now, wall, newest)
+            self._last_now = max(self._last_now, wall, self._ready.newest + 1)
             return self._last_now
 
     def follow(self) -> None:
@@ -246,9 +247,7 @@ class Engine:
 
     @property
     def _listing(self) -> Lister:
-        if self._bound is None:
-            raise NotReady
-        return self._bound.lister
+        return self._ready.lister
 
     # Answers ----------------------------------------------------------------------------------------------
 
