@@ -41,8 +41,7 @@ SAID_OF_IT = [  # how reasons begin, and what says the same of `it`
     (r"linked with ", "is linked with "),
     (r"(.*?) like that of (.*)", r"is like \2 by its \1"),  # the first: titles may say it, too
 ]
-MOST_CHARACTERS = 300  # of title and reasons; more get no line
-MOST_TOKENS = 200  # of the same: each costs a step of the whole list's lines, and some scripts need many
+MOST_TOKENS = 200  # of title and reasons; more get no line: each costs a step of the whole list's lines
 JOINING = 60  # tokens of a line that are neither, at most
 TURNING = dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A)))  # would turn words behind a title
 MOST_LINES = 10  # of a list
@@ -61,12 +60,11 @@ class Facts(NamedTuple):
 
     @classmethod
     def of(cls, row: Listed) -> Facts | None:
-        """None where there is nothing to tell, or too much for a line."""
+        """None where there is nothing to tell."""
         said = (_said_of_it(reason) for reason in row.reasons)
         reasons = tuple(dict.fromkeys(each for each in said if each))
         facts = cls(_plain(row.title or ""), reasons)
-        fits = sum(map(len, (facts.title, *reasons))) <= MOST_CHARACTERS
-        return facts if facts.title and reasons and fits else None
+        return facts if facts.title and reasons else None
 
 
 def _plain(text: str) -> str:
