@@ -29,8 +29,10 @@ Status = TypeVar("Status")
 GRACE_SECONDS = 10
 NOT_CACHED = 254
 # An output that could not be copied into the cache (a full disk) dvc logs, and takes the stage for done.
+# Its record of runs (cache/runs), which worktrees share, is written beside the records that another dvc lists
+# and deletes as damaged while they are half written: so one at a time, under a lock that ends with us.
 _DVC = f"""
-import logging, os, signal, sys, threading
+import fcntl, logging, os, signal, sys, threading
 
 def end_with_parent(pipe):
     os.read(pipe, 1)  # nothing is ever written: it returns when the other end is closed
@@ -47,7 +49,21 @@ logging.getLogger("dvc_data.hashfile.transfer").addFilter(note)
 # Its hints would come after every call: to `git add` what the next call changes again, to push to no remote.
 logging.getLogger("dvc.repo.scm_context").setLevel(logging.WARNING)
 from dvc.cli import main
+from dvc.stage.cache import StageCache
 from dvc.ui import ui
+
+def alone(method):
+    def locked(runs, *arguments):
+        os.makedirs(runs.cache_dir, exist_ok=True)
+        folder = os.open(runs.cache_dir, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            return method(runs, *arguments)
+        finally:
+            os.close(folder)
+    return locked
+
+StageCache._load, StageCache.save = alone(StageCache._load), alone(StageCache.save)
 write = ui.write
 ui.write = lambda *text, **how: None if "`dvc push`" in str(text[:1]) else write(*text, **how)
 code = main(sys.argv[2:])
