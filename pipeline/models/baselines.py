@@ -189,26 +189,33 @@ class ItemMatrix:
 
 def prune(matrix: np.ndarray | sp.spmatrix, keep: int) -> sp.csr_matrix:
     """The `keep` largest |weights| of each column (ties: the smaller row); zeros are never stored."""
-    sparse = sp.issparse(matrix)
-    source: Any = sp.csc_matrix(matrix) if sparse else matrix
     columns = [
-        _largest(source[:, block].toarray() if sparse else source[:, block], keep)
-        for block in blocks(matrix.shape[1], matrix.shape[0])
+        _largest(_sparse(matrix[:, block]), keep) for block in blocks(matrix.shape[1], matrix.shape[0])
     ]
     return sp.hstack(columns, format="csr") if columns else sp.csr_matrix(matrix.shape, dtype=np.float32)
 
 
-def _largest(dense: np.ndarray, keep: int) -> sp.csc_matrix:
-    """(rows, columns) -> the `keep` largest absolute values of each column."""
-    size = np.abs(dense)
-    if keep < len(dense):
-        floor = -np.partition(-size, keep - 1, axis=0)[keep - 1]
-        above, tied = size > floor, size == floor
-        left = keep - above.sum(axis=0)
-        many = np.flatnonzero(tied.sum(axis=0) > left)  # mostly no column: one cell is the last to be kept
-        tied[:, many] &= np.cumsum(tied[:, many], axis=0) <= left[many]
-        dense = np.where(above | tied, dense, 0)
-    return sp.csc_matrix(dense, dtype=np.float32)
+def _sparse(cells: np.ndarray | sp.spmatrix) -> sp.csc_matrix:
+    """A copy; of a dense one with all its cells, zeros too: quicker than to look for them."""
+    if sp.issparse(cells):
+        return sp.csc_matrix(cells, copy=True)
+    rows, columns = cells.shape
+    place = np.tile(np.arange(rows, dtype=np.int32), columns)
+    return sp.csc_matrix((cells.ravel("F"), place, np.arange(columns + 1) * rows), shape=cells.shape)
+
+
+def _largest(cells: sp.csc_matrix, keep: int) -> sp.csc_matrix:
+    """float32, in place: the `keep` largest absolute values of each column."""
+    cells.sort_indices()  # so that of equal ones the smaller rows come first
+    size = np.abs(cells.data)
+    for column in np.flatnonzero(np.diff(cells.indptr) > keep):
+        span = slice(*cells.indptr[column : column + 2])
+        floor = np.partition(size[span], -keep)[-keep]
+        above, tied = size[span] > floor, np.flatnonzero(size[span] == floor)
+        above[tied[: keep - above.sum()]] = True
+        cells.data[span][~above] = 0
+    cells.eliminate_zeros()
+    return cells.astype(np.float32)
 
 
 def most_interacted(matrix: sp.csr_matrix, max_items: int) -> np.ndarray:
@@ -286,9 +293,10 @@ def item_knn(matrix: sp.csr_matrix, neighbours: int, shrinkage: float) -> ItemMa
     norms = np.sqrt(np.asarray(x.sum(axis=0)).ravel())
     columns: list[sp.csc_matrix] = []
     for block in blocks(len(kept), len(kept)):
-        together = (rows @ x[:, block]).toarray()
-        together /= norms[:, None] * norms[None, block] + shrinkage
-        together[np.arange(block.start, block.stop), np.arange(block.stop - block.start)] = 0
+        together = sp.csc_matrix(rows @ x[:, block])
+        row = together.indices
+        column = block.start + np.repeat(np.arange(together.shape[1]), np.diff(together.indptr))
+        together.data = np.where(row == column, 0, together.data / (norms[row] * norms[column] + shrinkage))
         columns.append(_largest(together, neighbours))
     empty = sp.csr_matrix((0, 0), dtype=np.float32)
     return ItemMatrix(matrix.shape[1], kept, sp.hstack(columns, format="csr") if columns else empty)

@@ -20,7 +20,7 @@ from pipeline.models.sentiment import Felt
 from pipeline.models.sequence import Sequence
 from pipeline.models.text import Text
 
-CHUNK = 64  # points whose features are in memory at a time
+CHUNK = 256  # points whose features are in memory at a time
 EACH = 50  # items that a retriever brings
 
 
