@@ -189,19 +189,17 @@ class ItemMatrix:
 
 def prune(matrix: np.ndarray | sp.spmatrix, keep: int) -> sp.csr_matrix:
     """The `keep` largest |weights| of each column (ties: the smaller row); zeros are never stored."""
-    columns = [
-        _largest(_sparse(matrix[:, block]), keep) for block in blocks(matrix.shape[1], matrix.shape[0])
-    ]
+    if sp.issparse(matrix):
+        return sp.csr_matrix(_largest(sp.csc_matrix(matrix, copy=True), keep))
+    columns = [_largest(_cells(matrix[:, part]), keep) for part in blocks(matrix.shape[1], matrix.shape[0])]
     return sp.hstack(columns, format="csr") if columns else sp.csr_matrix(matrix.shape, dtype=np.float32)
 
 
-def _sparse(cells: np.ndarray | sp.spmatrix) -> sp.csc_matrix:
-    """A copy; of a dense one with all its cells, zeros too: quicker than to look for them."""
-    if sp.issparse(cells):
-        return sp.csc_matrix(cells, copy=True)
-    rows, columns = cells.shape
+def _cells(dense: np.ndarray) -> sp.csc_matrix:
+    """A copy with all its cells, zeros too: quicker than to look for them."""
+    rows, columns = dense.shape
     place = np.tile(np.arange(rows, dtype=np.int32), columns)
-    return sp.csc_matrix((cells.ravel("F"), place, np.arange(columns + 1) * rows), shape=cells.shape)
+    return sp.csc_matrix((dense.ravel("F"), place, np.arange(columns + 1) * rows), shape=dense.shape)
 
 
 def _largest(cells: sp.csc_matrix, keep: int) -> sp.csc_matrix:
