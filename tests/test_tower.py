@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -7,11 +8,14 @@ import pytest
 import torch
 from histories_by_hand import log_of
 
-from pipeline.data.histories import Points
+from pipeline.data.histories import Log, Points
 from pipeline.models.tower import MOST_ROWS
-from pipeline.params import Finetune
+from pipeline.params import Finetune, Params
+from pipeline.training import sequence_task
 from pipeline.training.networks import ScorerNetwork, SequenceTower, TextSpace, one_thread
 from pipeline.training.readers import READERS, Mean, Recency
+from pipeline.training.sequence_task import BATCH, SequenceTask, fit_sequence
+from pipeline.training.task import Batches, Run
 
 # user 0: items 0 1 2 (then 3 at the same time as 2); user 1: item 4
 LOG = log_of([(0, 0, 1), (0, 1, 2), (0, 2, 3), (0, 3, 3), (1, 4, 5)], items=6)
@@ -151,6 +155,53 @@ def test_unknown_item_has_no_part_of_its_id() -> None:
     with torch.no_grad():
         model.id_embedding.weight[5] = 1000
     assert float(model.items()[5].detach().abs().max()) < 1
+
+
+def test_vectors_of_some_items_are_those_of_all() -> None:
+    """Also what training drops of them: it depends on the item, not on the others asked for."""
+    model, some = tower().train(), torch.tensor([4, 0, 6])
+    torch.manual_seed(1)
+    every = model.items()
+    torch.manual_seed(1)
+    torch.testing.assert_close(model.items(some), every[some])
+
+
+def many_users(tmp_path: Path) -> tuple[Run, Log]:
+    generator = np.random.default_rng(0)
+    rows = [(user, int(generator.integers(40)), time) for user in range(90) for time in range(1 + user % 17)]
+    run = Run(Params.load(Path("params.yaml")).finetune, 1, tmp_path)
+    return run, log_of(rows, 40, list(generator.random(len(rows)) < 0.7))
+
+
+@pytest.mark.parametrize("most_classes", [1024, 8])
+def test_a_large_batch_is_the_mean_of_its_targets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most_classes: int
+) -> None:
+    monkeypatch.setattr(SequenceTask, "MOST_CLASSES", most_classes)
+    run, log = many_users(tmp_path)
+    network = SequenceTower(np.ones(40, bool), np.eye(40, 8, dtype=np.float32), size=8).eval()
+    task = SequenceTask(run, "sequence", network, log, np.ones(len(log), bool), None)
+    every = np.arange(len(task.segments))
+    loss = task.training_step(every, 0)
+    assert loss is not None
+    by_length = every[np.argsort(np.diff(task.segments)[:, 0], kind="stable")]
+    total = targets = 0.0
+    for begin in range(0, len(every), BATCH):
+        part = by_length[begin : begin + BATCH]
+        if (alone := task.training_step(part, 0)) is not None:
+            here = sum(int(log.positive[start + 1 : stop].sum()) for start, stop in task.segments[part])
+            total, targets = total + here * alone.item(), targets + here
+    assert loss.item() == pytest.approx(total / targets, rel=1e-5)
+
+
+def test_an_epoch_of_many_users_takes_larger_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, log = many_users(tmp_path)
+    seen: list[Batches] = []
+    monkeypatch.setattr(sequence_task, "fit", lambda run, task, batches, *_, **__: seen.append(batches))
+    for most in (sequence_task.MOST_STEPS, 2):
+        monkeypatch.setattr(sequence_task, "MOST_STEPS", most)
+        fit_sequence(run, log, np.ones(len(log), bool), None, 40, "sequence")
+    assert [len(batches) for batches in seen] == [3, 2]
 
 
 def test_tower_without_text_has_none() -> None:

@@ -87,13 +87,14 @@ class SequenceTower(nn.Module):
     def padding(self) -> int:
         return self.id_embedding.num_embeddings - 1
 
-    def items(self) -> Tensor:
-        """(items + 1, size) vectors; the last, of the padding, is zero but for nothing."""
-        vectors = self.id_embedding.weight * self.known
+    def items(self, numbers: Tensor | None = None) -> Tensor:
+        """(items + 1, size) vectors, the last of padding; or (n, size), of these n `numbers` alone."""
+        chosen = slice(None) if numbers is None else numbers
+        vectors = self.id_embedding.weight[chosen] * self.known[chosen]
         if self.project is not None:
-            if self.training:
-                vectors = vectors * (torch.rand(len(vectors), 1, device=vectors.device) > 0.1)
-            vectors = vectors + self.text_scale * self.project(self.text)
+            if self.training:  # drawn for all: what an item draws does not depend on the others asked for
+                vectors = vectors * (torch.rand(len(self.known), 1, device=vectors.device) > 0.1)[chosen]
+            vectors = vectors + self.text_scale * self.project(self.text[chosen])
         return vectors
 
     def forward(self, item: Tensor, liked: Tensor, vectors: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -15,6 +17,7 @@ from pipeline.training.networks import SequenceTower, one_thread
 from pipeline.training.task import Batches, Run, Task
 
 EPOCHS, BATCH = 8, 32
+MOST_STEPS = 256  # an epoch: where there are many users, batches are larger
 MORE_EPOCHS = 3  # on all of train, from the weights fitted on its inner rows
 
 
@@ -39,8 +42,9 @@ def fit_sequence(
     torch.manual_seed(run.seed)
     task = SequenceTask(run, phase, tower, log, rows, None)
     if len(task.segments):
+        batch = max(BATCH, -(-len(task.segments) // MOST_STEPS))
         with one_thread():
-            fit(run, task, Batches(run, phase, len(task.segments), BATCH), epochs, validate=False)
+            fit(run, task, Batches(run, phase, len(task.segments), batch), epochs, validate=False)
     return tower.sequence()
 
 
@@ -71,28 +75,60 @@ class SequenceTask(Task):
         self.group_start = np.maximum.accumulate(np.where(new, np.arange(len(data)), 0))
 
     def training_step(self, batch: np.ndarray, index: int) -> Tensor | None:
-        start, stop = self.segments[batch].T
+        parts = [part for part in map(self._asked, self._alike(batch)) if len(part.target)]
+        if not parts:
+            return None
+        drawn = self.classes
+        if len(drawn) > self.MOST_CLASSES:
+            generator = self.run_.generator(f"{self.phase} {index}", self.current_epoch)
+            drawn = generator.choice(drawn, self.MOST_CLASSES, replace=False)
+        # Of a large catalogue a step needs few items: the texts of all would cost more than all else.
+        read = [part.item.ravel() for part in parts]
+        items = np.unique(np.concatenate([drawn, [self.tower.padding], *read]))
+        vectors = self.tower.items(self._there(items))
+        losses = []
+        for part in parts:
+            item = self._there(np.searchsorted(items, part.item))
+            states = self.tower(item, self._there(part.liked), vectors)
+            chosen = states[torch.from_numpy(part.sequence), torch.from_numpy(part.before)]
+            classes = np.union1d(drawn, part.target)
+            among = vectors[self._there(np.searchsorted(items, classes))]
+            logits = chosen @ among.T + self.tower.bias[self._there(classes)]
+            goal = self._there(np.searchsorted(classes, part.target))
+            losses.append(F.cross_entropy(logits, goal, reduction="sum"))
+        loss = torch.stack(losses).sum() / sum(len(part.target) for part in parts)
+        return self.record(loss, len(batch))
+
+    def _alike(self, batch: np.ndarray) -> list[np.ndarray]:
+        """BATCH segments at a time, of about one length: padding is computed for nothing."""
+        if len(batch) > BATCH:
+            batch = batch[np.argsort(np.diff(self.segments[batch])[:, 0], kind="stable")]
+        return [batch[begin : begin + BATCH] for begin in range(0, len(batch), BATCH)]
+
+    def _asked(self, segments: np.ndarray) -> Asked:
+        start, stop = self.segments[segments].T
         rows = start[:, None] + np.arange(int((stop - start).max()))
         inside = rows < stop[:, None]
         rows = np.where(inside, rows, 0)
         before = self.group_start[rows] - start[:, None]  # rows of the segment strictly earlier
-        sequence, place = np.nonzero(inside & self.data.positive[rows] & (before > 0))
-        if not len(sequence):
-            return None
-        target = self.data.item[rows[sequence, place]]
-        classes = self.classes
-        if len(classes) > self.MOST_CLASSES:
-            generator = self.run_.generator(f"{self.phase} {index}", self.current_epoch)
-            classes = np.union1d(generator.choice(classes, self.MOST_CLASSES, replace=False), target)
-        vectors = self.tower.items()
-        item = torch.from_numpy(np.where(inside, self.data.item[rows], self.tower.padding)).long()
-        liked = torch.from_numpy((self.data.positive[rows] & inside).astype(np.int64))
-        states = self.tower(item.to(self.device), liked.to(self.device), vectors)
-        index_of = torch.from_numpy(classes).long().to(self.device)
-        chosen = states[torch.from_numpy(sequence), torch.from_numpy(before[sequence, place])]
-        logits = chosen @ vectors[index_of].T + self.tower.bias[index_of]
-        goal = torch.from_numpy(np.searchsorted(classes, target)).to(self.device)
-        return self.record(F.cross_entropy(logits, goal), len(batch))
+        liked = self.data.positive[rows] & inside
+        sequence, place = np.nonzero(liked & (before > 0))
+        item = np.where(inside, self.data.item[rows], self.tower.padding)
+        return Asked(item, liked, sequence, before[sequence, place], item[sequence, place])
+
+    def _there(self, numbers: np.ndarray) -> Tensor:
+        return torch.from_numpy(numbers).long().to(self.device)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Of some segments: what is read, and what is to be told from it."""
+
+    item: np.ndarray  # (segments, length), padding behind
+    liked: np.ndarray  # (segments, length) bool
+    sequence: np.ndarray  # (targets,) of which segment
+    before: np.ndarray  # (targets,) from how many of its rows
+    target: np.ndarray  # (targets,) items
 
 
 def _segments(data: Log, rows: np.ndarray, length: int) -> np.ndarray:
