@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pipeline.data.histories import Points
 from pipeline.errors import ConfigError
 from pipeline.params import Params
-from pipeline.training import progress
+from pipeline.training import fitting, progress
 from pipeline.training.cost import Meter, Phases
 from pipeline.training.fitting import check, fit, is_out_of_memory
 from pipeline.training.task import Batches, Run, Task
@@ -136,3 +136,31 @@ def test_what_lightning_refuses_is_named(tmp_path: Path, settings: dict[str, obj
 )
 def test_out_of_memory_is_told_from_bugs(error: Exception, answer: bool) -> None:
     assert is_out_of_memory(error) is answer
+
+
+@pytest.mark.parametrize(
+    ("tiles", "instructions", "maker", "expected"),
+    [
+        (True, True, "GenuineIntel", "bf16-mixed"),
+        (False, True, "GenuineIntel", "32-true"),
+        (False, True, "AuthenticAMD", "bf16-mixed"),
+        (False, False, "AuthenticAMD", "32-true"),
+        (False, True, None, "32-true"),
+    ],
+)
+def test_precision_is_what_the_processor_is_quicker_in(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tiles: bool,
+    instructions: bool,
+    maker: str | None,
+    expected: str,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: instructions)
+    monkeypatch.setattr(fitting, "CPUINFO", tmp_path / "cpuinfo")
+    if maker:
+        (tmp_path / "cpuinfo").write_text(f"vendor_id : {maker}\n")
+    assert fitting.precision("auto") == expected
+    assert fitting.precision("16-mixed") == "16-mixed"
