@@ -190,11 +190,14 @@ def test_scores_do_not_depend_on_the_other_points_of_a_chunk(name: str) -> None:
 # iALS
 
 
-def test_ials_repeats_with_its_seed() -> None:
-    matrix = random_matrix(30, 20)
-    one, two = (baselines.ials(matrix, 8, 1.0, 5.0, seed=4).vectors for _ in range(2))
-    np.testing.assert_array_equal(one, two)
-    assert (one != baselines.ials(matrix, 8, 1.0, 5.0, seed=5).vectors).any()
+def test_ials_repeats_with_its_seed_on_any_number_of_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    matrix, found = random_matrix(30, 20), []
+    for cores in (1, 1, 3):
+        monkeypatch.setattr(baselines, "processors", lambda cores=cores: cores)
+        found.append(baselines.ials(matrix, 8, 1.0, 5.0, seed=4).vectors)
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])
+    assert (found[0] != baselines.ials(matrix, 8, 1.0, 5.0, seed=5).vectors).any()
 
 
 def test_fold_in_solves_the_weighted_least_squares() -> None:

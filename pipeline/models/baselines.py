@@ -19,6 +19,7 @@ import scipy.sparse as sp
 
 from pipeline.data.histories import MICROSECONDS_A_DAY, TRAIN, History, Log, Points
 from pipeline.models.pairs import DENSE, best_cells, best_columns, sums_at
+from pipeline.run import processors
 
 BLOCK_BYTES = 64_000_000  # of one temporary array
 SYSTEMS = 256  # of least squares that are in memory at a time
@@ -398,7 +399,7 @@ def ials(
             alpha=1 + alpha,
             iterations=iterations,
             random_state=seed,
-            num_threads=1,
+            num_threads=processors(),  # a row is solved alone: the factors do not depend on it
         )
         model.fit(matrix.astype(np.float32), show_progress=False)
     vectors = np.where(known[:, None], np.asarray(model.item_factors), 0).astype(np.float32)

@@ -30,7 +30,7 @@ from pipeline.training.split import Split
 from pipeline.training.task import Run
 
 logger = logging.getLogger(__name__)
-FEWEST_ROWS, MOST_ROWS = 50_000, 500_000  # a process takes seconds to start, and memory of its own
+FEWEST_ROWS, MOST_ROWS = 50_000, 2_000_000  # a process takes seconds to start, and memory of its own
 
 Stretches = list[tuple[str, np.ndarray]]
 Texts = dict[str, np.ndarray | None]
