@@ -24,6 +24,7 @@ from pipeline.training.task import Batches, Run, Task
 
 log = logging.getLogger(__name__)
 DONE = "done.pt"  # of a task that is trained
+CPUINFO = Path("/proc/cpuinfo")  # names who made the processor
 
 
 def fit(
@@ -141,20 +142,17 @@ def precision(wanted: str) -> str:
         return wanted
     if torch.cuda.is_available():
         return "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
-    return "bf16-mixed" if _quicker_in_bfloat16(CPUINFO) else "32-true"
+    return "bf16-mixed" if _quicker_in_bfloat16() else "32-true"
 
 
-CPUINFO = Path("/proc/cpuinfo")
-
-
-def _quicker_in_bfloat16(cpuinfo: Path) -> bool:
+def _quicker_in_bfloat16() -> bool:
     """By tiles (AMX) it is, without instructions for it (emulated) a hundred times slower. By AVX512's own it
     depends on who made the processor (docs/log.md): text training takes 1.4 times as long as in float32 on
     Intel's, a third of the time on AMD's, where MKL multiplies float32 at half of what the processor can."""
     if torch.cpu._is_amx_tile_supported():
         return True
     with suppress(OSError):  # another system
-        return torch.cpu._is_avx512_bf16_supported() and "AuthenticAMD" in cpuinfo.read_text()
+        return torch.cpu._is_avx512_bf16_supported() and "AuthenticAMD" in CPUINFO.read_text()
     return False
 
 

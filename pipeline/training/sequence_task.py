@@ -75,14 +75,15 @@ class SequenceTask(Task):
         self.group_start = np.maximum.accumulate(np.where(new, np.arange(len(data)), 0))
 
     def training_step(self, batch: np.ndarray, index: int) -> Tensor | None:
-        parts = [part for part in map(self._asked, self._alike(batch)) if len(part.target)]
+        parts = [part for part in map(self._part, self._alike(batch)) if len(part.target)]
         if not parts:
             return None
         drawn = self.classes
         if len(drawn) > self.MOST_CLASSES:
             generator = self.run_.generator(f"{self.phase} {index}", self.current_epoch)
             drawn = generator.choice(drawn, self.MOST_CLASSES, replace=False)
-        # Of a large catalogue a step needs few items: the texts of all would cost more than all else.
+        # Of a large catalogue a step needs few items: the texts of all would cost more than all else. Targets
+        # are among what is read.
         read = [part.item.ravel() for part in parts]
         items = np.unique(np.concatenate([drawn, [self.tower.padding], *read]))
         vectors = self.tower.items(self._there(items))
@@ -105,7 +106,7 @@ class SequenceTask(Task):
             batch = batch[np.argsort(np.diff(self.segments[batch])[:, 0], kind="stable")]
         return [batch[begin : begin + BATCH] for begin in range(0, len(batch), BATCH)]
 
-    def _asked(self, segments: np.ndarray) -> Asked:
+    def _part(self, segments: np.ndarray) -> Part:
         start, stop = self.segments[segments].T
         rows = start[:, None] + np.arange(int((stop - start).max()))
         inside = rows < stop[:, None]
@@ -114,14 +115,14 @@ class SequenceTask(Task):
         liked = self.data.positive[rows] & inside
         sequence, place = np.nonzero(liked & (before > 0))
         item = np.where(inside, self.data.item[rows], self.tower.padding)
-        return Asked(item, liked, sequence, before[sequence, place], item[sequence, place])
+        return Part(item, liked, sequence, before[sequence, place], item[sequence, place])
 
     def _there(self, numbers: np.ndarray) -> Tensor:
         return torch.from_numpy(numbers).long().to(self.device)
 
 
 @dataclass(frozen=True)
-class Asked:
+class Part:
     """Of some segments: what is read, and what is to be told from it."""
 
     item: np.ndarray  # (segments, length), padding behind
