@@ -27,7 +27,7 @@ from typing import IO, Any
 
 ROOT = Path(__file__).resolve().parent
 DAGS = ("evergreen_monitoring", "evergreen_training")
-START_SECONDS, GRACE_SECONDS = 300, 20
+START_SECONDS, GRACE_SECONDS = 900, 20
 HOST = "127.0.0.1"
 QUICK_SECONDS, QUICK_ENDS = 60, 5
 ORPHAN_SECONDS = 30

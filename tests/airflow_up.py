@@ -26,6 +26,7 @@ from urllib.parse import quote
 
 import toy
 from ports import free_port
+from waiting import PATIENCE_SECONDS, until
 
 ROOT = Path(__file__).resolve().parents[1]
 ENDED = ("success", "failed")
@@ -57,14 +58,14 @@ class Airflow:
     def call(self, method: str, path: str, body: Any = None) -> Any:
         """A path below /api/v2; raises urllib's HTTPError."""
         if self._token is None:
-            with urllib.request.urlopen(f"{self.address}/auth/token", timeout=60) as answer:
+            with urllib.request.urlopen(f"{self.address}/auth/token", timeout=PATIENCE_SECONDS) as answer:
                 self._token = json.loads(answer.read())["access_token"]
         data = None if body is None else json.dumps(body).encode()
         headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
         request = urllib.request.Request(f"{self.address}/api/v2{path}", data, headers, method=method)
         for tries_left in reversed(range(5)):
             try:
-                with urllib.request.urlopen(request, timeout=60) as answer:
+                with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:
                     text = answer.read()
                 break
             except TimeoutError:  # a server that has just started, on a busy machine
@@ -90,9 +91,10 @@ class Airflow:
     def state(self, run: Run) -> dict[str, Any]:
         return dict(self.call("GET", run.path))
 
-    def wait(self, run: Run, states: tuple[str, ...] = ENDED, seconds: float = 600) -> dict[str, Any]:
+    def wait(self, run: Run, states: tuple[str, ...] = ENDED) -> dict[str, Any]:
         """The run, once it is in one of these states."""
-        return dict(until(lambda: one_of(self.state(run), states), seconds, lambda: str(self.tasks(run))))
+        look, explain = lambda: one_of(self.state(run), states), lambda: str(self.tasks(run))
+        return dict(until(look, explain, 2 * PATIENCE_SECONDS))
 
     def tasks(self, run: Run) -> dict[str, str | None]:
         """Task -> state."""
@@ -102,11 +104,11 @@ class Airflow:
         found = self.call("GET", f"{run.path}/taskInstances?limit=100")["task_instances"]
         return {task["task_id"]: task for task in found}
 
-    def wait_for_task(self, run: Run, task: str, state: str, seconds: float = 300) -> dict[str, Any]:
+    def wait_for_task(self, run: Run, task: str, state: str) -> dict[str, Any]:
         def look() -> dict[str, Any] | None:
             return one_of(self.instances(run).get(task) or {}, (state,))
 
-        return dict(until(look, seconds, lambda: str(self.tasks(run))))
+        return dict(until(look, lambda: str(self.tasks(run))))
 
     def log(self, run: Run, task: str, attempt: int = 1) -> str:
         found = self.call("GET", f"{run.path}/taskInstances/{task}/logs/{attempt}?full_content=true")
@@ -119,17 +121,6 @@ class Airflow:
 
 def one_of(found: dict[str, Any], states: tuple[str, ...]) -> dict[str, Any] | None:
     return found if found.get("state") in states else None
-
-
-def until(look: Any, seconds: float, explain: Any = lambda: "") -> Any:
-    deadline = time.monotonic() + seconds
-    while True:
-        found = look()
-        if found:
-            return found
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {seconds} s: {explain()}")
-        time.sleep(0.5)
 
 
 @contextmanager

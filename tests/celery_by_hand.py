@@ -18,7 +18,7 @@ from pathlib import Path
 import composed
 import deployment
 import toy
-from deployment import until
+from waiting import until
 
 DAGS = ("evergreen_monitoring", "evergreen_training")
 NAMESPACE, CENTER, ELSEWHERE = f"evergreen-{os.getpid()}", "10.77.0.1", "10.77.0.2"
@@ -66,11 +66,11 @@ def shared(folder: Path) -> tuple[Path, Path]:
 def play(airflow: deployment.Deployment) -> set[str]:
     """Two runs and the training that comes of them; the hosts that worked for it."""
     runs = [(DAGS[0], airflow.run(DAGS[0])) for _ in range(2)]
-    until(lambda: airflow.runs(DAGS[1]), lambda: deployment.tail(airflow.home), 600)
+    until(lambda: airflow.runs(DAGS[1]), lambda: deployment.tail(airflow.home))
     runs += [(DAGS[1], run) for run in airflow.runs(DAGS[1])]
     hosts = set()
     for dag, run in runs:
-        until(lambda dag=dag, run=run: airflow.state(dag, run) in ("success", "failed"), seconds=900)
+        until(lambda dag=dag, run=run: airflow.state(dag, run) in ("success", "failed"))
         tasks = airflow.tasks(dag, run)
         hosts |= {task["hostname"] for task in tasks.values() if task["hostname"]}
         print(dag, run, airflow.state(dag, run), {one: task["state"] for one, task in tasks.items()})

@@ -25,6 +25,7 @@ import composed
 import toy
 from ports import free_port
 from postgres_up import postgres
+from waiting import PATIENCE_SECONDS, until
 
 ROOT = Path(__file__).resolve().parents[1]
 PASSWORDS = dict.fromkeys(composed.SECRETS, "s3cret") | {
@@ -33,7 +34,6 @@ PASSWORDS = dict.fromkeys(composed.SECRETS, "s3cret") | {
     "API_SECRET_KEY": "a" * 64,
 }
 PARTS = ("api-server", "scheduler", "dag-processor", "triggerer")
-PATIENCE_SECONDS = 300
 
 
 class Deployment:
@@ -121,7 +121,7 @@ class Deployment:
             body = json.dumps({"username": user, "password": "s3cret"}).encode()
             headers = {"Content-Type": "application/json"}
             request = urllib.request.Request(f"{self.address}/auth/token", body, headers)
-            with urllib.request.urlopen(request, timeout=60) as answer:
+            with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:
                 self._tokens[user] = json.loads(answer.read())["access_token"]
         return self._tokens[user]
 
@@ -132,7 +132,7 @@ class Deployment:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.address + path, data, headers)
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
+            with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
@@ -161,14 +161,6 @@ class Deployment:
         body |= {"email": f"{name}@localhost", "roles": [{"name": role}]}
         status, text = self.ask("/auth/fab/v1/users", "admin", body)
         assert status in (200, 201), text
-
-
-def until(look: Any, explain: Any = lambda: "", seconds: float = PATIENCE_SECONDS) -> Any:
-    deadline = time.monotonic() + seconds
-    while not (found := look()):
-        assert time.monotonic() < deadline, f"not within {seconds} s: {explain()}"
-        time.sleep(0.5)
-    return found
 
 
 @contextmanager
@@ -244,9 +236,9 @@ def browser_cookie(address: str, name: str) -> str:
     """The cookie that a person has after FAB's login form."""
     jar = http.cookiejar.CookieJar()
     opener = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(jar))
-    with opener.open(f"{address}/auth/login/", timeout=60) as answer:
+    with opener.open(f"{address}/auth/login/", timeout=PATIENCE_SECONDS) as answer:
         page = answer.read().decode()
     token = page.partition('name="csrf_token"')[2].partition('value="')[2].partition('"')[0]
     form = urlencode({"username": name, "password": "s3cret", "csrf_token": token}).encode()
-    opener.open(f"{address}/auth/login/", form, timeout=60).close()
+    opener.open(f"{address}/auth/login/", form, timeout=PATIENCE_SECONDS).close()
     return next(cookie.value or "" for cookie in jar if cookie.name == "_token")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ports import free_port
+from waiting import PATIENCE_SECONDS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -37,7 +38,7 @@ class Served:
             request.data = json.dumps(body).encode()
             request.add_header("Content-Type", "application/json")
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
+            with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:
                 return answer.status, json.load(answer)
         except urllib.error.HTTPError as error:
             return error.code, json.load(error)
@@ -57,7 +58,7 @@ class Served:
     def kill(self) -> None:
         """As a crash would: every process of it, at once."""
         os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(timeout=30)
+        self.process.wait(PATIENCE_SECONDS)
 
 
 def start(project: Path, workers: int = 1, port: int | None = None, **environment: str) -> Served:
@@ -78,7 +79,7 @@ def running(project: Path, workers: int = 1, **environment: str) -> Iterator[Ser
         found.ready()
         yield found
         found.process.terminate()
-        assert found.process.wait(timeout=60) in (0, -signal.SIGTERM, 130, 143)
+        assert found.process.wait(PATIENCE_SECONDS) in (0, -signal.SIGTERM, 130, 143)
     finally:
         if found.process.poll() is None:
             found.kill()

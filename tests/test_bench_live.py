@@ -13,7 +13,6 @@ from pipeline.params import Params
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_the_challenger_lives_with_items_that_live_for_days(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

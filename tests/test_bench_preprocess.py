@@ -40,7 +40,6 @@ def test_it_measures_whole_processes(small: None, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_spark_is_measured_beside_the_delivered_engine(small: None) -> None:
     pytest.importorskip("pyspark")
     found = bench.run()

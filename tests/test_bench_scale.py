@@ -23,7 +23,6 @@ def test_the_made_up_world_has_tastes(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_every_stage_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     params = tiny.params(tmp_path / "params.yaml", tiny.encoder(tmp_path / "encoder"))
     monkeypatch.setenv("PYTHONPATH", str(Path.cwd()))

@@ -15,7 +15,6 @@ for needed in ("fastapi", "uvicorn", "prometheus_client", "sqlalchemy"):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_it_measures_a_small_world(monkeypatch: pytest.MonkeyPatch) -> None:
     from pipeline.bench import _peers, _served_peers, serve
 

@@ -17,7 +17,7 @@ QUICK_START = re.findall(
     r"```sh\n(.*?)```", README.split("## Quick start")[1].split("\n## ")[0], flags=re.DOTALL
 )
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
+pytestmark = pytest.mark.slow(minutes=13)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_a_second_time_nothing_runs(clone: Path) -> None:
     assert "no stage is run" in shown
     assert "environment:" not in shown
     assert {path: path.stat().st_mtime_ns for path in (clone / "reports").rglob("*")} == before
-    assert time.monotonic() - started < 60  # 15 on a machine that does nothing else
+    assert time.monotonic() - started < 300  # 15 on a quick machine that does nothing else
 
 
 def test_the_checkout_stays_as_it_was(clone: Path) -> None:

@@ -18,6 +18,7 @@ import pytest
 import yaml
 from composed import CENTER, COMPOSE, DOCKER, EXAMPLE, FILLED, SECRETS, VARIABLE, WORKER, interpolated
 from ports import free_port
+from waiting import PATIENCE_SECONDS
 
 DOCKERFILE = (DOCKER / "Dockerfile").read_text()
 
@@ -95,7 +96,7 @@ def test_the_proxy_speaks_tls_for_both(tmp_path: Path) -> None:
             assert said_over_tls(name, secure, root, tmp_path / "log") == f"hello {name}:{secure}"
     finally:
         proxy.terminate()
-        proxy.wait(60)
+        proxy.wait(PATIENCE_SECONDS)
         server.shutdown()
 
 
@@ -112,7 +113,7 @@ class SayHello(BaseHTTPRequestHandler):
 
 def said_over_tls(name: str, port: int, root: Path, log: Path) -> str:
     """What it answers whose certificate for `name` is of the authority `root`, once it is up."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
         try:
             context = ssl.create_default_context(cafile=str(root))

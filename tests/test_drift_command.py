@@ -11,6 +11,7 @@ from typing import Any
 import drifting
 import pandas as pd
 import pytest
+from waiting import PATIENCE_SECONDS
 
 from pipeline.drift.compare import compare
 from pipeline.errors import ConfigError, DataError
@@ -112,7 +113,7 @@ def test_a_file_that_is_not_there_or_of_no_kind_is_an_error(folder: Path) -> Non
 
 def evergreen(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pipeline", "drift", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS)
 
 
 @pytest.mark.slow

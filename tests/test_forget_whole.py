@@ -21,7 +21,7 @@ pytest.importorskip("sqlalchemy")
 from pipeline.models.artifacts import folder_hash
 from pipeline.registry.actions import promote, put_champion, rollback
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 
 USERS, ROWS = 12, 30
 FINETUNE = """

@@ -14,14 +14,15 @@ import deployment
 import pytest
 import toy
 from chromium_up import chromium
-from deployment import Deployment, until
+from deployment import Deployment
+from waiting import until
 
 from pipeline.registry.git import Git
 from pipeline.registry.versions import read_state
 from pipeline.runs.periods import Period, told
 from pipeline.runs.replay import DagRuns
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.slow
 for needed in ("airflow.providers.fab", "selenium"):
     pytest.importorskip(needed)
 

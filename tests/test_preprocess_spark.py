@@ -19,6 +19,7 @@ import pandas as pd
 import pytest
 from ports import free_port
 from small_data import START, catalogue, write_params, write_raw
+from waiting import PATIENCE_SECONDS
 
 from pipeline.data import spark, tables
 from pipeline.errors import ConfigError
@@ -104,11 +105,11 @@ def standalone(folder: Path) -> Iterator[str]:
             for process in reversed(started):
                 process.terminate()
             for process in started:
-                process.wait(60)
+                process.wait(PATIENCE_SECONDS)
 
 
 def wait_for_worker(page: str) -> None:
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
         with suppress(OSError, ValueError), urllib.request.urlopen(page, timeout=10) as answer:
             if json.load(answer)["aliveworkers"] == 1:
@@ -118,7 +119,6 @@ def wait_for_worker(page: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("where", ["here", "cluster"])
 def test_spark_makes_the_tables_that_duckdb_makes(tmp_path: Path, where: str) -> None:
     pytest.importorskip("pyspark")

@@ -12,6 +12,7 @@ import served
 import yaml
 from fastapi.testclient import TestClient
 from test_serve_app import ready
+from waiting import slowness
 
 from pipeline.check import command as checking
 from pipeline.data import tables
@@ -137,7 +138,7 @@ def test_addresses_and_foreign_prefixes_are_found_whole() -> None:
     assert scrubbed("call 0049 30 901820") == "call [phone]"
     begin = time.process_time()
     scrubbed("a" * 50_000 + " @")
-    assert time.process_time() - begin < 5  # 20 s where each letter is a beginning of its own
+    assert time.process_time() - begin < 5 * slowness()  # 20 s where each letter is a beginning of its own
 
 
 def test_the_service_calls_people_what_collect_calls_them(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import toy
+from waiting import PATIENCE_SECONDS
 
 from pipeline.documents.data import Manifest
 from pipeline.documents.model import Exploration
@@ -605,7 +606,7 @@ def test_two_records_at_once_make_one_training(trained):
     toy.use_challenger(trained, 1)
     command = [sys.executable, "-c", ACTION, str(trained), "record_training"]
     processes = [subprocess.Popen(command, env=toy.environment()) for _ in range(2)]
-    assert [process.wait(60) for process in processes] == [0, 0]
+    assert [process.wait(PATIENCE_SECONDS) for process in processes] == [0, 0]
     assert toy.tags(trained) == ["training/1"]
 
 
@@ -745,7 +746,7 @@ def test_promotion_killed_at_any_moment_leaves_old_or_new_champion(trained, tmp_
     new = toy.use_challenger(trained, 2, champion=old)
     whole = Path(shutil.copytree(trained, tmp_path / "timed", symlinks=True))
     start = time.perf_counter()
-    assert not killed_after(whole, 60)
+    assert not killed_after(whole, PATIENCE_SECONDS)
     duration = time.perf_counter() - start
     kills = 30
     for attempt in range(kills):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from waiting import PATIENCE_SECONDS
 
 from pipeline.errors import DataError, PipelineError, Unavailable
 from pipeline.run import ERROR_FILE, PERMANENT, guarded
@@ -16,7 +17,7 @@ import sys, time
 from pipeline.run import run
 def main() -> None:
     print("ready", flush=True)
-    time.sleep(60)
+    time.sleep(3000)
 run(main)
 """
 
@@ -28,7 +29,7 @@ def test_interrupted_stage_says_one_line(number):
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     process.send_signal(number)
-    _, error = process.communicate(timeout=120)
+    _, error = process.communicate(timeout=PATIENCE_SECONDS)
     assert process.returncode == 130
     assert error.startswith("error: interrupted: run it again to go on")
     assert error.count("\n") == 1
@@ -62,7 +63,7 @@ def test_ctrl_c_in_a_stage_is_one_line_and_leaves_its_outputs(name, tmp_path):
         except OSError:  # nobody reads yet
             time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=120)
+    _, error = process.communicate(timeout=PATIENCE_SECONDS)
     os.close(pipe)
     assert process.returncode == 130
     assert error.startswith("error: interrupted")

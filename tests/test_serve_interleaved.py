@@ -29,6 +29,7 @@ pytest.importorskip("sqlalchemy")
 
 from safetensors.numpy import load_file, save_file
 from served_process import Served, running
+from waiting import until
 
 from pipeline.data.histories import load_prepared
 from pipeline.models.artifacts import folder_hash, named
@@ -36,7 +37,7 @@ from pipeline.params import Params
 from pipeline.training import recipe
 from pipeline.training.task import Run
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 USERS, ITEMS, ROWS, K = 60, 40, 10, 6
 CHALLENGER = Path("models/challenger")
 
@@ -105,12 +106,13 @@ def ran(project: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def until(service: Served, line: str) -> None:
+def until_told(service: Served, line: str) -> None:
     """The service's metrics say so."""
-    limit = time.monotonic() + 60
-    while line not in urllib.request.urlopen(service.address + "/metrics").read().decode().splitlines():
-        assert time.monotonic() < limit, line
-        time.sleep(0.1)
+
+    def metrics() -> list[str]:
+        return urllib.request.urlopen(service.address + "/metrics").read().decode().splitlines()
+
+    until(lambda: line in metrics(), lambda: line)
 
 
 def look(service: Served, rounds: int) -> None:
@@ -153,7 +155,7 @@ def test_the_challenger_that_people_saw_is_judged_and_promoted(tmp_path: Path) -
 
     with running(project) as service:
         # Lists of both are shown to everybody, and people's choice is told.
-        until(service, "evergreen_challenger 1.0")
+        until_told(service, "evergreen_challenger 1.0")
         look(service, 2)
         told = json.loads(ran(project, "feedback", "--json"))["interleaved"]
         assert (told["champion"], told["challenger"]) == ("v1.0.0", challenger)

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import served
 from served_process import Served, running, start
+from waiting import PATIENCE_SECONDS
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 for needed in ("fastapi", "uvicorn", "prometheus_client", "sqlalchemy"):
     pytest.importorskip(needed)
 
@@ -56,7 +57,7 @@ def in_threads(service: Served, numbers: list[int], acknowledged: set[int], kill
             time.sleep(0.002)
         service.kill()
     for thread in threads:
-        thread.join(timeout=240)
+        thread.join(timeout=PATIENCE_SECONDS)
 
 
 def stored(project: Path) -> list[str]:

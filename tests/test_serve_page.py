@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,9 @@ import pytest
 import served
 from chromium_up import chromium
 from served_process import Served, running
+from waiting import until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 for needed in ("fastapi", "uvicorn", "prometheus_client", "sqlalchemy", "selenium"):
     pytest.importorskip(needed)
 
@@ -33,14 +33,6 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     with chromium(tmp_path_factory.mktemp("chromium")) as found:
         yield found
-
-
-def until(look: Callable[[], Any], what: str = "") -> Any:
-    limit = time.monotonic() + 60
-    while not (found := look()):
-        assert time.monotonic() < limit, what
-        time.sleep(0.05)
-    return found
 
 
 def listed(driver: Any) -> list[str]:

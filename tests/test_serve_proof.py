@@ -21,8 +21,9 @@ import pytest
 import toy
 import yaml
 from served_process import Served, running
+from waiting import PATIENCE_SECONDS
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = pytest.mark.slow(minutes=8)
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
 pytest.importorskip("prometheus_client")
@@ -68,7 +69,7 @@ class Load:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join(timeout=60)
+        self._thread.join(timeout=PATIENCE_SECONDS)
 
     def _run(self) -> None:
         number = 0

@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 import toy_log
 from gate_by_hand import SETTINGS, challenger, champion, decide, evaluation, failed
+from waiting import PATIENCE_SECONDS
 
 from pipeline.data.histories import Catalogue, Prepared, make_log
 from pipeline.documents.promotion import Promotion
@@ -422,7 +423,7 @@ def test_who_reads_a_killed_simulations_output_is_not_kept_waiting_by_its_worker
         worker = int(process.stdout.readline())
         process.kill()
         try:
-            process.communicate(timeout=30)
+            process.communicate(timeout=PATIENCE_SECONDS)
         except subprocess.TimeoutExpired:
             os.kill(worker, signal.SIGKILL)
             raise

@@ -14,6 +14,7 @@ from typing import Any
 import jinja2
 import pytest
 import yaml
+from waiting import PATIENCE_SECONDS
 
 import start_airflow as start
 
@@ -109,7 +110,7 @@ def stubborn(folder: Path) -> "subprocess.Popen[bytes]":
     """A shell with a child, once it ignores being asked to end."""
     script = "trap '' TERM; sleep 100 & touch up; wait; sleep 100"
     process = subprocess.Popen(["sh", "-c", script], cwd=folder, start_new_session=True)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while not (folder / "up").exists():
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -123,8 +124,8 @@ def test_the_whole_group_is_stopped_also_what_ignores_being_asked(tmp_path: Path
         start.stop(process)
     finally:
         start.GRACE_SECONDS = before
-    assert process.wait(60) == -signal.SIGKILL
-    deadline = time.monotonic() + 60
+    assert process.wait(PATIENCE_SECONDS) == -signal.SIGKILL
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while start.send(process, 0) and time.monotonic() < deadline:
         time.sleep(0.05)  # until init has buried the shell's child
     assert not start.send(process, 0)
@@ -139,7 +140,7 @@ def test_without_patience_it_is_killed_at_once(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(start.time, "sleep", again)
     with pytest.raises(KeyboardInterrupt):
         start.stop(process)
-    assert process.wait(60) == -signal.SIGKILL
+    assert process.wait(PATIENCE_SECONDS) == -signal.SIGKILL
 
 
 @pytest.mark.parametrize(
@@ -241,7 +242,7 @@ def test_with_login_on_it_starts_and_the_generated_password_is_taken(tmp_path: P
         request = urllib.request.Request(
             f"{airflow.address}/auth/token", body, {"Content-Type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:
             airflow._token = json.loads(answer.read())["access_token"]
         assert set(start.DAGS) <= {dag["dag_id"] for dag in airflow.call("GET", "/dags")["dags"]}
         run = airflow.trigger("evergreen_training", as_of="soon")

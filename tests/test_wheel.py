@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.slow
 
@@ -22,7 +23,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(ROOT / name, folder)
     shutil.copytree(ROOT / "pipeline", folder / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "."]
-    subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=300)
+    subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=PATIENCE_SECONDS)
     [wheel] = folder.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder / "site")
@@ -45,7 +46,7 @@ def test_without_benches_the_command_says_where_they_are(installed: Path, argume
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=PATIENCE_SECONDS,
     )
     assert (ran.returncode, ran.stdout) == (1, "")
     assert ran.stderr.startswith("error: evergreen bench: not in the installed package")

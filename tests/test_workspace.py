@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import toy
+from waiting import PATIENCE_SECONDS, until
 
 from pipeline.errors import ConfigError
 from pipeline.loop.history import Account
@@ -26,9 +27,6 @@ from pipeline.runs.worktrees import KEEP_FAILED, REPLAYING, Settings, Workspace,
 
 MONITORING, TRAINING = "evergreen_monitoring", "evergreen_training"
 TRAINING_STAGES = ("collect", "preprocess", "finetune", "evaluate", "decide_promotion")
-
-
-pytestmark = pytest.mark.timeout(1800)
 
 
 @pytest.fixture
@@ -325,25 +323,15 @@ def test_a_killed_step_leaves_no_orphan_and_the_retry_ends_it(cycled: Path) -> N
     root = Workspace(cycled, TRAINING, "one").root
     command = [sys.executable, "-m", "pipeline", "workspace", "stage", TRAINING, "one", "finetune"]
     process = subprocess.Popen(command, cwd=cycled, env=toy.environment(), stdout=subprocess.DEVNULL)
-    wait_for(root / "asleep.txt")
+    until((root / "asleep.txt").exists)
     process.kill()
-    assert process.wait(60) != 0
-    deadline = time.monotonic() + 20
-    while training(root) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not training(root)
+    assert process.wait(PATIENCE_SECONDS) != 0
+    until(lambda: not training(root))
     result(step(cycled, "stage", TRAINING, "one", "finetune"))
     for name in ("evaluate", "decide_promotion"):
         result(step(cycled, "stage", TRAINING, "one", name))
     finish(cycled, "one")
     assert (history(cycled, TRAINING, "one")["state"], worktrees(cycled)) == ("success", [])
-
-
-def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 120
-    while not path.exists():
-        assert time.monotonic() < deadline, path
-        time.sleep(0.1)
 
 
 def training(root: Path) -> bool:
@@ -365,7 +353,7 @@ def test_of_two_runs_at_once_the_second_is_refused_by_its_comparison(cycled: Pat
         result(step(cycled, "open", TRAINING, run, f"--epochs={epochs}", "--mode=full"))
     for name in TRAINING_STAGES:
         started = [start(cycled, run, name) for run in ("one", "two")]
-        assert [process.wait(200) for process in started] == [0, 0]
+        assert [process.wait(PATIENCE_SECONDS) for process in started] == [0, 0]
     assert finish(cycled, "one")["promoted"] == "v2.0.0"
     decided = result(step(cycled, "stage", TRAINING, "two", "decide_promotion"))  # nobody is asked in vain
     assert decided["promote"] is False
@@ -491,7 +479,7 @@ def test_a_step_waits_for_the_one_before(project: Path) -> None:
         process = start(project, "one", "collect")
         time.sleep(2)
         assert process.poll() is None
-    assert process.wait(120) == 0
+    assert process.wait(PATIENCE_SECONDS) == 0
 
 
 @pytest.mark.slow

@@ -272,7 +272,7 @@ prepared, out, training = map(pathlib.Path, sys.argv[1:])
 rows = (prepared / "rows.txt").read_text()
 if "sleep" in rows:
     pathlib.Path("asleep.txt").write_text("")
-    time.sleep(60)
+    time.sleep(3000)
 if "diverge" in rows:
     out.mkdir(parents=True)
     (out / "half").write_text("")
