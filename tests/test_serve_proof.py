@@ -23,7 +23,7 @@ import yaml
 from served_process import Served, running
 from waiting import PATIENCE_SECONDS
 
-pytestmark = pytest.mark.slow(minutes=8)
+pytestmark = pytest.mark.slow(minutes=10)
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
 pytest.importorskip("prometheus_client")
