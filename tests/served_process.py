@@ -44,7 +44,7 @@ class Served:
             return error.code, json.load(error)
 
     def ready(self) -> None:
-        limit = time.monotonic() + 240
+        limit = time.monotonic() + PATIENCE_SECONDS
         while True:
             try:
                 if self.ask("/health")[0] == 200:

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import toy
 import yaml
+from waiting import PATIENCE_SECONDS
 
 pytest.importorskip("sqlalchemy")
 
@@ -109,7 +110,7 @@ def killed_at(root: Path, person: str, tag: str) -> None:
     """By SIGKILL, as soon as the tag is there."""
     command = [sys.executable, "-m", "pipeline", "forget", person]
     process = subprocess.Popen(command, cwd=root, env=toy.environment(), stdout=subprocess.DEVNULL)
-    limit = time.monotonic() + 120
+    limit = time.monotonic() + PATIENCE_SECONDS
     while tag not in toy.tags(root) and process.poll() is None:
         assert time.monotonic() < limit
         time.sleep(0.005)

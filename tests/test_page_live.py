@@ -123,9 +123,7 @@ class Browser:
         self.sees(*texts)
 
     def sees(self, *texts: str) -> None:
-        until(
-            lambda: all(text in self.text() for text in texts), lambda: f"{texts}: {self.text()[:2000]}", 60
-        )
+        until(lambda: all(text in self.text() for text in texts), lambda: f"{texts}: {self.text()[:2000]}")
 
     def text(self) -> str:
         """Of the page and of every frame in it."""

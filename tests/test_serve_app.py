@@ -17,6 +17,7 @@ pytest.importorskip("prometheus_client")
 pytest.importorskip("sqlalchemy")
 
 from fastapi.testclient import TestClient
+from waiting import PATIENCE_SECONDS
 
 from pipeline.serve import access
 from pipeline.serve.app import create
@@ -36,7 +37,7 @@ def project_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def ready(client: TestClient) -> dict[str, Any]:
-    limit = time.monotonic() + 120
+    limit = time.monotonic() + PATIENCE_SECONDS
     while (answer := client.get("/health")).status_code != 200:
         assert answer.json()["status"] == "starting"
         assert time.monotonic() < limit, answer.json()
@@ -162,7 +163,7 @@ def test_items_and_people_come_and_go(client: TestClient) -> None:
         client.put("/items/i05", json={"title": "red thing number 5", "categories": ["red"]}).status_code
         == 200
     )
-    limit = time.monotonic() + 60
+    limit = time.monotonic() + PATIENCE_SECONDS
     while "i98" not in {
         item["item_id"] for item in client.post("/recommend", json={"text": "red", "k": 24}).json()["items"]
     }:
@@ -192,7 +193,7 @@ def test_a_forgotten_person_stays_forgotten(client: TestClient, project_once: Pa
             assert len(again["items"]) == len(stranger["items"])
             refused = worker.post("/feedback", json=[event("f2", user_id="u22"), event("f3", user_id="u21")])
             assert (refused.status_code, refused.headers["content-type"]) == (410, "application/problem+json")
-        engine, limit = other.app.state.service.engine, time.monotonic() + 60  # type: ignore[attr-defined]
+        engine, limit = other.app.state.service.engine, time.monotonic() + PATIENCE_SECONDS  # type: ignore[attr-defined]
         # Bound anew, the counts of items are without their rows, as if they had never been there.
         while "u22" in engine.world.user_ids:
             assert time.monotonic() < limit
@@ -205,7 +206,7 @@ def test_ids_may_have_slashes(client: TestClient) -> None:
     assert client.put("/items/a%2Fb%2Fc", json={"title": "red thing"}).json()["item_id"] == "a/b/c"
     assert client.post("/feedback", json=event("s1", user_id="per/son")).status_code == 200
     assert client.delete("/users/per%2Fson").json()["events"] == 1
-    limit = time.monotonic() + 60
+    limit = time.monotonic() + PATIENCE_SECONDS
     while client.get("/items/a%2Fb%2Fc/similar").status_code != 200:
         assert time.monotonic() < limit
         time.sleep(0.02)
@@ -237,7 +238,7 @@ def test_impressions_are_in_the_store(client: TestClient) -> None:
 
     answer = client.post("/recommend", json={"user_id": "u20", "k": 2}).json()
     service = client.app.state.service  # type: ignore[attr-defined]
-    table, limit = service.store.impressions, time.monotonic() + 30
+    table, limit = service.store.impressions, time.monotonic() + PATIENCE_SECONDS
     query = sa.select(table).where(table.c.impression_id == answer["impression_id"])
     while True:
         with service.store.engine.connect() as connection:
@@ -299,7 +300,7 @@ def test_keys_come_and_go_while_it_runs(
 
 def test_without_a_champion_it_waits_and_says_why(tmp_path: Path) -> None:
     with TestClient(create(tmp_path, f"sqlite:///{tmp_path}/events.db")) as client:
-        limit = time.monotonic() + 60
+        limit = time.monotonic() + PATIENCE_SECONDS
         while "no champion" not in str((answer := client.get("/health")).json()["problem"]):
             assert time.monotonic() < limit
         assert answer.status_code == 503

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import served
+from waiting import PATIENCE_SECONDS
 
 pytest.importorskip("sqlalchemy")
 
@@ -371,7 +372,7 @@ def test_the_clock_goes_on_behind_the_newest_change_of_an_item(engine: Engine, p
 def test_the_thread_follows(engine: Engine) -> None:
     engine.start()
     engine.store.append([[row(1, "followed", "i03", engine.moment())]])
-    limit = time.monotonic() + 30
+    limit = time.monotonic() + PATIENCE_SECONDS
     while engine.world.present.user("followed") < 0:
         assert time.monotonic() < limit
         time.sleep(0.01)

@@ -29,7 +29,7 @@ pytest.importorskip("sqlalchemy")
 
 from safetensors.numpy import load_file, save_file
 from served_process import Served, running
-from waiting import until
+from waiting import PATIENCE_SECONDS, until
 
 from pipeline.data.histories import load_prepared
 from pipeline.models.artifacts import folder_hash, named
@@ -173,7 +173,7 @@ def test_the_challenger_that_people_saw_is_judged_and_promoted(tmp_path: Path) -
         assert toy.evergreen(project, "registry", "promote").returncode == 1  # nobody has said yes
         ran(project, "registry", "promote", "--approve")
         ran(project, "champion")
-        limit = time.monotonic() + 60
+        limit = time.monotonic() + PATIENCE_SECONDS
         while service.ask("/health")[1]["version"] != "v2.0.0":
             assert time.monotonic() < limit
             time.sleep(0.1)

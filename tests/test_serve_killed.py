@@ -51,7 +51,7 @@ def in_threads(service: Served, numbers: list[int], acknowledged: set[int], kill
     for thread in threads:
         thread.start()
     if kill_at is not None:
-        limit = time.monotonic() + 240
+        limit = time.monotonic() + PATIENCE_SECONDS
         while len(acknowledged) < kill_at:
             assert time.monotonic() < limit
             time.sleep(0.002)

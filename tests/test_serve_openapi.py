@@ -17,6 +17,7 @@ pytest.importorskip("prometheus_client")
 pytest.importorskip("sqlalchemy")
 
 from fastapi.testclient import TestClient
+from waiting import PATIENCE_SECONDS
 
 from pipeline.data import tables
 from pipeline.serve.app import create
@@ -28,7 +29,7 @@ from pipeline.serve.events import Change
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     store = f"sqlite:///{tmp_path_factory.mktemp('store')}/events.db"
     with TestClient(create(served.once(tmp_path_factory), store)) as found:
-        limit = time.monotonic() + 120
+        limit = time.monotonic() + PATIENCE_SECONDS
         while found.get("/health").status_code != 200:
             assert time.monotonic() < limit
             time.sleep(0.02)

@@ -87,7 +87,7 @@ class Load:
                 self.versions.append(told["version"])
 
     def until_version(self, version: str) -> None:
-        limit = time.monotonic() + 120
+        limit = time.monotonic() + PATIENCE_SECONDS
         while self.versions[-1:] != [version]:
             assert time.monotonic() < limit, self.versions
             time.sleep(0.05)

@@ -17,6 +17,7 @@ pytest.importorskip("prometheus_client")
 pytest.importorskip("sqlalchemy")
 
 from fastapi.testclient import TestClient
+from waiting import PATIENCE_SECONDS
 
 from pipeline.data.histories import MICROSECONDS_A_DAY as DAY
 from pipeline.errors import ConfigError
@@ -88,7 +89,7 @@ def test_the_service_does_it(tmp_path_factory: pytest.TempPathFactory, tmp_path:
     params: Any = yaml.safe_load((project / "params.yaml").read_text())
     params["serve"]["retention_days"] = 30
     (project / "params.yaml").write_text(yaml.safe_dump(params))
-    store, limit = filled(tmp_path), time.monotonic() + 120
+    store, limit = filled(tmp_path), time.monotonic() + PATIENCE_SECONDS
     with TestClient(create(project, f"sqlite:///{tmp_path}/events.db")):
         while left(store) != (0, 0):  # they are of 1970
             assert time.monotonic() < limit

@@ -15,6 +15,7 @@ pytest.importorskip("prometheus_client")
 pytest.importorskip("sqlalchemy")
 
 from fastapi.testclient import TestClient
+from waiting import PATIENCE_SECONDS
 
 from pipeline.serve import room
 from pipeline.serve.app import create
@@ -30,7 +31,7 @@ def client(
     monkeypatch.setattr(room, "PLACES", 2)
     monkeypatch.setattr(Engine, "renew", lambda self: None)
     with TestClient(create(served.once(tmp_path_factory), f"sqlite:///{tmp_path}/events.db")) as found:
-        limit = time.monotonic() + 120
+        limit = time.monotonic() + PATIENCE_SECONDS
         while found.get("/health").status_code != 200:
             assert time.monotonic() < limit
             time.sleep(0.02)
