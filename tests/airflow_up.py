@@ -65,7 +65,7 @@ class Airflow:
         request = urllib.request.Request(f"{self.address}/api/v2{path}", data, headers, method=method)
         for tries_left in reversed(range(5)):
             try:
-                with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS) as answer:
+                with urllib.request.urlopen(request, timeout=PATIENCE_SECONDS / 5) as answer:
                     text = answer.read()
                 break
             except TimeoutError:  # a server that has just started, on a busy machine
@@ -93,8 +93,7 @@ class Airflow:
 
     def wait(self, run: Run, states: tuple[str, ...] = ENDED) -> dict[str, Any]:
         """The run, once it is in one of these states."""
-        look, explain = lambda: one_of(self.state(run), states), lambda: str(self.tasks(run))
-        return dict(until(look, explain, 2 * PATIENCE_SECONDS))
+        return dict(until(lambda: one_of(self.state(run), states), lambda: str(self.tasks(run))))
 
     def tasks(self, run: Run) -> dict[str, str | None]:
         """Task -> state."""
@@ -147,7 +146,7 @@ def running(project: Path, **variables: str) -> Iterator[Airflow]:
     finally:
         process.send_signal(signal.SIGINT)
         try:
-            process.wait(60)
+            process.wait(PATIENCE_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

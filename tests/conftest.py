@@ -43,14 +43,14 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
-DEFAULT_TESTS_SECONDS = 164  # of `make test`, on the machine whose minutes the marks say
+DEFAULT_TESTS_SECONDS = 164  # of `make test`, on the machine whose minutes the marks say: docs/log.md
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """What would not be done before CI has to end is not begun, and is told as skipped.
 
-    `.ci/run` says when that is, and how long the default tests took: ten times as long on one machine as on
+    `.ci/run` says when that is, and how long the default tests took: one machine needs six times as long as
     another.
     """
     slow = item.get_closest_marker("slow")

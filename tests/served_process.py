@@ -7,17 +7,16 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ports import free_port
-from waiting import PATIENCE_SECONDS
+from waiting import PATIENCE_SECONDS, until
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -44,16 +43,14 @@ class Served:
             return error.code, json.load(error)
 
     def ready(self) -> None:
-        limit = time.monotonic() + PATIENCE_SECONDS
-        while True:
-            try:
+        def healthy() -> bool:
+            with suppress(OSError):
                 if self.ask("/health")[0] == 200:
-                    return
-            except OSError:
-                pass
+                    return True
             assert self.process.poll() is None, "the service ended"
-            assert time.monotonic() < limit
-            time.sleep(0.05)
+            return False
+
+        until(healthy)
 
     def kill(self) -> None:
         """As a crash would: every process of it, at once."""

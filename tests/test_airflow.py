@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -590,5 +589,4 @@ def test_all_of_airflow_killed_and_started_again(airflow: up.Airflow) -> None:
     hold(airflow.project, after=10)
     with up.running(airflow.project, AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT="30") as again:
         check_resumed(again, run, "1998-05-01")
-        started = time.monotonic()
-    assert time.monotonic() - started < 300
+    assert again.process.returncode != -signal.SIGKILL  # it ended when it was asked to

@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,7 +18,7 @@ import pandas as pd
 import pytest
 from ports import free_port
 from small_data import START, catalogue, write_params, write_raw
-from waiting import PATIENCE_SECONDS
+from waiting import PATIENCE_SECONDS, until
 
 from pipeline.data import spark, tables
 from pipeline.errors import ConfigError
@@ -109,13 +108,12 @@ def standalone(folder: Path) -> Iterator[str]:
 
 
 def wait_for_worker(page: str) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while time.monotonic() < deadline:
+    def works() -> bool:
         with suppress(OSError, ValueError), urllib.request.urlopen(page, timeout=10) as answer:
-            if json.load(answer)["aliveworkers"] == 1:
-                return
-        time.sleep(0.2)
-    raise AssertionError(f"{page}: no worker came")
+            return bool(json.load(answer)["aliveworkers"] == 1)
+        return False
+
+    until(works, lambda: f"{page}: no worker came")
 
 
 @pytest.mark.slow

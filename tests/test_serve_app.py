@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ pytest.importorskip("prometheus_client")
 pytest.importorskip("sqlalchemy")
 
 from fastapi.testclient import TestClient
-from waiting import PATIENCE_SECONDS
+from waiting import until
 
 from pipeline.serve import access
 from pipeline.serve.app import create
@@ -37,12 +36,12 @@ def project_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def ready(client: TestClient) -> dict[str, Any]:
-    limit = time.monotonic() + PATIENCE_SECONDS
-    while (answer := client.get("/health")).status_code != 200:
-        assert answer.json()["status"] == "starting"
-        assert time.monotonic() < limit, answer.json()
-        time.sleep(0.02)
-    return answer.json()
+    def health() -> dict[str, Any] | None:
+        answer = client.get("/health")
+        assert answer.status_code == 200 or answer.json()["status"] == "starting"
+        return answer.json() if answer.status_code == 200 else None
+
+    return dict(until(health))
 
 
 def event(number: object, **further: object) -> dict[str, object]:
@@ -163,12 +162,12 @@ def test_items_and_people_come_and_go(client: TestClient) -> None:
         client.put("/items/i05", json={"title": "red thing number 5", "categories": ["red"]}).status_code
         == 200
     )
-    limit = time.monotonic() + PATIENCE_SECONDS
-    while "i98" not in {
-        item["item_id"] for item in client.post("/recommend", json={"text": "red", "k": 24}).json()["items"]
-    }:
-        assert time.monotonic() < limit
-        time.sleep(0.05)
+
+    def listed() -> set[str]:
+        answer = client.post("/recommend", json={"text": "red", "k": 24}).json()
+        return {item["item_id"] for item in answer["items"]}
+
+    until(lambda: "i98" in listed())
     client.post(
         "/feedback", json=[event("p1", user_id="person"), event("p2", user_id="person", item_id="i07")]
     )
@@ -193,11 +192,9 @@ def test_a_forgotten_person_stays_forgotten(client: TestClient, project_once: Pa
             assert len(again["items"]) == len(stranger["items"])
             refused = worker.post("/feedback", json=[event("f2", user_id="u22"), event("f3", user_id="u21")])
             assert (refused.status_code, refused.headers["content-type"]) == (410, "application/problem+json")
-        engine, limit = other.app.state.service.engine, time.monotonic() + PATIENCE_SECONDS  # type: ignore[attr-defined]
+        engine = other.app.state.service.engine  # type: ignore[attr-defined]
         # Bound anew, the counts of items are without their rows, as if they had never been there.
-        while "u22" in engine.world.user_ids:
-            assert time.monotonic() < limit
-            time.sleep(0.02)
+        until(lambda: "u22" not in engine.world.user_ids)
     store = Path(url.database)
     assert not [path for path in store.parent.glob(f"{store.name}*") if b"u22" in path.read_bytes()]
 
@@ -206,10 +203,7 @@ def test_ids_may_have_slashes(client: TestClient) -> None:
     assert client.put("/items/a%2Fb%2Fc", json={"title": "red thing"}).json()["item_id"] == "a/b/c"
     assert client.post("/feedback", json=event("s1", user_id="per/son")).status_code == 200
     assert client.delete("/users/per%2Fson").json()["events"] == 1
-    limit = time.monotonic() + PATIENCE_SECONDS
-    while client.get("/items/a%2Fb%2Fc/similar").status_code != 200:
-        assert time.monotonic() < limit
-        time.sleep(0.02)
+    until(lambda: client.get("/items/a%2Fb%2Fc/similar").status_code == 200)
     assert client.delete("/items/a%2Fb%2Fc").status_code == 200
     assert 'route="/items/{item_id}/similar"' in client.get("/metrics").text
 
@@ -238,13 +232,14 @@ def test_impressions_are_in_the_store(client: TestClient) -> None:
 
     answer = client.post("/recommend", json={"user_id": "u20", "k": 2}).json()
     service = client.app.state.service  # type: ignore[attr-defined]
-    table, limit = service.store.impressions, time.monotonic() + PATIENCE_SECONDS
+    table = service.store.impressions
     query = sa.select(table).where(table.c.impression_id == answer["impression_id"])
-    while True:
+
+    def kept() -> Any:
         with service.store.engine.connect() as connection:
-            if row := connection.execute(query).first():
-                break
-        assert time.monotonic() < limit
+            return connection.execute(query).first()
+
+    row = until(kept)
     assert (row.user_id, row.version, row.model) == ("u20", "v1.0.0", "champion")
     assert answer["items"][0]["item_id"] in row.items
 
@@ -300,10 +295,8 @@ def test_keys_come_and_go_while_it_runs(
 
 def test_without_a_champion_it_waits_and_says_why(tmp_path: Path) -> None:
     with TestClient(create(tmp_path, f"sqlite:///{tmp_path}/events.db")) as client:
-        limit = time.monotonic() + PATIENCE_SECONDS
-        while "no champion" not in str((answer := client.get("/health")).json()["problem"]):
-            assert time.monotonic() < limit
-        assert answer.status_code == 503
+        until(lambda: "no champion" in str(client.get("/health").json()["problem"]))
+        assert client.get("/health").status_code == 503
         refused = client.post("/recommend", json={"user_id": "u"})
         assert refused.status_code == 503
         assert "no champion" in refused.json()["detail"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 import weakref
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import served
-from waiting import PATIENCE_SECONDS
+from waiting import until
 
 pytest.importorskip("sqlalchemy")
 
@@ -372,10 +371,7 @@ def test_the_clock_goes_on_behind_the_newest_change_of_an_item(engine: Engine, p
 def test_the_thread_follows(engine: Engine) -> None:
     engine.start()
     engine.store.append([[row(1, "followed", "i03", engine.moment())]])
-    limit = time.monotonic() + PATIENCE_SECONDS
-    while engine.world.present.user("followed") < 0:
-        assert time.monotonic() < limit
-        time.sleep(0.01)
+    until(lambda: engine.world.present.user("followed") >= 0)
 
 
 def test_the_page_and_the_command_line_say_whose_the_items_are(

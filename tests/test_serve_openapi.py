@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ pytest.importorskip("prometheus_client")
 pytest.importorskip("sqlalchemy")
 
 from fastapi.testclient import TestClient
-from waiting import PATIENCE_SECONDS
+from waiting import until
 
 from pipeline.data import tables
 from pipeline.serve.app import create
@@ -29,10 +28,7 @@ from pipeline.serve.events import Change
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     store = f"sqlite:///{tmp_path_factory.mktemp('store')}/events.db"
     with TestClient(create(served.once(tmp_path_factory), store)) as found:
-        limit = time.monotonic() + PATIENCE_SECONDS
-        while found.get("/health").status_code != 200:
-            assert time.monotonic() < limit
-            time.sleep(0.02)
+        until(lambda: found.get("/health").status_code == 200)
         yield found
 
 

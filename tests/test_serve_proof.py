@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ import pytest
 import toy
 import yaml
 from served_process import Served, running
-from waiting import PATIENCE_SECONDS
+from waiting import PATIENCE_SECONDS, until
 
 pytestmark = pytest.mark.slow(minutes=10)
 pytest.importorskip("fastapi")
@@ -87,10 +86,7 @@ class Load:
                 self.versions.append(told["version"])
 
     def until_version(self, version: str) -> None:
-        limit = time.monotonic() + PATIENCE_SECONDS
-        while self.versions[-1:] != [version]:
-            assert time.monotonic() < limit, self.versions
-            time.sleep(0.05)
+        until(lambda: self.versions[-1:] == [version], lambda: self.versions)
 
 
 def interval(gains: np.ndarray) -> tuple[float, float]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ pytest.importorskip("prometheus_client")
 pytest.importorskip("sqlalchemy")
 
 from fastapi.testclient import TestClient
-from waiting import PATIENCE_SECONDS
+from waiting import until
 
 from pipeline.data.histories import MICROSECONDS_A_DAY as DAY
 from pipeline.errors import ConfigError
@@ -89,9 +88,7 @@ def test_the_service_does_it(tmp_path_factory: pytest.TempPathFactory, tmp_path:
     params: Any = yaml.safe_load((project / "params.yaml").read_text())
     params["serve"]["retention_days"] = 30
     (project / "params.yaml").write_text(yaml.safe_dump(params))
-    store, limit = filled(tmp_path), time.monotonic() + PATIENCE_SECONDS
+    store = filled(tmp_path)
     with TestClient(create(project, f"sqlite:///{tmp_path}/events.db")):
-        while left(store) != (0, 0):  # they are of 1970
-            assert time.monotonic() < limit
-            time.sleep(0.05)
+        until(lambda: left(store) == (0, 0))  # they are of 1970
     store.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +14,7 @@ pytest.importorskip("prometheus_client")
 pytest.importorskip("sqlalchemy")
 
 from fastapi.testclient import TestClient
-from waiting import PATIENCE_SECONDS
+from waiting import until
 
 from pipeline.serve import room
 from pipeline.serve.app import create
@@ -31,10 +30,7 @@ def client(
     monkeypatch.setattr(room, "PLACES", 2)
     monkeypatch.setattr(Engine, "renew", lambda self: None)
     with TestClient(create(served.once(tmp_path_factory), f"sqlite:///{tmp_path}/events.db")) as found:
-        limit = time.monotonic() + PATIENCE_SECONDS
-        while found.get("/health").status_code != 200:
-            assert time.monotonic() < limit
-            time.sleep(0.02)
+        until(lambda: found.get("/health").status_code == 200)
         yield found
 
 

@@ -5,7 +5,6 @@ import socket
 import stat
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +13,7 @@ from typing import Any
 import jinja2
 import pytest
 import yaml
-from waiting import PATIENCE_SECONDS
+from waiting import PATIENCE_SECONDS, until
 
 import start_airflow as start
 
@@ -108,12 +107,9 @@ def test_logs_of_runs_with_long_ids_have_names_that_file_systems_take(tmp_path: 
 
 def stubborn(folder: Path) -> "subprocess.Popen[bytes]":
     """A shell with a child, once it ignores being asked to end."""
-    script = "trap '' TERM; sleep 100 & touch up; wait; sleep 100"
+    script = "trap '' TERM; sleep 3000 & touch up; wait; sleep 3000"
     process = subprocess.Popen(["sh", "-c", script], cwd=folder, start_new_session=True)
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not (folder / "up").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    until((folder / "up").exists)
     return process
 
 
@@ -125,10 +121,7 @@ def test_the_whole_group_is_stopped_also_what_ignores_being_asked(tmp_path: Path
     finally:
         start.GRACE_SECONDS = before
     assert process.wait(PATIENCE_SECONDS) == -signal.SIGKILL
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while start.send(process, 0) and time.monotonic() < deadline:
-        time.sleep(0.05)  # until init has buried the shell's child
-    assert not start.send(process, 0)
+    until(lambda: not start.send(process, 0))  # init has buried the shell's child
 
 
 def test_without_patience_it_is_killed_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
