@@ -16,12 +16,13 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from pipeline.data.histories import Catalogue, Points
-from pipeline.models.baselines import BLOCK_BYTES, Scorer
+from pipeline.models.baselines import Scorer
 from pipeline.models.pairs import excluded_matrix, lookup
 
 SALT = "evergreen.ranking"
 FILL = 1024  # items at a time, where candidates are too few for a list
 _KEY_BYTES = 8
+BLOCK_BYTES = 16_000_000  # of keys: from 32 MB on every array comes from the system anew, page by page
 
 
 @runtime_checkable
@@ -85,10 +86,9 @@ def _keys(scores: np.ndarray, order: np.ndarray) -> np.ndarray:
     (negative). They fill the high half; unscored items have the least one, 1; 0 is left for exclusion.
     """
     bits = (scores + np.float32(0)).view(np.uint32)  # + 0 makes one zero of -0 and 0
-    high = np.where(bits >> 31 == 1, ~bits, bits | np.uint32(0x80000000))
-    high[~(scores > -np.inf)] = 1
-    keys = high.astype(np.uint64)
-    keys <<= np.uint64(32)
+    bits ^= (bits.view(np.int32) >> 31).view(np.uint32) | np.uint32(0x80000000)
+    np.copyto(bits, np.uint32(1), where=~(scores > -np.inf))
+    keys = np.left_shift(bits, np.uint64(32), dtype=np.uint64)
     keys |= (len(order) - order).astype(np.uint64)[None, :]
     return keys
 
