@@ -110,7 +110,7 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     order = np.random.default_rng(1).permutation(20).astype(np.int32)
     scorer, done = ConstantScorer("s", scores), []
     whole = rank_points(scorer, data.test, data.catalogue, order, 5)
-    monkeypatch.setattr(ranking, "BLOCK_BYTES", 3 * 8 * 20)
+    monkeypatch.setattr(ranking, "KEYS", 3 * 20)
     parts = rank_points(scorer, data.test, data.catalogue, order, 5, done.append)
     assert done == [3, 3, 3, 1]
     np.testing.assert_array_equal(whole[0], parts[0])

@@ -21,8 +21,7 @@ from pipeline.models.pairs import excluded_matrix, lookup
 
 SALT = "evergreen.ranking"
 FILL = 1024  # items at a time, where candidates are too few for a list
-_KEY_BYTES = 8
-BLOCK_BYTES = 16_000_000  # of keys: from 32 MB on every array comes from the system anew, page by page
+KEYS = 2_000_000  # at once, 16 MB: from 32 MB on every array comes from the system anew, page by page
 
 
 @runtime_checkable
@@ -128,7 +127,7 @@ def _chunks(
     model: Model, points: Points, catalogue: Catalogue, order: np.ndarray, k: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     if not isinstance(model, Lister):
-        for chunk in points.chunks(max(1, BLOCK_BYTES // (_KEY_BYTES * max(len(catalogue), 1)))):
+        for chunk in points.chunks(max(1, KEYS // max(len(catalogue), 1))):
             yield top_k(model.score(chunk), chunk, catalogue, order, k)
         return
     begin = 0
