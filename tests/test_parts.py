@@ -237,14 +237,14 @@ def test_standardised_over_the_candidates_alone() -> None:
     items = np.array([[0, 1, 2, -1]], np.int32)
     column = np.array([[1.0, 3.0, 9.0, 5.0]])
     inside = pairs.standardised(column, items, width=2)
-    np.testing.assert_allclose(inside, [[-1, 1, 7, 0]], atol=1e-6)
+    np.testing.assert_allclose(inside, [[-1, 1, 2**0.5, 0]], atol=1e-6)
 
 
 def test_random_items_stand_for_all_others(world: tuple[Prepared, recipe.Trained]) -> None:
     prepared, trained = world
     parts = trained.models["challenger"].parts
     points = prepared.validation[:8]
-    _, drawn = sample(parts, list(parts.ask(points)), None, Sizes(4, 30), np.random.default_rng(0))
+    _, drawn = sample(parts, list(parts.ask(points)), None, Sizes(2, 3, 30), np.random.default_rng(0))
     there = drawn.log_weight > -1e8
     stands_for = np.where(there, np.exp(drawn.log_weight), 0).sum(axis=1)
     excluded = np.array(
@@ -252,6 +252,26 @@ def test_random_items_stand_for_all_others(world: tuple[Prepared, recipe.Trained
     )
     np.testing.assert_allclose(stands_for, len(prepared.catalogue) - excluded, rtol=1e-5)
     assert (drawn.log_weight[:, 0] == 0).all()  # the item taken
+
+
+def test_candidates_stand_for_candidates_and_unanswered_points_weigh_little(
+    world: tuple[Prepared, recipe.Trained],
+) -> None:
+    prepared, trained = world
+    parts = replace(trained.models["challenger"].parts, most=12)
+    points = prepared.validation
+    _, drawn = sample(parts, list(parts.ask(points)), None, Sizes(2, 3, 9), np.random.default_rng(0))
+    found = np.concatenate([parts.candidates(asked) for asked in parts.ask(points)])
+    taken = (found == points.target[:, None]).any(axis=1)
+    stands_for = np.where(drawn.log_weight > -1e8, np.exp(drawn.log_weight), 0)
+    listed = (found >= 0).sum(axis=1) - taken
+    np.testing.assert_allclose(stands_for[:, 1:6].sum(axis=1), listed, rtol=1e-5)
+    assert (stands_for[:, 1:3] <= 1).all()  # the hardest stand for themselves
+    assert 0 < taken.sum() < len(points)
+    of_user = np.bincount(points.user)[points.user] ** 0.5
+    ratio = drawn.weight * of_user
+    np.testing.assert_allclose(ratio[~taken] / ratio[taken].mean(), 0.1, rtol=1e-4)
+    assert drawn.weight.mean() == pytest.approx(1)
 
 
 def drawn_sample(count: int, weights: list[float], seed: int) -> Sample:

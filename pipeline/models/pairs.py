@@ -83,7 +83,8 @@ def products(users: np.ndarray, vectors: np.ndarray, items: np.ndarray) -> np.nd
 def standardised(column: np.ndarray, items: np.ndarray, width: int | None = None) -> np.ndarray:
     """Each point's column minus its mean over the candidates, over its deviation; a constant one becomes 0.
 
-    `width`: how many of the candidates count (the others were added for training).
+    `width`: how many of the candidates count (the others were added for training). Of n values none is
+    further than sqrt(n - 1) deviations from their mean, so none of the others is made to be.
     """
     there = items >= 0
     counts = there.copy()
@@ -92,7 +93,9 @@ def standardised(column: np.ndarray, items: np.ndarray, width: int | None = None
     number = np.maximum(counts.sum(axis=1, keepdims=True), 1)
     centred = column - np.where(counts, column, 0).sum(axis=1, keepdims=True) / number
     deviation = np.sqrt(np.where(counts, centred**2, 0).sum(axis=1, keepdims=True) / number)
-    return np.where(there, centred / np.where(deviation > 1e-8, deviation, 1), 0).astype(np.float32)
+    furthest = np.sqrt(number)
+    scaled = np.clip(centred / np.where(deviation > 1e-8, deviation, 1), -furthest, furthest)
+    return np.where(there, scaled, 0).astype(np.float32)
 
 
 def best_cells(matrix: sp.csr_matrix, n: int) -> np.ndarray:

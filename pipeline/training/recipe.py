@@ -42,9 +42,9 @@ from pipeline.training.text_training import text_vectors
 from pipeline.training.worth import Worth, gained, qualities, worthy
 
 FEWEST_SCORER_POINTS = 20
-SCORER_SIZES, VALIDATION_SIZES = Sizes(60, 60), Sizes(200, 200)
+SCORER_SIZES, VALIDATION_SIZES = Sizes(60, 30, 30), Sizes(200, 100, 100)
 LIGHT = Settings(positives_only=False, regularisation=300.0)
-LIGHT_SIZES, LIGHT_POINTS_PER_USER, MOST_LIGHT_POINTS, FEWEST_LIGHT_POINTS = Sizes(60, 140), 20, 1500, 50
+LIGHT_SIZES, LIGHT_POINTS_PER_USER, MOST_LIGHT_POINTS, FEWEST_LIGHT_POINTS = Sizes(60, 70, 70), 20, 1500, 50
 LIGHT_VALIDATION = 0.3  # of its points, the newest
 WORTH_POINTS = 1500  # by which further signals are judged
 
@@ -194,7 +194,9 @@ class Base:
         other = self._over(sentiment.felt(log).log)
         names, learned, judged, users = self._samples(space, bare, seed)
         plain = qualities(names, learned, judged, seed)
+        weight = judged.weight  # the candidates may be others
         names, learned, judged, _ = other._samples(space, bare, seed)
+        judged = replace(judged, weight=weight)
         told = gained(qualities(names, learned, judged, seed) - plain, users)
         signals: Worth = {"sentiment": told | {"spearman": round(sentiment.spearman, 4)}}
         return (other, sentiment, signals) if told["kept"] else (self, None, signals)
@@ -254,7 +256,7 @@ class Base:
                 _, against = sample(late, self.full.asked, names, VALIDATION_SIZES, generator)
             scorer, figures = fit_scorer(run, f"scorer ({name})", names, joined(samples), against)
         else:
-            names, shown = sample(late, list(late.ask(self._any_point())), None, Sizes(1, 1), generator)
+            names, shown = sample(late, list(late.ask(self._any_point())), None, Sizes(1, 1, 1), generator)
             scorer, figures = prior_scorer(names, shown).scorer(), {"scorer_epochs": 0}
         centre = None if space is None else space.centre
         model = Recommender(name, {"features": names}, late, scorer, centre)

@@ -1,9 +1,11 @@
-"""What the scorer is fitted on: of each point the item taken, the hardest candidates, a random share of all
-other items.
+"""What the scorer is fitted on: of each point the item taken, the hardest candidates, a random share of the
+other candidates, and a random share of all other items.
 
-Each random item stands for as many as it was drawn from, so the softmax over the sample estimates the one
-over the whole catalogue (sampled softmax with importance weights), though lists are made of candidates
-alone: so items that no retriever brought count as taken, too, and teach the same weights.
+A random item stands for as many of its kind as it was drawn from, so the softmax over the sample estimates
+the one over the whole catalogue (stratified sampling with importance weights). Candidates are a stratum of
+their own, since lists are made of them alone: among the items of a large catalogue hardly one would be drawn.
+For the same reason points whose item taken is no candidate weigh little: no list can answer them, and in a
+large catalogue they are the most (docs/log.md has the figures).
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from pipeline.models.pairs import Columns, excluded_matrix, lookup
 from pipeline.models.parts import Parts
 
 HARD_BY = ("ease_5", "knn_5", "rules_5", "ials_5", "sequence_z", "live_1", "live_3")
+UNANSWERED = 0.1  # weight of a point whose item taken is no candidate
 NOWHERE = -1e9  # log weight of a place without an item
 
 
@@ -26,7 +29,8 @@ class Sizes:
     """Items of a point beside the one taken."""
 
     hard: int
-    random: int
+    candidates: int
+    others: int
 
 
 @dataclass(frozen=True)
@@ -55,22 +59,23 @@ def sample(
     """(names of the features: all by default; the sample). The item taken stands first."""
     features = log_weight = None
     begin, count = 0, sum(len(asked.points) for asked in asked_points)
+    weight = np.zeros(count, np.float32)
     for asked in asked_points:
-        columns, weights = _of_chunk(parts, asked, sizes, generator)
+        columns, weights, retrieved = _of_chunk(parts, asked, sizes, generator)
         names = list(columns) if names is None else names
         if features is None or log_weight is None:
-            shape = (count, 1 + sizes.hard + sizes.random)
+            shape = (count, 1 + sizes.hard + sizes.candidates + sizes.others)
             features = np.zeros((*shape, len(names)), np.float16)
             log_weight = np.full(shape, NOWHERE, np.float32)
         rows = slice(begin, begin + len(asked.points))
         for place, name in enumerate(names):
             features[rows, :, place] = columns[name]
-        log_weight[rows] = weights
+        log_weight[rows], weight[rows] = weights, np.where(retrieved, 1, UNANSWERED)
         begin = rows.stop
     if features is None or log_weight is None or names is None:
         nothing = np.zeros((0, 1), np.float32)
         return names or [], Sample(np.zeros((0, 1, 0), np.float16), nothing, nothing[:, 0])
-    return names, Sample(features, log_weight, _weight([asked.points for asked in asked_points]))
+    return names, Sample(features, log_weight, _weight(weight, [asked.points for asked in asked_points]))
 
 
 def joined(samples: list[Sample]) -> Sample:
@@ -81,56 +86,76 @@ def joined(samples: list[Sample]) -> Sample:
     return Sample(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
 
-def _weight(chunks: list[Points]) -> np.ndarray:
-    """Users with many points count less, though more than once: between every point and every user alike."""
+def _weight(weight: np.ndarray, chunks: list[Points]) -> np.ndarray:
+    """Of mean 1. Users with many points count less, though more than once: between every point and every user
+    alike."""
     user = np.concatenate([points.user for points in chunks])
     _, place, count = np.unique(user, return_inverse=True, return_counts=True)
-    weight = count[place] ** -0.5
+    weight = weight * count[place] ** -0.5
     return (weight / weight.mean()).astype(np.float32)
 
 
 def _of_chunk(
     parts: Parts, asked: Asked, sizes: Sizes, generator: np.random.Generator
-) -> tuple[Columns, np.ndarray]:
-    """Columns and log weights of (points, 1 + hard + random) places."""
+) -> tuple[Columns, np.ndarray, np.ndarray]:
+    """(columns and log weights of (points, 1 + hard + candidates + others) places, whether the item taken is
+    a candidate)."""
     points, target = asked.points, asked.points.target[:, None].astype(np.int32)
     candidates = parts.candidates(asked)
-    width = candidates.shape[1]
-    random = generator.integers(asked.items, size=(len(points), sizes.random)).astype(np.int32)
+    width, listed = candidates.shape[1], (candidates >= 0).sum(axis=1)
+    retrieved = (candidates == target).any(axis=1)
     excluded = excluded_matrix(points, asked.items)
-    random = np.where((random == target) | (lookup(excluded, random) > 0), -1, random)
+    others = generator.integers(asked.items, size=(len(points), sizes.others)).astype(np.int32)
+    others = np.where((others == target) | (lookup(excluded, others) > 0), -1, others)
+    others = np.where((others[:, :, None] == candidates[:, None]).any(axis=2), -1, others)
     # Scores are standardised over the candidates, as in a list; the others are measured by the same rule.
-    columns = parts.columns(replace(asked, width=width), np.concatenate([candidates, target, random], axis=1))
-    hard = _hardest(
-        {name: column[:, :width] for name, column in columns.items()}, candidates, target, sizes.hard
-    )
-    hard_items = np.where(hard >= 0, np.take_along_axis(candidates, np.maximum(hard, 0), axis=1), -1)
-    there = (random >= 0) & ~(random[:, :, None] == hard_items[:, None, :]).any(axis=2)
-    # What the random ones stand for: every item but those excluded, the hard ones and the one taken.
-    rest = asked.items - np.diff(excluded.indptr) - (hard_items >= 0).sum(axis=1) - 1
-    stands_for = np.log(np.maximum(rest, 1) / np.maximum(there.sum(axis=1), 1))[:, None]
+    columns = parts.columns(replace(asked, width=width), np.concatenate([candidates, target, others], axis=1))
+    free = (candidates >= 0) & (candidates != target)
+    hard = _hardest({name: column[:, :width] for name, column in columns.items()}, free, sizes.hard)
+    taken_out = np.zeros((len(points), width + 1), bool)
+    np.put_along_axis(taken_out, hard, values=True, axis=1)  # -1 is the place behind
+    free &= ~taken_out[:, :width]
+    drawn = _drawn(free, sizes.candidates, generator)
+    rest = asked.items - np.diff(excluded.indptr) - listed - ~retrieved
     weights = [
         np.zeros(target.shape),
-        np.where(hard_items >= 0, 0, NOWHERE),
-        np.where(there, stands_for, NOWHERE),
+        np.where(hard >= 0, 0, NOWHERE),
+        _stands_for(drawn >= 0, free.sum(axis=1)),
+        _stands_for(others >= 0, rest),
     ]
-    behind = np.arange(width + 1, width + 1 + sizes.random)
-    chosen = [np.full(target.shape, width), np.maximum(hard, 0), np.broadcast_to(behind, random.shape)]
+    behind = np.arange(width + 1, width + 1 + sizes.others)
+    listed_ones = [np.maximum(places, 0) for places in (hard, drawn)]
+    chosen = [np.full(target.shape, width), *listed_ones, np.broadcast_to(behind, others.shape)]
     place = np.concatenate(chosen, axis=1)
     taken = {name: np.take_along_axis(np.asarray(column), place, axis=1) for name, column in columns.items()}
-    return taken, np.concatenate(weights, axis=1).astype(np.float32)
+    return taken, np.concatenate(weights, axis=1).astype(np.float32), retrieved
 
 
-def _hardest(columns: Columns, candidates: np.ndarray, target: np.ndarray, count: int) -> np.ndarray:
-    """(points, count) places of the candidates that the inputs together think most of; -1: no more."""
-    there = (candidates >= 0) & (candidates != target)
-    hardness = np.zeros(candidates.shape, np.float32)
+def _drawn(there: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
+    """(points, count) places drawn from those that are there, none twice; -1: no more."""
+    out = np.full((len(there), count), -1)
+    kept = min(count, there.shape[1])
+    if kept:
+        place = np.argpartition(np.where(there, generator.random(there.shape), 2), kept - 1, axis=1)[:, :kept]
+        out[:, :kept] = np.where(np.take_along_axis(there, place, axis=1), place, -1)
+    return out
+
+
+def _stands_for(there: np.ndarray, number: np.ndarray) -> np.ndarray:
+    """Log of how many of a point's `number` items each of those drawn stands for; NOWHERE for none."""
+    share = np.log(np.maximum(number, 1) / np.maximum(there.sum(axis=1), 1))[:, None]
+    return np.where(there, share, NOWHERE)
+
+
+def _hardest(columns: Columns, there: np.ndarray, count: int) -> np.ndarray:
+    """(points, count) places of those that are there which the inputs together think most of; -1: no more."""
+    hardness = np.zeros(there.shape, np.float32)
     for name in HARD_BY:
         if name in columns and there.any():
             hardness += columns[name] / max(1e-6, float(columns[name][there].std()))
     hardness = np.where(there, hardness, -np.inf)
-    out = np.full((len(candidates), count), -1)
-    kept = min(count, candidates.shape[1])
+    out = np.full((len(there), count), -1)
+    kept = min(count, there.shape[1])
     if kept:
         place = np.argpartition(-hardness, kept - 1, axis=1)[:, :kept]
         out[:, :kept] = np.where(np.take_along_axis(hardness, place, axis=1) > -np.inf, place, -1)
