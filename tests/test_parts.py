@@ -31,7 +31,7 @@ from pipeline.stages import preprocess
 from pipeline.training import recipe, worth
 from pipeline.training import scorer_task as scorer
 from pipeline.training import split as splitting
-from pipeline.training.sampling import Sample, Sizes, sample
+from pipeline.training.sampling import Sample, Sizes, joined, sample
 from pipeline.training.task import Run
 
 
@@ -268,10 +268,11 @@ def test_candidates_stand_for_candidates_and_unanswered_points_weigh_little(
     np.testing.assert_allclose(stands_for[:, 1:6].sum(axis=1), listed, rtol=1e-5)
     assert (stands_for[:, 1:3] <= 1).all()  # the hardest stand for themselves
     assert 0 < taken.sum() < len(points)
-    of_user = np.bincount(points.user)[points.user] ** 0.5
-    ratio = drawn.weight * of_user
-    np.testing.assert_allclose(ratio[~taken] / ratio[taken].mean(), 0.1, rtol=1e-4)
-    assert drawn.weight.mean() == pytest.approx(1)
+    share = np.where(taken, 1, 0.1)
+    of_user = np.bincount(points.user, share)[points.user]
+    np.testing.assert_allclose(drawn.weight, share / of_user**0.5, rtol=1e-5)
+    twice = joined([drawn, drawn])  # of two cuts, each point keeps its weight
+    np.testing.assert_array_equal(twice.weight, np.tile(drawn.weight, 2))
 
 
 def drawn_sample(count: int, weights: list[float], seed: int) -> Sample:

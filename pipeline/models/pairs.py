@@ -83,8 +83,8 @@ def products(users: np.ndarray, vectors: np.ndarray, items: np.ndarray) -> np.nd
 def standardised(column: np.ndarray, items: np.ndarray, width: int | None = None) -> np.ndarray:
     """Each point's column minus its mean over the candidates, over its deviation; a constant one becomes 0.
 
-    `width`: how many of the candidates count (the others were added for training). Of n values none is
-    further than sqrt(n - 1) deviations from their mean, so none of the others is made to be.
+    `width`: how many of the candidates count (the others were added for training). None of n values can be
+    further than sqrt(n) deviations from their mean, so the others, which no list shows, are cut off there.
     """
     there = items >= 0
     counts = there.copy()

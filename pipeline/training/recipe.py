@@ -193,11 +193,12 @@ class Base:
             return self, None, {}
         other = self._over(sentiment.felt(log).log)
         names, learned, judged, users = self._samples(space, bare, seed)
-        plain = qualities(names, learned, judged, seed)
-        weight = judged.weight  # the candidates may be others
-        names, learned, judged, _ = other._samples(space, bare, seed)
-        judged = replace(judged, weight=weight)
-        told = gained(qualities(names, learned, judged, seed) - plain, users)
+        felt_names, felt_learned, felt_judged, _ = other._samples(space, bare, seed)
+        # The candidates may be others, and with them which points count little: the same must be compared.
+        weight = (judged.weight + felt_judged.weight) / 2
+        plain = qualities(names, learned, replace(judged, weight=weight), seed)
+        felt = qualities(felt_names, felt_learned, replace(felt_judged, weight=weight), seed)
+        told = gained(felt - plain, users)
         signals: Worth = {"sentiment": told | {"spearman": round(sentiment.spearman, 4)}}
         return (other, sentiment, signals) if told["kept"] else (self, None, signals)
 

@@ -1,11 +1,11 @@
 """What the scorer is fitted on: of each point the item taken, the hardest candidates, a random share of the
 other candidates, and a random share of all other items.
 
-A random item stands for as many of its kind as it was drawn from, so the softmax over the sample estimates
+A drawn item stands for its share of those that it was drawn from, so the softmax over the sample estimates
 the one over the whole catalogue (stratified sampling with importance weights). Candidates are a stratum of
-their own, since lists are made of them alone: among the items of a large catalogue hardly one would be drawn.
+their own, since lists are made of them alone: of all items of a large catalogue hardly one would be drawn.
 For the same reason points whose item taken is no candidate weigh little: no list can answer them, and in a
-large catalogue they are the most (docs/log.md has the figures).
+large catalogue most points are of that kind (docs/log.md has the figures).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Sample:
 
     features: np.ndarray  # (points, places, features) float16
     log_weight: np.ndarray  # (points, places) float32: log of how many items it stands for; NOWHERE: none
-    weight: np.ndarray  # (points,) float32, mean 1
+    weight: np.ndarray  # (points,) float32, to be divided by their mean
 
     def __len__(self) -> int:
         return len(self.weight)
@@ -87,12 +87,9 @@ def joined(samples: list[Sample]) -> Sample:
 
 
 def _weight(weight: np.ndarray, chunks: list[Points]) -> np.ndarray:
-    """Of mean 1. Users with many points count less, though more than once: between every point and every user
-    alike."""
-    user = np.concatenate([points.user for points in chunks])
-    _, place, count = np.unique(user, return_inverse=True, return_counts=True)
-    weight = weight * count[place] ** -0.5
-    return (weight / weight.mean()).astype(np.float32)
+    """Users with many points count less, though more than once: between every point and every user alike."""
+    user = np.unique(np.concatenate([points.user for points in chunks]), return_inverse=True)[1]
+    return (weight * np.bincount(user, weight)[user] ** -0.5).astype(np.float32)
 
 
 def _of_chunk(
@@ -115,7 +112,8 @@ def _of_chunk(
     taken_out = np.zeros((len(points), width + 1), bool)
     np.put_along_axis(taken_out, hard, values=True, axis=1)  # -1 is the place behind
     free &= ~taken_out[:, :width]
-    drawn = _drawn(free, sizes.candidates, generator)
+    # As many numbers as there may be candidates: with other candidates, the draws that follow are the same.
+    drawn = _drawn(free, sizes.candidates, generator.random((len(points), parts.most))[:, :width])
     rest = asked.items - np.diff(excluded.indptr) - listed - ~retrieved
     weights = [
         np.zeros(target.shape),
@@ -131,12 +129,12 @@ def _of_chunk(
     return taken, np.concatenate(weights, axis=1).astype(np.float32), retrieved
 
 
-def _drawn(there: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
-    """(points, count) places drawn from those that are there, none twice; -1: no more."""
+def _drawn(there: np.ndarray, count: int, chance: np.ndarray) -> np.ndarray:
+    """(points, count) places of those that are there, with the least `chance`; -1: no more."""
     out = np.full((len(there), count), -1)
     kept = min(count, there.shape[1])
     if kept:
-        place = np.argpartition(np.where(there, generator.random(there.shape), 2), kept - 1, axis=1)[:, :kept]
+        place = np.argpartition(np.where(there, chance, 2), kept - 1, axis=1)[:, :kept]
         out[:, :kept] = np.where(np.take_along_axis(there, place, axis=1), place, -1)
     return out
 

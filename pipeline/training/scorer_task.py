@@ -109,7 +109,7 @@ def _mean_loss(network: ScorerNetwork, weights: Tensor, sample: Sample) -> float
         rows = slice(begin, begin + 256)
         loss = listwise(_inputs(network, sample.features[rows]) @ weights.float(), sample, rows)
         total += float((loss * torch.from_numpy(sample.weight[rows])).sum())
-    return total / max(1, len(sample))
+    return total / max(1e-12, float(sample.weight.sum()))
 
 
 def _optimum(
@@ -180,7 +180,7 @@ class ScorerTask(Task):
 
     def training_step(self, batch: np.ndarray, index: int) -> Tensor:
         features = torch.from_numpy(self.sample.features[batch]).to(self.device).float()
-        weight = torch.from_numpy(self.sample.weight[batch]).to(self.device)
+        weight = torch.from_numpy(self.sample.weight[batch] / self.sample.weight.mean()).to(self.device)
         return self.record((listwise(self.network(features), self.sample, batch) * weight).mean(), len(batch))
 
     def quality(self) -> float:
@@ -201,4 +201,4 @@ class ScorerTask(Task):
                 loss = listwise(linear(corrected, share), self.validation, rows)
                 totals[place] -= float((loss * weight).sum())
         best = int(totals.argmax())
-        return SHARES[best], float(totals[best]) / max(1, len(self.validation))
+        return SHARES[best], float(totals[best]) / max(1e-12, float(self.validation.weight.sum()))

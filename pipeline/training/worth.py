@@ -53,7 +53,7 @@ def qualities(names: list[str], learned: Sample, judged: Sample, seed: int) -> n
     with torch.no_grad():
         blocks = (judged.features[begin : begin + 256] for begin in range(0, len(judged) or 1, 256))
         logits = torch.cat([scorer(torch.from_numpy(block).float()) for block in blocks])
-        likely = -listwise(logits, judged, slice(None)).numpy() * judged.weight
+        likely = -listwise(logits, judged, slice(None)).numpy() * (judged.weight / judged.weight.mean())
     there = judged.log_weight > NOWHERE / 2
     rank = ((logits >= logits[:, :1]).numpy() & there).sum(axis=1)
     return np.stack([likely, np.where(rank <= 10, 1 / np.log2(1 + np.maximum(rank, 1)), 0)])
