@@ -30,6 +30,8 @@ def encode(texts: list[str]) -> np.ndarray:
 def world(honest: bool = True) -> Prepared:
     """Each user likes the items of one of two tastes, and writes of both kinds, mostly without a value.
 
+    Items are taken again, so `repeats` is on: else some points would ask for what may not be listed.
+
     Not `honest`: what is written has nothing to do with what is liked.
     """
     generator = np.random.default_rng(2)
@@ -50,7 +52,7 @@ def world(honest: bool = True) -> Prepared:
     cut = int(len(table) * 0.8)
     catalogue = toy_log.catalogue([f"i{n:02}" for n in range(ITEMS)])
     users = np.unique(table["user_id"].to_numpy(dtype=object))
-    log = make_log([table[:cut], table[cut:]], catalogue, users)
+    log = make_log([table[:cut], table[cut:]], catalogue, users, repeats=True)
     late = table[cut:][table["liked"][cut:]]
     points = log.points(
         pd.Index(users).get_indexer(late["user_id"]).astype(np.int32),

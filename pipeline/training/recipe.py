@@ -196,9 +196,8 @@ class Base:
         felt_names, felt_learned, felt_judged, _ = other._samples(space, bare, seed)
         # The candidates may be others, and with them which points count little: the same must be compared.
         weight = (judged.weight + felt_judged.weight) / 2
-        plain = qualities(names, learned, replace(judged, weight=weight), seed)
-        felt = qualities(felt_names, felt_learned, replace(felt_judged, weight=weight), seed)
-        told = gained(felt - plain, users)
+        plain = qualities(names, learned, judged, seed)
+        told = gained(qualities(felt_names, felt_learned, felt_judged, seed) - plain, weight, users)
         signals: Worth = {"sentiment": told | {"spearman": round(sentiment.spearman, 4)}}
         return (other, sentiment, signals) if told["kept"] else (self, None, signals)
 

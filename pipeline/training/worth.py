@@ -42,32 +42,37 @@ def worthy(
 
     without, found = quality(bare), Worth()
     for name, own in further.items():
-        found[name] = gained(quality(bare + [column for column in names if column in own]) - without, users)
+        with_it = quality(bare + [column for column in names if column in own])
+        found[name] = gained(with_it - without, judged.weight, users)
     return kinds.only([name for name, told in found.items() if told["kept"]]), found
 
 
 def qualities(names: list[str], learned: Sample, judged: Sample, seed: int) -> np.ndarray:
-    """(2, judged): weighted log-likelihood, and nDCG@10 among the sample, of a linear part fitted here."""
+    """(2, judged): log-likelihood, and nDCG@10 among the sample, of a linear part fitted here."""
     scorer = prior_scorer(names, learned, seed)
     fit_linear(scorer, names, learned, judged)
     with torch.no_grad():
         blocks = (judged.features[begin : begin + 256] for begin in range(0, len(judged) or 1, 256))
         logits = torch.cat([scorer(torch.from_numpy(block).float()) for block in blocks])
-        likely = -listwise(logits, judged, slice(None)).numpy() * (judged.weight / judged.weight.mean())
+        likely = -listwise(logits, judged, slice(None)).numpy()
     there = judged.log_weight > NOWHERE / 2
     rank = ((logits >= logits[:, :1]).numpy() & there).sum(axis=1)
     return np.stack([likely, np.where(rank <= 10, 1 / np.log2(1 + np.maximum(rank, 1)), 0)])
 
 
-def gained(difference: np.ndarray, users: np.ndarray) -> dict[str, float | bool]:
-    """What `worthy` tells of a signal. `difference`: of two `qualities`; `users`: (judged,)."""
+def gained(difference: np.ndarray, weight: np.ndarray, users: np.ndarray) -> dict[str, float | bool]:
+    """What `worthy` tells of a signal. `difference`: of two `qualities`; `weight`, `users`: (judged,).
+
+    In both figures a point counts by its weight: one that no list can answer counts little.
+    """
     if len(np.unique(users)) < FEWEST_USERS:
         return NOTHING
-    likely, ndcg = difference
+    weight = weight / weight.mean()
+    likely, ndcg = difference * weight
     of_user = np.unique(users, return_inverse=True)[1]
     of_users = np.bincount(of_user, likely)
     errors = float(of_users.sum() / max(1e-12, np.sqrt((of_users**2).sum())))
-    gains = np.bincount(of_user, ndcg) / np.bincount(of_user)
+    gains = np.bincount(of_user, ndcg) / np.bincount(of_user, weight)
     gain, spread = float(gains.mean()), float(gains.std() / np.sqrt(len(gains)))
     kept = errors > LEAST and gain / max(1e-12, spread) > LEAST
     told: dict[str, float | bool] = {"nats": round(float(likely.mean()), 6), "errors": round(errors, 2)}
