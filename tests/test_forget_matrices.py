@@ -151,7 +151,7 @@ def of_folder(folder: Path) -> Collaborative:
 
 def fit_on(left: Prepared, folder: Path) -> Collaborative:
     card = Card.read(folder / CARD)
-    settings = Settings(card.training["positives_only"], card.training["ease_regularisation"])
+    settings = Settings.of(card.training)
     assert card.seed is not None
     return Collaborative.fit(left.log, train_rows(left.log), len(left.catalogue), settings, card.seed)
 

@@ -19,9 +19,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.data.histories import Catalogue, Prepared, load_prepared
-from pipeline.models import nearest, pairs
-from pipeline.models.asked import Asked
+from pipeline.models import collaborative, nearest, pairs
+from pipeline.models.asked import DISLIKED, Asked
+from pipeline.models.baselines import HistoryScorer, ials, interactions, train_rows
 from pipeline.models.candidates import union
+from pipeline.models.collaborative import RETRIEVING
 from pipeline.models.ranking import popularity_order, rank_points
 from pipeline.models.recommender import Recommender, save
 from pipeline.models.ridge import Ridge
@@ -60,6 +62,33 @@ def test_a_taste_is_learned_from_candidates(world: tuple[Prepared, recipe.Traine
     taste = prepared.test.user % 2
     right = (listed % 2 == taste[:, None])[known]
     assert right.mean() > 0.7
+
+
+@pytest.mark.parametrize("strengths", [(30.0, 0.1), (0.1, 30.0)])
+def test_ials_is_fitted_as_strongly_as_validation_prefers(
+    world: tuple[Prepared, recipe.Trained], monkeypatch: pytest.MonkeyPatch, strengths: tuple[float, ...]
+) -> None:
+    prepared, _ = world
+    log, points, items = prepared.log, prepared.validation, len(prepared.catalogue)
+    monkeypatch.setattr(collaborative, "IALS_REGULARISATIONS", strengths)
+    monkeypatch.setattr(collaborative, "MOST_JUDGED", len(points))
+    chosen = collaborative.choose(log, train_rows(log), points, items, 1)
+    met = interactions(log, train_rows(log, chosen.positives_only), items)
+
+    def quality(regularisation: float) -> float:
+        factors = ials(met, collaborative.IALS_FACTORS, regularisation, collaborative.IALS_ALPHA, 1)
+        scores = HistoryScorer("ials", items, factors.score, RETRIEVING, DISLIKED).score(points)
+        gains: dict[int, list[float]] = {}
+        for row, (user, target) in enumerate(zip(points.user, points.target, strict=True)):
+            scores[row, log.item[points.start[row] : points.stop[row]]] = np.nan
+            rank = (scores[row] >= scores[row, target]).sum()
+            gains.setdefault(user, []).append(1 / np.log2(1 + rank) if 0 < rank <= 10 else 0)
+        return float(np.mean([np.mean(each) for each in gains.values()]))
+
+    found = {regularisation: quality(regularisation) for regularisation in strengths}
+    assert len(set(found.values())) == 2
+    assert found[chosen.ials_regularisation] == max(found.values())
+    assert collaborative.Settings.of(chosen.told()) == chosen
 
 
 def test_saved_and_loaded_it_lists_the_same(world: tuple[Prepared, recipe.Trained], tmp_path: Path) -> None:
@@ -240,17 +269,23 @@ def test_standardised_over_the_candidates_alone() -> None:
     np.testing.assert_allclose(inside, [[-1, 1, 2**0.5, 0]], atol=1e-6)
 
 
-def test_random_items_stand_for_all_others(world: tuple[Prepared, recipe.Trained]) -> None:
+@pytest.mark.parametrize("most", [6, 500])
+def test_random_items_stand_for_no_more_than_there_are_candidates(
+    world: tuple[Prepared, recipe.Trained], most: int
+) -> None:
     prepared, trained = world
-    parts = trained.models["challenger"].parts
+    parts = replace(trained.models["challenger"].parts, most=most)
     points = prepared.validation[:8]
     _, drawn = sample(parts, list(parts.ask(points)), None, Sizes(2, 3, 30), np.random.default_rng(0))
-    there = drawn.log_weight > -1e8
-    stands_for = np.where(there, np.exp(drawn.log_weight), 0).sum(axis=1)
+    stands_for = np.where(drawn.log_weight > -1e8, np.exp(drawn.log_weight), 0)
+    found = np.concatenate([parts.candidates(asked) for asked in parts.ask(points)])
+    taken, listed = (found == points.target[:, None]).any(axis=1), (found >= 0).sum(axis=1)
     excluded = np.array(
         [len(np.unique(prepared.log.item[a:b])) for a, b in zip(points.start, points.stop, strict=True)]
     )
-    np.testing.assert_allclose(stands_for, len(prepared.catalogue) - excluded, rtol=1e-5)
+    others = len(prepared.catalogue) - excluded - listed - ~taken
+    np.testing.assert_allclose(stands_for[:, -30:].sum(axis=1), np.minimum(others, listed), rtol=1e-5)
+    assert (others > listed).any() == (most == 6)
     assert (drawn.log_weight[:, 0] == 0).all()  # the item taken
 
 
@@ -268,7 +303,7 @@ def test_candidates_stand_for_candidates_and_unanswered_points_weigh_little(
     np.testing.assert_allclose(stands_for[:, 1:6].sum(axis=1), listed, rtol=1e-5)
     assert (stands_for[:, 1:3] <= 1).all()  # the hardest stand for themselves
     assert 0 < taken.sum() < len(points)
-    share = np.where(taken, 1, 0.1)
+    share = np.where(taken, 1, 0.01)
     of_user = np.bincount(points.user, share)[points.user]
     np.testing.assert_allclose(drawn.weight, share / of_user**0.5, rtol=1e-5)
     twice = joined([drawn, drawn])  # of two cuts, each point keeps its weight

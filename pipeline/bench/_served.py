@@ -27,7 +27,7 @@ from pipeline.models.baselines import Factors, ItemMatrix
 from pipeline.models.collaborative import (
     IALS_ALPHA,
     IALS_FACTORS,
-    IALS_REGULARISATION,
+    IALS_REGULARISATIONS,
     KEPT_NEIGHBOURS,
     KNN_NEIGHBOURS,
     Collaborative,
@@ -142,7 +142,7 @@ def recommender(table: pd.DataFrame, log: Log, generator: np.random.Generator) -
         ease=_matrix(len(items), popular, KEPT_NEIGHBOURS, generator),
         knn=_matrix(len(items), np.flatnonzero(known).astype(np.int32), KNN_NEIGHBOURS, generator),
         rules=_matrix(len(items), np.flatnonzero(known).astype(np.int32), KNN_NEIGHBOURS, generator),
-        ials=Factors(factors, known, IALS_REGULARISATION, IALS_ALPHA),
+        ials=Factors(factors, known, IALS_REGULARISATIONS[0], IALS_ALPHA),
         count=count.astype(np.float32),
         value=np.zeros(len(items), np.float32),
         liked=np.zeros(len(items), np.float32),

@@ -23,13 +23,13 @@ import numpy as np
 from pipeline.bench import _peers
 from pipeline.bench._load import Request, Server, Times, alone, at_rate, changed, served
 from pipeline.bench._served import Size
-from pipeline.models.collaborative import IALS_ALPHA, IALS_FACTORS, IALS_REGULARISATION, KNN_NEIGHBOURS
+from pipeline.models.collaborative import IALS_ALPHA, IALS_FACTORS, IALS_REGULARISATIONS, KNN_NEIGHBOURS
 
 PEERS, SCRIPT = ("ials", "item_knn"), Path(__file__).with_name("_served_peer.py")
 TURNS, CHANGED, RATE = 3, 50, 100
 TASK = {
     "factors": IALS_FACTORS,
-    "regularization": IALS_REGULARISATION,
+    "regularization": IALS_REGULARISATIONS[0],
     "alpha": IALS_ALPHA,
     "neighbours": KNN_NEIGHBOURS,
     "seed": 17,

@@ -74,7 +74,7 @@ def fitted(card: Card, arrays: Arrays, prepared: Prepared) -> Arrays:
     if not rows.any():
         raise Stays("no row of anybody else is left to fit on")
     try:
-        settings = Settings(bool(told["positives_only"]), float(told["ease_regularisation"]))
+        settings = Settings.of(told)
     except KeyError as error:
         raise Stays(f"its card does not say by which settings: {error} is not there") from None
     if card.seed is None:

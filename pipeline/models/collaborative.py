@@ -6,8 +6,10 @@ Fitted on the rows of a mask, frozen since; a user's history is live. Retrievers
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -27,12 +29,14 @@ from pipeline.models.pairs import (
 )
 from pipeline.models.rules import sequential_rules
 
-IALS_FACTORS, IALS_REGULARISATION, IALS_ALPHA = 64, 20.0, 3.0
+IALS_FACTORS, IALS_ALPHA = 128, 10.0
 KNN_NEIGHBOURS, KNN_SHRINKAGE = 100, 30.0
 KEPT_NEIGHBOURS = 300  # an item's, in the EASE matrix that is saved: what is served is what was evaluated
 SHRUNK_BY = 5  # rows that pull an item's mean towards the overall one
 RETRIEVING = 5  # the half-life whose scores retrieve
 REGULARISATIONS = (100.0, 300.0, 1000.0)  # of EASE
+IALS_REGULARISATIONS = (30.0, 10.0, 3.0)  # the first in the light preset; less pays where items are many
+MOST_JUDGED = 2000  # of validation's points, where all items are scored
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,21 @@ class Settings:
 
     positives_only: bool
     regularisation: float  # of EASE
+    ials_regularisation: float = IALS_REGULARISATIONS[0]
+
+    def told(self) -> dict[str, object]:
+        """What a model's card says of them."""
+        return {
+            "positives_only": self.positives_only,
+            "ease_regularisation": self.regularisation,
+            "ials_regularisation": self.ials_regularisation,
+        }
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Settings:
+        """Raises KeyError."""
+        ease, ials = told["ease_regularisation"], told["ials_regularisation"]
+        return cls(bool(told["positives_only"]), float(ease), float(ials))
 
 
 @dataclass(frozen=True)
@@ -64,7 +83,7 @@ class Collaborative:
             ease=baselines.ease(met, settings.regularisation).pruned(KEPT_NEIGHBOURS),
             knn=baselines.item_knn(met, KNN_NEIGHBOURS, KNN_SHRINKAGE),
             rules=sequential_rules(log, rows, items).quick(),
-            ials=baselines.ials(met, IALS_FACTORS, IALS_REGULARISATION, IALS_ALPHA, seed),
+            ials=baselines.ials(met, IALS_FACTORS, settings.ials_regularisation, IALS_ALPHA, seed),
             count=count.astype(np.float32),
             value=(np.bincount(item, value, minlength=items) / (count + SHRUNK_BY)).astype(np.float32),
             liked=(np.bincount(item, liked, minlength=items) / (count + SHRUNK_BY)).astype(np.float32),
@@ -135,6 +154,7 @@ class Collaborative:
     def arrays(self) -> Arrays:
         """What of it is saved; `bound` reads it back over another catalogue."""
         arrays = {"ials": self.ials.vectors, "ials.known": self.ials.known}
+        arrays["ials.strength"] = np.array([self.ials.regularisation, self.ials.alpha])
         arrays |= {"count": self.count, "value": self.value, "liked": self.liked}
         for name, model in (("ease", self.ease), ("knn", self.knn), ("rules", self.rules)):
             sparse = sp.csr_matrix(model.matrix)
@@ -146,9 +166,8 @@ class Collaborative:
     def bound(cls, arrays: Arrays, place: np.ndarray, items: int) -> Collaborative:
         """`place`: (saved items,) their number in a catalogue of so many `items`, -1: gone."""
         known = moved(arrays["ials.known"], place, items)
-        factors = baselines.Factors(
-            moved(arrays["ials"], place, items), known, IALS_REGULARISATION, IALS_ALPHA
-        )
+        strength = map(float, arrays["ials.strength"])
+        factors = baselines.Factors(moved(arrays["ials"], place, items), known, *strength)
         statistics = (moved(arrays[name], place, items) for name in ("count", "value", "liked"))
         return cls(
             _matrix(arrays, "ease", place, items).quick(),
@@ -169,19 +188,37 @@ def _matrix(arrays: Arrays, name: str, place: np.ndarray, items: int) -> baselin
     return baselines.ItemMatrix(items, kept[there].astype(np.int32), matrix)
 
 
-def choose(log: Log, rows: np.ndarray, validation: Points, items: int) -> Settings:
-    """The settings of the best validation nDCG@10, mean over users, of EASE fitted on the rows of a mask."""
-    place = np.unique(validation.user, return_inverse=True)[1]
-    history = validation.history(items, (RETRIEVING,), baselines.liking(log, DISLIKED))
-    weights = history.without_small(baselines.SMALL).matrix(0)
+def choose(log: Log, rows: np.ndarray, validation: Points, items: int, seed: int) -> Settings:
+    """The settings of the best validation nDCG@10, mean over users, fitted on the rows of a mask: of EASE
+    first, then of iALS on the same rows."""
+    matrices = {
+        only: baselines.interactions(log, rows & log.positive if only else rows, items)
+        for only in ((True, False) if not log.positive.all() else (False,))
+    }
+    history = _weights(validation, items)
     quality = {}
-    for positives_only in (True, False) if not log.positive.all() else (False,):
-        met = baselines.interactions(log, rows & log.positive if positives_only else rows, items)
+    for positives_only, met in matrices.items():
         for regularisation in REGULARISATIONS:
-            gain = _gains(baselines.ease(met, regularisation), weights, validation)
-            users = np.bincount(place, gain) / np.bincount(place) if len(gain) else np.zeros(1)
-            quality[Settings(positives_only, regularisation)] = float(users.mean())
-    return max(quality, key=lambda settings: quality[settings])
+            gain = _gains(baselines.ease(met, regularisation), history, validation)
+            quality[Settings(positives_only, regularisation)] = _mean_of_users(gain, validation)
+    best = max(quality, key=lambda settings: quality[settings])
+    some = validation[:: 1 + len(validation) // MOST_JUDGED]
+    met, history = matrices[best.positives_only], _weights(some, items)
+    of_ials = {}
+    for regularisation in IALS_REGULARISATIONS if len(some) else IALS_REGULARISATIONS[:1]:
+        factors = baselines.ials(met, IALS_FACTORS, regularisation, IALS_ALPHA, seed)
+        of_ials[regularisation] = _mean_of_users(_gains_of_factors(factors, history, some), some)
+    return replace(best, ials_regularisation=max(of_ials, key=lambda each: of_ials[each]))
+
+
+def _weights(points: Points, items: int) -> sp.csr_matrix:
+    history = points.history(items, (RETRIEVING,), baselines.liking(points.log, DISLIKED))
+    return history.without_small(baselines.SMALL).matrix(0)
+
+
+def _mean_of_users(gain: np.ndarray, points: Points) -> float:
+    place = np.unique(points.user, return_inverse=True)[1]
+    return float((np.bincount(place, gain) / np.bincount(place)).mean()) if len(gain) else 0.0
 
 
 def _gains(ease: baselines.ItemMatrix, weights: sp.csr_matrix, points: Points) -> np.ndarray:
@@ -192,8 +229,25 @@ def _gains(ease: baselines.ItemMatrix, weights: sp.csr_matrix, points: Points) -
     point, place = excluded_matrix(points, ease.items)[:, ease.kept].nonzero()
     scores[point, place] = -np.inf
     place = np.minimum(np.searchsorted(ease.kept, points.target), len(ease.kept) - 1)
-    rank = (scores >= scores[np.arange(len(points)), place][:, None]).sum(axis=1)
-    return np.where((ease.kept[place] == points.target) & (rank <= 10), 1 / np.log2(1 + rank), 0)
+    return np.where(ease.kept[place] == points.target, _ndcg(scores, place), 0)
+
+
+def _gains_of_factors(factors: baselines.Factors, weights: sp.csr_matrix, points: Points) -> np.ndarray:
+    """(points,) nDCG@10 among the items that have factors; 0 where the target has none."""
+    items = len(factors.known)
+    gains = np.zeros(len(points))
+    for part in baselines.blocks(len(points), items):
+        scores = np.nan_to_num(factors.score(weights[part]), nan=-np.inf)
+        scores[excluded_matrix(points[part], items).nonzero()] = -np.inf
+        gains[part] = _ndcg(scores, points[part].target)
+    return gains
+
+
+def _ndcg(scores: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """(points,) nDCG@10 of the item at each point's place among its (points, items) scores."""
+    target = scores[np.arange(len(scores)), place]
+    rank = (scores >= target[:, None]).sum(axis=1)
+    return np.where((target > -np.inf) & (rank <= 10), 1 / np.log2(1 + np.maximum(rank, 1)), 0)
 
 
 def row_values(log: Log) -> np.ndarray:

@@ -41,7 +41,7 @@ from pipeline.models.baselines import blocks
 from pipeline.models.collaborative import (
     IALS_ALPHA,
     IALS_FACTORS,
-    IALS_REGULARISATION,
+    IALS_REGULARISATIONS,
     KEPT_NEIGHBOURS,
     KNN_NEIGHBOURS,
     Collaborative,
@@ -233,7 +233,7 @@ class Released:
             ease=ease,
             knn=knn,
             rules=empty,
-            ials=baselines.Factors(vectors, known, IALS_REGULARISATION, IALS_ALPHA),
+            ials=baselines.Factors(vectors, known, IALS_REGULARISATIONS[0], IALS_ALPHA),
             count=np.where(known, self.counts, 0).astype(np.float32),
             value=none,
             liked=none,

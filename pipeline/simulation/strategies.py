@@ -32,11 +32,8 @@ class Relative:
     @classmethod
     def of(cls, model: Recommender) -> Relative:
         """With the settings of its own training, as its card tells."""
-        told = model.card.get("training") or {}
-        return cls(
-            model,
-            Settings(bool(told.get("positives_only", False)), float(told.get("ease_regularisation", 300.0))),
-        )
+        default = Settings(positives_only=False, regularisation=300.0).told()
+        return cls(model, Settings.of(default | (model.card.get("training") or {})))
 
     def train(self, past: Past, catalogue: Catalogue) -> Recommender:
         model, log = self.model, past.log

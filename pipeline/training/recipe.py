@@ -89,12 +89,9 @@ def train(
     summary: dict[str, object] = {"scorer_points": rows.scorer_points, "train_rows": int(rows.full.sum())}
     encoder, frozen, spaces, of_texts = _spaces(prepared, run, rows, champion, ablations, texts)
     with run.phases.of("collaborative"):
-        settings = choose(prepared.log, rows.full, rows.validation, len(prepared.catalogue))
+        settings = choose(prepared.log, rows.full, rows.validation, len(prepared.catalogue), run.seed)
         base = Base.fit(prepared, rows, settings, run.seed, serving or Serving())
-    summary |= of_texts | {
-        "ease_regularisation": settings.regularisation,
-        "positives_only": settings.positives_only,
-    }
+    summary |= of_texts | settings.told()
     tower = None if champion is None else champion.parts.sequence
     sentiment: Sentiment | None = None
     signals: Worth = {}

@@ -1,11 +1,12 @@
 """What the scorer is fitted on: of each point the item taken, the hardest candidates, a random share of the
 other candidates, and a random share of all other items.
 
-A drawn item stands for its share of those that it was drawn from, so the softmax over the sample estimates
-the one over the whole catalogue (stratified sampling with importance weights). Candidates are a stratum of
-their own, since lists are made of them alone: of all items of a large catalogue hardly one would be drawn.
-For the same reason points whose item taken is no candidate weigh little: no list can answer them, and in a
-large catalogue most points are of that kind (docs/log.md has the figures).
+A drawn item stands for its share of those that it was drawn from (stratified sampling with importance
+weights). The others together count for no more items than there are candidates: lists are made of candidates
+alone, and all of a large catalogue would teach little but how a candidate differs from what is none; without
+any of them a small data set teaches too little. Points whose item taken is no candidate weigh next to nothing
+for the same reason: no list can answer them, and in a large catalogue most points are of that kind
+(docs/log.md has the figures).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from pipeline.models.pairs import Columns, excluded_matrix, lookup
 from pipeline.models.parts import Parts
 
 HARD_BY = ("ease_5", "knn_5", "rules_5", "ials_5", "sequence_z", "live_1", "live_3")
-UNANSWERED = 0.1  # weight of a point whose item taken is no candidate
+UNANSWERED = 0.01  # weight of a point whose item taken is no candidate
 NOWHERE = -1e9  # log weight of a place without an item
 
 
@@ -119,7 +120,7 @@ def _of_chunk(
         np.zeros(target.shape),
         np.where(hard >= 0, 0, NOWHERE),
         _stands_for(drawn >= 0, free.sum(axis=1)),
-        _stands_for(others >= 0, rest),
+        _stands_for(others >= 0, np.minimum(rest, listed)),
     ]
     behind = np.arange(width + 1, width + 1 + sizes.others)
     listed_ones = [np.maximum(places, 0) for places in (hard, drawn)]
