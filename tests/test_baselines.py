@@ -200,14 +200,22 @@ def test_ials_repeats_with_its_seed_on_any_number_of_cores(monkeypatch: pytest.M
     assert (found[0] != baselines.ials(matrix, 8, 1.0, 5.0, seed=5).vectors).any()
 
 
-def test_fold_in_solves_the_weighted_least_squares() -> None:
+@pytest.mark.parametrize("factors", [3, 9], ids=["fewer than the history's items", "more"])
+def test_fold_in_solves_the_weighted_least_squares(factors: int) -> None:
     generator = np.random.default_rng(0)
-    y, weights = generator.normal(size=(6, 3)).astype(np.float32), np.array([0, 1, 0, 0.5, 0, 0.25])
-    model = baselines.Factors(y, np.ones(6, bool), regularisation=0.7, alpha=4.0)
-    confidence, wanted = np.diag(1 + 4 * weights), (weights > 0).astype(float)
-    user = np.linalg.solve(y.T @ confidence @ y + 0.7 * np.eye(3), y.T @ confidence @ wanted)
-    scores = model.score(sp.csr_matrix(weights[None, :].astype(np.float32)))
-    np.testing.assert_allclose(scores[0], y @ user, rtol=1e-4)
+    y = generator.normal(size=(12, factors)).astype(np.float32)
+    weights = np.array(
+        [[0, 1, 0, 0.5, 0, 0.25, 1, 0.1, 0.7, 0, 0, 0], [1, 0, 0, 0.5, 0, 0, 0, 0, 0, 0, 0, 0]]
+    )
+    model = baselines.Factors(y, np.ones(12, bool), regularisation=0.7, alpha=4.0)
+    scores = model.score(sp.csr_matrix(weights.astype(np.float32)))
+    for own, found in zip(weights, scores, strict=True):
+        confidence, wanted = np.diag(1 + 4 * own), (own > 0).astype(float)
+        user = np.linalg.solve(y.T @ confidence @ y + 0.7 * np.eye(factors), y.T @ confidence @ wanted)
+        np.testing.assert_allclose(found, y @ user, rtol=1e-4, atol=1e-5)
+    both = np.flatnonzero(weights.any(axis=0))  # what is asked at once is as what is asked alone
+    at_once = model.folded(both, weights[:, both].astype(np.float32)) @ y.T
+    np.testing.assert_allclose(at_once, scores, rtol=1e-4, atol=1e-5)
 
 
 # Histories

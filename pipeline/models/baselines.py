@@ -22,7 +22,6 @@ from pipeline.models.pairs import DENSE, best_cells, best_columns, sums_at
 from pipeline.run import processors
 
 BLOCK_BYTES = 64_000_000  # of one temporary array
-SYSTEMS = 256  # of least squares that are in memory at a time
 SMALL = 0.01  # history items of less than this share of the largest weight are left out
 
 
@@ -347,29 +346,48 @@ class Factors:
         return scores
 
     @cached_property
-    def _gram(self) -> np.ndarray:
+    def _base(self) -> np.ndarray:
+        """(factors, factors) float64: the left side of a user without history."""
         y = self.vectors.astype(np.float64)
-        return y.T @ y
+        return y.T @ y + self.regularisation * np.eye(y.shape[1])
+
+    @cached_property
+    def _solved(self) -> np.ndarray:
+        """(items, factors) float32: the solutions of `_base` for each item's vector."""
+        inverse, solved = np.linalg.inv(self._base), np.empty_like(self.vectors)
+        for part in blocks(*self.vectors.shape):
+            solved[part] = self.vectors[part] @ inverse
+        return solved
 
     def users(self, weights: sp.csr_matrix) -> np.ndarray:
         """(points, factors): least squares of Hu, Koren & Volinsky 2008, eq. 4, confidence 1 + alpha x w."""
-        size = self.vectors.shape[1]
         weights = weights.multiply(self.known[None, :]).tocsr()
-        base = self._gram + self.regularisation * np.eye(size)
-        user = np.zeros((weights.shape[0], size))
-        asked = np.flatnonzero(np.diff(weights.indptr))
+        user = np.zeros((weights.shape[0], self.vectors.shape[1]), np.float32)
         with _one_blas_thread():  # the systems are small
-            for begin in range(0, len(asked), SYSTEMS):
-                points = asked[begin : begin + SYSTEMS]
-                left, right = np.empty((len(points), size, size)), np.empty((len(points), size, 1))
-                for place, point in enumerate(points):
-                    span = slice(weights.indptr[point], weights.indptr[point + 1])
-                    history = self.vectors[weights.indices[span]].astype(np.float64)
-                    extra = self.alpha * weights.data[span].astype(np.float64)
-                    left[place] = base + (history.T * extra) @ history
-                    right[place, :, 0] = (1 + extra) @ history
-                user[points] = np.linalg.solve(left, right)[:, :, 0]
-        return user.astype(np.float32)
+            for point in np.flatnonzero(np.diff(weights.indptr)):
+                span = slice(weights.indptr[point], weights.indptr[point + 1])
+                user[point] = self.folded(weights.indices[span], weights.data[None, span])[0]
+        return user
+
+    def folded(self, items: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """(histories, factors) float32 of histories of the same known items, (items,), by the items'
+        weights, (histories, items), 0 for an item that is not in a history.
+
+        With V the items' vectors, C their alpha x w and B the left side without a history, it is
+        (B + V'CV)^-1 V'(1 + C) = B^-1 V' (I + C V B^-1 V')^-1 (1 + C): where a history has fewer items than
+        there are factors, the system is as small as the history.
+        """
+        vectors = self.vectors[items].astype(np.float64)
+        extra = self.alpha * weights.astype(np.float64)
+        wanted = np.where(weights > 0, 1 + extra, 0)
+        if len(items) < vectors.shape[1]:
+            solved = self._solved[items].astype(np.float64)
+            left = np.eye(len(items)) + extra[:, :, None] * (solved @ vectors.T)
+            right = np.linalg.solve(left, wanted[:, :, None])[:, :, 0]
+            return (right @ solved).astype(np.float32)
+        left = self._base + (vectors.T * extra[:, None, :]) @ vectors
+        right = wanted @ vectors
+        return np.linalg.solve(left, right[:, :, None])[:, :, 0].astype(np.float32)
 
 
 @lru_cache(maxsize=1)

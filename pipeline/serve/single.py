@@ -182,18 +182,7 @@ class OneCollaborative(Collaborative):
     def _users(self, asked: One) -> np.ndarray:
         """As Factors.users."""
         known = self.ials.known[asked.index]
-        weight = asked.weight[:, known].astype(np.float64)
-        history = self.ials.vectors[asked.index[known]].astype(np.float64)
-        extra = self.ials.alpha * weight
-        left = (history.T * extra[:, None, :]) @ history
-        left += self._left
-        right = np.where(weight > 0, 1 + extra, 0) @ history
-        return np.linalg.solve(left, right[:, :, None])[:, :, 0].astype(np.float32)
-
-    @cached_property
-    def _left(self) -> np.ndarray:
-        """(factors, factors) of a user without history."""
-        return self.ials._gram + self.ials.regularisation * np.eye(self.ials.vectors.shape[1])
+        return self.ials.folded(asked.index[known], asked.weight[:, known])
 
     def retrieve(self, asked: Asked, n: int) -> Retrieved:
         place, scores = HALF_LIVES.index(RETRIEVING), self._scores(asked)
