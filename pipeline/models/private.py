@@ -38,14 +38,7 @@ from scipy.special import log_ndtr, ndtr
 from pipeline.data.histories import Catalogue, Log
 from pipeline.models import baselines
 from pipeline.models.baselines import blocks
-from pipeline.models.collaborative import (
-    IALS_ALPHA,
-    IALS_FACTORS,
-    IALS_REGULARISATIONS,
-    KEPT_NEIGHBOURS,
-    KNN_NEIGHBOURS,
-    Collaborative,
-)
+from pipeline.models.collaborative import KEPT_NEIGHBOURS, KNN_NEIGHBOURS, Collaborative
 from pipeline.models.content import category_matrix, years
 
 COUNTS = 0.4  # share of the budget (of mu squared) that counts take; pairs have the rest
@@ -56,6 +49,7 @@ MOST_CATEGORIES, SPANS = 20, 10  # the most frequent; parts of the catalogue by 
 MOST = 4_000  # items kept
 REGULARISATION = 30.0  # of EASE
 SHRINKAGE = 1.0  # of cosines
+FACTORS, FOLD_IN_REGULARISATION, FOLD_IN_ALPHA = 64, 20.0, 3.0  # docs/privacy.md was measured with these
 LEAST = 1e-9  # of a length or an eigenvalue that is not 0
 
 
@@ -221,8 +215,8 @@ class Released:
         together = (axes * values) @ axes.T
         known = np.zeros(items, bool)
         known[self.kept] = True
-        vectors = np.zeros((items, max(1, min(IALS_FACTORS, len(values)))), np.float32)
-        vectors[self.kept, : len(values)] = (axes * np.sqrt(values))[:, :IALS_FACTORS]
+        vectors = np.zeros((items, max(1, min(FACTORS, len(values)))), np.float32)
+        vectors[self.kept, : len(values)] = (axes * np.sqrt(values))[:, :FACTORS]
         none, nothing = np.zeros(items, np.float32), sp.csr_matrix((0, 0), dtype=np.float32)
         empty = baselines.ItemMatrix(items, np.zeros(0, np.int32), nothing)
         ease = knn = empty
@@ -233,7 +227,7 @@ class Released:
             ease=ease,
             knn=knn,
             rules=empty,
-            ials=baselines.Factors(vectors, known, IALS_REGULARISATIONS[0], IALS_ALPHA),
+            ials=baselines.Factors(vectors, known, FOLD_IN_REGULARISATION, FOLD_IN_ALPHA),
             count=np.where(known, self.counts, 0).astype(np.float32),
             value=none,
             liked=none,
