@@ -31,10 +31,10 @@ from pipeline.federated.wire import Server, silos
 from pipeline.models import baselines
 from pipeline.models.baselines import train_rows
 from pipeline.models.private import Budget, Released, taken
+from pipeline.models.ranking import target_ndcg
 from pipeline.models.text import Space
 from pipeline.params import Params
 from pipeline.training.recipe import LIGHT
-from pipeline.training.task import target_ndcg
 
 OWN = Path("data/prepared")
 SILOS, SAMPLES, CHUNK = (2, 4), 1000, 256

@@ -31,11 +31,12 @@ from pipeline.bench._device import now, peak_gib
 from pipeline.data.histories import Points
 from pipeline.errors import DataError
 from pipeline.models.encoder import TextEncoder, tokenize
+from pipeline.models.ranking import target_ndcg
 from pipeline.models.tokens import Tokens
 from pipeline.params import Finetune, Params
 from pipeline.training.fitting import precision
 from pipeline.training.networks import one_thread
-from pipeline.training.task import Run, target_ndcg
+from pipeline.training.task import Run
 from pipeline.training.text_task import Texts, TextTask, frozen_layers
 
 OWN = Path("data/prepared")

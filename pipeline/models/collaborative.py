@@ -27,6 +27,7 @@ from pipeline.models.pairs import (
     products,
     standardised,
 )
+from pipeline.models.ranking import target_ndcg
 from pipeline.models.rules import sequential_rules
 
 IALS_FACTORS, IALS_ALPHA = 128, 10.0
@@ -195,25 +196,24 @@ def choose(log: Log, rows: np.ndarray, validation: Points, items: int, seed: int
         only: baselines.interactions(log, rows & log.positive if only else rows, items)
         for only in ((True, False) if not log.positive.all() else (False,))
     }
-    history = _weights(validation, items)
+    history = validation.history(items, (RETRIEVING,), baselines.liking(log, DISLIKED))
+    weights = history.without_small(baselines.SMALL).matrix(0)
     quality = {}
     for positives_only, met in matrices.items():
         for regularisation in REGULARISATIONS:
-            gain = _gains(baselines.ease(met, regularisation), history, validation)
+            gain = _gains(baselines.ease(met, regularisation), weights, validation)
             quality[Settings(positives_only, regularisation)] = _mean_of_users(gain, validation)
     best = max(quality, key=lambda settings: quality[settings])
     some = validation[:: 1 + len(validation) // MOST_JUDGED]
-    met, history = matrices[best.positives_only], _weights(some, items)
     of_ials = {}
     for regularisation in IALS_REGULARISATIONS if len(some) else IALS_REGULARISATIONS[:1]:
+        met = matrices[best.positives_only]
         factors = baselines.ials(met, IALS_FACTORS, regularisation, IALS_ALPHA, seed)
-        of_ials[regularisation] = _mean_of_users(_gains_of_factors(factors, history, some), some)
+        scorer = baselines.HistoryScorer("ials", items, factors.score, RETRIEVING, DISLIKED)
+        parts = (some[part] for part in baselines.blocks(len(some), items))
+        gains = [target_ndcg(scorer.score(points), points, 10) for points in parts]
+        of_ials[regularisation] = _mean_of_users(np.concatenate(gains or [np.zeros(0)]), some)
     return replace(best, ials_regularisation=max(of_ials, key=lambda each: of_ials[each]))
-
-
-def _weights(points: Points, items: int) -> sp.csr_matrix:
-    history = points.history(items, (RETRIEVING,), baselines.liking(points.log, DISLIKED))
-    return history.without_small(baselines.SMALL).matrix(0)
 
 
 def _mean_of_users(gain: np.ndarray, points: Points) -> float:
@@ -229,25 +229,8 @@ def _gains(ease: baselines.ItemMatrix, weights: sp.csr_matrix, points: Points) -
     point, place = excluded_matrix(points, ease.items)[:, ease.kept].nonzero()
     scores[point, place] = -np.inf
     place = np.minimum(np.searchsorted(ease.kept, points.target), len(ease.kept) - 1)
-    return np.where(ease.kept[place] == points.target, _ndcg(scores, place), 0)
-
-
-def _gains_of_factors(factors: baselines.Factors, weights: sp.csr_matrix, points: Points) -> np.ndarray:
-    """(points,) nDCG@10 among the items that have factors; 0 where the target has none."""
-    items = len(factors.known)
-    gains = np.zeros(len(points))
-    for part in baselines.blocks(len(points), items):
-        scores = np.nan_to_num(factors.score(weights[part]), nan=-np.inf)
-        scores[excluded_matrix(points[part], items).nonzero()] = -np.inf
-        gains[part] = _ndcg(scores, points[part].target)
-    return gains
-
-
-def _ndcg(scores: np.ndarray, place: np.ndarray) -> np.ndarray:
-    """(points,) nDCG@10 of the item at each point's place among its (points, items) scores."""
-    target = scores[np.arange(len(scores)), place]
-    rank = (scores >= target[:, None]).sum(axis=1)
-    return np.where((target > -np.inf) & (rank <= 10), 1 / np.log2(1 + np.maximum(rank, 1)), 0)
+    rank = (scores >= scores[np.arange(len(points)), place][:, None]).sum(axis=1)
+    return np.where((ease.kept[place] == points.target) & (rank <= 10), 1 / np.log2(1 + rank), 0)
 
 
 def row_values(log: Log) -> np.ndarray:

@@ -181,3 +181,12 @@ def listable(items: np.ndarray, points: Points, catalogue: Catalogue) -> np.ndar
         (items >= 0) & (catalogue.available_from[safe] <= moment) & (moment < catalogue.available_until[safe])
     )
     return allowed & (lookup(excluded_matrix(points, len(catalogue)), items) == 0)
+
+
+def target_ndcg(scores: np.ndarray, points: Points, k: int) -> np.ndarray:
+    """(points,) nDCG@k of one target each, among items that may be listed; ties count against."""
+    scores = np.nan_to_num(scores, nan=-np.inf)  # a copy
+    scores[points.excluded()] = -np.inf
+    target = scores[np.arange(len(points)), points.target]
+    rank = (scores >= target[:, None]).sum(axis=1)
+    return np.where((rank <= k) & (target > -np.inf), 1 / np.log2(1 + np.maximum(rank, 1)), 0)

@@ -163,12 +163,3 @@ class Task(pl.LightningModule):
             optimiser, self.learning_rate, total_steps=steps, pct_start=0.1
         )
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-def target_ndcg(scores: np.ndarray, points: Points, k: int) -> np.ndarray:
-    """(points,) nDCG@k of one target each, among items that may be listed; ties count against."""
-    scores = np.nan_to_num(scores, nan=-np.inf)  # a copy
-    scores[points.excluded()] = -np.inf
-    target = scores[np.arange(len(points)), points.target]
-    rank = (scores >= target[:, None]).sum(axis=1)
-    return np.where((rank <= k) & (target > -np.inf), 1 / np.log2(1 + np.maximum(rank, 1)), 0)

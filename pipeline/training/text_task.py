@@ -23,11 +23,12 @@ from torch.nn import functional as F
 
 from pipeline.data.histories import Points
 from pipeline.models.encoder import TextEncoder
+from pipeline.models.ranking import target_ndcg
 from pipeline.models.tokens import Tokens
 from pipeline.params import Finetune
 from pipeline.training.fitting import is_out_of_memory
 from pipeline.training.networks import TextSpace
-from pipeline.training.task import Run, Task, target_ndcg
+from pipeline.training.task import Run, Task
 
 
 def frozen_layers(encoder: TextEncoder, settings: Finetune) -> int:
