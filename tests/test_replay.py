@@ -75,6 +75,7 @@ class FakeAirflow:
         self.drifts: set[str] = set()
         self.fails: set[str] = set()
         self.paused = False
+        self.unheard = False  # its asset events start no run
         self.broken = 0  # answers that are 503
         fake = self
 
@@ -100,7 +101,7 @@ class FakeAirflow:
 
     def respond(
         self, path: str, body: dict[str, object] | None, token: str | None
-    ) -> tuple[int, dict[str, object]]:
+    ) -> tuple[int, dict[str, Any]]:
         if path == "/auth/token":
             return 201, {"access_token": "let me in"}
         if token != "Bearer let me in":
@@ -122,7 +123,10 @@ class FakeAirflow:
         [run_id] = parse_qs(urlsplit(path).query)["source_run_id"]
         called = (replay.TRAINING, f"asset__{run_id}")
         created = [{"dag_id": called[0], "run_id": called[1]}] if called in self.runs else []
-        return 200, {"asset_events": [{"created_dagruns": created}] if created else []}
+        events = [{"name": "recommendations", "created_dagruns": []}]  # of the lists that a run publishes
+        if created or self.unheard:
+            events = [{"name": replay.REQUEST, "created_dagruns": [] if self.unheard else created}]
+        return 200, {"asset_events": events}
 
     def begin(self, dag: str, run_id: str, conf: object) -> dict[str, object]:
         assert isinstance(conf, dict)
@@ -205,6 +209,17 @@ def test_paused_dag_is_named(fake: FakeAirflow) -> None:
     fake.paused = True
     with pytest.raises(PipelineError, match="evergreen_monitoring is paused"):
         replay.DagRuns(fake.repository, "key")
+
+
+def test_asset_that_starts_no_run_is_told(fake: FakeAirflow, monkeypatch: pytest.MonkeyPatch) -> None:
+    player = replay.DagRuns(fake.repository, "key")
+    fake.unheard = fake.paused = True
+    with pytest.raises(PipelineError, match="it asked for evergreen_training, and it is paused"):
+        player.play(PLAN[1], False, print)
+    fake.paused = False
+    monkeypatch.setattr(airflow_api, "START_SECONDS", 0.05)
+    with pytest.raises(PipelineError, match="none began in"):
+        player.play(PLAN[2], False, print)
 
 
 def test_other_checkout_is_noticed(fake: FakeAirflow, tmp_path_factory: pytest.TempPathFactory) -> None:

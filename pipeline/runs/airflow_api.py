@@ -21,7 +21,9 @@ API = "/api/v2"
 DONE = ("success", "failed")
 POLL_SECONDS = 2.0
 PATIENCE_SECONDS = 120.0
-"""How long Airflow may be silent (it restarts, the machine is busy), or an asset take to start a run."""
+"""How long Airflow may be silent: it restarts, the machine is busy."""
+START_SECONDS = 600.0
+"""How long an asset may take to start a run: a machine that trains reads the DAGs slowly."""
 
 Json = dict[str, Any]
 
@@ -70,23 +72,28 @@ class Airflow:
             tell(", ".join(str(task.get("task_id")) for task in tasks) or str(run.get("state")))
             time.sleep(POLL_SECONDS)
 
-    def called_for(self, dag: str, run_id: str) -> list[tuple[str, str]]:
-        """(dag, run) that an asset event of this run has started; [] if it sent none.
+    def called_for(self, source: str, run_id: str, asset: str, dag: str) -> list[str]:
+        """The runs of `dag` that this run of `source` has started by updating `asset`; [] if it did not.
 
-        Raises PipelineError if it sent one and nobody came.
+        Raises PipelineError if it did and no run begins.
         """
-        query = urlencode({"source_dag_id": dag, "source_run_id": run_id})
-        until = time.monotonic() + PATIENCE_SECONDS
+        query = urlencode({"source_dag_id": source, "source_run_id": run_id})
+        until = time.monotonic() + START_SECONDS
         while True:
             events = self._ask("GET", f"/assets/events?{query}").get("asset_events") or []
+            events = [event for event in events if event.get("name") == asset]  # lists are an asset as well
             runs = [run for event in events for run in event.get("created_dagruns") or []]
             if runs or not events:
-                return list(dict.fromkeys((str(run["dag_id"]), str(run["run_id"])) for run in runs))
-            if time.monotonic() > until:
-                raise PipelineError(
-                    f"{dag}, {run_id}: it asked for a training and none began: is evergreen_training paused? "
-                    f"See {self.url}/dags"
-                )
+                return list(dict.fromkeys(str(run["run_id"]) for run in runs if run["dag_id"] == dag))
+            asked = self.dag(dag)
+            late = time.monotonic() > until
+            if asked.get("is_paused") or late:
+                why = f"none began in {START_SECONDS / 60:.0f} minutes"
+                if asked.get("is_paused"):
+                    why = "it is paused: switch it on"
+                elif asked.get("has_import_errors"):
+                    why += ": its file has errors"
+                raise PipelineError(f"{source}, {run_id}: it asked for {dag}, and {why}. See {self.url}/dags")
             time.sleep(POLL_SECONDS)
 
     def link(self, dag: str, run_id: str) -> str:

@@ -32,7 +32,7 @@ from pipeline.runs.airflow_api import Airflow, NotThere
 from pipeline.runs.periods import Period, told
 from pipeline.runs.worktrees import REPLAYING, link_sources
 
-MONITORING, TRAINING = "evergreen_monitoring", "evergreen_training"
+MONITORING, TRAINING, REQUEST = "evergreen_monitoring", "evergreen_training", "retraining_requested"
 HISTORY = Path("data/history")
 CLONE = Path(".evergreen/replay")
 FIRST = "replay: the first champion"
@@ -160,9 +160,9 @@ class DagRuns:
         conf = {"as_of": as_of.isoformat()} | ({"mode": "full", "reason": FIRST} if first else {})
         runs = [(dag, self._run(dag, as_of, conf, tell))]
         if not first:
-            for called in self.airflow.called_for(*runs[0]):
-                self._wait(*called, tell)
-                runs.append(called)
+            for called in self.airflow.called_for(*runs[0], REQUEST, TRAINING):
+                self._wait(TRAINING, called, tell)
+                runs.append((TRAINING, called))
         return [self._left(dag, run_id) for dag, run_id in runs]
 
     def _run(self, dag: str, as_of: datetime, conf: dict[str, str], tell: Tell) -> str:
