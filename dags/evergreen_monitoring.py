@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 import run_tasks
-from airflow.sdk import DAG, Asset, AssetOrTimeSchedule, AssetWatcher, CronTriggerTimetable, task
+from airflow.sdk import DAG, Asset, AssetOrTimeSchedule, AssetWatcher, task
 from run_tasks import AS_OF, RequestTraining, stage_tasks
 
 STAGES = ("collect", "detect_drift", "decide_retraining", "preprocess", "recommend")
@@ -28,14 +28,14 @@ def schedule() -> Any:
     hints = GRAPH.stages["detect_drift"].hints
     cron, every = hints.get("schedule"), hints.get("new_events")
     if not every or not os.environ.get("EVERGREEN_EVENTS"):
-        return cron
+        return run_tasks.calendar(cron) if cron else None
     from evergreen_events import NewEvents
 
     watched = AssetWatcher(name="new_events", trigger=NewEvents(every))
     events = Asset(name="events", uri="evergreen://events", watchers=[watched])
     if cron is None:
         return [events]
-    return AssetOrTimeSchedule(timetable=CronTriggerTimetable(cron, timezone="UTC"), assets=[events])
+    return AssetOrTimeSchedule(timetable=run_tasks.calendar(cron), assets=[events])
 
 
 with DAG(

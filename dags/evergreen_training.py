@@ -8,7 +8,7 @@ from typing import Any
 import run_tasks
 import yaml
 from airflow.providers.standard.operators.hitl import ApprovalOperator
-from airflow.sdk import DAG, AssetOrTimeSchedule, Context, CronTriggerTimetable, Param, TriggerRule, task
+from airflow.sdk import DAG, AssetOrTimeSchedule, Context, Param, TriggerRule, task
 from notices import page_of, tell
 from run_tasks import AS_OF, REQUEST, Promote, stage_tasks
 
@@ -115,9 +115,7 @@ with DAG(
     description="Trains, evaluates, promotes if that is better, and makes the lists",
     doc_md=run_tasks.documentation("evergreen_training"),
     schedule=AssetOrTimeSchedule(
-        timetable=CronTriggerTimetable(
-            GRAPH.stages["finetune"].hints.get("schedule", "@monthly"), timezone="UTC"
-        ),
+        timetable=run_tasks.calendar(GRAPH.stages["finetune"].hints.get("schedule", "@monthly")),
         assets=[REQUEST],
     ),
     catchup=False,

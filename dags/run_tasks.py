@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow.providers.standard.hooks.subprocess import SubprocessHook
-from airflow.sdk import Asset, BaseOperator, Context, Param
+from airflow.sdk import Asset, BaseOperator, Context, CronTriggerTimetable, Param
 from airflow.sdk.configuration import conf
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 from dvc_graph import Graph, Stage, read
@@ -56,6 +56,12 @@ def documentation(dag: str) -> str:
     """dags/NAME.md, with the address of the page "Evergreen"."""
     text = Path(__file__).with_name(f"{dag}.md").read_text(encoding="utf-8")
     return text.replace("(PAGE)", f"({_BASE}/plugin/evergreen)")
+
+
+def calendar(cron: str) -> CronTriggerTimetable:
+    """Begins with the next moment, never with the last one: by default Airflow (3.3) runs a new DAG at once
+    where less than a tenth of the interval has passed, of a month its first three days."""
+    return CronTriggerTimetable(cron, timezone="UTC", run_immediately=timedelta(0))
 
 
 def graph() -> Graph:

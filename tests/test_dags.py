@@ -18,6 +18,21 @@ import airflow.sdk
 from airflow.providers.standard.hooks import subprocess as _
 from airflow.providers.standard.operators import hitl
 from airflow.sdk import DAG, AssetOrTimeSchedule, BaseOperator, CronTriggerTimetable, Param
+from airflow.serialization.encoders import coerce_to_core_timetable
+from airflow.timetables import trigger
+from airflow.timetables.base import TimeRestriction
+import pendulum
+half_past_midnight = pendulum.datetime(2026, 12, 1, 0, 30)
+
+def first_run(timetable):
+    # Of a DAG that is new half an hour after its calendar's moment.
+    trigger.utcnow = lambda: half_past_midnight
+    anew = TimeRestriction(earliest=None, latest=None, catchup=False)
+    info = coerce_to_core_timetable(timetable).next_dagrun_info(
+        last_automated_data_interval=None, restriction=anew
+    )
+    return info.run_after.isoformat()
+
 before = set(sys.modules)
 started = time.process_time()
 import evergreen_monitoring, evergreen_training
@@ -37,6 +52,7 @@ for module in (evergreen_monitoring, evergreen_training):
             "tags": sorted(dag.tags),
             "about": dag.doc_md,
             "schedule": type(dag.timetable).__name__,
+            "first": first_run(dag.timetable),
             "watched": [
                 [asset.name, *(watcher.trigger.serialize() for watcher in asset.watchers)]
                 for condition in [getattr(dag.timetable, "asset_condition", None)] if condition
@@ -196,6 +212,12 @@ def test_what_others_schedule_on_and_how_trainings_take_turns(parsed: dict[str, 
         "request_training": ["retraining_requested"],
     }
     assert parsed["dags"]["evergreen_training"]["pool"]["finetune"] == "training"
+
+
+def test_a_new_dag_waits_for_the_next_moment_of_its_calendar(parsed: dict[str, Any]) -> None:
+    first = {name: dag["first"] for name, dag in parsed["dags"].items()}
+    assert first["evergreen_monitoring"].startswith("2026-12-02T00:00:00")
+    assert first["evergreen_training"].startswith("2027-01-01T00:00:00")
 
 
 def test_the_monitoring_is_woken_by_events_where_a_store_is_named(parsed: dict[str, Any]) -> None:
