@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 for needed in ("airflow.providers.fab", "selenium"):
     pytest.importorskip(needed)
 
-DATES = [datetime(1998, 1, 1, tzinfo=UTC), datetime(1998, 2, 1, tzinfo=UTC)]
+DATES = [datetime(1998, *day, tzinfo=UTC) for day in ((1, 1), (2, 1), (2, 2))]
 SCREENS = Path(tempfile.gettempdir()) / "evergreen-screens"
 REPORT = "<!doctype html><h1>Evaluation report</h1><script>document.body.append('ran')</script>"
 
@@ -63,7 +63,8 @@ def airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
 
 @pytest.fixture(scope="module")
 def replayed(airflow: Deployment) -> list[Period]:
-    """Two periods: the first champion; a month later the monitoring, and the training that it asks for."""
+    """Three periods: the first champion; a month later the monitoring, and the training that it asks for; a
+    day later, without a new row, the monitoring alone."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIRFLOW_URL", airflow.address)
         patch.setenv("AIRFLOW_USER", "admin")
@@ -94,16 +95,18 @@ def test_viewers_read_and_start_nothing(airflow: Deployment) -> None:
 
 
 def test_replay_goes_through_the_dags(airflow: Deployment, replayed: list[Period]) -> None:
-    first, second = replayed
+    first, second, third = replayed
     assert first.promotion == "v1.0.0 promoted"
     assert first.training.startswith("full in ")
     assert second.decision.startswith("refresh: 8 rows came since the last training")
     assert second.promotion == "v2.0.0 promoted"
+    assert (third.decision, third.training, third.champion) == ("none", "–", "v2.0.0")
     status, page = airflow.ask("/evergreen/", "vera")
     assert status == 200
     assert "In service: <strong>v2.0.0</strong>" in page
     assert "promoted: v1.0.0" in page
-    [looked] = airflow.runs("evergreen_monitoring")
+    looked, idle = airflow.runs("evergreen_monitoring")
+    assert airflow.tasks("evergreen_monitoring", idle)["publish"]["state"] == "success"
     note = airflow.tasks("evergreen_monitoring", looked)["decide_retraining"]["note"]
     assert "8 rows came since the last training" in note  # the account `tasks` may write it
     _, runs = airflow.ask("/api/v2/dags/evergreen_training/dagRuns", "admin")
