@@ -27,15 +27,14 @@ def schedule() -> Any:
     """As dvc.yaml says; and by events, where EVERGREEN_EVENTS names the store that has them."""
     hints = GRAPH.stages["detect_drift"].hints
     cron, every = hints.get("schedule"), hints.get("new_events")
+    calendar = run_tasks.calendar(cron) if cron else None
     if not every or not os.environ.get("EVERGREEN_EVENTS"):
-        return run_tasks.calendar(cron) if cron else None
+        return calendar
     from evergreen_events import NewEvents
 
     watched = AssetWatcher(name="new_events", trigger=NewEvents(every))
     events = Asset(name="events", uri="evergreen://events", watchers=[watched])
-    if cron is None:
-        return [events]
-    return AssetOrTimeSchedule(timetable=run_tasks.calendar(cron), assets=[events])
+    return AssetOrTimeSchedule(timetable=calendar, assets=[events]) if calendar else [events]
 
 
 with DAG(

@@ -21,12 +21,11 @@ from airflow.sdk import DAG, AssetOrTimeSchedule, BaseOperator, CronTriggerTimet
 from airflow.serialization.encoders import coerce_to_core_timetable
 from airflow.timetables import trigger
 from airflow.timetables.base import TimeRestriction
-import pendulum
-half_past_midnight = pendulum.datetime(2026, 12, 1, 0, 30)
+from datetime import UTC, datetime
+trigger.utcnow = lambda: datetime(2026, 12, 1, 0, 30, tzinfo=UTC)
 
 def first_run(timetable):
     # Of a DAG that is new half an hour after its calendar's moment.
-    trigger.utcnow = lambda: half_past_midnight
     anew = TimeRestriction(earliest=None, latest=None, catchup=False)
     info = coerce_to_core_timetable(timetable).next_dagrun_info(
         last_automated_data_interval=None, restriction=anew

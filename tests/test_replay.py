@@ -75,7 +75,7 @@ class FakeAirflow:
         self.drifts: set[str] = set()
         self.fails: set[str] = set()
         self.paused = False
-        self.unheard = False  # its asset events start no run
+        self.unheard = False  # requests start no training
         self.broken = 0  # answers that are 503
         fake = self
 
@@ -125,7 +125,8 @@ class FakeAirflow:
         created = [{"dag_id": called[0], "run_id": called[1]}] if called in self.runs else []
         events = [{"name": "recommendations", "created_dagruns": []}]  # of the lists that a run publishes
         if created or self.unheard:
-            events = [{"name": replay.REQUEST, "created_dagruns": [] if self.unheard else created}]
+            others = [{"dag_id": "mirror", "run_id": "one"}]  # another DAG may be scheduled on it
+            events = [{"name": replay.REQUEST, "created_dagruns": others if self.unheard else created}]
         return 200, {"asset_events": events}
 
     def begin(self, dag: str, run_id: str, conf: object) -> dict[str, object]:

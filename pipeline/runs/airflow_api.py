@@ -82,17 +82,13 @@ class Airflow:
         while True:
             events = self._ask("GET", f"/assets/events?{query}").get("asset_events") or []
             events = [event for event in events if event.get("name") == asset]  # lists are an asset as well
-            runs = [run for event in events for run in event.get("created_dagruns") or []]
+            created = [run for event in events for run in event.get("created_dagruns") or []]
+            runs = dict.fromkeys(str(run["run_id"]) for run in created if run["dag_id"] == dag)
             if runs or not events:
-                return list(dict.fromkeys(str(run["run_id"]) for run in runs if run["dag_id"] == dag))
-            asked = self.dag(dag)
-            late = time.monotonic() > until
-            if asked.get("is_paused") or late:
-                why = f"none began in {START_SECONDS / 60:.0f} minutes"
-                if asked.get("is_paused"):
-                    why = "it is paused: switch it on"
-                elif asked.get("has_import_errors"):
-                    why += ": its file has errors"
+                return list(runs)
+            paused = self.dag(dag).get("is_paused")
+            if paused or time.monotonic() > until:
+                why = "it is paused" if paused else f"none began in {START_SECONDS / 60:.0f} minutes"
                 raise PipelineError(f"{source}, {run_id}: it asked for {dag}, and {why}. See {self.url}/dags")
             time.sleep(POLL_SECONDS)
 
