@@ -1,6 +1,6 @@
-"""A made-up world whose items live for days and whose best possible ranking is known.
+"""Made-up worlds whose items live for days or for hours and whose best possible ranking is known.
 
-Every day brings new items, each with a topic and an appeal that fades by half in HALF_LIFE days; users have
+Every day brings new items, each with a topic and an appeal that fades by half in `half_life` days; users have
 tastes for topics and come for short visits. A user takes an item with a chance proportional to appeal x what
 is left of it x taste, never the same twice. The best possible ranking is by these chances.
 """
@@ -17,46 +17,63 @@ import pandas as pd
 from pipeline.data import tables
 from pipeline.data.histories import MICROSECONDS_A_DAY, Points, Prepared
 
-DAYS, ITEMS_A_DAY, USERS, VISITS, TAKEN = 60, 40, 800, 8, 6
+DAYS, ITEMS_A_DAY = 60, 40
 TOPICS = ("politics", "football", "weather", "cinema", "science", "business", "travel", "cooking")
 WORDS = 6  # a text has: mostly of its topic
-HALF_LIFE = 1.0  # days in which half of an item's appeal is gone
-TASTE = 1.5  # deviation of the log of a user's taste for a topic
 START = pd.Timestamp("2026-01-01", tz="UTC")
 
 
 @dataclass(frozen=True)
+class Kind:
+    half_life: float  # days in which half of an item's appeal is gone
+    appeal: float  # deviation of the log of an item's first appeal
+    taste: float  # deviation of the log of a user's taste for a topic
+    users: int
+    visits: int  # of a user
+    taken: int  # items a visit
+
+
+KINDS = {
+    "days": Kind(half_life=1.0, appeal=1.0, taste=1.5, users=800, visits=8, taken=6),
+    "hours": Kind(half_life=0.15, appeal=1.5, taste=0.7, users=2000, visits=3, taken=4),
+}
+
+
+@dataclass(frozen=True)
 class World:
+    kind: Kind
     born: np.ndarray  # (items,) days since START
     appeal: np.ndarray  # (items,) log
     topic: np.ndarray  # (items,)
     taste: np.ndarray  # (users, topics) log
 
     @classmethod
-    def of(cls, seed: int) -> World:
+    def of(cls, kind: Kind, seed: int) -> World:
         generator = np.random.default_rng(seed)
         items = DAYS * ITEMS_A_DAY
         return cls(
+            kind,
             born=np.sort(generator.uniform(0, DAYS, items)),
-            appeal=generator.normal(0, 1, items),
+            appeal=generator.normal(0, kind.appeal, items),
             topic=generator.integers(len(TOPICS), size=items),
-            taste=generator.normal(0, TASTE, (USERS, len(TOPICS))),
+            taste=generator.normal(0, kind.taste, (kind.users, len(TOPICS))),
         )
 
     def chances(self, user: np.ndarray, day: np.ndarray) -> np.ndarray:
         """(asked, items) log of what chances are proportional to; -inf: not born yet."""
         age = day[:, None] - self.born[None, :]
-        chance = self.appeal - np.log(2) * age / HALF_LIFE + self.taste[user][:, self.topic]
+        chance = self.appeal - np.log(2) * age / self.kind.half_life + self.taste[user][:, self.topic]
         return np.where(age > 0, chance, -np.inf)
 
     def rows(self, seed: int) -> pd.DataFrame:
         generator = np.random.default_rng([seed, 1])
-        user = np.repeat(np.arange(USERS), VISITS)
+        user = np.repeat(np.arange(self.kind.users), self.kind.visits)
         begin = generator.uniform(2, DAYS, len(user))
         found = []
         for who, day in zip(user, begin, strict=True):
             noise = generator.gumbel(size=len(self.born))  # the largest sums are a draw without replacement
-            taken = np.argsort(-(self.chances(np.array([who]), np.array([day]))[0] + noise))[:TAKEN]
+            drawn = np.argsort(-(self.chances(np.array([who]), np.array([day]))[0] + noise))
+            taken = drawn[: self.kind.taken]
             found += [(who, item, day + place / 1440) for place, item in enumerate(taken)]
         table = pd.DataFrame(found, columns=[tables.USER, tables.ITEM, "day"]).drop_duplicates(
             [tables.USER, tables.ITEM]

@@ -1,8 +1,8 @@
 """What a live state pays: the challenger with it, without it, and every baseline that counts live, tuned.
 
-In: data/prepared, or a folder like data/raw; beside it a made-up world whose items live for days.
+In: data/prepared, or a folder like data/raw; beside it made-up worlds whose items live for days and hours.
 Out: nDCG@10 with intervals and the paired difference to each, also for cold items. Rule: as `bench ranking`,
-SEEDS of the challenger; `frozen_state` is the challenger with the state of the end of train; in the made-up
+SEEDS of the challenger; `frozen_state` is the challenger with the state of the end of train; in a made-up
 world `best_possible` ranks by the chances that its rows were drawn by.
 
 Every fit is kept in .evergreen/ranking, so that a killed bench goes on.
@@ -37,19 +37,22 @@ def run(data: Path | None = None) -> Json:
     params = Params.load(Path("params.yaml"))
     windows = _windows.load_windows(data or OWN, params)
     given = [Bench(one, vectors, params, ranking.FOLDER / fingerprint(one)) for one, vectors in windows]
-    world, made_up = _turnover.World.of(SEED), _made_up(params)
-    with tqdm(total=len(given) + 1, desc="live", unit="window", disable=None, leave=False) as bar:
+    worlds = {name: _turnover.World.of(kind, SEED) for name, kind in _turnover.KINDS.items()}
+    total = len(given) + len(worlds)
+    with tqdm(total=total, desc="live", unit="window", disable=None, leave=False) as bar:
         found = []
         for bench in given:
             found.append(fits(bench))
             bar.update()
-        own = fits(made_up) | {BEST_POSSIBLE: [_best_possible(made_up, world)]}
-        bar.update()
+        own: dict[str, Json] = {}
+        for name, world in worlds.items():
+            own[name] = made_up(world, params)
+            bar.update()
     pooled = {
         name: _windows.pooled([bench.prepared for bench in given], [each[name] for each in found])
         for name in found[0]
     }
-    return summary(ranking.summary(given, pooled), ranking.summary([made_up], own))
+    return summary(ranking.summary(given, pooled), own)
 
 
 def fits(bench: Bench) -> dict[str, list[Ranked]]:
@@ -75,26 +78,24 @@ def fits(bench: Bench) -> dict[str, list[Ranked]]:
     return found
 
 
-def _made_up(params: Params) -> Bench:
+def made_up(world: _turnover.World, params: Params) -> Json:
+    """`ranking.summary` of a made-up world, with the best possible ranking."""
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "data" / "raw"
-        _turnover.World.of(SEED).write(raw, SEED)
+        world.write(raw, SEED)
         prepared, vectors = load_with_vectors(raw, params)
-    return Bench(prepared, vectors, params, ranking.FOLDER / fingerprint(prepared))
+    bench = Bench(prepared, vectors, params, ranking.FOLDER / fingerprint(prepared))
+    best = _turnover.BestPossible(world, prepared)
+    listed, _ = rank_points(best, prepared.test, prepared.catalogue, bench.order, ranking.K)
+    return ranking.summary([bench], fits(bench) | {BEST_POSSIBLE: [Ranked(listed, float("nan"), {}, 1, 0.0)]})
 
 
-def _best_possible(bench: Bench, world: _turnover.World) -> Ranked:
-    scorer, prepared = _turnover.BestPossible(world, bench.prepared), bench.prepared
-    listed, _ = rank_points(scorer, prepared.test, prepared.catalogue, bench.order, ranking.K)
-    return Ranked(listed, float("nan"), {}, 1, 0.0)
-
-
-def summary(given: Json, made_up: Json) -> Json:
-    """Both worlds in one: figures by `<world>: <model>`, the ratios that count."""
+def summary(given: Json, own: dict[str, Json]) -> Json:
+    """All worlds in one: figures by `<world>: <model>`, the ratios that count. `own`: the made-up ones."""
     figures: Json = {}
     ratios: Json = {}
     findings = []
-    for world, found in (("given", given), ("turnover", made_up)):
+    for world, found in (("given", given), *own.items()):
         rows = found["figures"]
         figures |= {f"{world}: {name}": row for name, row in rows.items()}
         head = {name: row[HEADLINE] for name, row in rows.items()}
@@ -111,13 +112,13 @@ def summary(given: Json, made_up: Json) -> Json:
             f"{world}: best baseline {best}: challenger {pair['challenger_minus']:+.4f} "
             f"[{pair['pair_low']:+.4f}, {pair['pair_high']:+.4f}]"
         )
-    possible = made_up["figures"][BEST_POSSIBLE][HEADLINE]
-    ratios["turnover_challenger_over_best_possible"] = made_up["figures"][CHALLENGER][HEADLINE] / possible
+        if BEST_POSSIBLE in head:
+            ratios[f"{world}_challenger_over_best_possible"] = ours / head[BEST_POSSIBLE]
     return {
         "name": "live",
-        "conditions": {"given": given["conditions"], "turnover": made_up["conditions"]},
+        "conditions": {"given": given["conditions"]} | {name: one["conditions"] for name, one in own.items()},
         "figures": figures,
         "ratios": ratios,
         "findings": findings,
-        "slices": {"given": given["slices"], "turnover": made_up["slices"]},
+        "slices": {"given": given["slices"]} | {name: one["slices"] for name, one in own.items()},
     }
