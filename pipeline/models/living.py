@@ -19,7 +19,7 @@ from pipeline.models.baselines import Factors
 from pipeline.models.pairs import Columns, Retrieved, best_cells, lookup
 from pipeline.models.state import Folded, Live
 
-SHORT, LONG = 1, 3  # places of the half-lives that retrieve
+SHORT, LONG = 2, 4  # places of the half-lives that retrieve
 MOST_AGE = 36_500.0  # days
 
 
@@ -87,19 +87,19 @@ class Living:
         since = np.where(items >= 0, self.available_from[np.maximum(items, 0)], 0)
         given = since > np.iinfo(np.int64).min
         begin = np.where(given & there, since, state.first)
-        columns["live_age"] = _log_days(moment - np.minimum(begin, moment), there & (begin <= moment))
-        columns["live_silence"] = _log_days(
-            moment - np.minimum(state.last, moment), there & (state.count > 0)
-        )
+        age, silence = moment - np.minimum(begin, moment), moment - np.minimum(state.last, moment)
+        columns["live_age"] = self.log_age(age, there & (begin <= moment))
+        columns["live_silence"] = self.log_age(silence, there & (state.count > 0))
         return columns
+
+    def log_age(self, microseconds: np.ndarray, known: np.ndarray | bool = True) -> np.ndarray:
+        """float32 log(1 + age in the shortest half-lives), 0 where not known: what is old for items that
+        live for hours is new for films."""
+        days = np.minimum(np.where(known, microseconds, 0) / MICROSECONDS_A_DAY, MOST_AGE)
+        return np.log1p(days / self.live.half_lives[0]).astype(np.float32)
 
     def _nearest(self, asked: Asked, n: int) -> np.ndarray:
         return best_cells(self._neighbours(asked), n)
 
     def _neighbours(self, asked: Asked) -> sp.csr_matrix:
         return asked.once(self, "neighbours", lambda: self.live.neighbours(asked.points, asked.items))
-
-
-def _log_days(microseconds: np.ndarray, known: np.ndarray) -> np.ndarray:
-    days = np.minimum(np.where(known, microseconds, 0) / MICROSECONDS_A_DAY, MOST_AGE)
-    return np.where(known, np.log1p(days), 0).astype(np.float32)

@@ -43,7 +43,7 @@ from pipeline.models.text import Facts, Text
 if TYPE_CHECKING:
     from pipeline.models.encoder import TextEncoder
 
-FORMAT = 7
+FORMAT = 8
 FEW_TEXTS = 500  # NumPy reads so many before PyTorch, which then takes two thirds of the time, is imported
 NEAR = 0.3  # cosine from which on an item is said to be like another
 FROZEN = "frozen_vectors.npy"  # beside the ablations

@@ -70,7 +70,7 @@ class LiveState:
 
     Items are indices >= 0, users any hashable ids, times int microseconds. Moments are asked in ascending
     order, since events settle into the sums as their moment passes; an event may come late, and one of the
-    future waits. What is kept is bounded: sums of every item (160 bytes with five half-lives), the newest
+    future waits. What is kept is bounded: sums of every item (170 bytes with six half-lives), the newest
     `rows_an_item` rows of each (8 bytes), the newest `rows_a_user` of each user (about 150), `event_ids` ids
     (about 150), and what waits. Rows beyond these stay in the sums.
     """

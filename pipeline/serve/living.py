@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.data.histories import MICROSECONDS_A_DAY
 from pipeline.models.asked import Asked
-from pipeline.models.living import LONG, MOST_AGE, SHORT, Living
+from pipeline.models.living import LONG, SHORT, Living
 from pipeline.models.pairs import Columns
 from pipeline.models.state import NOT_YET
 from pipeline.serve.single import One
@@ -41,8 +40,7 @@ class OneLiving(Living):
         columns["live_trend"] = (decayed[0] - decayed[-1])[None]
         begin = np.where(since > NOT_YET, since, state.first)
         last = np.where(state.count > 0, state.last, now)
-        days = np.stack([now - np.minimum(begin, now), now - np.minimum(last, now)]) / MICROSECONDS_A_DAY
-        age, silence = np.log1p(np.minimum(days, MOST_AGE)).astype(np.float32)
+        age, silence = self.log_age(np.stack([now - np.minimum(begin, now), now - np.minimum(last, now)]))
         return columns | {"live_age": age[None], "live_silence": silence[None]}
 
     def _nearest(self, asked: Asked, n: int) -> np.ndarray:

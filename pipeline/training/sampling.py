@@ -20,7 +20,7 @@ from pipeline.models.asked import Asked
 from pipeline.models.pairs import Columns, excluded_matrix, lookup
 from pipeline.models.parts import Parts
 
-HARD_BY = ("ease_5", "knn_5", "rules_5", "ials_5", "sequence_z", "live_1", "live_3")
+HARD_BY = ("ease_5", "knn_5", "rules_5", "ials_5", "sequence_z", "live_2", "live_4")
 UNANSWERED = 0.01  # weight of a point whose item taken is no candidate
 NOWHERE = -1e9  # log weight of a place without an item
 
