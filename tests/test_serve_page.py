@@ -86,11 +86,12 @@ def test_a_stranger_picks_reads_reasons_and_reacts(service: Served, driver: Any)
     second = listed(driver)[0]
     driver.find_elements("css selector", "#list li:first-child button")[1].click()
     until(lambda: second not in listed(driver))
-    # It is remembered for this browser, and forgotten at a new start.
+    # It is remembered for this browser, and forgotten at a new start: then the list is a stranger's again.
     driver.refresh()
     until(lambda: listed(driver) and before[0] not in listed(driver))
+    assert "popular now" not in text(driver)
     driver.find_element("id", "again").click()
-    until(lambda: before[0] in listed(driver))
+    until(lambda: "popular now" in text(driver))
 
 
 def test_words_and_known_users(service: Served, driver: Any) -> None:
