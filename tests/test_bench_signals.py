@@ -93,12 +93,12 @@ def world(seed: int, users: int = 150, stock: int = 300, rows: int = 30) -> tupl
 
 @pytest.mark.slow
 def test_a_report_says_what_each_kind_of_column_adds() -> None:
-    prepared, vectors = world(3, users=100, stock=150, rows=25)
+    prepared, vectors = world(4, users=100, stock=150, rows=25)
     items = prepared.catalogue.items.assign(look_vector=[list(map(float, row)) for row in vectors])
     catalogue = replace(prepared.catalogue, items=items)
-    model = light(prepared.log, train_rows(prepared.log), catalogue, None, 3)
+    model = light(prepared.log, train_rows(prepared.log), catalogue, None, 4)
     assert "vector_look_5" in model.card["features"]
-    found = paid(model, prepared.test, 200, 3)
+    found = paid(model, prepared.test, 200, 4)
     assert {"look", "live state", "taken together"} <= set(found)
     assert "other" not in found
     assert found["look"]["low"] > 0
@@ -106,8 +106,8 @@ def test_a_report_says_what_each_kind_of_column_adds() -> None:
     assert values == sorted(values, reverse=True)
     place = [name.startswith("vector_look") for name in model.card["features"]]
     model.scorer.weights["linear.weight"][:, place] = 0
-    assert paid(model, prepared.test, 200, 3)["look"] == {"ndcg@10": 0, "low": 0, "high": 0}
-    assert paid(model, prepared.test[:0], 200, 3) == {}
+    assert paid(model, prepared.test, 200, 4)["look"] == {"ndcg@10": 0, "low": 0, "high": 0}
+    assert paid(model, prepared.test[:0], 200, 4) == {}
 
 
 @pytest.mark.slow
