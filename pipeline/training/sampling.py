@@ -17,10 +17,11 @@ import numpy as np
 
 from pipeline.data.histories import Points
 from pipeline.models.asked import Asked
+from pipeline.models.living import LONG, SHORT
 from pipeline.models.pairs import Columns, excluded_matrix, lookup
 from pipeline.models.parts import Parts
 
-HARD_BY = ("ease_5", "knn_5", "rules_5", "ials_5", "sequence_z", "live_2", "live_4")
+HARD_BY = ("ease_5", "knn_5", "rules_5", "ials_5", "sequence_z", f"live_{SHORT}", f"live_{LONG}")
 UNANSWERED = 0.01  # weight of a point whose item taken is no candidate
 NOWHERE = -1e9  # log weight of a place without an item
 

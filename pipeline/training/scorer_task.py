@@ -17,13 +17,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from pipeline.models.living import LONG, SHORT
 from pipeline.models.scorer import CLIP, MLP, Scorer
 from pipeline.training.fitting import fit
 from pipeline.training.networks import ScorerNetwork
 from pipeline.training.sampling import NOWHERE, Sample
 from pipeline.training.task import Batches, Run, Task
 
-PRIOR = {"ease_5": 0.4, "knn_5": 0.2, "ials_5": 0.4, "live_2": 0.3, "live_4": 0.2}
+PRIOR = {"ease_5": 0.4, "knn_5": 0.2, "ials_5": 0.4, f"live_{SHORT}": 0.3, f"live_{LONG}": 0.2}
 PENALTIES = (0.3, 0.1, 3e-2, 1e-2, 3e-3, 1e-3)  # of the squared distance from the blend, per nat
 STEPS, PRECISE = 20, 1e-6  # of Newton's method: at most; it ends where one would gain less than this share
 POINTS = 64  # of one pass: their features stay in the processor's cache
