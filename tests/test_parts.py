@@ -257,9 +257,10 @@ def test_sums_are_those_of_the_product() -> None:
     weight[:, 2] = 0  # a point without rows
     point, row = np.nonzero(weight.any(axis=0))
     column = generator.integers(-1, 7, (4, 6))
-    found = pairs.sums_at(sp.csr_matrix(matrix.T), point, row, weight[:, point, row], column)
     expected = np.take_along_axis(weight @ matrix.toarray(), np.maximum(column, 0)[None], axis=2)
-    np.testing.assert_allclose(found, np.where(column >= 0, expected, 0), rtol=1e-5)
+    for sums, of in ((pairs.sums_at, sp.csr_matrix(matrix.T)), (pairs.sums_from, matrix)):
+        found = sums(of, point, row, weight[:, point, row], column)
+        np.testing.assert_allclose(found, np.where(column >= 0, expected, 0), rtol=1e-5)
 
 
 def test_standardised_over_the_candidates_alone() -> None:

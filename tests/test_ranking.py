@@ -55,6 +55,27 @@ def test_top_k_equals_a_naive_sort(data: st.DataObject) -> None:
     np.testing.assert_array_equal(found[0], np.array(expected, np.float32))
 
 
+@pytest.mark.parametrize("kind", ["different", "many equal", "mostly nothing", "nearly nothing", "nothing"])
+@pytest.mark.parametrize("items", [60, 700, 3_001])
+def test_top_k_of_many_items_equals_a_naive_sort(items: int, kind: str) -> None:
+    generator = np.random.default_rng(items)
+    scores = generator.normal(size=(4, items)).astype(np.float32)
+    if kind == "many equal":
+        scores = generator.integers(0, 3, scores.shape).astype(np.float32)
+    elif kind != "different":
+        share = {"mostly nothing": 0.1, "nearly nothing": 5 / items, "nothing": 0.0}[kind]
+        scores[generator.random(scores.shape) >= share] = NAN
+    order = generator.permutation(items).astype(np.int32)
+    ids = [f"i{number:04d}" for number in range(items)]
+    history = np.sort(generator.choice(items, 20, replace=False)).tolist()
+    point, catalogue = one_point([ids[item] for item in history], ids, time=99)
+    points = point[np.zeros(4, np.int64)]
+    for k in (1, 10, 60):
+        listed, _ = top_k(scores, points, catalogue, order, k)
+        for row, of_point in zip(listed, scores, strict=True):
+            assert row.tolist() == reference(of_point, set(history), [True] * items, order.tolist(), k)
+
+
 def test_items_of_the_history_are_not_listed() -> None:
     points, catalogue = one_point(["b"], ["a", "b", "c"])
     listed, _ = top_k(np.array([[1.0, 9.0, 2.0]]), points, catalogue, np.arange(3, dtype=np.int32), 3)
@@ -110,7 +131,7 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     order = np.random.default_rng(1).permutation(20).astype(np.int32)
     scorer, done = ConstantScorer("s", scores), []
     whole = rank_points(scorer, data.test, data.catalogue, order, 5)
-    monkeypatch.setattr(ranking, "KEYS", 3 * 20)
+    monkeypatch.setattr(ranking, "CELLS", 3 * 20)
     parts = rank_points(scorer, data.test, data.catalogue, order, 5, done.append)
     assert done == [3, 3, 3, 1]
     np.testing.assert_array_equal(whole[0], parts[0])

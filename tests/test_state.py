@@ -222,7 +222,8 @@ def test_folded_vectors_are_means_of_those_who_took_the_item_before(delay: int) 
     vectors, known = rng.normal(size=(10, 3)).astype(np.float32), np.arange(10) % 2 == 0
     live = Live.of(log, 10, DAYS, delay)
     items, times = np.arange(-1, 10)[None, :], np.arange(0, 110, 9)[:, None] * HOUR
-    found, count = Folded.of(log, live, vectors, known).at(items, times)
+    folded = Folded.of(log, live, vectors, known)
+    found, count = folded.at(items, times)
     assert found.shape == (13, 11, 3)
     assert count.max() > 3
     assert not count[:, 1::2].any()  # known items have vectors of their own
@@ -236,6 +237,9 @@ def test_folded_vectors_are_means_of_those_who_took_the_item_before(delay: int) 
             assert count[row, item + 1] == len(own)
             mean = np.mean(own, axis=0) if own else np.zeros(3)
             np.testing.assert_allclose(found[row, item + 1], mean, atol=1e-5)
+    users = rng.normal(size=(13, 3)).astype(np.float32)
+    met = folded.products(np.broadcast_to(items, count.shape), times[:, 0], users)
+    np.testing.assert_allclose(met, (found @ users[:, :, None])[:, :, 0], atol=1e-5)
     still = Folded.of(log, replace(live, until=50 * HOUR), vectors, known)
     assert (still.at(items, times)[1][-1] == still.at(items, np.array([[50 * HOUR]]))[1]).all()
 

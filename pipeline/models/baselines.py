@@ -18,10 +18,11 @@ import scipy.linalg
 import scipy.sparse as sp
 
 from pipeline.data.histories import MICROSECONDS_A_DAY, TRAIN, History, Log, Points
-from pipeline.models.pairs import DENSE, best_cells, best_columns, sums_at
+from pipeline.models.pairs import DENSE, best_cells, best_columns, sums_at, sums_from
 from pipeline.run import processors
 
 BLOCK_BYTES = 64_000_000  # of one temporary array
+AHEAD = 2.5  # what a cell costs `sums_from`, where one costs `sums_at` 1: measured
 SMALL = 0.01  # history items of less than this share of the largest weight are left out
 
 
@@ -102,10 +103,16 @@ class ItemMatrix:
 
     def score(self, weights: sp.csr_matrix) -> np.ndarray:
         """(points, items) weights of the history -> (points, items) float32; NaN: not kept, or no history."""
-        known = weights.tocsc()[:, self.kept].tocsr()
+        nothing = np.full(self.items, np.nan, np.float32)
+        nothing[self.kept] = 0
+        known = self._of_kept(weights)
+        scores = np.tile(nothing, (weights.shape[0], 1))
         product = known @ self.matrix
-        scores = np.full((weights.shape[0], self.items), np.nan, np.float32)
-        scores[:, self.kept] = product.toarray() if sp.issparse(product) else product
+        if sp.issparse(product):  # few cells, of a row that may be long
+            row = np.repeat(np.arange(len(scores)), np.diff(product.indptr))
+            scores[row, self.kept[product.indices]] = product.data
+        else:
+            scores[:, self.kept] = product
         scores[np.diff(known.indptr) == 0] = np.nan
         return scores
 
@@ -155,7 +162,12 @@ class ItemMatrix:
         if isinstance(self.matrix, np.ndarray) or history.shape[0] * len(self.kept) <= DENSE // 4:
             return self._dense_pair_scores(history, column)
         there = row >= 0
-        return sums_at(self._turned, history.point[there], row[there], history.weight[:, there], column)
+        point, row, weight = history.point[there], row[there], history.weight[:, there]
+        ahead = np.diff(self.matrix.indptr)[row] @ (weight > 0).sum(axis=0)
+        back = np.diff(self._turned.indptr)[column[column >= 0]].sum()
+        if AHEAD * ahead < back:
+            return sums_from(self.matrix, point, row, weight, column)
+        return sums_at(self._turned, point, row, weight, column)
 
     def _dense_pair_scores(self, history: History, column: np.ndarray) -> np.ndarray:
         out = np.zeros((len(history.weight), *column.shape), np.float32)

@@ -7,6 +7,7 @@ Out: (points, items) float32 scores; NaN where an item or a whole history lacks 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -121,6 +122,11 @@ class VectorScorer:
         user = weights @ self.vectors
         norms = np.linalg.norm(user, axis=1, keepdims=True)
         scores = (user / np.where(norms > 0, norms, 1)) @ self.vectors.T
-        scores[:, ~self.vectors.any(axis=1)] = np.nan
+        scores[:, self._without] = np.nan
         scores[norms[:, 0] == 0] = np.nan
         return scores
+
+    @cached_property
+    def _without(self) -> np.ndarray:
+        """Numbers of the items without a vector."""
+        return np.flatnonzero(~self.vectors.any(axis=1))

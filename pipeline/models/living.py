@@ -68,9 +68,7 @@ class Living:
             columns[f"live_{place}_of_few"] = columns[f"live_{place}"] * asked.few
         neighbours = lookup(self._neighbours(asked), items)
         columns["neighbours"] = neighbours
-        vectors, count = self.folded.at(items, np.broadcast_to(moment, items.shape))
-        taken = np.einsum("pcd,pd->pc", vectors, ials, optimize=True).astype(np.float32)
-        columns["folded"] = np.where(count > 0, taken, 0).astype(np.float32)
+        columns["folded"] = self.folded.products(items, asked.points.time, ials)
         return columns
 
     def of_items(self, items: np.ndarray, moment: np.ndarray) -> Columns:

@@ -20,7 +20,7 @@ from typing import Any, Self
 import numpy as np
 
 from pipeline.files import NOT_WHOLE, temporary_beside
-from pipeline.models.pairs import best_columns, largest
+from pipeline.models.pairs import best_columns, largest, product
 
 log = logging.getLogger(__name__)
 
@@ -157,8 +157,7 @@ class Rounded:
             place: np.ndarray = close[largest((self.vectors.take(close, axis=0) @ users[0])[None], n)]
             return place
         found = self.numbers[np.sort(self._index.search(users @ self._turn, most)[1], axis=1)]
-        exact = np.matmul(self.vectors[found], users[:, :, None])[:, :, 0]
-        return np.take_along_axis(found, largest(exact, n), axis=1)
+        return np.take_along_axis(found, largest(product(users, self.vectors, found), n), axis=1)
 
 
 def kept_in(folder: Path, searches: Iterable[Nearest]) -> None:

@@ -17,11 +17,11 @@ import numpy as np
 
 from pipeline.data.histories import Catalogue, Points
 from pipeline.models.baselines import Scorer
-from pipeline.models.pairs import excluded_matrix, lookup
+from pipeline.models.pairs import GROUP, excluded_matrix, lookup, maxima
 
 SALT = "evergreen.ranking"
 FILL = 1024  # items at a time, where candidates are too few for a list
-KEYS = 2_000_000  # at once, 16 MB: from 32 MB on every array comes from the system anew, page by page
+CELLS = 4_000_000  # at once, 16 MB: from 32 MB on every array comes from the system anew, page by page
 
 
 @runtime_checkable
@@ -56,51 +56,66 @@ def top_k(
     `order` is popularity_order's place of each item. Places without an item hold -1 and NaN; an item that
     was not scored has a NaN score. Needs 8 bytes a cell: see rank_points for chunks.
     """
-    items = len(catalogue)
     listed = np.full((len(points), k), -1, np.int32)
     found = np.full((len(points), k), np.nan, np.float32)
-    count = min(k, items)
-    if not len(points) or not count:
+    if not k or not len(catalogue):
         return listed, found
-    keys = _keys(np.asarray(scores, dtype=np.float32), order)
-    _exclude(keys, points, catalogue)
-    if count < items:
-        keys = np.partition(keys, items - count, axis=1)[:, items - count :]
-    keys = np.sort(keys, axis=1)[:, ::-1]
-    by_place = np.empty(items, np.int32)
-    by_place[order] = np.arange(items, dtype=np.int32)
-    # The low half of a key is items - place (1 .. items), so the item can be read back from it.
-    low = (keys & np.uint64(0xFFFFFFFF)).astype(np.int64)
-    chosen = np.where(low > 0, by_place[np.minimum(items - low, items - 1)], -1)
-    listed[:, :count] = chosen
-    value = np.take_along_axis(np.asarray(scores), np.maximum(chosen, 0), axis=1)
-    found[:, :count] = np.where((chosen >= 0) & (value > -np.inf), value, np.nan)
+    scored = np.fmax(np.asarray(scores, np.float32), np.float32(-np.inf))  # a copy, -inf for NaN
+    _exclude(scored, points, catalogue)
+    row, item = _reaching(scored, order, k)
+    value = scored[row, item]
+    short = np.flatnonzero(np.bincount(row, minlength=len(points)) < k)
+    if len(short):  # the rest of their lists by popularity
+        rest = np.where(scores[short] > -np.inf, -np.inf, -order.astype(np.float32))
+        _exclude(rest, points[short], catalogue)
+        of_short, of_rest = _reaching(rest, order, k)
+        row, item = np.append(row, short[of_short]), np.append(item, of_rest)
+        value = np.append(value, np.full(len(of_rest), np.nan, np.float32))
+    best = np.lexsort((order[item], -value, row))  # a NaN sorts behind every number
+    row, item, value = row[best], item[best], value[best]
+    place = np.arange(len(row)) - np.searchsorted(row, row)
+    first = place < k
+    listed[row[first], place[first]], found[row[first], place[first]] = item[first], value[first]
     return listed, found
 
 
-def _keys(scores: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """(points, items) uint64 whose order is that of (scored?, score, popularity): all different in a row.
+def _reaching(scores: np.ndarray, order: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """(rows, columns), row by row, of the n best cells of each row and some more; never one of -inf."""
+    size = max(1, min(GROUP, scores.shape[1] // (4 * n)))
+    groups = scores.shape[1] // size
+    least = np.full((len(scores), 1), np.finfo(np.float32).min, np.float32)
+    if groups > n:
+        # The n-th greatest of the groups' greatest is not above the n-th greatest of all.
+        greatest = np.partition(maxima(scores, size), groups - n, axis=1)[:, groups - n, None]
+        least = np.maximum(least, greatest)
+    row, column = np.divmod(np.flatnonzero(scores >= least), scores.shape[1])
+    ends = np.searchsorted(row, np.arange(len(scores) + 1))
+    kept = np.ones(len(row), bool)
+    for crowded in np.flatnonzero(np.diff(ends) > 4 * n):  # many are equal
+        span = slice(*ends[crowded : crowded + 2])
+        kept[span] = _first(scores[crowded, column[span]], order[column[span]], n)
+    return row[kept], column[kept]
 
-    A float's bits compare like an integer's once the sign bit is flipped (positive) or all bits are
-    (negative). They fill the high half; unscored items have the least one, 1; 0 is left for exclusion.
-    """
-    bits = (scores + np.float32(0)).view(np.uint32)  # + 0 makes one zero of -0 and 0
-    bits ^= (bits.view(np.int32) >> 31).view(np.uint32) | np.uint32(0x80000000)
-    np.copyto(bits, np.uint32(1), where=~(scores > -np.inf))
-    keys = np.left_shift(bits, np.uint64(32), dtype=np.uint64)
-    keys |= (len(order) - order).astype(np.uint64)[None, :]
-    return keys
+
+def _first(scores: np.ndarray, order: np.ndarray, n: int) -> np.ndarray:
+    """Mask of the n cells with the greatest scores, of equal ones those of the lowest order."""
+    least = np.partition(scores, -n)[-n]
+    kept, tied = scores > least, np.flatnonzero(scores == least)
+    wanted = n - int(kept.sum())
+    kept[tied[np.argpartition(order[tied], wanted - 1)[:wanted]]] = True
+    return kept
 
 
-def _exclude(keys: np.ndarray, points: Points, catalogue: Catalogue) -> None:
-    keys[points.excluded()] = 0
+def _exclude(scores: np.ndarray, points: Points, catalogue: Catalogue) -> None:
+    """Put -inf, in place, where an item may not be listed."""
+    scores[points.excluded()] = -np.inf
     limits = np.iinfo(np.int64)
     limited = (catalogue.available_from > limits.min) | (catalogue.available_until < limits.max)
     columns = np.flatnonzero(limited)
     if len(columns):
         time = points.time[:, None]
         on_offer = (catalogue.available_from[columns] <= time) & (time < catalogue.available_until[columns])
-        keys[:, columns] *= on_offer
+        scores[:, columns] = np.where(on_offer, scores[:, columns], -np.inf)
 
 
 def rank_points(
@@ -127,7 +142,7 @@ def _chunks(
     model: Model, points: Points, catalogue: Catalogue, order: np.ndarray, k: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     if not isinstance(model, Lister):
-        for chunk in points.chunks(max(1, KEYS // max(len(catalogue), 1))):
+        for chunk in points.chunks(max(1, CELLS // max(len(catalogue), 1))):
             yield top_k(model.score(chunk), chunk, catalogue, order, k)
         return
     begin = 0

@@ -294,14 +294,27 @@ class Folded:
 
         Shapes of `item` and `time` (microseconds) broadcast; item -1 has none.
         """
-        item = np.asarray(item)
-        safe = np.maximum(item, 0).astype(np.int64)
-        tick = self.live.tick(self.live.moment(time))
-        stop = np.searchsorted(self.key, safe * (len(self.live.ticks) + 1) + tick, side="left")
-        count = np.where(item >= 0, stop - self.indptr[safe], 0)
+        stop, count = self._stop(np.asarray(item), time)
         vectors = np.zeros((*count.shape, self.means.shape[1]), np.float32)
         vectors[count > 0] = self.means[stop[count > 0] - 1]
         return vectors, count
+
+    def products(self, items: np.ndarray, time: np.ndarray, users: np.ndarray) -> np.ndarray:
+        """(points, n) float32 products of users (points, d) with the vectors of (points, n) items at
+        (points,) times; 0 for an item that has none."""
+        stop, count = self._stop(items, time[:, None])
+        out = np.zeros(items.shape, np.float32)
+        for point in np.flatnonzero((count > 0).any(axis=1)):
+            there = np.flatnonzero(count[point] > 0)
+            out[point, there] = self.means.take(stop[point, there] - 1, axis=0) @ users[point]
+        return out
+
+    def _stop(self, item: np.ndarray, time: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(end among the stored rows, how many of them) of each item at each time; item -1 has none."""
+        safe = np.maximum(item, 0).astype(np.int64)
+        tick = self.live.tick(self.live.moment(time))
+        stop = np.searchsorted(self.key, safe * (len(self.live.ticks) + 1) + tick, side="left")
+        return stop, np.where(item >= 0, stop - self.indptr[safe], 0)
 
 
 def _running_means(rows: np.ndarray, item: np.ndarray, indptr: np.ndarray) -> np.ndarray:
