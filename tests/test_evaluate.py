@@ -47,6 +47,9 @@ class Taste:
     def with_state(self, until: int, name: str) -> "Taste":
         return Taste(name, self.sharpness / 2)
 
+    def sharing(self, other: "Taste") -> "Taste":
+        return self
+
     def candidates(self, points: Points) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         if self.lacks:
             raise KeyError(self.lacks)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import multiprocessing
 import os
 import re
 import signal
@@ -19,8 +20,12 @@ from torch import Tensor
 
 from pipeline.data.histories import load_prepared
 from pipeline.errors import ConfigError, DataError
+from pipeline.evaluation import ranked
+from pipeline.evaluation.tuning import frozen_order
 from pipeline.models.artifacts import folder_hash
 from pipeline.models.pretrained import identify
+from pipeline.models.ranking import rank_points
+from pipeline.models.recommender import Recommender
 from pipeline.params import Params
 from pipeline.stages import finetune, preprocess
 from pipeline.training import recipe, text_training
@@ -309,3 +314,53 @@ def test_encoder_without_tokenizer_is_named(tmp_path: Path) -> None:
     (folder / "vocab.txt").unlink()
     with pytest.raises(ConfigError, match="tokenizer"):
         TextEncoder.load(str(folder), 16)
+
+
+def test_a_second_process_ranks_as_each_model_does_by_itself(
+    world: Path, trained: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(ranked, "FEWEST_POINTS", 1)
+    monkeypatch.setattr(ranked, "processors", lambda: 2)
+    models = trained / "models"
+    training = ranked.Training(world / "prepared", models / "challenger", models / "ablations", 0)
+    prepared = load_prepared(training.data)
+
+    def load(folder: Path) -> Recommender:
+        return Recommender.load(folder, prepared.catalogue.items, prepared.log, delay_seconds=0)
+
+    challenger = load(training.challenger)
+    apart = {name: load(training.ablations / name) for name in ("without_text", "frozen_text")}
+    apart |= {"challenger": challenger}
+    apart |= {"frozen_state": load(training.challenger).with_state(prepared.train_end + 1, "frozen_state")}
+    order = frozen_order(prepared)
+    alone = {
+        name: rank_points(model, prepared.test, prepared.catalogue, order, 10)
+        for name, model in apart.items()
+    }
+    with ranked.ranked_beside(training, challenger, prepared, 10) as there:
+        found = there()
+    assert multiprocessing.active_children() == []
+    with ranked.ranked_beside(training, challenger, prepared, 10) as there:
+        [other] = multiprocessing.active_children()
+        other.kill()
+        here = there()
+    assert "the trained models are ranked here" in caplog.text
+    for lists in (found.lists, here.lists):
+        assert lists.keys() == alone.keys()
+        for name, (items, scores) in lists.items():
+            np.testing.assert_array_equal(items, alone[name][0])
+            np.testing.assert_array_equal(scores, alone[name][1])
+    assert found.seconds.keys() == alone.keys()
+
+
+def test_models_of_one_training_share_what_users_took_together(world: Path, trained: Path) -> None:
+    prepared = load_prepared(world / "prepared")
+    items, rows, models = prepared.catalogue.items, prepared.log, trained / "models"
+    challenger = Recommender.load(models / "challenger", items, rows)
+    ablation = Recommender.load(models / "ablations/without_text", items, rows)
+    shared = ablation.sharing(challenger)
+    assert shared.parts.collaborative is challenger.parts.collaborative
+    assert shared.parts.living is challenger.parts.living
+    other = replace(challenger.parts.collaborative, count=challenger.parts.collaborative.count + 1)
+    stranger = replace(challenger, parts=replace(challenger.parts, collaborative=other))
+    assert ablation.sharing(stranger) is ablation

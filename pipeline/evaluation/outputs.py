@@ -25,6 +25,7 @@ from pipeline.documents.model import Card, Cost
 from pipeline.evaluation.examples import examples, moment, single_items
 from pipeline.evaluation.figures import CHALLENGER, HEADLINE
 from pipeline.evaluation.findings import ABLATIONS, difference, ranked
+from pipeline.evaluation.ranked import Lists
 from pipeline.evaluation.report import render
 from pipeline.evaluation.tuning import Fitted
 from pipeline.files import renamed, write_text
@@ -46,7 +47,6 @@ SCHEMA = pa.schema(
     ]
 )
 
-Lists = dict[str, tuple[np.ndarray, np.ndarray]]  # model -> (points, k) item indices, scores
 Json = dict[str, Any]
 
 

@@ -6,16 +6,14 @@ them. Left out are the items of the strict history and those not on offer at the
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from pipeline.data.histories import Catalogue, Points
 from pipeline.models.pairs import Retrieved
 from pipeline.models.ranking import listable
-
-if TYPE_CHECKING:
-    from pipeline.models.parts import Parts
 
 
 def union(retrieved: Retrieved, points: Points, catalogue: Catalogue, most: int) -> np.ndarray:
@@ -42,17 +40,25 @@ def _first_of_each(items: np.ndarray) -> np.ndarray:
     return np.where(again, -1, items)
 
 
-def retrieval(parts: Parts, points: Points) -> dict[str, Any]:
-    """Candidates of a point in the mean, and the share of the targets that each retriever, and all, bring."""
-    brought: dict[str, int] = {}
-    count = found = 0
-    for asked in parts.ask(points):
-        target, lists = asked.points.target[:, None], parts.retrieve(asked)
-        for name, items in lists.items():
-            brought[name] = brought.get(name, 0) + int((items == target).any(axis=1).sum())
-        items = union(lists, asked.points, parts.catalogue, parts.most)
-        count += int((items >= 0).sum())
-        found += int((items == target).any(axis=1).sum())
-    total = max(1, len(points))
-    recall = {name: number / total for name, number in brought.items()}
-    return {"mean": count / total, "recall": recall, "all": found / total}
+@dataclass
+class Brought:
+    """What retrievers bring of the targets of points that are added bit by bit."""
+
+    points: int = 0
+    candidates: int = 0
+    found: int = 0  # targets among the candidates
+    by: dict[str, int] = field(default_factory=dict)  # retriever -> targets in its list
+
+    def add(self, retrieved: Retrieved, candidates: np.ndarray, target: np.ndarray) -> None:
+        """`candidates`: (points, n); `target`: (points,)."""
+        for name, items in retrieved.items():
+            self.by[name] = self.by.get(name, 0) + int((items == target[:, None]).any(axis=1).sum())
+        self.points += len(target)
+        self.candidates += int((candidates >= 0).sum())
+        self.found += int((candidates == target[:, None]).any(axis=1).sum())
+
+    def figures(self) -> dict[str, Any]:
+        """Candidates of a point in the mean; the share of the targets that each retriever, and all, bring."""
+        total = max(1, self.points)
+        recall = {name: number / total for name, number in self.by.items()}
+        return {"mean": self.candidates / total, "recall": recall, "all": self.found / total}

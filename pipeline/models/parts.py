@@ -67,9 +67,9 @@ class Parts:
             found += [self.text.nearest, self.text.nearest_of_cold(self.collaborative.cold)]
         return found
 
-    def candidates(self, asked: Asked) -> np.ndarray:
-        """(points, at most `most`) int32 items, -1 behind."""
-        return union(self.retrieve(asked), asked.points, self.catalogue, self.most)
+    def candidates(self, asked: Asked, retrieved: Retrieved | None = None) -> np.ndarray:
+        """(points, at most `most`) int32 items, -1 behind. `retrieved`: what `retrieve` gave, if known."""
+        return union(retrieved or self.retrieve(asked), asked.points, self.catalogue, self.most)
 
     def columns(self, asked: Asked, items: np.ndarray) -> Columns:
         """Every feature by name."""

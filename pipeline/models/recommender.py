@@ -86,11 +86,14 @@ class Recommender:
 
     def answers(self, asked_points: Iterable[Asked]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """The same of what is asked already."""
-        names = self.card["features"]
         for asked in asked_points:
             items = self.parts.candidates(asked)
-            scores = self.scorer.score(stacked(self.parts.columns(asked, items), names))
-            yield items, np.where(items >= 0, scores, -np.inf).astype(np.float32)
+            yield items, self.scores(asked, items)
+
+    def scores(self, asked: Asked, items: np.ndarray) -> np.ndarray:
+        """(points, candidates) float32, -inf for none."""
+        scores = self.scorer.score(stacked(self.parts.columns(asked, items), self.card["features"]))
+        return np.where(items >= 0, scores, -np.inf).astype(np.float32)
 
     def live_features(self, points: Points, items: np.ndarray, names: list[str]) -> np.ndarray:
         """(points, n, names) float32 of (points, n) items, -1 for none; 0 in a model that does not live."""
@@ -102,6 +105,18 @@ class Recommender:
         """The same with the live state as of a moment (microseconds): it stands still there."""
         living = self.parts.living.frozen(until)
         return replace(self, name=name, parts=replace(self.parts, living=living))
+
+    def sharing(self, other: Recommender) -> Recommender:
+        """The same, with those parts of another model that are equal: what these make of points is then made
+        once for both (`Asked.once`)."""
+        own, parts = self.parts.collaborative.arrays(), self.parts
+        theirs = other.parts.collaborative.arrays()
+        if own.keys() != theirs.keys() or not all(np.array_equal(own[name], theirs[name]) for name in own):
+            return self
+        parts = replace(parts, collaborative=other.parts.collaborative)
+        if parts.living.live.half_lives == other.parts.living.live.half_lives:
+            parts = replace(parts, living=other.parts.living)
+        return replace(self, parts=parts)
 
     def over(self, log: Log) -> Recommender:
         """The same with the live state of another log over the same catalogue."""

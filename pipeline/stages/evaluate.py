@@ -11,7 +11,7 @@ Out, in reports/:
   evaluation.html       for people (pipeline/evaluation/report.py)
 Rule: the contract's protocol. Weights and matrices are frozen at the end of train, the state is live
 (pipeline/models/state.py). Baselines are tuned on validation (pipeline/evaluation/tuning.py); lists by
-pipeline/models/ranking.py; figures by pipeline/evaluation/figures.py and pipeline/evaluation/metrics.py. A
+pipeline/evaluation/ranked.py; figures by pipeline/evaluation/figures.py and pipeline/evaluation/metrics.py. A
 champion counts only at points later than its own fit_end and the challenger's (`points_after`). One that this
 code cannot read is left out, and `not_comparable` says why.
 
@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -44,19 +43,19 @@ from pipeline.evaluation.figures import (
     Measured,
     Question,
 )
-from pipeline.evaluation.findings import ABLATIONS, FROZEN_STATE, FROZEN_TEXT, WITHOUT_TEXT, kind
+from pipeline.evaluation.findings import ABLATIONS, kind
 from pipeline.evaluation.floor_prices import prices
-from pipeline.evaluation.outputs import Json, Lists, chosen, facts, show, write
+from pipeline.evaluation.outputs import Json, chosen, facts, show, write
 from pipeline.evaluation.paid import paid
+from pipeline.evaluation.ranked import Lists, Ranked, Training, rank, ranked_beside
 from pipeline.evaluation.served import told_by_people, with_success
 from pipeline.evaluation.slices import by_history_length, by_popularity_decile, user_groups
 from pipeline.evaluation.tuning import Fitted, fit_baselines
 from pipeline.models.artifacts import CARD, folder_hash, has_model, pinned
 from pipeline.models.baselines import HistoryScorer, popularity, train_rows
-from pipeline.models.candidates import retrieval
 from pipeline.models.content import VectorScorer, category_matrix
 from pipeline.models.floors import Floors
-from pipeline.models.ranking import Model, popularity_order, rank_points
+from pipeline.models.ranking import Model, popularity_order
 from pipeline.models.recommender import FORMAT, Recommender, frozen_vectors
 from pipeline.params import Evaluate, Params
 from pipeline.run import run
@@ -85,19 +84,24 @@ def evaluate(
     same: Mapping[str, str] | None = None,
     points_after: int | None = None,
     floors: Floors | None = None,
+    trained: Callable[[], Ranked] | None = None,
     progress: Callable[[str], object] = lambda name: None,
 ) -> Evaluation:
     """Every model's lists at the test points, and their figures.
 
     `vectors` (items, d): un-tuned text vectors, for diversity (else categories are). `same`: name -> the
     model whose lists it shares (a champion that is the challenger). `points_after`: microseconds; earlier
-    points are none of the champion's. `floors`: recommend.exposure_floors. `progress` hears each name in its
-    turn.
+    points are none of the champion's. `floors`: recommend.exposure_floors. `trained`: gives the lists of the
+    challenger and its ablations, made elsewhere. `progress` hears each name in its turn.
     """
     counts = popularity(prepared.log, train_rows(prepared.log), len(prepared.catalogue))
     order = popularity_order(counts, prepared.catalogue.ids)
-    lists, seconds = _ranked(prepared, models, order, settings.k, progress)
-    lists |= {name: lists[other] for name, other in (same or {}).items()}
+    here = models if trained is None else {n: model for n, model in models.items() if n != CHALLENGER}
+    found = rank(here, prepared, settings.k, progress)
+    if trained is not None:
+        progress("trained models")
+        found = found.with_those(trained())
+    lists = found.lists | {name: found.lists[other] for name, other in (same or {}).items()}
     lists = {name: lists[name] for name in sorted(lists, key=_place)}
     question, source = _question(prepared, counts, order, vectors, settings, seed)
     progress("figures")
@@ -117,10 +121,11 @@ def evaluate(
         "by_history_length": measured.rows(by_history_length(prepared.test), "bucket"),
         "by_popularity_decile": measured.rows(by_popularity_decile(prepared.test, order), "decile"),
         "diversity_of": source,
-        "seconds": seconds,
-        "ms_per_list": {name: 1000 * spent / max(len(later), 1) for name, spent in seconds.items()},
+        "seconds": found.seconds,
+        "ms_per_list": {name: 1000 * spent / max(len(later), 1) for name, spent in found.seconds.items()},
     }
     if isinstance(challenger := models.get(CHALLENGER), Recommender):
+        figures |= {"candidates": found.brought.figures()}
         figures |= _inside(challenger, prepared.test, settings.bootstrap_samples, seed, progress)
     progress("fairness")
     told = [*((CHALLENGER,) if compared is None else (CHALLENGER, CHAMPION)), figures["best_baseline"]]
@@ -137,11 +142,9 @@ def evaluate(
 def _inside(
     model: Recommender, points: Points, samples: int, seed: int, progress: Callable[[str], object]
 ) -> Json:
-    """What its retrievers bring, its signals add, and its reasons are worth."""
-    progress("candidates")
-    figures: Json = {"candidates": retrieval(model.parts, points)}
+    """What its signals add, and its reasons are worth."""
     progress("signals")
-    figures["signals"] = paid(model, points, samples, seed)
+    figures: Json = {"signals": paid(model, points, samples, seed)}
     progress("reasons")
     return figures | {"faithfulness": faithfulness(model, points, samples, seed)}
 
@@ -169,24 +172,6 @@ def _question(
         prepared.withheld,
     )
     return question, source
-
-
-def _ranked(
-    prepared: Prepared,
-    models: Mapping[str, Model],
-    order: np.ndarray,
-    k: int,
-    progress: Callable[[str], object],
-) -> tuple[Lists, dict[str, float]]:
-    """(lists of every model, the seconds that each took)."""
-    lists: Lists = {}
-    seconds = {}
-    for name, model in models.items():
-        progress(name)
-        begin = time.perf_counter()
-        lists[name] = rank_points(model, prepared.test, prepared.catalogue, order, k)
-        seconds[name] = time.perf_counter() - begin
-    return lists, seconds
 
 
 def _all_slices(measured: Measured, compared: Measured | None) -> tuple[Json, Json]:
@@ -241,13 +226,15 @@ def main(
     prepared = load_prepared(data)
     delay = settings.evaluate.live_delay_seconds
     vectors = frozen_vectors(ablations, prepared.catalogue)
-    loaded = _load(prepared, challenger, ablations, champion, delay)
-    models = dict(loaded.by_name)
+    loaded = _load(prepared, challenger, champion, delay)
+    models: dict[str, Model] = dict(loaded.by_name)
     if loaded.not_comparable:
         log.warning("the champion is left out, %s", loaded.not_comparable)
     points_after = later_fit_end(loaded.cards)
-    total = 2 * BASELINES + len(models) + 6
-    with tqdm(total=total, desc="evaluate", unit="model", disable=None, leave=False) as bar:
+    steps = 2 * BASELINES + len(models) + 6
+    bar = tqdm(total=steps, desc="evaluate", unit="model", disable=None, leave=False)
+    ours, training = loaded.by_name[CHALLENGER], Training(data, challenger, ablations, delay)
+    with bar, ranked_beside(training, ours, prepared, settings.evaluate.k) as trained:
 
         def tell(name: str) -> None:
             bar.set_postfix_str(name)
@@ -255,7 +242,7 @@ def main(
 
         fitted = fit_baselines(prepared, vectors, settings.seed, delay, lambda name: tell(f"tuning {name}"))
         models |= {name: found.scorer for name, found in fitted.items()}
-        if alone := text_alone(models[CHALLENGER], fitted.get("frozen_encoder")):
+        if alone := text_alone(ours, fitted.get("frozen_encoder")):
             models["fine_tuned_encoder"] = alone
         result = evaluate(
             prepared,
@@ -266,6 +253,7 @@ def main(
             same=loaded.same,
             points_after=points_after,
             floors=settings.recommend.exposure_floors,
+            trained=trained,
             progress=tell,
         )
     known = facts(data, challenger, reports / "training", prepared)
@@ -293,20 +281,19 @@ def text_alone(challenger: Model, frozen: Fitted | None) -> HistoryScorer | None
 
 @dataclass(frozen=True)
 class Models:
-    """The trained models; `same` names the champion's twin, if it is the challenger."""
+    """Challenger and champion; `same` names the champion's twin, if it is the challenger."""
 
-    by_name: dict[str, Model]
+    by_name: dict[str, Recommender]
     cards: list[Card]  # of challenger and champion, so far as they are compared
     hashes: dict[str, str]  # of challenger and champion: the gate asks whether these are still the models
     same: dict[str, str] = field(default_factory=dict)
     not_comparable: str | None = None  # why the champion is left out
 
 
-def _load(
-    prepared: Prepared, challenger: Path, ablations: Path, champion: Path, delay_seconds: float
-) -> Models:
+def _load(prepared: Prepared, challenger: Path, champion: Path, delay_seconds: float) -> Models:
     card, hashes = Card.read(challenger / CARD), {CHALLENGER: folder_hash(challenger)}
-    ours = _ours(prepared, challenger, ablations, delay_seconds)
+    items, rows = prepared.catalogue.items, prepared.log
+    ours = {CHALLENGER: Recommender.load(challenger, items, rows, delay_seconds=delay_seconds)}
     with pinned(champion) as held:
         if not has_model(held):
             return Models(ours, [card], hashes)
@@ -317,24 +304,13 @@ def _load(
         if (found := old.format) != FORMAT:
             text = f"its format is {found}, this code reads {FORMAT}"
             return Models(ours, [card], hashes, not_comparable=text)
-        there = Recommender.load(held, prepared.catalogue.items, prepared.log, CHAMPION, delay_seconds)
+        there = Recommender.load(held, items, rows, CHAMPION, delay_seconds)
     try:
         next(there.candidates(prepared.test[:1]), None)
     except KeyError as missing:
         text = f"its scorer was told {missing}, which this code does not compute"
         return Models(ours, [card], hashes, not_comparable=text)
-    return Models({CHALLENGER: ours.pop(CHALLENGER), CHAMPION: there, **ours}, [card, old], hashes)
-
-
-def _ours(prepared: Prepared, challenger: Path, ablations: Path, delay_seconds: float) -> dict[str, Model]:
-    """The challenger, itself with the state of the end of train, and its trained ablations."""
-    items, log = prepared.catalogue.items, prepared.log
-    model = Recommender.load(challenger, items, log, delay_seconds=delay_seconds)
-    found: dict[str, Model] = {CHALLENGER: model}
-    for name in (WITHOUT_TEXT, FROZEN_TEXT):
-        if has_model(ablations / name):
-            found[name] = Recommender.load(ablations / name, items, log, name, delay_seconds)
-    return found | {FROZEN_STATE: model.with_state(prepared.train_end + 1, FROZEN_STATE)}
+    return Models(ours | {CHAMPION: there}, [card, old], hashes)
 
 
 if __name__ == "__main__":
