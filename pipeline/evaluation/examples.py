@@ -16,11 +16,12 @@ import pandas as pd
 from pipeline.data import tables
 from pipeline.data.histories import Catalogue, Points, Prepared
 from pipeline.evaluation.slices import slices
-from pipeline.models.baselines import train_rows
+from pipeline.models.baselines import blocks, train_rows
 from pipeline.models.content import VectorScorer
+from pipeline.models.pairs import largest
 
 EXAMPLES, ITEMS, SALT = 10, 10, "evergreen.examples"
-MOVED, NEIGHBOURS, BLOCK = 5, 5, 512
+MOVED, NEIGHBOURS, MOST_ASKED = 5, 5, 5_000
 COLD_ITEMS, AUDIENCE = 10, 3
 
 Json = dict[str, Any]
@@ -111,7 +112,8 @@ def moved(catalogue: Catalogue, before: np.ndarray | None, after: np.ndarray | N
     """Items whose nearest texts fine-tuning changed most: {"item", "before": [ITEM, ...], "after": [...]}.
 
     (items, width) unit vectors, zero rows without text. Most: fewest of the NEIGHBOURS stayed, then the
-    greatest fall of the old ones' cosines. None or equal vectors: nothing moved.
+    greatest fall of the old ones' cosines; at most MOST_ASKED items, evenly chosen, are looked at. None or
+    equal vectors: nothing moved.
     """
     if (
         before is None
@@ -124,12 +126,14 @@ def moved(catalogue: Catalogue, before: np.ndarray | None, after: np.ndarray | N
     if len(there) <= NEIGHBOURS:
         return []
     old, new, kept, fall = [], [], [], []
-    for begin in range(0, len(there), BLOCK):
-        rows = there[begin : begin + BLOCK]
-        cosines = [vectors[rows] @ vectors[there].T for vectors in (before, after)]
+    asked = np.arange(0, len(there), -(-len(there) // MOST_ASKED))
+    before, after = before[there], after[there]
+    for part in blocks(len(asked), len(there)):
+        rows = asked[part]
+        cosines = [vectors[rows] @ vectors.T for vectors in (before, after)]
         for cosine in cosines:
-            cosine[np.arange(len(rows)), begin + np.arange(len(rows))] = -np.inf
-        nearest = [np.argsort(-cosine, axis=1, kind="stable")[:, :NEIGHBOURS] for cosine in cosines]
+            cosine[np.arange(len(rows)), rows] = -np.inf
+        nearest = [largest(cosine, NEIGHBOURS) for cosine in cosines]
         was, now = (np.take_along_axis(cosine, nearest[0], axis=1) for cosine in cosines)
         old.append(there[nearest[0]])
         new.append(there[nearest[1]])
@@ -139,7 +143,7 @@ def moved(catalogue: Catalogue, before: np.ndarray | None, after: np.ndarray | N
     item, ranked = _titles(catalogue), (np.concatenate(old), np.concatenate(new))
     return [
         {
-            "item": item(there[row]),
+            "item": item(there[asked[row]]),
             **{
                 key: [item(i) for i in rows[row]]
                 for key, rows in zip(("before", "after"), ranked, strict=True)

@@ -111,12 +111,15 @@ class VectorScorer:
 
         What is left of vectors that are all alike is the mean's rounding: no direction.
         """
-        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        has = lengths[:, 0] > 0
-        centred = np.where(has[:, None], vectors - vectors[has].mean(axis=0) if has.any() else vectors, 0)
-        norms = np.linalg.norm(centred, axis=1, keepdims=True)
-        differs = norms > ROUNDING * lengths
-        return cls(np.where(differs, centred / np.where(differs, norms, 1), 0).astype(np.float32))
+        rows, out = np.flatnonzero(vectors.any(axis=1)), np.zeros(vectors.shape, np.float32)
+        mean = vectors[rows].mean(axis=0) if len(rows) else 0
+        for part in blocks(len(rows), vectors.shape[1]):
+            own = vectors[rows[part]]
+            centred = own - mean
+            lengths, norms = (np.linalg.norm(each, axis=1, keepdims=True) for each in (own, centred))
+            differs = norms > ROUNDING * lengths
+            out[rows[part]] = np.where(differs, centred / np.where(differs, norms, 1), 0)
+        return cls(out)
 
     def score(self, weights: sp.csr_matrix) -> np.ndarray:
         user = weights @ self.vectors

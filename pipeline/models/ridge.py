@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.models.baselines import blocks
 from pipeline.models.binding import Arrays
 
 FOLDS = 5
@@ -20,7 +22,7 @@ class Ridge:
 
     @classmethod
     def fit(cls, x: np.ndarray, y: np.ndarray, known: np.ndarray, seed: int = 7) -> tuple[Ridge, np.ndarray]:
-        """From the `known` rows of (items, width) and (items, targets): the model and its predictions.
+        """From the `known` rows of (items, width) and (items, targets): the model, float32 predictions.
 
         A known item is predicted by a model fitted without its fold, so that known and cold items look alike.
         """
@@ -30,28 +32,44 @@ class Ridge:
             model = cls(np.zeros((x.shape[1], y.shape[1])), np.zeros(x.shape[1]), mean)
             return model, model.predict(x)
         fold = np.random.default_rng(seed).permutation(len(rows)) % FOLDS
-        centre, mean, scale = x[rows].mean(axis=0), y[rows].mean(axis=0), y[rows].std(axis=0) + 1e-9
-        inputs, goal = x[rows] - centre, (y[rows] - mean) / scale
-        parts = [(inputs[fold == f], goal[fold == f]) for f in range(FOLDS)]
-        grams, products = [a.T @ a for a, _ in parts], [a.T @ c for a, c in parts]
-        gram, right = sum(grams), sum(products)
-        best: tuple[float, float, np.ndarray] | None = None
+        goal = y[rows]
+        mean, scale = goal.mean(axis=0, dtype=np.float64), goal.std(axis=0, dtype=np.float64) + 1e-9
+        centre = sum(x[rows[part]].sum(axis=0, dtype=np.float64) for part in blocks(*x.shape)) / len(rows)
+
+        def folds() -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray]]:
+            """(fold, its rows, inputs, targets), float64, of some rows at a time."""
+            for part in blocks(len(rows), x.shape[1]):
+                for f in range(FOLDS):
+                    own = rows[part][fold[part] == f]
+                    yield f, own, x[own] - centre, (y[own] - mean) / scale
+
+        grams = np.zeros((FOLDS, x.shape[1], x.shape[1]))
+        products = np.zeros((FOLDS, x.shape[1], y.shape[1]))
+        for f, _, inputs, targets in folds():
+            grams[f] += inputs.T @ inputs
+            products[f] += inputs.T @ targets
+        gram, right = grams.sum(axis=0), products.sum(axis=0)
+        best: tuple[float, float, list[np.ndarray]] | None = None
         for penalty in PENALTIES:
             eye = penalty * np.eye(x.shape[1])
-            out = np.empty_like(goal)
-            for f, (a, _) in enumerate(parts):
-                out[fold == f] = a @ np.linalg.solve(gram - grams[f] + eye, right - products[f])
-            error = float(((out - goal) ** 2).mean())
+            apart = [np.linalg.solve(gram - grams[f] + eye, right - products[f]) for f in range(FOLDS)]
+            # |inputs w - targets|^2 of each fold, less |targets|^2, which is the same for every penalty.
+            error = sum(float((w * (grams[f] @ w - 2 * products[f])).sum()) for f, w in enumerate(apart))
             if best is None or error < best[0]:
-                best = error, penalty, out
+                best = error, penalty, apart
         assert best is not None
         model = cls(np.linalg.solve(gram + best[1] * np.eye(x.shape[1]), right) * scale, centre, mean)
         found = model.predict(x)
-        found[rows] = best[2] * scale + mean
+        for f, own, inputs, _ in folds():
+            found[own] = inputs @ best[2][f] * scale + mean
         return model, found
 
     def predict(self, x: np.ndarray) -> np.ndarray:
-        return (x - self.centre) @ self.weights + self.intercept
+        """(items, width) -> (items, targets) float32."""
+        found = np.empty((len(x), len(self.intercept)), np.float32)
+        for part in blocks(*x.shape):
+            found[part] = (x[part] - self.centre) @ self.weights + self.intercept
+        return found
 
     def arrays(self) -> Arrays:
         return {"ridge.weights": self.weights, "ridge.centre": self.centre, "ridge.intercept": self.intercept}

@@ -62,17 +62,20 @@ class Facts:
         )
 
     def matrix(self, vectors: np.ndarray, catalogue: Catalogue) -> np.ndarray:
-        """(items, width) float64."""
+        """(items, width) float32."""
+        width = vectors.shape[1]
+        out = np.zeros((len(catalogue), width + len(self.categories) + len(SPANS)), np.float32)
+        out[:, :width] = vectors
         place = {name: number for number, name in enumerate(category_names(catalogue))}
         everything = category_matrix(catalogue).tocsc()
-        listed = np.zeros((len(catalogue), len(self.categories)))
         for number, name in enumerate(self.categories):
             if name in place:
-                listed[:, number] = everything[:, [place[name]]].toarray().ravel()
+                of_name = everything[:, [place[name]]].toarray().ravel()
+                out[:, width + number] = CATEGORY_WEIGHT * of_name
         year = years(catalogue)
         age = np.where(np.isfinite(year), self.newest_year - np.nan_to_num(year), np.inf)
-        ages = np.exp(-np.maximum(age, 0)[:, None] / np.array(SPANS))
-        return np.concatenate([vectors.astype(np.float64), CATEGORY_WEIGHT * listed, ages], axis=1)
+        out[:, width + len(self.categories) :] = np.exp(-np.maximum(age, 0)[:, None] / np.array(SPANS))
+        return out
 
 
 @dataclass(frozen=True)
@@ -88,9 +91,8 @@ class Text:
     def fit(cls, vectors: np.ndarray, catalogue: Catalogue, collaborative: Collaborative) -> Text:
         facts = Facts.of(catalogue)
         popularity = np.log1p(collaborative.count)[:, None]
-        target = np.concatenate([collaborative.ials.vectors, popularity], axis=1).astype(np.float64)
+        target = np.concatenate([collaborative.ials.vectors, popularity], axis=1)
         ridge, found = Ridge.fit(facts.matrix(vectors, catalogue), target, collaborative.ials.known)
-        found = found.astype(np.float32)
         return cls(vectors, np.ascontiguousarray(found[:, :-1]), found[:, -1].copy(), facts, ridge)
 
     def retrieve(self, asked: Asked, n: int, ials: np.ndarray, cold: np.ndarray) -> Retrieved:
