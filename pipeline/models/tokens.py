@@ -35,8 +35,9 @@ class Tokens:
         order = np.argsort(lengths, kind="stable")
         begin = 0
         while begin < len(order):
-            # Lengths ascend, so the group's cost is count x its last length.
-            cost = np.arange(1, len(order) - begin + 1) * lengths[order[begin:]]
+            # Lengths ascend, so the group's cost is count x its last length; a text has a token at least.
+            longest = lengths[order[begin : begin + size]]
+            cost = np.arange(1, len(longest) + 1) * longest
             count = max(1, int(np.searchsorted(cost, size, side="right")))
             yield order[begin : begin + count]
             begin += count

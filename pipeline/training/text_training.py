@@ -34,6 +34,7 @@ def text_vectors(
     """
     texts = prepared.catalogue.items["item_text"].fillna("").tolist()
     empty = np.array([not text for text in texts], bool)
+    there = np.flatnonzero(~empty)
     encoder = TextEncoder.load(run.settings.encoder, run.settings.max_length)
     encoder.erasure = None  # of other weights than it will have
     tokens, below = tokenize(encoder, texts), frozen_layers(encoder, run.settings)
@@ -46,14 +47,14 @@ def text_vectors(
         hidden = encoder.lower_activations(tokens, below, file) if below and not untrained else None
 
     def encode() -> np.ndarray:
+        vectors = np.zeros((len(texts), encoder.width), np.float32)
         with run.phases.of("encoding"), torch.no_grad():
-            vectors = encoder.encode(tokens, None, hidden, below).cpu().numpy()
-        vectors[empty] = 0
+            vectors[there] = encoder.encode(tokens, there, hidden, below).cpu().numpy()
         return vectors
 
     begin = time.perf_counter()
     frozen = tuned = encode()
-    a_text = (time.perf_counter() - begin) / max(1, len(texts))
+    a_text = (time.perf_counter() - begin) / max(1, len(there))
     told: dict[str, object] = {
         "encoder": run.settings.encoder,
         "unknown_token_share": round(tokens.unknown_share, 4),
