@@ -249,3 +249,17 @@ def test_a_constant_scorer_says_the_same_at_every_point() -> None:
     scores = ConstantScorer("popularity", np.array([1.0, 0.0])).score(data.test)
     assert scores.tolist() == [[1, 0], [1, 0]]
     assert scores.dtype == np.float32
+
+
+def test_item_knn_is_the_same_however_few_items_are_fitted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(5)
+    matrix = sp.csr_matrix((generator.random((30, 25)) < 0.2).astype(np.float32))
+    whole = baselines.item_knn(matrix, 4, 2.0)
+    monkeypatch.setattr(baselines, "BLOCK_BYTES", 12 * 60)
+    parts = baselines.item_knn(matrix, 4, 2.0)
+    np.testing.assert_array_equal(whole.matrix.toarray(), parts.matrix.toarray())
+    assert [(part.start, part.stop) for part in baselines.spans(np.array([9, 2, 3, 4, 1]), 5)] == [
+        (0, 1),
+        (1, 3),
+        (3, 5),
+    ]

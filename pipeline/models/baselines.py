@@ -41,6 +41,16 @@ def blocks(rows: int, width: int) -> Iterator[slice]:
         yield slice(begin, min(begin + size, rows))
 
 
+def spans(cost: np.ndarray, most: float) -> Iterator[slice]:
+    """Slices, one after the other, whose costs add up to `most` at most; one cell at least."""
+    ends, begin = np.cumsum(cost), 0
+    while begin < len(ends):
+        limit = most + (ends[begin - 1] if begin else 0)
+        stop = max(begin + 1, int(np.searchsorted(ends, limit, side="right")))
+        yield slice(begin, stop)
+        begin = stop
+
+
 def train_rows(log: Log, positives_only: bool = False) -> np.ndarray:
     """Mask of the log's rows that may be fitted on: train window, users with enough rows."""
     mask = (log.window == TRAIN) & log.fit
@@ -299,11 +309,14 @@ def item_knn(matrix: sp.csr_matrix, neighbours: int, shrinkage: float) -> ItemMa
     """Cosine of the items' users, |ij| / (sqrt(|i||j|) + shrinkage); each column keeps its nearest items."""
     kept = most_interacted(matrix, matrix.shape[1])
     x = matrix.tocsc()[:, kept]
-    rows = x.T.tocsr()
+    of_users, turned = x.tocsr(), sp.csr_matrix(x.T)
     norms = np.sqrt(np.asarray(x.sum(axis=0)).ravel())
     columns: list[sp.csc_matrix] = []
-    for block in blocks(len(kept), len(kept)):
-        together = sp.csc_matrix(rows @ x[:, block])
+    # As many items at once as the products of their users' rows have room for: of 1,000,000 items each goes
+    # with some hundred others, and a block as wide as the catalogue would hold sixteen.
+    cells = turned @ np.diff(of_users.indptr)
+    for block in spans(cells, BLOCK_BYTES // 12):
+        together = sp.csc_matrix((turned[block] @ of_users).T)
         row = together.indices
         column = block.start + np.repeat(np.arange(together.shape[1]), np.diff(together.indptr))
         together.data = np.where(row == column, 0, together.data / (norms[row] * norms[column] + shrinkage))
